@@ -1,0 +1,1 @@
+//! Kafka APIs, one file each: authorise, validate, decide, act, answer.

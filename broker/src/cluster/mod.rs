@@ -1,0 +1,1 @@
+//! Membership: coordinator session, registration, metadata image, controller, forwarding.

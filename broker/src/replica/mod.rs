@@ -1,0 +1,1 @@
+//! Follower fetchers: one connection per leader broker over the inter-broker listener.

@@ -1,0 +1,296 @@
+//! A disk in memory that can lose what was not synced.
+//!
+//! Called by: the simulator and crash tests. Calls: nothing outside.
+//! Invariant: after [`SimulatedDisk::crash`] everything that a successful sync covered is there, unchanged; of the rest
+//! any part may be. The same operations and the same seed leave the same bytes.
+//! Does not know: what is stored, time.
+//!
+//! Harsher than most disks, never kinder: names are only kept by the sync of their own folder, an unsynced write may
+//! survive in some sectors and not in others, and a failed sync keeps failing.
+
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coordinator_disk::{Disk, Entry, EntryKind, File, Lock, OpenMode};
+
+use crate::sim::random::Random;
+use storage::{InodeId, Storage};
+
+/// A shared handle to one simulated disk; clones are the same disk.
+#[derive(Clone, Default)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    storage: Storage,
+    /// Raised by every crash and kill: handles and locks of an older process are dead.
+    process: u64,
+    boot: u64,
+    locks: BTreeSet<PathBuf>,
+    syncs: u64,
+    syncs_until_failure: Option<u64>,
+    bytes_until_full: Option<u64>,
+}
+
+impl SimulatedDisk {
+    /// An empty disk.
+    pub fn new() -> SimulatedDisk {
+        SimulatedDisk::default()
+    }
+
+    /// The power goes: what was not synced survives whole, in part or not at all, as `seed` decides. Open handles and
+    /// locks are dead, and the boot id is another one.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.state();
+        state.end_process();
+        state.boot += 1;
+        state.storage.crash(&mut Random::new(seed));
+    }
+
+    /// The process is killed and the machine goes on: nothing is lost, open handles and locks are dead.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.end_process();
+        state.storage.drop_unnamed();
+    }
+
+    /// Lets `count` syncs of files or folders pass and fails the one after.
+    pub fn fail_sync_after(&self, count: u64) {
+        self.state().syncs_until_failure = Some(count);
+    }
+
+    /// Takes only `bytes` more of writes, then refuses with `StorageFull`; `None` takes any number.
+    pub fn limit_space(&self, bytes: Option<u64>) {
+        self.state().bytes_until_full = bytes;
+    }
+
+    /// How many syncs of files and folders there were.
+    pub fn sync_count(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Flips one bit of a file, as a bad sector does; synced or not, nobody is told.
+    ///
+    /// # Errors
+    /// `NotFound`, and `InvalidInput` behind the end.
+    pub fn flip_bit(&self, path: &Path, position: u64, bit: u8) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.storage.find_file(path)?;
+        state.storage.flip_bit(id, position, bit)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn end_process(&mut self) {
+        self.process += 1;
+        self.locks.clear();
+    }
+
+    /// Counts one sync; the one that was asked for fails.
+    fn count_sync(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        match &mut self.syncs_until_failure {
+            None => Ok(()),
+            Some(0) => {
+                self.syncs_until_failure = None;
+                Err(io::Error::other("simulated disk: this sync was told to fail"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn take_space(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(left) = &mut self.bytes_until_full {
+            *left = left.checked_sub(bytes).ok_or(ErrorKind::StorageFull)?;
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        let (create, writable) = match mode {
+            OpenMode::Read => (false, false),
+            OpenMode::ReadWrite => (false, true),
+            OpenMode::Create | OpenMode::CreateNew => (true, true),
+        };
+        let id = match state.storage.find_file(path) {
+            Ok(_) if mode == OpenMode::CreateNew => return Err(ErrorKind::AlreadyExists.into()),
+            Ok(id) => id,
+            Err(error) if error.kind() == ErrorKind::NotFound && create => {
+                state.storage.create_file(path)?
+            }
+            Err(error) => return Err(error),
+        };
+        let process = state.process;
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), id, process, writable }))
+    }
+
+    fn sync_many(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state().storage.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.state().storage.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.state().storage.remove_folder(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.state().storage.create_folders(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.storage.find_folder(path)?;
+        state.count_sync()?;
+        state.storage.sync_folder(id);
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let state = self.state();
+        let id = state.storage.find_folder(path)?;
+        let entries = state.storage.names(id).map(|(name, is_folder)| Entry {
+            name: name.to_owned(),
+            kind: if is_folder { EntryKind::Folder } else { EntryKind::File },
+        });
+        Ok(entries.collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.state().storage.find(path).is_ok())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        drop(self.open(path, OpenMode::Create)?);
+        let mut state = self.state();
+        if !state.locks.insert(path.to_owned()) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let process = state.process;
+        Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_owned(), process }))
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(format!("simulated-boot-{}", self.state().boot))
+    }
+}
+
+struct SimulatedLock {
+    disk: SimulatedDisk,
+    path: PathBuf,
+    process: u64,
+}
+
+impl Lock for SimulatedLock {}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.process == self.process {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    id: InodeId,
+    process: u64,
+    writable: bool,
+}
+
+impl SimulatedFile {
+    /// The disk, unless the process that opened this file is gone.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        if state.process != self.process {
+            return Err(io::Error::other("simulated disk: this handle died with its process"));
+        }
+        Ok(state)
+    }
+
+    fn alive_for_writing(&self) -> io::Result<MutexGuard<'_, State>> {
+        if !self.writable {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        self.alive()
+    }
+}
+
+impl File for SimulatedFile {
+    fn append(&self, parts: &[IoSlice<'_>]) -> io::Result<u64> {
+        let mut state = self.alive_for_writing()?;
+        let position = state.storage.length(self.id);
+        let bytes = concat(parts);
+        state.take_space(bytes.len() as u64)?;
+        state.storage.write(self.id, position, bytes);
+        Ok(position)
+    }
+
+    fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut state = self.alive_for_writing()?;
+        let bytes = concat(parts);
+        state.take_space(bytes.len() as u64)?;
+        state.storage.write(self.id, position, bytes);
+        Ok(())
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.alive()?.storage.read(self.id, position, buffer))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.alive()?;
+        if let Err(error) = state.count_sync() {
+            state.storage.poison(self.id);
+            return Err(error);
+        }
+        state.storage.sync_file(self.id)
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.alive_for_writing()?.storage.truncate(self.id, length);
+        Ok(())
+    }
+
+    fn preallocate(&self, _length: u64) -> io::Result<()> {
+        self.alive_for_writing().map(drop)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.alive()?.storage.length(self.id))
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+fn concat(parts: &[IoSlice<'_>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| part.iter().copied()).collect()
+}

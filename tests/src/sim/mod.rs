@@ -1,0 +1,4 @@
+//! The simulated world: everything a server touches, without the machine and repeatable from a seed.
+
+pub mod disk;
+pub mod random;

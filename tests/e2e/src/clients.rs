@@ -1,0 +1,93 @@
+//! Finds the clients of other people that the tests run: kcat, Python packages, Java tools.
+//!
+//! Called by: the end-to-end tests. `scripts/test` installs what it can below `TIDEGATE_CLIENTS`
+//! (default `target/clients`). What is missing is skipped with a line that says why.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// Main classes of the Java tools, by the usual name without `kafka-` and `.sh`.
+const JAVA_TOOLS: [(&str, &str); 4] = [
+    ("topics", "org.apache.kafka.tools.TopicCommand"),
+    ("console-producer", "kafka.tools.ConsoleProducer"),
+    ("console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+    ("dump-log", "kafka.tools.DumpLogSegments"),
+];
+
+fn folder() -> PathBuf {
+    std::env::var_os("TIDEGATE_CLIENTS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/clients"),
+        PathBuf::from,
+    )
+}
+
+/// Says that something was not tested, and why, on a line of its own.
+pub fn skip(what: &str, why: &str) {
+    // Past the test runner's capture: a skip has to be seen in a passing run too.
+    let _ = writeln!(std::io::stderr(), "SKIP {what}: {why}");
+}
+
+/// kcat, if the machine has it.
+pub fn kcat() -> Option<Command> {
+    let found = Command::new("kcat").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.ok().filter(std::process::ExitStatus::success).map(|_| Command::new("kcat"))
+}
+
+/// Python with `package`, if installed below the clients' folder.
+pub fn python(package: &str) -> Option<Command> {
+    let program = folder().join("venv/bin/python");
+    let check = format!("import {package}");
+    let found = Command::new(&program).args(["-c", &check]).stderr(Stdio::null()).status();
+    found.ok().filter(std::process::ExitStatus::success).map(|_| Command::new(program))
+}
+
+/// One of Kafka's Java tools, if Java and its jars are there.
+pub fn kafka_tool(name: &str) -> Option<Command> {
+    let class = JAVA_TOOLS.iter().find(|(tool, _)| *tool == name)?.1;
+    java("kafka", class)
+}
+
+/// zkCli, if Java and its jars are there.
+pub fn zookeeper_cli() -> Option<Command> {
+    java("zookeeper", "org.apache.zookeeper.ZooKeeperMain")
+}
+
+fn java(jars: &str, class: &str) -> Option<Command> {
+    let jars = folder().join(jars);
+    if !jars.join(".complete").exists() {
+        return None;
+    }
+    let mut command = Command::new("java");
+    let logging = folder().join("log4j.properties");
+    let logback = folder().join("logback.xml");
+    command.arg(format!("-Dlog4j.configuration=file:{}", logging.display()));
+    command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
+    command.args(["-Xmx256M", "-cp"]).arg(format!("{}/*", jars.display())).arg(class);
+    Some(command)
+}
+
+/// Runs a client to its end with `input` on its standard input and gives what it printed.
+///
+/// # Errors
+/// When it cannot be started or fails; its output is in the error.
+pub fn run(mut command: Command, input: &str) -> Result<String> {
+    let shown = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {shown}"))?;
+    let mut pipe = child.stdin.take().context("no standard input")?;
+    let written = pipe.write_all(input.as_bytes());
+    drop(pipe);
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{shown} failed ({}):\n{text}{errors}", output.status);
+    written.with_context(|| format!("{shown} did not read its input:\n{errors}"))?;
+    Ok(text)
+}

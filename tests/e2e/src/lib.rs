@@ -1,0 +1,11 @@
+//! What the end-to-end tests share: a load that remembers what was acknowledged (`load`), the exact
+//! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
+//! (`running`), other people's clients (`clients`) and raw bytes for bad input (`wire`).
+//!
+//! Librdkafka is the client, as most users' is.
+
+pub mod clients;
+pub mod history;
+pub mod load;
+pub mod running;
+pub mod wire;

@@ -1,0 +1,200 @@
+//! The records inside a batch: varints, deltas, and headers as an ordered multimap.
+//!
+//! *Called by* consumers, `validate`, `build`. *Calls* nothing.
+//!
+//! Invariant: a record is read within its own declared length, and uses all of it.
+
+use bytes::Bytes;
+
+use super::batch::BatchHeader;
+use super::validate::BatchError;
+use crate::ids::Offset;
+
+/// A record to be sent, or received and kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Milliseconds since 1970 UTC.
+    pub timestamp_ms: i64,
+    /// Chooses the partition, and what compaction keeps.
+    pub key: Option<Bytes>,
+    /// `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// In order; a key may stand there many times.
+    pub headers: Vec<RecordHeader>,
+}
+
+/// One header of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Option<Bytes>,
+}
+
+/// A record that lies in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Its offset in the partition.
+    pub offset: Offset,
+    /// Its place in the batch: offset minus base offset.
+    pub offset_delta: i32,
+    /// Milliseconds since 1970 UTC; the time of the append, if the batch has that.
+    pub timestamp_ms: i64,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    header_count: i32,
+    headers: &'a [u8],
+}
+
+impl<'a> RecordRef<'a> {
+    /// Its headers in order, duplicates included. Checked when the record was read.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let mut cursor = Cursor(self.headers);
+        (0..self.header_count).map_while(move |_| cursor.header().ok())
+    }
+
+    /// A copy to keep.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        let headers = self.headers().map(|(key, value)| RecordHeader {
+            key: key.to_owned(),
+            value: value.map(Bytes::copy_from_slice),
+        });
+        Record {
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.map(Bytes::copy_from_slice),
+            value: self.value.map(Bytes::copy_from_slice),
+            headers: headers.collect(),
+        }
+    }
+}
+
+/// Iterates over the records of one batch; ends after the first error, and reports a count that does not match.
+#[derive(Clone, Debug)]
+pub struct RecordsIter<'a> {
+    rest: Cursor<'a>,
+    base_offset: Offset,
+    base_timestamp: i64,
+    append_time: Option<i64>,
+    left: i32,
+}
+
+impl<'a> RecordsIter<'a> {
+    /// Iterates over `payload`, the unpacked records after `header`.
+    #[must_use]
+    pub fn new(header: &BatchHeader, payload: &'a [u8]) -> Self {
+        Self {
+            rest: Cursor(payload),
+            base_offset: header.base_offset,
+            base_timestamp: header.base_timestamp,
+            append_time: header.has_log_append_time().then_some(header.max_timestamp),
+            left: header.record_count,
+        }
+    }
+
+    fn read(&mut self) -> Result<RecordRef<'a>, BatchError> {
+        let mut record = self.rest.sized()?;
+        record.take(1)?;
+        let timestamp_delta = record.varlong()?;
+        let offset_delta = record.varint()?;
+        let key = record.nullable_bytes()?;
+        let value = record.nullable_bytes()?;
+        let header_count = record.varint()?;
+        let headers = record.0;
+        for _ in 0..header_count {
+            record.header()?;
+        }
+        if header_count < 0 || !record.0.is_empty() {
+            return Err(BatchError::Record);
+        }
+        let offset = u32::try_from(offset_delta).ok().and_then(|n| self.base_offset.plus_count(n));
+        let timestamp_ms = self
+            .append_time
+            .or_else(|| self.base_timestamp.checked_add(timestamp_delta))
+            .ok_or(BatchError::Record)?;
+        Ok(RecordRef {
+            offset: offset.ok_or(BatchError::Record)?,
+            offset_delta,
+            timestamp_ms,
+            key,
+            value,
+            header_count,
+            headers,
+        })
+    }
+}
+
+impl<'a> Iterator for RecordsIter<'a> {
+    type Item = Result<RecordRef<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left <= 0 {
+            // Bytes after the last record are reported once.
+            let rest = std::mem::take(&mut self.rest.0);
+            return (!rest.is_empty()).then_some(Err(BatchError::Record));
+        }
+        let record = self.read();
+        self.left = match record {
+            Ok(_) => self.left.saturating_sub(1),
+            Err(_) => {
+                self.rest.0 = &[];
+                0
+            }
+        };
+        Some(record)
+    }
+}
+
+/// Reads varints and lengths from a record.
+#[derive(Clone, Copy, Debug)]
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], BatchError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(BatchError::Record)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// A zigzag varint of up to ten bytes.
+    fn varlong(&mut self) -> Result<i64, BatchError> {
+        let mut value = 0u64;
+        for shift in (0u32..64).step_by(7) {
+            let (byte, rest) = self.0.split_first().ok_or(BatchError::Record)?;
+            self.0 = rest;
+            if shift == 63 && *byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1).cast_signed() ^ (value & 1).cast_signed().wrapping_neg());
+            }
+        }
+        Err(BatchError::Record)
+    }
+
+    fn varint(&mut self) -> Result<i32, BatchError> {
+        i32::try_from(self.varlong()?).map_err(|_| BatchError::Record)
+    }
+
+    fn nullable_bytes(&mut self) -> Result<Option<&'a [u8]>, BatchError> {
+        match self.varint()? {
+            -1 => Ok(None),
+            length => self.take(usize::try_from(length).map_err(|_| BatchError::Record)?).map(Some),
+        }
+    }
+
+    /// The bytes of a record after its length.
+    fn sized(&mut self) -> Result<Self, BatchError> {
+        self.nullable_bytes()?.map(Self).ok_or(BatchError::Record)
+    }
+
+    fn header(&mut self) -> Result<(&'a str, Option<&'a [u8]>), BatchError> {
+        let key = self.nullable_bytes()?.ok_or(BatchError::Record)?;
+        let key = std::str::from_utf8(key).map_err(|_| BatchError::Record)?;
+        Ok((key, self.nullable_bytes()?))
+    }
+}

@@ -1,0 +1,22 @@
+//! What the coordinator decides, without any I/O: events come in, effects go out.
+//!
+//! ```text
+//! ids, clock       names of servers and connections; time as an argument
+//! state/           the replicated state machine: entries in, outcomes and changes out; snapshot
+//! tree/            znodes, Stat arithmetic, path rules; knows neither sessions nor consensus
+//! watch/           who is told once (or for ever) that a path changed; per server, not replicated
+//! subscription/    who follows a whole subtree: bounded history, snapshot chunks, bookmarks
+//! ```
+//!
+//! Invariant: two servers that applied the same entries hold equal `state::State`, byte for byte
+//! in their snapshots. It does not know sockets, files, threads or the clock.
+
+pub mod clock;
+pub mod ids;
+pub mod state;
+pub mod subscription;
+pub mod tree;
+pub mod watch;
+
+pub use clock::{Millis, Now};
+pub use ids::{ConnectionId, ServerId};

@@ -1,0 +1,156 @@
+//! What one entry of the replicated log holds.
+//!
+//! Called by: the server (proposes entries) and `machine` (applies them). Calls: the envelope.
+//! Invariant: an entry carries everything that apply needs, time included, so that every server
+//! comes to the same result. It does not know whether its commands are valid: that is decided at
+//! apply, in log order.
+
+use bytes::Bytes;
+use coordinator_disk::envelope::{self, EnvelopeError, Schema};
+use coordinator_protocol::{
+    CheckRequest, CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, MultiOp, SessionId,
+    SessionPassword, SetDataRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use super::ENTRY_KIND;
+use crate::ids::ServerId;
+
+/// One log entry: commands that are applied one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The leader's wall clock when it proposed: the ctime and mtime of what is written.
+    pub wall_ms: i64,
+    /// Applied in this order.
+    pub commands: Vec<Command>,
+}
+
+/// Which connection of which server a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// The server that holds the connection.
+    pub server: ServerId,
+    /// The server's number for it, unique over the server's restarts too.
+    pub connection: u64,
+}
+
+/// One change to the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A new session, at generation 1. Applied twice with the same origin it is one session.
+    CreateSession {
+        /// Chosen by the origin: its server id in the high byte.
+        session: SessionId,
+        /// Secret random bytes.
+        password: SessionPassword,
+        /// The negotiated time-out.
+        timeout_ms: u32,
+        /// Who asks, and is answered.
+        origin: Origin,
+    },
+    /// A session moves to another connection: its generation goes up by one.
+    Attach {
+        /// The session.
+        session: SessionId,
+        /// What the client sent.
+        password: SessionPassword,
+        /// The newly negotiated time-out.
+        timeout_ms: u32,
+        /// Who asks, and is answered.
+        origin: Origin,
+    },
+    /// A write of a session. Applied once, in the order of `sequence`.
+    Write {
+        /// The session.
+        session: SessionId,
+        /// The generation of the connection it came by; any other is skipped.
+        generation: u64,
+        /// 1 for a generation's first write, then without gaps.
+        sequence: u64,
+        /// What to write.
+        op: WriteOp,
+    },
+    /// The leader's timer ran out.
+    Expire {
+        /// The session.
+        session: SessionId,
+        /// The generation whose silence was measured; any other is left alone.
+        generation: u64,
+    },
+}
+
+/// What a session may write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteOp {
+    /// One change of the tree.
+    Tree(TreeOp),
+    /// Several changes of the tree under one zxid, all or none.
+    Multi(Vec<TreeOp>),
+    /// The session ends and its ephemerals go, under one zxid.
+    CloseSession,
+    /// The session's choices.
+    SessionOptions {
+        /// Expire this long after the peer closed the socket; `None` = only by time-out.
+        fast_death_grace_ms: Option<u32>,
+    },
+}
+
+/// One change of the tree, as the client asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TreeOp {
+    /// Answers with the path. Flags that are not built yet (container, TTL) answer -6.
+    Create(CreateRequest),
+    /// Answers with the path and the Stat.
+    Create2(CreateRequest),
+    /// Remove a node without children.
+    Delete(DeleteRequest),
+    /// Replace a node's data.
+    SetData(SetDataRequest),
+    /// Changes nothing: fails unless the node is there at this version.
+    Check(CheckRequest),
+}
+
+impl From<MultiOp> for TreeOp {
+    fn from(op: MultiOp) -> Self {
+        let flagged = |request, mode: CreateMode| CreateRequest { flags: mode.code(), ..request };
+        match op {
+            MultiOp::Create(request) => Self::Create(request),
+            MultiOp::Create2(request) => Self::Create2(request),
+            MultiOp::CreateContainer(request) => {
+                Self::Create2(flagged(request, CreateMode::Container))
+            }
+            MultiOp::CreateTtl(CreateTtlRequest { path, data, acl, .. }) => {
+                let request = CreateRequest { path, data, acl, flags: 0 };
+                Self::Create2(flagged(request, CreateMode::PersistentTtl))
+            }
+            MultiOp::Delete(request) => Self::Delete(request),
+            MultiOp::SetData(request) => Self::SetData(request),
+            MultiOp::Check(request) => Self::Check(request),
+        }
+    }
+}
+
+/// Why bytes are not an entry, or an entry cannot become bytes. Never worth a retry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("log entry: {0}")]
+pub struct EntryError(#[from] EnvelopeError);
+
+const SCHEMA: Schema = Schema { kind: ENTRY_KIND, version: 1 };
+
+impl Entry {
+    /// The bytes that the log holds and that travel between servers.
+    ///
+    /// # Errors
+    /// Only when the entry is larger than an envelope may be: propose fewer commands.
+    pub fn encode(&self) -> Result<Bytes, EntryError> {
+        Ok(Bytes::from(envelope::encode(SCHEMA, self)?))
+    }
+
+    /// The entry in `bytes`. The data inside is copied: it does not keep `bytes` alive.
+    ///
+    /// # Errors
+    /// Bytes that `encode` did not make.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        Ok(envelope::decode(SCHEMA, bytes)?)
+    }
+}

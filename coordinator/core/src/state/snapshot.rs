@@ -1,0 +1,168 @@
+//! The state as bytes, and back: what a server saves, and sends to one that is behind.
+//!
+//! Called by: the server. Calls: the envelope, `tree::record`.
+//! Invariant: equal states give equal bytes; bytes that were changed, cut or made by hand are
+//! refused, or give a state that passes `State::check`.
+//! It does not know files.
+//!
+//! ```text
+//! | length | head: position, zxids, counts | length | chunk of sessions and nodes | length | ...
+//! ```
+//! Each length is 4 bytes, little-endian, and followed by one envelope of that many bytes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use coordinator_disk::envelope::{self, EnvelopeError, Schema};
+use coordinator_protocol::SessionId;
+use serde::{Deserialize, Serialize};
+
+use super::machine::{ENDED_SESSIONS_MAX, SESSIONS_MAX, State};
+use super::session::Session;
+use super::zxid::ZxidClock;
+use super::{SNAPSHOT_CHUNK_KIND, SNAPSHOT_HEAD_KIND};
+use crate::tree::{NodeRecord, RecordError, Tree};
+
+/// A chunk is closed when it has at least this many bytes of paths and data.
+const CHUNK_BYTES: usize = 1 << 20;
+/// A chunk is closed when it has this many sessions or nodes.
+const CHUNK_ITEMS_MAX: usize = 10_000;
+
+const HEAD: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 1 };
+const CHUNK: Schema = Schema { kind: SNAPSHOT_CHUNK_KIND, version: 1 };
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    index: u64,
+    zxids: ZxidClock,
+    wall_ms: i64,
+    ended: VecDeque<SessionId>,
+    session_count: u64,
+    node_count: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Chunk {
+    Sessions(Vec<Session>),
+    Nodes(Vec<NodeRecord>),
+}
+
+/// Why bytes are not a snapshot. None of them goes away by trying again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes end too early.
+    #[error("snapshot cut short")]
+    Short,
+    /// One of its envelopes cannot be read.
+    #[error("snapshot: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// Its nodes are not a tree.
+    #[error("snapshot: {0}")]
+    Tree(#[from] RecordError),
+    /// Its parts contradict each other.
+    #[error("snapshot: {0}")]
+    Contradiction(&'static str),
+}
+
+impl State {
+    /// The whole state.
+    #[must_use]
+    pub fn encode_snapshot(&self) -> Bytes {
+        let mut bytes = Vec::new();
+        let head = Head {
+            index: self.index,
+            zxids: self.zxids,
+            wall_ms: self.wall_ms,
+            ended: self.ended.clone(),
+            session_count: self.sessions.len() as u64,
+            node_count: self.tree.node_count() as u64,
+        };
+        append(&mut bytes, HEAD, &head);
+        let sessions: Vec<Session> = self.sessions.values().cloned().collect();
+        for sessions in sessions.chunks(CHUNK_ITEMS_MAX) {
+            append(&mut bytes, CHUNK, &Chunk::Sessions(sessions.to_vec()));
+        }
+        let mut chunk = Vec::new();
+        let mut chunk_bytes = 0;
+        for record in self.tree.records() {
+            chunk_bytes += record.variable_bytes();
+            chunk.push(record);
+            if chunk_bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ITEMS_MAX {
+                append(&mut bytes, CHUNK, &Chunk::Nodes(std::mem::take(&mut chunk)));
+                chunk_bytes = 0;
+            }
+        }
+        if !chunk.is_empty() {
+            append(&mut bytes, CHUNK, &Chunk::Nodes(chunk));
+        }
+        bytes.into()
+    }
+
+    /// The state in `bytes`. Data inside is copied: it does not keep `bytes` alive.
+    ///
+    /// # Errors
+    /// Bytes that `encode_snapshot` did not make.
+    pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let (head, mut rest) = split(bytes)?;
+        let head: Head = envelope::decode(HEAD, head)?;
+        let mut sessions: Vec<Session> = Vec::new();
+        let mut nodes: Vec<NodeRecord> = Vec::new();
+        while !rest.is_empty() {
+            let (chunk, after) = split(rest)?;
+            rest = after;
+            match envelope::decode(CHUNK, chunk)? {
+                Chunk::Sessions(more) => sessions.extend(more),
+                Chunk::Nodes(more) => nodes.extend(more),
+            }
+        }
+        if sessions.len() as u64 != head.session_count || nodes.len() as u64 != head.node_count {
+            return Err(SnapshotError::Contradiction("its counts differ from its content"));
+        }
+        let state = State {
+            index: head.index,
+            zxids: head.zxids,
+            wall_ms: head.wall_ms,
+            ended: head.ended,
+            tree: Tree::from_records(nodes, head.zxids.last())?,
+            sessions: sessions.into_iter().map(|session| (session.id, session)).collect(),
+        };
+        state.refuse_contradictions(head.session_count)?;
+        Ok(state)
+    }
+
+    /// What `check` asserts of sessions, as an error: these bytes may come from anywhere.
+    fn refuse_contradictions(&self, session_count: u64) -> Result<(), SnapshotError> {
+        let fits = |holds: bool, what| {
+            if holds { Ok(()) } else { Err(SnapshotError::Contradiction(what)) }
+        };
+        fits(self.zxids.is_sound(), "its zxid cannot have been given")?;
+        fits(self.sessions.len() as u64 == session_count, "a session comes twice")?;
+        fits(self.sessions.len() <= SESSIONS_MAX, "it has too many sessions")?;
+        fits(self.ended.len() <= ENDED_SESSIONS_MAX, "it has too many ended sessions")?;
+        let ended: std::collections::BTreeSet<_> = self.ended.iter().copied().collect();
+        fits(ended.len() == self.ended.len(), "a session ended twice")?;
+        fits(ended.iter().all(|id| !self.sessions.contains_key(id)), "an ended session lives")?;
+        for session in self.sessions.values() {
+            fits(session.is_sound(), "a session's numbers contradict each other")?;
+        }
+        let mut owners = self.tree.ephemeral_owners();
+        fits(owners.all(|(owner, _)| self.sessions.contains_key(&owner)), "an owner is missing")
+    }
+}
+
+fn append<T: Serialize>(bytes: &mut Vec<u8>, schema: Schema, value: &T) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    envelope::encode_into(schema, value, bytes).expect(
+        "a chunk is cut far below the envelope's limit, and one node is bounded by a frame",
+    );
+    let length = u32::try_from(bytes.len() - start - 4).expect("bounded by the envelope");
+    bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The first envelope, and what follows it.
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), SnapshotError> {
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or(SnapshotError::Short)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| SnapshotError::Short)?;
+    rest.split_at_checked(length).ok_or(SnapshotError::Short)
+}

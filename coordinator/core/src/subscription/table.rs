@@ -1,0 +1,380 @@
+//! Where each subscriber stands, and what it is sent next.
+//!
+//! Called by: the server. Calls: `history`, `cut`.
+//! Invariant: `by_path` lists exactly the subscriptions of `by_connection`; a connection is in
+//! `ready` exactly if one of its subscriptions is not `Live`.
+//! It does not know how full a connection is: `take` is called for those with room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use coordinator_protocol::{
+    ErrorCode, Item, ItemKind, SubscribeRequest, SubscriptionEvent, SubscriptionEventKind, Zxid,
+};
+
+use super::cut::Cut;
+use super::history::History;
+use crate::ids::ConnectionId;
+use crate::tree::{Change, ChangeKind, Tree, ancestors, validate_path};
+
+/// Subscriptions of one connection; one more is refused with -127.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 64;
+
+/// An event for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who is told.
+    pub connection: ConnectionId,
+    /// What.
+    pub event: SubscriptionEvent,
+}
+
+/// All subscriptions of this server's connections, and the history they read.
+#[derive(Debug)]
+pub struct Subscriptions {
+    history: History,
+    changes_max: usize,
+    by_connection: BTreeMap<ConnectionId, BTreeMap<i32, Subscription>>,
+    by_path: BTreeMap<Arc<str>, BTreeSet<(ConnectionId, i32)>>,
+    /// Connections for which `take` has something.
+    ready: BTreeSet<ConnectionId>,
+    /// The latest cut of each path, as long as someone is still being sent it.
+    cuts: BTreeMap<Arc<str>, Weak<Cut>>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    path: Arc<str>,
+    /// The subscriber was told that it has everything up to here.
+    told: Zxid,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// A snapshot is to be taken.
+    Fresh,
+    /// A snapshot is under way: complete as of `zxid` when `next` reaches the cut's end.
+    Snapshot { cut: Arc<Cut>, zxid: Zxid, next: usize },
+    /// Changes after `after` are to be sent; then a bookmark, if the subscriber waits for a word.
+    Behind { after: Zxid, bookmark: bool },
+    /// Everything was sent up to the history's end.
+    Live,
+}
+
+impl Subscriptions {
+    /// No subscriptions, and a history that begins after `loaded`: the last zxid of the state that
+    /// was loaded. It keeps at most `changes_max` changes.
+    #[must_use]
+    pub fn new(loaded: Zxid, changes_max: usize) -> Self {
+        Self {
+            history: History::new(loaded, changes_max),
+            changes_max,
+            by_connection: BTreeMap::new(),
+            by_path: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            cuts: BTreeMap::new(),
+        }
+    }
+
+    /// The state was replaced by one as of `loaded`: the history begins anew, everyone gets a
+    /// snapshot.
+    pub fn reset(&mut self, loaded: Zxid) {
+        self.history = History::new(loaded, self.changes_max);
+        self.cuts.clear();
+        for (connection, subscriptions) in &mut self.by_connection {
+            subscriptions.values_mut().for_each(|subscription| subscription.phase = Phase::Fresh);
+            self.ready.insert(*connection);
+        }
+    }
+
+    /// subscribe: what it leads to is in the next `take`, which must come after the reply.
+    ///
+    /// # Errors
+    /// `BadArguments` when the path is not valid or the number is in use; `ThrottledOp` when the
+    /// connection has `SUBSCRIPTIONS_PER_CONNECTION_MAX`.
+    pub fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        request: &SubscribeRequest,
+    ) -> Result<(), ErrorCode> {
+        validate_path(&request.path)?;
+        if let Some(subscriptions) = self.by_connection.get(&connection) {
+            if subscriptions.contains_key(&request.subscription) {
+                return Err(ErrorCode::BadArguments);
+            }
+            if subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+                return Err(ErrorCode::ThrottledOp);
+            }
+        }
+        let from = request.from_zxid;
+        let resumes = from > Zxid::ZERO && self.history.covers(from);
+        let phase = match resumes {
+            true => Phase::Behind { after: from, bookmark: true },
+            false => Phase::Fresh,
+        };
+        let path: Arc<str> = request.path.as_str().into();
+        let told = if resumes { from } else { Zxid::ZERO };
+        let subscription = Subscription { path: path.clone(), told, phase };
+        let subscriptions = self.by_connection.entry(connection).or_default();
+        subscriptions.insert(request.subscription, subscription);
+        self.by_path.entry(path).or_default().insert((connection, request.subscription));
+        self.ready.insert(connection);
+        Ok(())
+    }
+
+    /// unsubscribe: whether there was one.
+    pub fn unsubscribe(&mut self, connection: ConnectionId, subscription: i32) -> bool {
+        let Some(subscriptions) = self.by_connection.get_mut(&connection) else { return false };
+        let Some(gone) = subscriptions.remove(&subscription) else { return false };
+        let rest_is_live = subscriptions.values().all(Subscription::is_live);
+        if subscriptions.is_empty() {
+            self.by_connection.remove(&connection);
+        }
+        if rest_is_live {
+            self.ready.remove(&connection);
+        }
+        self.forget_path(&gone.path, (connection, subscription));
+        true
+    }
+
+    /// Forgets a connection.
+    pub fn disconnect(&mut self, connection: ConnectionId) {
+        self.ready.remove(&connection);
+        for (id, gone) in self.by_connection.remove(&connection).unwrap_or_default() {
+            self.forget_path(&gone.path, (connection, id));
+        }
+    }
+
+    /// Takes note of an applied command; those without changes too, for the bookmarks.
+    pub fn record(&mut self, zxid: Zxid, changes: &[Change]) {
+        let before = self.history.last();
+        self.history.push(zxid, changes);
+        if self.by_path.is_empty() {
+            return;
+        }
+        for change in changes {
+            let above = ancestors(&change.path);
+            for path in std::iter::once(&*change.path).chain(above) {
+                for (connection, id) in self.by_path.get(path).into_iter().flatten() {
+                    let subscriptions = self.by_connection.get_mut(connection);
+                    let found = subscriptions.and_then(|found| found.get_mut(id));
+                    let subscription = found.expect("by_path lists only what there is");
+                    if subscription.is_live() {
+                        subscription.phase = Phase::Behind { after: before, bookmark: false };
+                        self.ready.insert(*connection);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connections for which `take` has something.
+    pub fn ready(&self) -> impl Iterator<Item = ConnectionId> {
+        self.ready.iter().copied()
+    }
+
+    /// What the connection is sent next, in order: at most about `bytes_max` bytes, but at least
+    /// one event if there is one. Afterwards it is still `ready` if there is more. `tree` is as
+    /// of the last write recorded.
+    pub fn take(
+        &mut self,
+        connection: ConnectionId,
+        tree: &Tree,
+        bytes_max: usize,
+    ) -> Vec<SubscriptionEvent> {
+        let mut events = Events { list: Vec::new(), bytes: 0, bytes_max };
+        let Some(subscriptions) = self.by_connection.get_mut(&connection) else {
+            return events.list;
+        };
+        let mut source = Source { history: &self.history, cuts: &mut self.cuts, tree };
+        for (id, subscription) in subscriptions.iter_mut() {
+            while !subscription.is_live() && !events.is_full() {
+                subscription.advance(*id, &mut source, &mut events);
+            }
+        }
+        if subscriptions.values().all(Subscription::is_live) {
+            self.ready.remove(&connection);
+        }
+        events.list
+    }
+
+    /// "Complete up to the last write" for each subscriber that has everything and was not told so
+    /// yet. Call it from time to time, with nobody `ready`, or after `take` for those with room.
+    pub fn bookmarks(&mut self) -> Vec<Delivery> {
+        let last = self.history.last();
+        let mut deliveries = Vec::new();
+        for (connection, subscriptions) in &mut self.by_connection {
+            for (id, subscription) in subscriptions {
+                if subscription.is_live() && subscription.told < last {
+                    subscription.told = last;
+                    let event = event(*id, SubscriptionEventKind::Bookmark, last);
+                    deliveries.push(Delivery { connection: *connection, event });
+                }
+            }
+        }
+        deliveries
+    }
+
+    /// Open subscriptions.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_connection.values().map(BTreeMap::len).sum()
+    }
+
+    /// Asserts what always holds. Walks everything.
+    pub fn check(&self) {
+        self.history.check();
+        let mut count = 0;
+        for (connection, subscriptions) in &self.by_connection {
+            assert!(!subscriptions.is_empty());
+            assert!(subscriptions.len() <= SUBSCRIPTIONS_PER_CONNECTION_MAX);
+            let all_live = subscriptions.values().all(Subscription::is_live);
+            assert_eq!(self.ready.contains(connection), !all_live, "ready: {connection}");
+            for (id, subscription) in subscriptions {
+                count += 1;
+                let listed = self.by_path.get(&subscription.path);
+                assert!(listed.is_some_and(|listed| listed.contains(&(*connection, *id))));
+            }
+        }
+        assert_eq!(self.by_path.values().map(BTreeSet::len).sum::<usize>(), count);
+        assert!(self.by_path.values().all(|listed| !listed.is_empty()));
+        assert!(self.ready.iter().all(|connection| self.by_connection.contains_key(connection)));
+    }
+
+    fn forget_path(&mut self, path: &str, subscriber: (ConnectionId, i32)) {
+        if let Some(listed) = self.by_path.get_mut(path) {
+            listed.remove(&subscriber);
+            if listed.is_empty() {
+                self.by_path.remove(path);
+                self.cuts.remove(path);
+            }
+        }
+    }
+}
+
+/// Where events come from.
+struct Source<'a> {
+    history: &'a History,
+    cuts: &'a mut BTreeMap<Arc<str>, Weak<Cut>>,
+    tree: &'a Tree,
+}
+
+impl Source<'_> {
+    /// The subtree as of the history's end: the one that others are being sent, if nothing in it
+    /// has changed since, or a new one.
+    fn cut(&mut self, path: &Arc<str>) -> Arc<Cut> {
+        let shared = self.cuts.get(path).and_then(Weak::upgrade).filter(|cut| {
+            let mut later = self.history.after(cut.zxid()).flat_map(|(_, changes)| changes);
+            self.history.covers(cut.zxid()) && !later.any(|change| is_within(path, &change.path))
+        });
+        shared.unwrap_or_else(|| {
+            let cut = Arc::new(Cut::take(self.tree, path, self.history.last()));
+            self.cuts.insert(path.clone(), Arc::downgrade(&cut));
+            cut
+        })
+    }
+}
+
+/// Events being collected, up to a limit.
+struct Events {
+    list: Vec<SubscriptionEvent>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Events {
+    fn is_full(&self) -> bool {
+        !self.list.is_empty() && self.bytes >= self.bytes_max
+    }
+
+    fn push(&mut self, event: SubscriptionEvent) {
+        let of_item =
+            |item: &Item| 96 + item.path.len() + item.data.as_ref().map_or(0, |d| d.len());
+        self.bytes += 40 + event.items.iter().map(of_item).sum::<usize>();
+        self.list.push(event);
+    }
+}
+
+impl Subscription {
+    fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// Sends one piece of what is due.
+    fn advance(&mut self, id: i32, source: &mut Source<'_>, events: &mut Events) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Live);
+        self.phase = match phase {
+            Phase::Live => Phase::Live,
+            Phase::Fresh => {
+                let zxid = source.history.last();
+                events.push(event(id, SubscriptionEventKind::SnapshotBegin, zxid));
+                Phase::Snapshot { cut: source.cut(&self.path), zxid, next: 0 }
+            }
+            Phase::Snapshot { cut, zxid, next } => match cut.chunk(next) {
+                Some((items, next)) => {
+                    let chunk = event(id, SubscriptionEventKind::SnapshotChunk, zxid);
+                    events.push(SubscriptionEvent { items, ..chunk });
+                    Phase::Snapshot { cut, zxid, next }
+                }
+                None => {
+                    events.push(event(id, SubscriptionEventKind::SnapshotEnd, zxid));
+                    self.told = zxid;
+                    Phase::Behind { after: zxid, bookmark: false }
+                }
+            },
+            Phase::Behind { after, .. } if !source.history.covers(after) => Phase::Fresh,
+            Phase::Behind { after, bookmark } => {
+                self.send_changes(id, source.history, events, (after, bookmark))
+            }
+        };
+    }
+
+    /// Sends the next write that concerns the subtree.
+    fn send_changes(
+        &mut self,
+        id: i32,
+        history: &History,
+        events: &mut Events,
+        (after, bookmark): (Zxid, bool),
+    ) -> Phase {
+        for (zxid, changes) in history.after(after.max(self.told)) {
+            let within = changes.iter().filter(|change| is_within(&self.path, &change.path));
+            let items: Vec<Item> = within.map(item).collect();
+            if !items.is_empty() {
+                let changes = event(id, SubscriptionEventKind::Changes, zxid);
+                events.push(SubscriptionEvent { items, ..changes });
+                self.told = zxid;
+                return Phase::Behind { after: zxid, bookmark };
+            }
+        }
+        let last = history.last().max(self.told);
+        if bookmark {
+            events.push(event(id, SubscriptionEventKind::Bookmark, last));
+            self.told = last;
+        }
+        Phase::Live
+    }
+}
+
+fn event(subscription: i32, kind: SubscriptionEventKind, zxid: Zxid) -> SubscriptionEvent {
+    SubscriptionEvent { subscription, kind, zxid, items: Vec::new() }
+}
+
+fn item(change: &Change) -> Item {
+    let kind = match change.kind {
+        ChangeKind::Created => ItemKind::Created,
+        ChangeKind::DataChanged => ItemKind::DataChanged,
+        ChangeKind::Deleted => ItemKind::Deleted,
+    };
+    let (path, data) = (change.path.to_string(), change.data.clone());
+    Item { kind, path, data, stat: change.stat }
+}
+
+/// Whether `path` is `top` or below it.
+fn is_within(top: &str, path: &str) -> bool {
+    match path.strip_prefix(top) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/') || top == "/",
+        None => false,
+    }
+}

@@ -1,0 +1,35 @@
+//! What one write did to one node.
+//!
+//! Called by: `transaction` (makes them); `watch` and `subscription` (tell them). Calls: nothing.
+//! It does not know who listens.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coordinator_protocol::{Stat, Zxid};
+
+/// What happened to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// Its data was replaced.
+    DataChanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// One node's change. A write has one for each node it touched, in the order it touched them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The write's zxid.
+    pub zxid: Zxid,
+    /// The node.
+    pub path: Arc<str>,
+    /// What happened to it.
+    pub kind: ChangeKind,
+    /// Its data after the change; `None` for null, and for a deleted node.
+    pub data: Option<Bytes>,
+    /// Its Stat after the change; for a deleted node the last one it had.
+    pub stat: Stat,
+}

@@ -1,0 +1,310 @@
+//! All znodes, by path.
+//!
+//! Called by: `state` (reads, and writes through `transaction`), `subscription` (walks).
+//! Calls: `node`.
+//! Invariant: every node but the root has a parent whose `children` name it; `ephemerals` lists
+//! exactly the nodes with an owner; ephemeral nodes have no children.
+//! It does not know sessions beyond their ids, nor the log.
+//!
+//! Paths are allocated once and shared by the index, the parent's children and every change that
+//! names them. The index is only looked up, never iterated: its order means nothing.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_set};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coordinator_protocol::{Acl, Permissions, SessionId, Zxid};
+
+use super::node::{Node, NodeView};
+use super::path::parent;
+
+/// Looked up only, never iterated; hashes the same way on every server.
+pub(super) type Index = HashMap<Arc<str>, Box<Node>, BuildHasherDefault<DefaultHasher>>;
+
+/// Access lists remembered for sharing: few differ, and those that do come in runs.
+const SHARED_ACLS_MAX: usize = 16;
+
+/// Where the ensemble's membership is read; nobody writes it through the tree.
+pub(super) const CONFIG_PATH: &str = "/zookeeper/config";
+
+/// Nodes that exist from the start and cannot be deleted.
+const SYSTEM_PATHS: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG_PATH];
+
+/// The znodes.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub(super) nodes: Index,
+    pub(super) ephemerals: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
+    /// Bytes of all paths and data.
+    pub(super) bytes: u64,
+    shared_acls: VecDeque<Arc<[Acl]>>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tree {
+    /// The tree of a new ensemble: `/`, `/zookeeper`, `/zookeeper/quota` and `/zookeeper/config`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut tree = Self::empty();
+        for path in SYSTEM_PATHS {
+            let read_only = path == CONFIG_PATH;
+            let mut acl = Acl::open();
+            if read_only {
+                acl.iter_mut().for_each(|entry| entry.permissions = Permissions::READ);
+            }
+            let node = Node {
+                data: Some(Bytes::new()),
+                acl: tree.share_acl(acl),
+                children: BTreeSet::new(),
+                czxid: Zxid::ZERO,
+                mzxid: Zxid::ZERO,
+                pzxid: Zxid::ZERO,
+                ctime_ms: 0,
+                mtime_ms: 0,
+                version: 0,
+                cversion: 0,
+                // ZooKeeper sets this list with version -1 when it makes the node.
+                aversion: if read_only { -1 } else { 0 },
+                ephemeral_owner: SessionId::NONE,
+            };
+            tree.attach(Arc::from(path), Box::new(node));
+        }
+        tree
+    }
+
+    /// The node at `path`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<NodeView<'_>> {
+        self.nodes.get(path).map(|node| NodeView::new(node))
+    }
+
+    /// Whether there is a node at `path`.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        self.nodes.contains_key(path)
+    }
+
+    /// Names of the children of `path` in ascending order, or nothing when it does not exist.
+    #[must_use]
+    pub fn children(&self, path: &str) -> Option<Names<'_>> {
+        let node = self.nodes.get(path)?;
+        let prefix_bytes = if path == "/" { 1 } else { path.len() + 1 };
+        Some(Names { paths: node.children.iter(), prefix_bytes })
+    }
+
+    /// `path`'s node and all below it, each after its parent, children in ascending order; empty
+    /// when `path` does not exist.
+    #[must_use]
+    pub fn subtree(&self, path: &str) -> Subtree<'_> {
+        let top = self.nodes.get_key_value(path).map(|(path, _)| path);
+        Subtree { tree: self, top, below: Vec::new() }
+    }
+
+    /// How many nodes there are below `path`, or nothing when it does not exist.
+    #[must_use]
+    pub fn descendant_count(&self, path: &str) -> Option<usize> {
+        if path == "/" {
+            return Some(self.nodes.len() - 1);
+        }
+        self.contains(path).then(|| self.subtree(path).count() - 1)
+    }
+
+    /// Ephemerals of `session` in ascending order of their paths.
+    pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = &Arc<str>> {
+        self.ephemerals.get(&session).into_iter().flatten()
+    }
+
+    /// Sessions that own ephemerals, with their number, in ascending order of ids.
+    pub fn ephemeral_owners(&self) -> impl Iterator<Item = (SessionId, usize)> {
+        self.ephemerals.iter().map(|(session, paths)| (*session, paths.len()))
+    }
+
+    /// Nodes, the root included.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Ephemeral nodes.
+    #[must_use]
+    pub fn ephemeral_count(&self) -> usize {
+        self.ephemerals.values().map(BTreeSet::len).sum()
+    }
+
+    /// Bytes of all paths and data.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Asserts what always holds. Walks the whole tree.
+    pub fn check(&self) {
+        let (mut count, mut bytes, mut ephemeral_count) = (0, 0, 0);
+        for (path, view) in self.subtree("/") {
+            let node = view.node();
+            count += 1;
+            bytes += size_of(path, node);
+            for child in &node.children {
+                assert_eq!(parent(child), Some(&**path), "{child} is listed under {path}");
+                assert!(self.contains(child), "{child} is listed but missing");
+            }
+            assert!(node.czxid <= node.mzxid, "{path}: {} > {}", node.czxid, node.mzxid);
+            assert!(node.czxid <= node.pzxid, "{path}: {} > {}", node.czxid, node.pzxid);
+            if node.is_ephemeral() {
+                ephemeral_count += 1;
+                assert!(node.children.is_empty(), "ephemeral {path} has children");
+                let owned = self.ephemerals.get(&node.ephemeral_owner);
+                assert!(owned.is_some_and(|paths| paths.contains(path)), "{path} has no owner");
+            }
+        }
+        assert_eq!(count, self.nodes.len(), "nodes that the root does not reach");
+        assert_eq!(bytes, self.bytes, "bytes counted");
+        assert_eq!(ephemeral_count, self.ephemeral_count(), "ephemerals listed");
+        assert!(self.ephemerals.values().all(|paths| !paths.is_empty()), "an owner of nothing");
+        assert!(self.shared_acls.len() <= SHARED_ACLS_MAX);
+        assert!(SYSTEM_PATHS.iter().all(|path| self.contains(path)), "a system node is missing");
+    }
+
+    /// No nodes at all, for a snapshot to fill.
+    pub(super) fn empty() -> Self {
+        Self {
+            nodes: Index::default(),
+            ephemerals: BTreeMap::new(),
+            bytes: 0,
+            shared_acls: VecDeque::new(),
+        }
+    }
+
+    /// Puts a node in its place. The parent's own numbers are the caller's matter.
+    pub(super) fn attach(&mut self, path: Arc<str>, node: Box<Node>) {
+        self.bytes += size_of(&path, &node);
+        if node.is_ephemeral() {
+            self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
+        }
+        if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
+            above.children.insert(path.clone());
+        }
+        let former = self.nodes.insert(path, node);
+        assert!(former.is_none(), "a node was attached over another");
+    }
+
+    /// Takes a node without children out. The parent's own numbers are the caller's matter.
+    pub(super) fn detach(&mut self, path: &str) -> (Arc<str>, Box<Node>) {
+        let (path, node) = self.nodes.remove_entry(path).expect("the caller found the node");
+        assert!(node.children.is_empty(), "{path} was detached from its children");
+        self.bytes -= size_of(&path, &node);
+        if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
+            above.children.remove(&path);
+        }
+        if let Some(owned) = self.ephemerals.get_mut(&node.ephemeral_owner) {
+            owned.remove(&path);
+            if owned.is_empty() {
+                self.ephemerals.remove(&node.ephemeral_owner);
+            }
+        }
+        (path, node)
+    }
+
+    /// Exchanges a node's data and returns what was there.
+    pub(super) fn replace_data(
+        node: &mut Node,
+        bytes: &mut u64,
+        data: Option<Bytes>,
+    ) -> Option<Bytes> {
+        *bytes += data.as_ref().map_or(0, Bytes::len) as u64;
+        let former = std::mem::replace(&mut node.data, data);
+        *bytes -= former.as_ref().map_or(0, Bytes::len) as u64;
+        former
+    }
+
+    /// The list, shared with other nodes if one of them was given the same lately.
+    pub(super) fn share_acl(&mut self, acl: Vec<Acl>) -> Arc<[Acl]> {
+        if let Some(shared) = self.shared_acls.iter().find(|shared| ***shared == *acl) {
+            return shared.clone();
+        }
+        if self.shared_acls.len() == SHARED_ACLS_MAX {
+            self.shared_acls.pop_back();
+        }
+        let shared: Arc<[Acl]> = acl.into();
+        self.shared_acls.push_front(shared.clone());
+        shared
+    }
+}
+
+/// Whether a node may never be deleted.
+pub(super) fn is_system(path: &str) -> bool {
+    SYSTEM_PATHS.contains(&path)
+}
+
+/// What a node counts for in `Tree::bytes`.
+fn size_of(path: &str, node: &Node) -> u64 {
+    (path.len() + node.data.as_ref().map_or(0, Bytes::len)) as u64
+}
+
+/// Equal when they hold the same nodes; what is remembered for sharing does not count.
+impl PartialEq for Tree {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes && self.ephemerals == other.ephemerals
+    }
+}
+
+impl Eq for Tree {}
+
+/// Names of a node's children, ascending.
+#[derive(Clone, Debug)]
+pub struct Names<'a> {
+    paths: btree_set::Iter<'a, Arc<str>>,
+    prefix_bytes: usize,
+}
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let path = self.paths.next()?;
+        Some(path.get(self.prefix_bytes..).expect("a child's path is longer than its parent's"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.paths.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Names<'_> {}
+
+/// A node and everything below it, each after its parent.
+#[derive(Clone, Debug)]
+pub struct Subtree<'a> {
+    tree: &'a Tree,
+    top: Option<&'a Arc<str>>,
+    /// One iterator for each level of the path to the last node; bounded by the tree's depth.
+    below: Vec<btree_set::Iter<'a, Arc<str>>>,
+}
+
+impl<'a> Iterator for Subtree<'a> {
+    type Item = (&'a Arc<str>, NodeView<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let path = match self.top.take() {
+            Some(top) => top,
+            None => loop {
+                match self.below.last_mut()?.next() {
+                    Some(path) => break path,
+                    None => self.below.pop(),
+                };
+            },
+        };
+        let node = self.tree.nodes.get(path).expect("a listed child exists");
+        if !node.children.is_empty() {
+            self.below.push(node.children.iter());
+        }
+        Some((path, NodeView::new(node)))
+    }
+}

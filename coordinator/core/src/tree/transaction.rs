@@ -1,0 +1,287 @@
+//! The only way to write the tree: operations under one zxid, kept all or taken back all.
+//!
+//! Called by: `state::machine`. Calls: `store`.
+//! Invariant: after `rollback` the tree is what it was before; a later operation of the same
+//! transaction sees the earlier ones.
+//! It does not know who may write: sessions are ids here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coordinator_protocol::{Acl, CreateMode, CreateRequest, ErrorCode, SessionId, Stat, Zxid};
+
+use super::change::{Change, ChangeKind};
+use super::node::Node;
+use super::path::{parent, validate_path};
+use super::store::{CONFIG_PATH, Tree, is_system};
+
+/// What all operations of a transaction are stamped with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Greater than that of every earlier transaction.
+    pub zxid: Zxid,
+    /// For ctime and mtime.
+    pub wall_ms: i64,
+}
+
+/// A write in progress. Dropping it keeps what was done; an error of one operation changes
+/// nothing by itself.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    tree: &'a mut Tree,
+    stamp: Stamp,
+    changes: Vec<Change>,
+    undo: Vec<Undo>,
+}
+
+/// How to take one operation back.
+#[derive(Debug)]
+enum Undo {
+    Create { path: Arc<str>, parent_cversion: i32, parent_pzxid: Zxid },
+    Delete { path: Arc<str>, node: Box<Node>, parent_pzxid: Zxid },
+    SetData { path: Arc<str>, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
+}
+
+impl<'a> Transaction<'a> {
+    /// Begins to write `tree`.
+    pub fn new(tree: &'a mut Tree, stamp: Stamp) -> Self {
+        Self { tree, stamp, changes: Vec::new(), undo: Vec::new() }
+    }
+
+    /// What was changed, in order.
+    #[must_use]
+    pub fn commit(self) -> Vec<Change> {
+        self.changes
+    }
+
+    /// Takes everything back.
+    pub fn rollback(mut self) {
+        while let Some(undo) = self.undo.pop() {
+            self.take_back(undo);
+        }
+    }
+
+    /// create and create2: the path with its sequence number, and the new node's Stat. The checks
+    /// come in ZooKeeper's order, since the first one that fails is the answer.
+    ///
+    /// # Errors
+    /// `BadArguments` (flags, path), `Unimplemented` (container, TTL), `InvalidAcl` (none given),
+    /// `NoNode` (parent), `NoAuth` (under the configuration), `NodeExists`,
+    /// `NoChildrenForEphemerals`.
+    pub fn create(
+        &mut self,
+        owner: SessionId,
+        request: &CreateRequest,
+    ) -> Result<(Arc<str>, Stat), ErrorCode> {
+        let mode = CreateMode::from_code(request.flags).ok_or(ErrorCode::BadArguments)?;
+        let ephemeral_owner = match mode {
+            CreateMode::Persistent | CreateMode::PersistentSequential => SessionId::NONE,
+            CreateMode::Ephemeral | CreateMode::EphemeralSequential => owner,
+            CreateMode::Container
+            | CreateMode::PersistentTtl
+            | CreateMode::PersistentSequentialTtl => return Err(ErrorCode::Unimplemented),
+        };
+        let parent_path = parent_of_request(&request.path)?;
+        if request.acl.is_empty() {
+            return Err(ErrorCode::InvalidAcl);
+        }
+        let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
+        if parent_path == CONFIG_PATH {
+            return Err(ErrorCode::NoAuth);
+        }
+        let path: Arc<str> = if mode.is_sequential() {
+            format!("{}{:010}", request.path, above.cversion).into()
+        } else {
+            request.path.as_str().into()
+        };
+        validate_path(&path)?;
+        if self.tree.contains(&path) {
+            return Err(ErrorCode::NodeExists);
+        }
+        if above.is_ephemeral() {
+            return Err(ErrorCode::NoChildrenForEphemerals);
+        }
+        let acl = self.tree.share_acl(without_repetition(&request.acl));
+        let node = self.new_node(request.data.clone(), acl, ephemeral_owner);
+        Ok(self.attach(path, node))
+    }
+
+    /// delete
+    ///
+    /// # Errors
+    /// `BadArguments` (path, system node), `NoNode`, `BadVersion`, `NotEmpty`.
+    pub fn delete(&mut self, path: &str, version: i32) -> Result<(), ErrorCode> {
+        parent_of_request(path)?;
+        if is_system(path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        expect_version(version, node.version)?;
+        if !node.children.is_empty() {
+            return Err(ErrorCode::NotEmpty);
+        }
+        self.detach(path);
+        Ok(())
+    }
+
+    /// setData: the Stat after it.
+    ///
+    /// # Errors
+    /// `BadArguments` (path), `NoNode`, `NoAuth` (the configuration), `BadVersion`.
+    pub fn set_data(
+        &mut self,
+        path: &str,
+        data: Option<Bytes>,
+        version: i32,
+    ) -> Result<Stat, ErrorCode> {
+        validate_path(path)?;
+        let (key, node) = self.tree.nodes.get_key_value(path).ok_or(ErrorCode::NoNode)?;
+        if path == CONFIG_PATH {
+            return Err(ErrorCode::NoAuth);
+        }
+        expect_version(version, node.version)?;
+        let path = key.clone();
+        let node = self.tree.nodes.get_mut(&path).expect("found above");
+        let raised = next_version(node.version);
+        let undo = Undo::SetData {
+            path: path.clone(),
+            data: Tree::replace_data(node, &mut self.tree.bytes, data.clone()),
+            mzxid: std::mem::replace(&mut node.mzxid, self.stamp.zxid),
+            mtime_ms: std::mem::replace(&mut node.mtime_ms, self.stamp.wall_ms),
+            version: std::mem::replace(&mut node.version, raised),
+        };
+        let stat = node.stat();
+        self.undo.push(undo);
+        self.changes.push(Change {
+            zxid: self.stamp.zxid,
+            path,
+            kind: ChangeKind::DataChanged,
+            data,
+            stat,
+        });
+        Ok(stat)
+    }
+
+    /// check: the Stat of the node at this version.
+    ///
+    /// # Errors
+    /// `BadArguments` (path), `NoNode`, `BadVersion`.
+    pub fn check(&self, path: &str, version: i32) -> Result<Stat, ErrorCode> {
+        validate_path(path)?;
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        expect_version(version, node.version)?;
+        Ok(node.stat())
+    }
+
+    /// Removes everything that `session` owns, in ascending order of paths.
+    pub fn delete_ephemerals(&mut self, session: SessionId) {
+        let paths: Vec<Arc<str>> = self.tree.ephemerals_of(session).cloned().collect();
+        for path in paths {
+            self.detach(&path);
+        }
+    }
+
+    fn new_node(&self, data: Option<Bytes>, acl: Arc<[Acl]>, owner: SessionId) -> Box<Node> {
+        Box::new(Node {
+            data,
+            acl,
+            children: BTreeSet::new(),
+            czxid: self.stamp.zxid,
+            mzxid: self.stamp.zxid,
+            pzxid: self.stamp.zxid,
+            ctime_ms: self.stamp.wall_ms,
+            mtime_ms: self.stamp.wall_ms,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            ephemeral_owner: owner,
+        })
+    }
+
+    fn attach(&mut self, path: Arc<str>, node: Box<Node>) -> (Arc<str>, Stat) {
+        let stat = node.stat();
+        let change = Change {
+            zxid: self.stamp.zxid,
+            path: path.clone(),
+            kind: ChangeKind::Created,
+            data: node.data.clone(),
+            stat,
+        };
+        self.tree.attach(path.clone(), node);
+        let zxid = self.stamp.zxid;
+        let above = self.parent_mut(&path);
+        let undo = Undo::Create {
+            path: path.clone(),
+            parent_cversion: above.cversion,
+            parent_pzxid: above.pzxid,
+        };
+        above.cversion = above.cversion.wrapping_add(1);
+        above.pzxid = zxid;
+        self.undo.push(undo);
+        self.changes.push(change);
+        (path, stat)
+    }
+
+    fn detach(&mut self, path: &str) {
+        let (path, node) = self.tree.detach(path);
+        let stat = node.stat();
+        let zxid = self.stamp.zxid;
+        let above = self.parent_mut(&path);
+        let parent_pzxid = std::mem::replace(&mut above.pzxid, zxid);
+        self.undo.push(Undo::Delete { path: path.clone(), node, parent_pzxid });
+        self.changes.push(Change { zxid, path, kind: ChangeKind::Deleted, data: None, stat });
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Create { path, parent_cversion, parent_pzxid } => {
+                self.tree.detach(&path);
+                let above = self.parent_mut(&path);
+                above.cversion = parent_cversion;
+                above.pzxid = parent_pzxid;
+            }
+            Undo::Delete { path, node, parent_pzxid } => {
+                self.tree.attach(path.clone(), node);
+                self.parent_mut(&path).pzxid = parent_pzxid;
+            }
+            Undo::SetData { path, data, mzxid, mtime_ms, version } => {
+                let node = self.tree.nodes.get_mut(&path).expect("it was written before");
+                Tree::replace_data(node, &mut self.tree.bytes, data);
+                (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
+            }
+        }
+    }
+
+    fn parent_mut(&mut self, path: &str) -> &mut Node {
+        let above = parent(path).and_then(|above| self.tree.nodes.get_mut(above));
+        above.expect("only the root has no parent, and it is never created or deleted")
+    }
+}
+
+/// The parent that a create or delete names: the part before the last `/`, which may end the path
+/// when a sequence number is still to come.
+fn parent_of_request(path: &str) -> Result<&str, ErrorCode> {
+    let slash = path.rfind('/').ok_or(ErrorCode::BadArguments)?;
+    if path.contains('\0') {
+        return Err(ErrorCode::BadArguments);
+    }
+    Ok(if slash == 0 { "/" } else { &path[..slash] })
+}
+
+fn expect_version(expected: i32, found: i32) -> Result<(), ErrorCode> {
+    if expected == -1 || expected == found { Ok(()) } else { Err(ErrorCode::BadVersion) }
+}
+
+/// Versions wrap, and leave out -1, which means "any".
+fn next_version(version: i32) -> i32 {
+    match version.wrapping_add(1) {
+        -1 => 0,
+        next => next,
+    }
+}
+
+fn without_repetition(acl: &[Acl]) -> Vec<Acl> {
+    let mut seen = BTreeSet::new();
+    acl.iter().filter(|entry| seen.insert(*entry)).cloned().collect()
+}

@@ -1,0 +1,66 @@
+//! setWatches and setWatches2: a client that reconnected names the watches it had.
+//!
+//! Called by: the server. Calls: `table`, `tree` (reads).
+//! Invariant: for each path either the watch is registered again or its event is returned.
+//! It does not know what happened in between: it compares what there is with what was seen.
+//! Persistent watches are registered again without an event, as in ZooKeeper.
+
+use std::sync::Arc;
+
+use coordinator_protocol::{AddWatchMode, ErrorCode, EventType, SetWatchesRequest, Zxid};
+
+use super::table::{Notification, Watches};
+use crate::ids::ConnectionId;
+use crate::tree::Tree;
+
+impl Watches {
+    /// Registers what still holds and returns what was missed, in the order of the request.
+    /// `last` is the last zxid applied to `tree`.
+    ///
+    /// # Errors
+    /// `ThrottledOp` when the connection would watch more than `WATCHED_PATHS_MAX` paths; some
+    /// are registered then.
+    pub fn set_watches(
+        &mut self,
+        connection: ConnectionId,
+        request: &SetWatchesRequest,
+        tree: &Tree,
+        last: Zxid,
+    ) -> Result<Vec<Notification>, ErrorCode> {
+        let mut missed = Vec::new();
+        let mut tell = |event, path: &str| {
+            missed.push(Notification { connection, event, path: Arc::from(path), zxid: last });
+        };
+        for path in &request.data_watches {
+            match tree.get(path).map(|node| node.stat().mzxid) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(mzxid) if mzxid > request.relative_zxid => {
+                    tell(EventType::NodeDataChanged, path);
+                }
+                Some(_) => self.watch_data(connection, path)?,
+            }
+        }
+        for path in &request.exist_watches {
+            match tree.contains(path) {
+                true => tell(EventType::NodeCreated, path),
+                false => self.watch_data(connection, path)?,
+            }
+        }
+        for path in &request.child_watches {
+            match tree.get(path).map(|node| node.stat().pzxid) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(pzxid) if pzxid > request.relative_zxid => {
+                    tell(EventType::NodeChildrenChanged, path);
+                }
+                Some(_) => self.watch_children(connection, path)?,
+            }
+        }
+        for path in &request.persistent_watches {
+            self.add(connection, path, AddWatchMode::Persistent)?;
+        }
+        for path in &request.persistent_recursive_watches {
+            self.add(connection, path, AddWatchMode::PersistentRecursive)?;
+        }
+        Ok(missed)
+    }
+}

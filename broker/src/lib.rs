@@ -7,7 +7,9 @@
 pub mod api;
 pub mod cluster;
 pub mod config;
+pub mod http;
 pub mod net;
 pub mod partitions;
 pub mod replica;
 pub mod response;
+pub mod server;

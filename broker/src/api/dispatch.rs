@@ -1,0 +1,86 @@
+//! From a frame to the file of its API.
+//!
+//! Called by: the server's glue to `net`. Calls: one function per API. Invariant: a version that
+//! the listener does not allow, or a body that cannot be read, closes the connection, except that
+//! ApiVersions always answers; nothing here panics on what a stranger sends.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use client_protocol::api::Scope;
+use client_protocol::messages::Request;
+use client_protocol::{ApiKey, HeaderError, Reader, RequestHeader, decode_request_header};
+use tracing::debug;
+
+use super::call::{Call, Session};
+use super::{api_versions, find_coordinator};
+use crate::response::Dispatch;
+
+/// The APIs of one listener.
+pub struct Api {
+    scope: Scope,
+}
+
+impl Api {
+    /// The APIs that a listener of `scope` offers.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope }
+    }
+
+    /// A connection from `peer` to our address `local` was accepted.
+    pub fn open(&self, peer: SocketAddr, local: SocketAddr) -> Session {
+        Session { peer, local, scope: self.scope }
+    }
+
+    /// Takes in one request frame.
+    pub fn dispatch(&self, session: &mut Session, frame: BytesMut) -> Dispatch {
+        let mut reader = Reader::new(&frame);
+        let header = match decode_request_header(&mut reader) {
+            Ok(header) => header,
+            Err(HeaderError::UnsupportedVersion {
+                key: ApiKey::ApiVersions,
+                correlation_id,
+                ..
+            }) => return api_versions::unsupported(correlation_id),
+            Err(error) => {
+                debug!(peer = %session.peer, "unreadable request: {error}");
+                return Dispatch::close("unreadable request header");
+            }
+        };
+        if !header.key.allows(header.version, session.scope) {
+            let (api, version) = (header.key.name(), header.version);
+            debug!(peer = %session.peer, api, version, "not offered on this listener");
+            return Dispatch::close("api or version not offered on this listener");
+        }
+        let call = Call::new(session, &header);
+        self.route(&call, &header, reader).unwrap_or_else(|| {
+            debug!(peer = %session.peer, api = header.key.name(), "unreadable body");
+            Dispatch::close("unreadable request body")
+        })
+    }
+
+    /// `None`: the body cannot be read.
+    fn route(
+        &self,
+        call: &Call<'_>,
+        header: &RequestHeader,
+        reader: Reader<'_>,
+    ) -> Option<Dispatch> {
+        match header.key {
+            ApiKey::ApiVersions => Some(api_versions::handle(call, &read(call, reader)?)),
+            ApiKey::FindCoordinator => Some(find_coordinator::handle(call, &read(call, reader)?)),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a request's body; what follows it is ignored, as Kafka does.
+fn read<R: Request>(call: &Call<'_>, mut reader: Reader<'_>) -> Option<R> {
+    match R::decode(&mut reader, call.version) {
+        Ok(request) => Some(request),
+        Err(error) => {
+            debug!(peer = %call.session.peer, "{error}");
+            None
+        }
+    }
+}

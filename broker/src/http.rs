@@ -1,0 +1,131 @@
+//! `/live` and `/ready`, for whoever watches the process.
+//!
+//! Called by: the server's start. Invariant: a request costs one small buffer and a bounded time;
+//! at most [`CONNECTIONS_MAX`] at once. Does not know why the broker is ready.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+/// Largest request that is read.
+const REQUEST_BYTES_MAX: usize = 4 << 10;
+/// Longest time for one request.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+/// Requests at once.
+const CONNECTIONS_MAX: usize = 32;
+
+/// The bound socket.
+pub struct Http {
+    socket: TcpListener,
+    ready: watch::Receiver<bool>,
+}
+
+impl Http {
+    /// Binds `address`; `ready` says what `/ready` answers.
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub async fn bind(address: SocketAddr, ready: watch::Receiver<bool>) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await?, ready })
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until `stop` turns true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut requests = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                // Each arm is cancel-safe: what is not taken stays where it is.
+                accepted = accept(&self.socket, &room) => accepted,
+                Some(_) = requests.join_next() => continue,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let Ok((stream, permit)) = accepted else { continue };
+            let ready = *self.ready.borrow();
+            requests.spawn(async move {
+                let _permit = permit;
+                let answered = tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, ready)).await;
+                if let Ok(Err(error)) = answered {
+                    debug!("http: {error}");
+                }
+            });
+        }
+        requests.shutdown().await;
+    }
+}
+
+fn accept<'a>(
+    socket: &'a TcpListener,
+    room: &Arc<Semaphore>,
+) -> impl Future<Output = io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)>> + use<'a> {
+    let room = Arc::clone(room);
+    async move {
+        let permit = room.acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = socket.accept().await?;
+        Ok((stream, permit))
+    }
+}
+
+async fn answer(mut stream: TcpStream, ready: bool) -> io::Result<()> {
+    let mut request = Vec::with_capacity(REQUEST_BYTES_MAX);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if request.len() >= REQUEST_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
+            break;
+        }
+    }
+    stream.write_all(respond(&request, ready).as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn respond(request: &[u8], ready: bool) -> String {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (status, body) = match (words.next(), words.next()) {
+        (Some(b"GET"), Some(b"/live")) => ("200 OK", "live\n"),
+        (Some(b"GET"), Some(b"/ready")) if ready => ("200 OK", "ready\n"),
+        (Some(b"GET"), Some(b"/ready")) => ("503 Service Unavailable", "not ready\n"),
+        (Some(b"GET"), Some(_)) => ("404 Not Found", "try /live or /ready\n"),
+        _ => ("400 Bad Request", "GET /live or GET /ready\n"),
+    };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_a_status_code() {
+        for (request, ready, status) in [
+            (&b"GET /live HTTP/1.1\r\n\r\n"[..], false, "HTTP/1.1 200"),
+            (b"GET /ready HTTP/1.1\r\n\r\n", false, "HTTP/1.1 503"),
+            (b"GET /ready HTTP/1.1\r\n\r\n", true, "HTTP/1.1 200"),
+            (b"GET /other HTTP/1.1\r\n\r\n", true, "HTTP/1.1 404"),
+            (b"POST /ready HTTP/1.1\r\n\r\n", true, "HTTP/1.1 400"),
+            (b"", true, "HTTP/1.1 400"),
+            (b"\xff\xfe", true, "HTTP/1.1 400"),
+        ] {
+            assert!(respond(request, ready).starts_with(status), "{request:?}");
+        }
+    }
+}

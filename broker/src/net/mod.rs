@@ -11,3 +11,6 @@ pub mod listener;
 pub mod receive;
 pub mod send;
 pub mod service;
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,13 @@
 //! frame bounds its list.
 //! It does not know that a multi is all or none: the server does.
 
+use crate::acl::Acl;
 use crate::error_code::ErrorCode;
 use crate::jute::{DecodeError, Reader, Record, Writer, record};
 use crate::op_code::OpCode;
 use crate::request::{
-    CheckRequest, CreateRequest, CreateTtlRequest, DeleteRequest, PathWatch, SetDataRequest,
+    CheckRequest, CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, PathWatch,
+    SetDataRequest,
 };
 use crate::stat::Stat;
 use bytes::Bytes;
@@ -89,6 +91,32 @@ pub enum MultiOp {
 }
 
 impl MultiOp {
+    /// Creates a znode that is open to everyone.
+    #[must_use]
+    pub fn create(path: impl Into<String>, data: Option<Bytes>, mode: CreateMode) -> Self {
+        let (path, acl, flags) = (path.into(), Acl::open(), mode.code());
+        Self::Create(CreateRequest { path, data, acl, flags })
+    }
+
+    /// Deletes a znode that has `version`, or any for `None`.
+    #[must_use]
+    pub fn delete(path: impl Into<String>, version: Option<i32>) -> Self {
+        Self::Delete(DeleteRequest { path: path.into(), version: version.unwrap_or(-1) })
+    }
+
+    /// Replaces the data of a znode that has `version`, or any for `None`.
+    #[must_use]
+    pub fn set_data(path: impl Into<String>, data: Option<Bytes>, version: Option<i32>) -> Self {
+        let (path, version) = (path.into(), version.unwrap_or(-1));
+        Self::SetData(SetDataRequest { path, data, version })
+    }
+
+    /// Fails the multi unless the znode exists and has `version`, or any for `None`.
+    #[must_use]
+    pub fn check(path: impl Into<String>, version: Option<i32>) -> Self {
+        Self::Check(CheckRequest { path: path.into(), version: version.unwrap_or(-1) })
+    }
+
     /// The operation.
     #[must_use]
     pub const fn op(&self) -> OpCode {

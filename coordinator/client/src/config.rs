@@ -1,0 +1,36 @@
+//! What a client is told about its ensemble.
+//!
+//! Called by: whoever opens a [`crate::Client`].
+
+use std::time::Duration;
+
+/// How to reach an ensemble, and what session to ask for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The servers as `host:port`. Each client starts with another one.
+    pub servers: Vec<String>,
+    /// The session time-out to ask for: how long the ensemble waits for a silent client before it
+    /// ends the session. The server may give another one.
+    pub session_timeout: Duration,
+    /// When set, the session ends this long after the ensemble has seen its connection break,
+    /// instead of after the whole time-out: a killed process is found out at once.
+    pub fast_death_grace: Option<Duration>,
+    /// How long opening a connection and its handshake may take, for each server.
+    pub connect_timeout: Duration,
+    /// How long a call may wait for a connection before it ends in [`crate::Error::Unavailable`].
+    pub queue_timeout: Duration,
+}
+
+impl Config {
+    /// The usual settings for `servers`: a session time-out of 6 s, no fast death.
+    #[must_use]
+    pub fn new(servers: Vec<String>) -> Self {
+        Self {
+            servers,
+            session_timeout: Duration::from_secs(6),
+            fast_death_grace: None,
+            connect_timeout: Duration::from_secs(1),
+            queue_timeout: Duration::from_secs(30),
+        }
+    }
+}

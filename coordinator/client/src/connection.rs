@@ -1,0 +1,89 @@
+//! One socket to one server: frames in, bytes out.
+//!
+//! Called by: `driver`. Calls: the network.
+//! Invariant: reading is cancel-safe; a frame that was not returned is still in the buffer.
+//! It does not know what the frames mean, after the handshake.
+
+use bytes::{Bytes, BytesMut};
+use coordinator_protocol::{ConnectResponse, DecodeError, FrameError, decode_frame};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout};
+
+/// The largest frame that is taken from a server, in bytes: a listing of very many children, or a
+/// chunk of a subscription.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Why a server cannot be reached, or no more.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectionError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the server closed the connection")]
+    ClosedByServer,
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("the handshake cannot be read: {0}")]
+    Handshake(#[from] DecodeError),
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) reader: FrameReader,
+    pub(crate) writer: OwnedWriteHalf,
+}
+
+/// The handshake's answer, and when the question was asked.
+#[derive(Debug)]
+pub(crate) struct Shaken {
+    pub(crate) response: ConnectResponse,
+    pub(crate) asked_at: Instant,
+}
+
+impl Connection {
+    /// Connects to `address` and shakes hands, all within `limit`.
+    pub(crate) async fn open(
+        address: &str,
+        request: Bytes,
+        limit: Duration,
+    ) -> Result<(Self, Shaken), ConnectionError> {
+        let opening = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (reader, mut writer) = stream.into_split();
+            let mut reader = FrameReader { half: reader, buffer: BytesMut::new() };
+            let asked_at = Instant::now();
+            writer.write_all(&request).await?;
+            let response = ConnectResponse::decode_frame(reader.next().await?)?;
+            Ok((Self { reader, writer }, Shaken { response, asked_at }))
+        };
+        timeout(limit, opening).await.unwrap_or(Err(ConnectionError::TimedOut(limit)))
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    half: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// The next frame's content. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Bytes, ConnectionError> {
+        loop {
+            if let Some(frame) = decode_frame(&mut self.buffer, ANSWER_BYTES_MAX)? {
+                return Ok(frame);
+            }
+            if self.half.read_buf(&mut self.buffer).await? == 0 {
+                return Err(ConnectionError::ClosedByServer);
+            }
+        }
+    }
+}

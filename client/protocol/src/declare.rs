@@ -34,6 +34,21 @@ macro_rules! wire_structs {
             }
         }
 
+        #[cfg(test)]
+        impl $crate::messages::tests::generate::Generate for $name {
+            fn generate(
+                source: &mut $crate::messages::tests::generate::Source<'_>,
+                shape: $crate::Shape,
+            ) -> Self {
+                let mut value = Self::default();
+                $(if ($versions).contains(&shape.version) {
+                    let shape = $crate::declare::field_shape!(shape, [$($nullable)?]);
+                    value.$field = $crate::messages::tests::generate::Generate::generate(source, shape);
+                })*
+                value
+            }
+        }
+
         impl $crate::Field for $name {
             fn read(
                 reader: &mut $crate::Reader<'_>,

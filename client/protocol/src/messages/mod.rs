@@ -20,6 +20,8 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use alter_partition::{AlterPartitionRequest, AlterPartitionResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
@@ -80,6 +82,7 @@ pub trait Request: Message {
     type Response: Message;
 }
 
+/// What a field of the message must know; `None` for a version that is not spoken here.
 fn shape(key: ApiKey, version: i16) -> Option<Shape> {
     key.speaks(version).then(|| Shape {
         version,

@@ -28,3 +28,6 @@ pub use snapshot::SnapshotError;
 const ENTRY_KIND: u16 = 0x01;
 const SNAPSHOT_HEAD_KIND: u16 = 0x02;
 const SNAPSHOT_CHUNK_KIND: u16 = 0x03;
+
+#[cfg(test)]
+mod tests;

@@ -17,3 +17,6 @@ mod table;
 
 pub use history::HISTORY_BYTES_MAX;
 pub use table::{Delivery, SUBSCRIPTIONS_PER_CONNECTION_MAX, Subscriptions};
+
+#[cfg(test)]
+mod tests;

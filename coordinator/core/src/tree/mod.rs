@@ -22,3 +22,6 @@ pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
 pub use record::{NodeRecord, RecordError};
 pub use store::{Names, Subtree, Tree};
 pub use transaction::{Stamp, Transaction};
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,12 @@ pub enum RecordError {
 }
 
 impl NodeRecord {
+    /// The node's path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Bytes that vary; for cutting chunks.
     #[must_use]
     pub fn variable_bytes(&self) -> usize {

@@ -13,3 +13,6 @@ mod rearm;
 mod table;
 
 pub use table::{Notification, WATCHED_PATHS_MAX, Watches};
+
+#[cfg(test)]
+mod tests;

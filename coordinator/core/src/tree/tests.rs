@@ -1,0 +1,330 @@
+//! The tree against ZooKeeper's rules, literally, and against a naive model.
+
+use bytes::Bytes;
+use coordinator_protocol::{Acl, CreateRequest, ErrorCode, SessionId, Stat, Zxid};
+
+use super::{Change, ChangeKind, Stamp, Transaction, Tree};
+
+mod model;
+
+const OWNER: SessionId = SessionId::new(0x0100_0000_0000_0001);
+
+fn stamp(zxid: i64) -> Stamp {
+    Stamp { zxid: Zxid::new(zxid), wall_ms: 1000 + zxid }
+}
+
+fn request(path: &str, data: &'static str, flags: i32) -> CreateRequest {
+    let data = Some(Bytes::from_static(data.as_bytes()));
+    CreateRequest { path: path.to_owned(), data, acl: Acl::open(), flags }
+}
+
+fn create(tree: &mut Tree, zxid: i64, path: &str, flags: i32) -> Result<String, ErrorCode> {
+    let mut transaction = Transaction::new(tree, stamp(zxid));
+    let (path, _) = transaction.create(OWNER, &request(path, "x", flags))?;
+    tree.check();
+    Ok(path.to_string())
+}
+
+fn delete(tree: &mut Tree, zxid: i64, path: &str, version: i32) -> Result<(), ErrorCode> {
+    Transaction::new(tree, stamp(zxid)).delete(path, version)?;
+    tree.check();
+    Ok(())
+}
+
+fn set(tree: &mut Tree, zxid: i64, path: &str, version: i32) -> Result<i32, ErrorCode> {
+    let data = Some(Bytes::from_static(b"longer"));
+    let stat = Transaction::new(tree, stamp(zxid)).set_data(path, data, version)?;
+    tree.check();
+    Ok(stat.version)
+}
+
+fn stat(tree: &Tree, path: &str) -> Stat {
+    tree.get(path).expect("exists").stat()
+}
+
+fn names(tree: &Tree, path: &str) -> Vec<String> {
+    tree.children(path).expect("exists").map(str::to_owned).collect()
+}
+
+#[test]
+fn new_tree_holds_the_system_nodes() {
+    let tree = Tree::new();
+    tree.check();
+    let paths: Vec<String> = tree.subtree("/").map(|(path, _)| path.to_string()).collect();
+    assert_eq!(paths, ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"]);
+    // As a new ZooKeeper shows them: children that were never created count as deleted.
+    let root = Stat { cversion: -1, num_children: 1, ..Stat::default() };
+    assert_eq!(stat(&tree, "/"), root);
+    let zookeeper = Stat { cversion: -2, num_children: 2, ..Stat::default() };
+    assert_eq!(stat(&tree, "/zookeeper"), zookeeper);
+    assert_eq!(stat(&tree, "/zookeeper/quota"), Stat::default());
+    assert_eq!(stat(&tree, "/zookeeper/config"), Stat { aversion: -1, ..Stat::default() });
+}
+
+#[test]
+fn stat_counts_like_zookeepers() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    create(&mut tree, 2, "/a/b", 0).unwrap();
+    create(&mut tree, 3, "/a/c", 1).unwrap();
+    set(&mut tree, 4, "/a", -1).unwrap();
+    delete(&mut tree, 5, "/a/b", 0).unwrap();
+    let expected = Stat {
+        czxid: Zxid::new(1),
+        mzxid: Zxid::new(4),
+        ctime_ms: 1001,
+        mtime_ms: 1004,
+        version: 1,
+        cversion: 3,
+        aversion: 0,
+        ephemeral_owner: SessionId::NONE,
+        data_length: 6,
+        num_children: 1,
+        pzxid: Zxid::new(5),
+    };
+    assert_eq!(stat(&tree, "/a"), expected);
+    let expected = Stat {
+        czxid: Zxid::new(3),
+        mzxid: Zxid::new(3),
+        ctime_ms: 1003,
+        mtime_ms: 1003,
+        ephemeral_owner: OWNER,
+        data_length: 1,
+        pzxid: Zxid::new(3),
+        ..Stat::default()
+    };
+    assert_eq!(stat(&tree, "/a/c"), expected);
+    assert_eq!(stat(&tree, "/").cversion, 0);
+    assert_eq!(stat(&tree, "/").pzxid, Zxid::new(1));
+}
+
+#[test]
+fn null_data_is_not_empty_data() {
+    let mut tree = Tree::new();
+    let mut transaction = Transaction::new(&mut tree, stamp(1));
+    let null = CreateRequest { data: None, ..request("/null", "", 0) };
+    transaction.create(OWNER, &null).unwrap();
+    transaction.create(OWNER, &request("/empty", "", 0)).unwrap();
+    assert_eq!(tree.get("/null").unwrap().data(), None);
+    assert_eq!(tree.get("/empty").unwrap().data(), Some(&Bytes::new()));
+    assert_eq!(stat(&tree, "/null").data_length, 0);
+}
+
+#[test]
+fn sequence_is_the_number_of_creates_under_the_parent() {
+    let mut tree = Tree::new();
+    assert_eq!(create(&mut tree, 1, "/s-", 2).unwrap(), "/s-0000000000");
+    assert_eq!(create(&mut tree, 2, "/other", 0).unwrap(), "/other");
+    delete(&mut tree, 3, "/other", -1).unwrap();
+    assert_eq!(create(&mut tree, 4, "/s-", 3).unwrap(), "/s-0000000002");
+    assert_eq!(create(&mut tree, 5, "/", 2).unwrap(), "/0000000003");
+    assert_eq!(create(&mut tree, 6, "/q", 0).unwrap(), "/q");
+    assert_eq!(create(&mut tree, 7, "/q/", 2).unwrap(), "/q/0000000000");
+}
+
+#[test]
+fn sequence_overflows_into_negative_numbers() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    tree.nodes.get_mut("/a").unwrap().cversion = i32::MAX;
+    assert_eq!(create(&mut tree, 2, "/a/s", 2).unwrap(), "/a/s2147483647");
+    assert_eq!(create(&mut tree, 3, "/a/s", 2).unwrap(), "/a/s-2147483648");
+    assert_eq!(create(&mut tree, 4, "/a/s", 2).unwrap(), "/a/s-2147483647");
+}
+
+#[test]
+fn version_wraps_and_leaves_out_minus_one() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    tree.nodes.get_mut("/a").unwrap().version = i32::MAX;
+    assert_eq!(set(&mut tree, 2, "/a", i32::MAX), Ok(i32::MIN));
+    tree.nodes.get_mut("/a").unwrap().version = -2;
+    assert_eq!(set(&mut tree, 3, "/a", -2), Ok(0));
+    assert_eq!(set(&mut tree, 4, "/a", 1), Err(ErrorCode::BadVersion));
+}
+
+#[test]
+fn create_answers_the_first_rule_that_is_broken() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/e", 1).unwrap();
+    create(&mut tree, 2, "/p", 0).unwrap();
+    let mut check = |path: &str, flags: i32, expected: ErrorCode| {
+        let before = tree.clone();
+        assert_eq!(create(&mut tree, 3, path, flags), Err(expected), "{path:?} {flags}");
+        assert_eq!(tree, before);
+    };
+    check("/x", 7, ErrorCode::BadArguments);
+    check("/x", -1, ErrorCode::BadArguments);
+    check("/x", 4, ErrorCode::Unimplemented);
+    check("/x", 5, ErrorCode::Unimplemented);
+    check("/x", 6, ErrorCode::Unimplemented);
+    check("", 0, ErrorCode::BadArguments);
+    check("x", 0, ErrorCode::BadArguments);
+    check("/x\0", 0, ErrorCode::BadArguments);
+    check("/x/y", 0, ErrorCode::NoNode);
+    check("/x/", 0, ErrorCode::NoNode);
+    check("/p/", 0, ErrorCode::BadArguments);
+    check("/p/.", 0, ErrorCode::BadArguments);
+    check("/p//", 2, ErrorCode::NoNode);
+    check("/p", 0, ErrorCode::NodeExists);
+    check("/", 0, ErrorCode::NodeExists);
+    check("/e/x", 0, ErrorCode::NoChildrenForEphemerals);
+    check("/zookeeper/config/x", 0, ErrorCode::NoAuth);
+}
+
+#[test]
+fn access_list_must_not_be_empty_and_is_stored_without_repetition() {
+    let mut tree = Tree::new();
+    let mut transaction = Transaction::new(&mut tree, stamp(1));
+    let none = CreateRequest { acl: Vec::new(), ..request("/a", "", 0) };
+    assert_eq!(transaction.create(OWNER, &none), Err(ErrorCode::InvalidAcl));
+    let read = Acl { permissions: 1, scheme: "world".into(), id: "anyone".into() };
+    let acl = vec![Acl::open()[0].clone(), read.clone(), Acl::open()[0].clone(), read.clone()];
+    transaction.create(OWNER, &CreateRequest { acl, ..request("/a", "", 0) }).unwrap();
+    assert_eq!(tree.get("/a").unwrap().acl(), [Acl::open()[0].clone(), read]);
+}
+
+#[test]
+fn delete_answers_the_first_rule_that_is_broken() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    create(&mut tree, 2, "/a/b", 0).unwrap();
+    let mut check = |path: &str, version: i32, expected: ErrorCode| {
+        let before = tree.clone();
+        assert_eq!(delete(&mut tree, 3, path, version), Err(expected), "{path:?} {version}");
+        assert_eq!(tree, before);
+    };
+    check("", -1, ErrorCode::BadArguments);
+    check("a", -1, ErrorCode::BadArguments);
+    check("/a\0", -1, ErrorCode::BadArguments);
+    for system in ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
+        check(system, -1, ErrorCode::BadArguments);
+    }
+    check("/x", -1, ErrorCode::NoNode);
+    check("/a/", -1, ErrorCode::NoNode);
+    check("/a", 1, ErrorCode::BadVersion);
+    check("/a", 0, ErrorCode::NotEmpty);
+}
+
+#[test]
+fn set_data_and_check_answer_the_first_rule_that_is_broken() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    let errors = [
+        ("a", -1, ErrorCode::BadArguments),
+        ("/a/", -1, ErrorCode::BadArguments),
+        ("/x", -1, ErrorCode::NoNode),
+        ("/a", 1, ErrorCode::BadVersion),
+    ];
+    for (path, version, expected) in errors {
+        assert_eq!(set(&mut tree, 2, path, version), Err(expected), "{path:?}");
+        let transaction = Transaction::new(&mut tree, stamp(2));
+        assert_eq!(transaction.check(path, version), Err(expected), "{path:?}");
+    }
+    assert_eq!(set(&mut tree, 2, "/zookeeper/config", -1), Err(ErrorCode::NoAuth));
+    assert_eq!(set(&mut tree, 2, "/", 0), Ok(1));
+    assert_eq!(set(&mut tree, 3, "/a", 0), Ok(1));
+    let transaction = Transaction::new(&mut tree, stamp(4));
+    assert_eq!(transaction.check("/a", 1).map(|stat| stat.mzxid), Ok(Zxid::new(3)));
+    assert_eq!(transaction.commit(), []);
+}
+
+#[test]
+fn changes_come_in_order_with_data_and_stat() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/gone", 0).unwrap();
+    let before = stat(&tree, "/gone");
+    let mut transaction = Transaction::new(&mut tree, stamp(2));
+    transaction.create(OWNER, &request("/new", "one", 0)).unwrap();
+    transaction.set_data("/new", None, 0).unwrap();
+    transaction.delete("/gone", -1).unwrap();
+    let zxid = Zxid::new(2);
+    let (ctime_ms, mtime_ms) = (1002, 1002);
+    let new = Stat { czxid: zxid, mzxid: zxid, pzxid: zxid, ctime_ms, mtime_ms, ..Stat::default() };
+    let change =
+        |path: &str, kind, data, stat| Change { zxid, path: path.into(), kind, data, stat };
+    let one = Some(Bytes::from_static(b"one"));
+    let expected = [
+        change("/new", ChangeKind::Created, one, Stat { data_length: 3, ..new }),
+        change("/new", ChangeKind::DataChanged, None, Stat { version: 1, ..new }),
+        change("/gone", ChangeKind::Deleted, None, before),
+    ];
+    assert_eq!(transaction.commit(), expected);
+}
+
+#[test]
+fn rollback_takes_everything_back() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    create(&mut tree, 2, "/a/e", 1).unwrap();
+    let before = tree.clone();
+    let mut transaction = Transaction::new(&mut tree, stamp(3));
+    transaction.delete("/a/e", -1).unwrap();
+    transaction.create(OWNER, &request("/a/s", "1", 3)).unwrap();
+    transaction.set_data("/a", None, 0).unwrap();
+    transaction.create(OWNER, &request("/a/e", "2", 0)).unwrap();
+    transaction.create(OWNER, &request("/a/e/f", "3", 0)).unwrap();
+    transaction.set_data("/a", Some(Bytes::new()), 1).unwrap();
+    transaction.delete("/a/e/f", 0).unwrap();
+    transaction.rollback();
+    tree.check();
+    assert_eq!(tree, before);
+    assert_eq!(tree.bytes(), before.bytes());
+}
+
+#[test]
+fn ephemerals_of_one_session_go_together() {
+    let mut tree = Tree::new();
+    let other = SessionId::new(9);
+    let mut transaction = Transaction::new(&mut tree, stamp(1));
+    for (owner, path) in [(OWNER, "/b"), (other, "/c"), (OWNER, "/a")] {
+        transaction.create(owner, &request(path, "", 1)).unwrap();
+    }
+    assert_eq!(tree.ephemeral_owners().collect::<Vec<_>>(), [(other, 1), (OWNER, 2)]);
+    let mut transaction = Transaction::new(&mut tree, stamp(2));
+    transaction.delete_ephemerals(OWNER);
+    let changes = transaction.commit();
+    let deleted: Vec<_> = changes.iter().map(|change| (&*change.path, change.zxid)).collect();
+    assert_eq!(deleted, [("/a", Zxid::new(2)), ("/b", Zxid::new(2))]);
+    tree.check();
+    assert_eq!(names(&tree, "/"), ["c", "zookeeper"]);
+    assert_eq!((tree.ephemeral_count(), tree.node_count()), (1, 5));
+    assert_eq!(stat(&tree, "/").pzxid, Zxid::new(2));
+}
+
+#[test]
+fn walk_visits_parents_first_and_counts_descendants() {
+    let mut tree = Tree::new();
+    for (zxid, path) in (1..).zip(["/a", "/a-b", "/a/z", "/a/c", "/a/c/d", "/b"]) {
+        create(&mut tree, zxid, path, 0).unwrap();
+    }
+    let paths: Vec<String> = tree.subtree("/a").map(|(path, _)| path.to_string()).collect();
+    assert_eq!(paths, ["/a", "/a/c", "/a/c/d", "/a/z"]);
+    assert_eq!(names(&tree, "/"), ["a", "a-b", "b", "zookeeper"]);
+    assert_eq!(tree.descendant_count("/a"), Some(3));
+    assert_eq!(tree.descendant_count("/"), Some(9));
+    assert_eq!(tree.descendant_count("/x"), None);
+    assert_eq!(tree.subtree("/x").count(), 0);
+    assert!(tree.children("/x").is_none());
+}
+
+#[test]
+fn records_give_the_same_tree_and_refuse_what_is_none() {
+    let mut tree = Tree::new();
+    for (zxid, (path, flags)) in (1..).zip([("/a", 0), ("/a/b", 0), ("/a/e", 1), ("/s", 2)]) {
+        create(&mut tree, zxid, path, flags).unwrap();
+    }
+    let records: Vec<_> = tree.records().collect();
+    let last = Zxid::new(4);
+    assert_eq!(Tree::from_records(records.clone(), last), Ok(tree));
+    for missing in 0..records.len() {
+        let mut some = records.clone();
+        let removed = some.remove(missing);
+        let leaf = matches!(removed.path(), "/a/b" | "/a/e" | "/s0000000001");
+        assert_eq!(Tree::from_records(some, last).is_ok(), leaf, "without {}", removed.path());
+    }
+    let mut twice = records.clone();
+    twice.push(records[2].clone());
+    assert!(Tree::from_records(twice, last).is_err());
+    assert!(Tree::from_records(records, Zxid::new(3)).is_err());
+}

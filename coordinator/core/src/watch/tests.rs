@@ -1,0 +1,247 @@
+//! Watches: which connections a change fires, literally.
+
+use bytes::Bytes;
+use coordinator_protocol::{
+    AddWatchMode, ErrorCode, EventType, SetWatchesRequest, Stat, WatchKind, Zxid,
+};
+
+use super::*;
+use crate::ids::ConnectionId;
+use crate::tree::{Change, ChangeKind, Tree};
+
+const A: ConnectionId = ConnectionId::new(1);
+const B: ConnectionId = ConnectionId::new(2);
+
+use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
+
+fn fire(watches: &mut Watches, kind: ChangeKind, path: &str) -> Vec<(u64, EventType, String)> {
+    let zxid = Zxid::new(9);
+    let data = Some(Bytes::new());
+    let change = Change { zxid, path: path.into(), kind, data, stat: Stat::default() };
+    let mut notifications = Vec::new();
+    watches.collect(&change, &mut notifications);
+    watches.check();
+    assert!(notifications.iter().all(|notification| notification.zxid == zxid));
+    let told = notifications.into_iter();
+    told.map(|told| (told.connection.get(), told.event, told.path.to_string())).collect()
+}
+
+fn event(connection: u64, event: EventType, path: &str) -> (u64, EventType, String) {
+    (connection, event, path.to_owned())
+}
+
+#[test]
+fn data_watch_fires_once_for_the_node_only() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/a").unwrap();
+    assert_eq!(fire(&mut watches, ChangeKind::Created, "/a/b"), []);
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/b"), []);
+    let fired = fire(&mut watches, ChangeKind::DataChanged, "/a");
+    assert_eq!(fired, [event(1, NodeDataChanged, "/a")]);
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/a"), []);
+    assert_eq!(watches.count(), 0);
+}
+
+#[test]
+fn exists_watch_waits_for_the_node_to_be_created() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/a").unwrap();
+    assert_eq!(fire(&mut watches, ChangeKind::Created, "/a"), [event(1, NodeCreated, "/a")]);
+    assert_eq!(fire(&mut watches, ChangeKind::Deleted, "/a"), []);
+}
+
+#[test]
+fn child_watch_fires_for_creates_and_deletes_of_children() {
+    let mut watches = Watches::new();
+    for connection in [B, A] {
+        watches.watch_children(connection, "/a").unwrap();
+        watches.watch_children(connection, "/").unwrap();
+    }
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/a"), []);
+    let fired = fire(&mut watches, ChangeKind::Created, "/a/b");
+    let expected = [event(1, NodeChildrenChanged, "/a"), event(2, NodeChildrenChanged, "/a")];
+    assert_eq!(fired, expected);
+    let fired = fire(&mut watches, ChangeKind::Deleted, "/x");
+    assert_eq!(fired, [event(1, NodeChildrenChanged, "/"), event(2, NodeChildrenChanged, "/")]);
+    assert_eq!(watches.count(), 0);
+}
+
+#[test]
+fn deletion_is_told_once_per_connection_before_the_parents_change() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/p/a").unwrap();
+    watches.watch_children(A, "/p/a").unwrap();
+    watches.watch_children(B, "/p/a").unwrap();
+    watches.watch_children(A, "/p").unwrap();
+    let expected = [
+        event(1, NodeDeleted, "/p/a"),
+        event(2, NodeDeleted, "/p/a"),
+        event(1, NodeChildrenChanged, "/p"),
+    ];
+    assert_eq!(fire(&mut watches, ChangeKind::Deleted, "/p/a"), expected);
+    assert_eq!(watches.count(), 0);
+}
+
+#[test]
+fn same_watch_twice_is_one() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/a").unwrap();
+    watches.watch_data(A, "/a").unwrap();
+    watches.watch_children(A, "/a").unwrap();
+    assert_eq!((watches.count(), watches.path_count()), (1, 1));
+    let fired = fire(&mut watches, ChangeKind::DataChanged, "/a");
+    assert_eq!(fired, [event(1, NodeDataChanged, "/a")]);
+    let fired = fire(&mut watches, ChangeKind::Created, "/a/b");
+    assert_eq!(fired, [event(1, NodeChildrenChanged, "/a")]);
+}
+
+#[test]
+fn persistent_watch_stays_and_hears_of_data_and_children() {
+    let mut watches = Watches::new();
+    watches.add(A, "/a", AddWatchMode::Persistent).unwrap();
+    for _ in 0..2 {
+        assert_eq!(fire(&mut watches, ChangeKind::Created, "/a"), [event(1, NodeCreated, "/a")]);
+        let fired = fire(&mut watches, ChangeKind::DataChanged, "/a");
+        assert_eq!(fired, [event(1, NodeDataChanged, "/a")]);
+        let fired = fire(&mut watches, ChangeKind::Created, "/a/b");
+        assert_eq!(fired, [event(1, NodeChildrenChanged, "/a")]);
+        assert_eq!(fire(&mut watches, ChangeKind::Created, "/a/b/c"), []);
+        assert_eq!(fire(&mut watches, ChangeKind::Deleted, "/a"), [event(1, NodeDeleted, "/a")]);
+    }
+}
+
+#[test]
+fn recursive_watch_hears_of_the_whole_subtree_but_never_of_children() {
+    let mut watches = Watches::new();
+    watches.add(A, "/a", AddWatchMode::PersistentRecursive).unwrap();
+    for path in ["/a", "/a/b", "/a/b/c"] {
+        assert_eq!(fire(&mut watches, ChangeKind::Created, path), [event(1, NodeCreated, path)]);
+        let fired = fire(&mut watches, ChangeKind::DataChanged, path);
+        assert_eq!(fired, [event(1, NodeDataChanged, path)]);
+        assert_eq!(fire(&mut watches, ChangeKind::Deleted, path), [event(1, NodeDeleted, path)]);
+    }
+    assert_eq!(fire(&mut watches, ChangeKind::Created, "/ab"), []);
+    watches.add(B, "/", AddWatchMode::PersistentRecursive).unwrap();
+    assert_eq!(fire(&mut watches, ChangeKind::Created, "/ab"), [event(2, NodeCreated, "/ab")]);
+}
+
+#[test]
+fn one_shot_and_persistent_watches_of_a_connection_fire_one_event() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/a").unwrap();
+    watches.add(A, "/a", AddWatchMode::Persistent).unwrap();
+    watches.add(A, "/a", AddWatchMode::PersistentRecursive).unwrap();
+    watches.add(A, "/", AddWatchMode::PersistentRecursive).unwrap();
+    let expected = [event(1, NodeDataChanged, "/a")];
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/a"), expected);
+    assert!(!watches.contains(A, "/a", WatchKind::Data));
+    assert!(watches.contains(A, "/a", WatchKind::Persistent));
+    assert!(watches.contains(A, "/a", WatchKind::PersistentRecursive));
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/a"), expected);
+}
+
+#[test]
+fn remove_takes_the_named_kinds_only() {
+    let all = |watches: &mut Watches| {
+        watches.watch_data(A, "/a").unwrap();
+        watches.watch_children(A, "/a").unwrap();
+        watches.add(A, "/a", AddWatchMode::Persistent).unwrap();
+        watches.add(A, "/a", AddWatchMode::PersistentRecursive).unwrap();
+    };
+    let kinds = [
+        WatchKind::Children,
+        WatchKind::Data,
+        WatchKind::Persistent,
+        WatchKind::PersistentRecursive,
+    ];
+    for removed in kinds {
+        let mut watches = Watches::new();
+        all(&mut watches);
+        assert!(!watches.remove(B, "/a", removed));
+        assert!(watches.remove(A, "/a", removed));
+        assert!(!watches.remove(A, "/a", removed));
+        watches.check();
+        for kind in kinds {
+            assert_eq!(watches.contains(A, "/a", kind), kind != removed, "{kind:?}");
+        }
+        assert!(watches.remove(A, "/a", WatchKind::Any));
+        assert!(!watches.contains(A, "/a", WatchKind::Any));
+        assert_eq!(watches.count(), 0);
+        watches.check();
+    }
+}
+
+#[test]
+fn disconnect_forgets_the_connection_only() {
+    let mut watches = Watches::new();
+    for connection in [A, B] {
+        watches.watch_data(connection, "/a").unwrap();
+        watches.add(connection, "/", AddWatchMode::PersistentRecursive).unwrap();
+    }
+    watches.disconnect(A);
+    watches.check();
+    watches.disconnect(A);
+    let fired = fire(&mut watches, ChangeKind::DataChanged, "/a");
+    assert_eq!(fired, [event(2, NodeDataChanged, "/a")]);
+    watches.disconnect(B);
+    watches.check();
+    assert_eq!((watches.count(), watches.path_count()), (0, 0));
+}
+
+#[test]
+fn connection_may_watch_as_many_paths_as_the_limit() {
+    let mut watches = Watches::new();
+    for number in 0..WATCHED_PATHS_MAX {
+        watches.watch_data(A, &format!("/{number}")).unwrap();
+    }
+    assert_eq!(watches.watch_data(A, "/one-more"), Err(ErrorCode::ThrottledOp));
+    assert_eq!(watches.watch_children(A, "/0"), Ok(()));
+    assert_eq!(watches.watch_data(B, "/one-more"), Ok(()));
+}
+
+#[test]
+fn set_watches_tells_what_was_missed_and_registers_the_rest() {
+    use crate::tree::{Stamp, Transaction};
+    use coordinator_protocol::{Acl, CreateRequest, SessionId};
+    let mut tree = Tree::new();
+    for (zxid, path) in (1..).zip(["/old", "/old/child", "/new", "/old/late"]) {
+        let stamp = Stamp { zxid: Zxid::new(zxid), wall_ms: 0 };
+        let request = CreateRequest { path: path.into(), data: None, acl: Acl::open(), flags: 0 };
+        Transaction::new(&mut tree, stamp).create(SessionId::NONE, &request).unwrap();
+    }
+    let list = |paths: &[&str]| paths.iter().map(|path| path.to_string()).collect::<Vec<_>>();
+    let request = SetWatchesRequest {
+        relative_zxid: Zxid::new(2),
+        data_watches: list(&["/gone", "/old", "/new"]),
+        exist_watches: list(&["/new", "/absent"]),
+        child_watches: list(&["/gone", "/old", "/old/child"]),
+        persistent_watches: list(&["/p"]),
+        persistent_recursive_watches: list(&["/r"]),
+    };
+    let mut watches = Watches::new();
+    let missed = watches.set_watches(A, &request, &tree, Zxid::new(4)).unwrap();
+    watches.check();
+    let told = |event, path: &str| Notification {
+        connection: A,
+        event,
+        path: path.into(),
+        zxid: Zxid::new(4),
+    };
+    let expected = [
+        told(NodeDeleted, "/gone"),
+        told(NodeDataChanged, "/new"),
+        told(NodeCreated, "/new"),
+        told(NodeDeleted, "/gone"),
+        told(NodeChildrenChanged, "/old"),
+    ];
+    assert_eq!(missed, expected);
+    let registered = [
+        ("/old", WatchKind::Data),
+        ("/absent", WatchKind::Data),
+        ("/old/child", WatchKind::Children),
+        ("/p", WatchKind::Persistent),
+        ("/r", WatchKind::PersistentRecursive),
+    ];
+    assert!(registered.iter().all(|(path, kind)| watches.contains(A, path, *kind)));
+    assert_eq!(watches.count(), registered.len());
+}

@@ -1,0 +1,412 @@
+//! One partition's log: the owner's side, through which everything is changed.
+//!
+//! Called by: the append thread of the log directory, which owns it. Calls: `append`, `truncate`,
+//! `retention`, `recovery` (each a further part of [`Log`]), `view`.
+//! Invariant: files and published view agree after each call that succeeds; after one that fails
+//! with a disk error the log takes nothing any more. Knows no replica, no group and no socket.
+//!
+//! ```text
+//! segments  |00..000|00..120|00..310 (active)            |
+//! offsets   ^log start        ^durable end          ^end (exclusive)
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coordinator_disk::{Disk, File, OpenMode};
+
+use crate::batch::BatchMeta;
+use crate::config::LogConfig;
+use crate::dense::DenseTail;
+use crate::error::{LogError, at};
+use crate::marks::{MarkId, Marks};
+use crate::producer::ProducerStates;
+use crate::segment::{
+    FileKind, IndexBuilder, Indexes, SealedSegment, file_path, open_log, write_file,
+};
+use crate::snapshot;
+use crate::sum::{self, SegmentSum, SumBuilder};
+use crate::view::{ActiveView, LogView, ViewState, indexes_at_hand};
+
+/// What a log needs from its log directory.
+#[derive(Clone)]
+pub struct LogContext {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The marks of the log directory.
+    pub marks: Arc<Marks>,
+    /// The partition's folder; its last name is the log's name in the marks.
+    pub directory: PathBuf,
+}
+
+/// Part of a log that cannot be read although it was durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// First offset that cannot be trusted; the log ends here until it is repaired.
+    pub from_offset: i64,
+    /// Base offset of the segment that holds it.
+    pub segment: i64,
+    /// Byte in that segment's log file.
+    pub position: u64,
+    /// The mark below which the damage lies.
+    pub durable_end: i64,
+}
+
+/// See the module.
+pub struct Log {
+    pub(crate) context: LogContext,
+    pub(crate) config: LogConfig,
+    pub(crate) view: LogView,
+    pub(crate) mark_id: MarkId,
+    pub(crate) writer: Writer,
+    pub(crate) producers: ProducerStates,
+    /// Batches admitted and not yet written.
+    pub(crate) pending: Vec<BatchMeta>,
+    pub(crate) pending_bytes: u32,
+    /// Offset that the next admitted batch gets.
+    pub(crate) next_offset: i64,
+    pub(crate) dirty: Dirty,
+    pub(crate) failed: bool,
+    pub(crate) damage: Option<Damage>,
+}
+
+/// What accumulates about the active segment for its seal.
+pub(crate) struct Writer {
+    pub base_offset: i64,
+    pub file: Arc<dyn File>,
+    pub index: IndexBuilder,
+    pub sum: SumBuilder,
+    /// When the segment got its first batch, by the caller's clock; milliseconds.
+    pub first_append_ms: Option<i64>,
+}
+
+/// What a commit round has to sync for this log.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    /// Files beside the active segment's.
+    pub files: Vec<Arc<dyn File>>,
+    pub active: bool,
+    pub directory: bool,
+    pub epochs: bool,
+}
+
+/// What one log needs synced, as of one moment.
+pub struct SyncTicket {
+    /// Where the result is published.
+    pub view: LogView,
+    /// The log's id in the marks.
+    pub mark_id: MarkId,
+    /// Truncations so far; the result counts only under the same number.
+    pub generation: u64,
+    /// What is durable once everything named here is synced (exclusive).
+    pub end: i64,
+    /// Files to sync.
+    pub files: Vec<Arc<dyn File>>,
+    /// Whether names in the partition's folder changed, so that it must be synced too.
+    pub directory: bool,
+    /// New contents of the leader-epoch file, to be replaced durably before the result counts.
+    pub epochs: Option<Vec<u8>>,
+}
+
+impl Log {
+    /// Handle for readers.
+    pub fn view(&self) -> &LogView {
+        &self.view
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Takes new settings; they hold from the next append on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Offset that the next record gets.
+    pub fn end_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// What cannot be read, if anything.
+    pub fn damage(&self) -> Option<Damage> {
+        self.damage
+    }
+
+    /// Id in the marks.
+    pub fn mark_id(&self) -> MarkId {
+        self.mark_id
+    }
+
+    /// Producers, for status and for the last stable offset.
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    /// Whether a disk error ended this log's writing.
+    pub fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// What has to be synced for everything written so far to be durable, or `None` when nothing
+    /// changed since the last ticket. The caller syncs all of a ticket and then publishes it.
+    pub fn take_sync_ticket(&mut self) -> Option<SyncTicket> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if !dirty.active && dirty.files.is_empty() && !dirty.directory && !dirty.epochs {
+            return None;
+        }
+        let mut files = dirty.files;
+        if dirty.active {
+            files.push(Arc::clone(&self.writer.file));
+        }
+        let state = self.view.read();
+        let epochs = dirty.epochs.then(|| crate::checkpoint::encode_epochs(&state.epochs));
+        Some(SyncTicket {
+            view: self.view.clone(),
+            mark_id: self.mark_id,
+            generation: self.view.generation(),
+            end: state.end,
+            files,
+            directory: dirty.directory,
+            epochs,
+        })
+    }
+
+    /// Seals the active segment and begins an empty one at the log's end.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn roll(&mut self) -> Result<(), LogError> {
+        assert!(self.pending.is_empty(), "{} batches admitted at a roll", self.pending.len());
+        let outcome = self.roll_files();
+        self.note(outcome)
+    }
+
+    fn roll_files(&mut self) -> Result<(), LogError> {
+        let directory = self.context.directory.clone();
+        let disk = Arc::clone(&self.context.disk);
+        let end = self.next_offset;
+        let indexes = self.seal_files()?;
+        let file = open_log(&*disk, &directory, end, OpenMode::Create)?;
+        let snapshot_path = file_path(&directory, end, FileKind::Snapshot);
+        let snapshot = write_file(&*disk, &snapshot_path, &snapshot::encode(&self.producers))?;
+        self.dirty.files.push(snapshot);
+        if self.dirty.active {
+            self.dirty.files.push(Arc::clone(&self.writer.file));
+        }
+        self.dirty.active = true;
+        self.dirty.directory = true;
+        let interval_bytes = self.config.index_interval_bytes;
+        self.writer = Writer::new(end, Arc::clone(&file), interval_bytes);
+        let mut state = self.view.write();
+        let active = std::mem::replace(&mut state.active, ActiveView::new(end, file));
+        // Only the segment sealed last keeps its indexes in memory.
+        if let Some(last) = state.sealed.last_mut() {
+            *last = Arc::new(last.without_indexes());
+        }
+        state.sealed.push(Arc::new(SealedSegment {
+            base_offset: active.base_offset,
+            end_offset: end,
+            size_bytes: u64::from(active.size_bytes),
+            max_timestamp: active.max_timestamp,
+            file: active.file,
+            indexes: indexes_at_hand(indexes),
+        }));
+        Ok(())
+    }
+
+    /// Writes index, time index and sum of the active segment; returns the finished indexes.
+    fn seal_files(&mut self) -> Result<Indexes, LogError> {
+        let sealed = {
+            let state = self.view.read();
+            let directory = &self.context.directory;
+            seal(&*self.context.disk, directory, &self.writer, &state.active, self.next_offset)?
+        };
+        self.dirty.files.extend(sealed.files);
+        self.dirty.directory = true;
+        Ok(sealed.indexes)
+    }
+
+    /// Writes what lets the next start trust the files, and syncs everything. The log is at rest
+    /// afterwards; a clean-shutdown marker may follow.
+    ///
+    /// # Errors
+    /// [`LogError`]; the next start then recovers as after a crash.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.refuse_unusable()?;
+        self.seal_files()?;
+        let path = file_path(&self.context.directory, self.next_offset, FileKind::Snapshot);
+        let contents = snapshot::encode(&self.producers);
+        self.dirty.files.push(write_file(&*self.context.disk, &path, &contents)?);
+        self.dirty.active = true;
+        self.dirty.epochs = true;
+        self.sync()
+    }
+
+    /// Syncs everything here and now, for owners outside the rounds: recovery, close and tests.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        let Some(ticket) = self.take_sync_ticket() else { return Ok(()) };
+        let synced = ticket.sync(&*self.context.disk);
+        self.note(synced)?;
+        let marked = self.context.marks.append([(ticket.mark_id, ticket.end)]);
+        let marked = marked.and_then(|()| self.context.marks.sync());
+        let directory = self.context.directory.clone();
+        self.note(marked.map_err(|error| marks_error(&directory, error)))?;
+        ticket.view.publish_durable(ticket.generation, ticket.end);
+        Ok(())
+    }
+
+    /// Remembers a disk error for good.
+    pub(crate) fn note<T>(&mut self, outcome: Result<T, LogError>) -> Result<T, LogError> {
+        self.failed |= outcome.as_ref().is_err_and(LogError::is_fatal);
+        outcome
+    }
+
+    pub(crate) fn refuse_unusable(&self) -> Result<(), LogError> {
+        let path = || self.context.directory.clone();
+        if self.failed {
+            return Err(LogError::Failed { path: path() });
+        }
+        match self.damage {
+            Some(damage) => {
+                Err(LogError::Damaged { path: path(), from_offset: damage.from_offset })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the inequalities.
+    pub fn check(&self) {
+        let state = self.view.read();
+        state.check();
+        state.epochs.check();
+        assert!(state.end <= self.next_offset, "{} {}", state.end, self.next_offset);
+        assert_eq!(state.active.base_offset, self.writer.base_offset);
+        let mut end = state.sealed.first().map_or(state.active.base_offset, |s| s.base_offset);
+        for sealed in &state.sealed {
+            assert!(end <= sealed.base_offset, "{end} {}", sealed.base_offset);
+            end = sealed.end_offset;
+        }
+        assert!(end <= state.active.base_offset, "{end} {}", state.active.base_offset);
+    }
+}
+
+impl SyncTicket {
+    /// Syncs all that the ticket names. For one log alone; rounds gather the files of many.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log directory is to be fenced.
+    pub fn sync(&self, disk: &dyn Disk) -> Result<(), LogError> {
+        let directory = self.view.directory();
+        disk.sync_many(&self.files).map_err(at(directory))?;
+        self.finish(disk)
+    }
+
+    /// The part of the work that is not syncing files: the epoch file and the folder's names. To
+    /// be called after the files were synced.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log directory is to be fenced.
+    pub fn finish(&self, disk: &dyn Disk) -> Result<(), LogError> {
+        let directory = self.view.directory();
+        if let Some(epochs) = &self.epochs {
+            crate::checkpoint::write_epochs(disk, directory, epochs)?;
+        } else if self.directory {
+            disk.sync_dir(directory).map_err(at(directory))?;
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    pub fn new(base_offset: i64, file: Arc<dyn File>, interval_bytes: u32) -> Self {
+        Self {
+            base_offset,
+            file,
+            index: IndexBuilder::new(base_offset, interval_bytes),
+            sum: SumBuilder::default(),
+            first_append_ms: None,
+        }
+    }
+}
+
+impl ActiveView {
+    pub fn new(base_offset: i64, file: Arc<dyn File>) -> Self {
+        Self {
+            base_offset,
+            file,
+            size_bytes: 0,
+            indexes: Indexes::default(),
+            dense: DenseTail::default(),
+            max_timestamp: None,
+        }
+    }
+}
+
+/// What sealing left behind.
+pub(crate) struct Sealed {
+    pub indexes: Indexes,
+    /// Files written, not synced.
+    pub files: Vec<Arc<dyn File>>,
+}
+
+/// Writes index, time index and sum of a segment that ends at `end_offset`.
+pub(crate) fn seal(
+    disk: &dyn Disk,
+    directory: &Path,
+    writer: &Writer,
+    active: &ActiveView,
+    end_offset: i64,
+) -> Result<Sealed, LogError> {
+    let mut indexes = active.indexes.clone();
+    // The last entry of a sealed time index is the greatest timestamp, as Kafka expects.
+    writer.index.max_timestamp().into_iter().for_each(|entry| indexes.times.push(entry));
+    let (offsets, times) = (indexes.offsets.encode(), indexes.times.encode());
+    let sum = SegmentSum {
+        base_offset: writer.base_offset,
+        end_offset,
+        log_bytes: u64::from(active.size_bytes),
+        header_crc: writer.sum.header_crc(),
+        index_crc: crc32fast::hash(&offsets),
+        time_index_crc: crc32fast::hash(&times),
+        max_timestamp: active.max_timestamp,
+        first_timestamp: writer.sum.first_timestamp().unwrap_or(-1),
+        epochs: writer.sum.epochs().to_vec(),
+    };
+    let contents = [
+        (FileKind::Index, offsets),
+        (FileKind::TimeIndex, times),
+        (FileKind::Sum, sum::encode(&sum)),
+    ];
+    let mut files = Vec::with_capacity(contents.len());
+    for (kind, contents) in contents {
+        let path = file_path(directory, writer.base_offset, kind);
+        files.push(write_file(disk, &path, &contents)?);
+    }
+    Ok(Sealed { indexes, files })
+}
+
+/// Folds an error of the marks into the log's.
+pub(crate) fn marks_error(directory: &Path, error: crate::marks::MarksError) -> LogError {
+    LogError::Disk { path: directory.to_owned(), source: std::io::Error::other(error.to_string()) }
+}
+
+/// The name of a log in the marks: that of its folder.
+pub(crate) fn log_name(directory: &Path) -> String {
+    directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+pub(crate) fn fresh_state(base_offset: i64, file: Arc<dyn File>) -> ViewState {
+    ViewState {
+        sealed: Vec::new(),
+        active: ActiveView::new(base_offset, file),
+        log_start: base_offset,
+        durable_end: base_offset,
+        end: base_offset,
+        epochs: crate::epochs::LeaderEpochs::default(),
+    }
+}

@@ -1,0 +1,373 @@
+//! The durable marks of a log directory: up to where each log survives a power cut.
+//!
+//! Called by: the commit rounds (append, sync), truncation (lower), recovery (get). Calls: the
+//! record file. Invariant: a mark on disk never stands above what was synced; before a log is cut
+//! below its mark, the mark is lowered and synced. Knows logs by the name of their folder only.
+//!
+//! A frame is a list of entries, each one byte of kind and its fields, little-endian:
+//!
+//! ```text
+//! 1 name   | id u32 | length u16 | bytes       2 mark    | id u32 | offset i64
+//! 3 forget | id u32                            4 cut     | id u32 | 1 = cut below its mark, 0 = no more
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coordinator_disk::Disk;
+use coordinator_disk::record_file::{self, RecordFile, RecordFileError, Tail};
+
+/// Name of the file in its log directory.
+pub const MARKS_FILE: &str = "durable-marks";
+/// The file is written anew when it grows beyond this.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+/// Longest name of a log's folder.
+const NAME_BYTES_MAX: usize = 512;
+
+/// Why marks could not be read or written; the log directory is then to be fenced.
+pub type MarksError = RecordFileError;
+
+/// Names one log inside the marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MarkId(u32);
+
+/// What is noted of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Everything below was synced.
+    pub durable_end: i64,
+    /// Whether the log was cut below its mark and has not caught up since.
+    pub cut_below: bool,
+}
+
+/// The marks of one log directory; shared by its append thread and its commit rounds.
+pub struct Marks {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    identity: Vec<u8>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    file: RecordFile,
+    names: BTreeMap<u32, String>,
+    ids: BTreeMap<String, u32>,
+    marks: BTreeMap<u32, Mark>,
+    next_id: u32,
+    buffer: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Contents {
+    names: BTreeMap<u32, String>,
+    marks: BTreeMap<u32, Mark>,
+}
+
+impl Marks {
+    /// Reads the marks of the directory, or begins them when there is no file. `identity` is that
+    /// of the directory.
+    ///
+    /// # Errors
+    /// [`MarksError`]; a damaged file is not replaced, as the marks in it are the only proof of
+    /// what must not be cut.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        identity: &[u8],
+    ) -> Result<Self, MarksError> {
+        let path = directory.join(MARKS_FILE);
+        let mut contents = Contents::default();
+        let exists = disk
+            .exists(&path)
+            .map_err(|error| RecordFileError::Io { path: path.clone(), error })?;
+        let file = if exists {
+            let mut visit = |_, payload: &[u8]| contents.take(payload);
+            record_file::recover(&*disk, &path, identity, Tail::MayBeTorn, &mut visit)?.file
+        } else {
+            RecordFile::create(&*disk, &path, identity)?
+        };
+        let Contents { names, marks } = contents;
+        let ids = names.iter().map(|(id, name)| (name.clone(), *id)).collect();
+        let next_id = names.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+        let inner = Inner { file, names, ids, marks, next_id, buffer: Vec::new() };
+        Ok(Self { disk, path, identity: identity.to_vec(), inner: Mutex::new(inner) })
+    }
+
+    /// The mark of the log in the folder `name`, if it has one.
+    pub fn get(&self, name: &str) -> Option<Mark> {
+        let inner = self.lock();
+        inner.ids.get(name).and_then(|id| inner.marks.get(id)).copied()
+    }
+
+    /// Gives the log in the folder `name` its id. Not durable yet: without a mark it says nothing.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn register(&self, name: &str) -> Result<MarkId, MarksError> {
+        let mut inner = self.lock();
+        if let Some(id) = inner.ids.get(name) {
+            return Ok(MarkId(*id));
+        }
+        let id = inner.next_id;
+        inner.next_id = id.saturating_add(1);
+        inner.names.insert(id, name.to_owned());
+        inner.ids.insert(name.to_owned(), id);
+        let entry = [Entry::Name(id, name)];
+        self.write(&mut inner, &entry)?;
+        Ok(MarkId(id))
+    }
+
+    /// Notes what a round made durable. The next sync makes the note itself durable.
+    ///
+    /// `ends` is evaluated while the marks are locked: a filter by truncation generation in it
+    /// cannot pass a mark behind the back of [`Marks::lower`], as the generation rises before.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn append(&self, ends: impl IntoIterator<Item = (MarkId, i64)>) -> Result<(), MarksError> {
+        let mut inner = self.lock();
+        let mut entries = Vec::new();
+        for (MarkId(id), durable_end) in ends {
+            let mark = inner.marks.entry(id).or_insert(Mark { durable_end: 0, cut_below: false });
+            mark.durable_end = durable_end;
+            entries.push(Entry::Mark(id, durable_end));
+        }
+        if entries.is_empty() { Ok(()) } else { self.write(&mut inner, &entries) }
+    }
+
+    /// Sets a log's mark to `end` at most, before the log is cut there; durable when it returns.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn lower(&self, MarkId(id): MarkId, end: i64) -> Result<(), MarksError> {
+        let mut inner = self.lock();
+        match inner.marks.get_mut(&id) {
+            Some(mark) if mark.durable_end > end => mark.durable_end = end,
+            Some(_) | None => return Ok(()),
+        }
+        self.write(&mut inner, &[Entry::Mark(id, end)])?;
+        inner.file.sync()
+    }
+
+    /// Notes that a log lost part of what was durable, or that it has caught up again; durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn set_cut_below(&self, MarkId(id): MarkId, cut_below: bool) -> Result<(), MarksError> {
+        let mut inner = self.lock();
+        let mark = inner.marks.entry(id).or_insert(Mark { durable_end: 0, cut_below: false });
+        if mark.cut_below == cut_below {
+            return Ok(());
+        }
+        mark.cut_below = cut_below;
+        self.write(&mut inner, &[Entry::Cut(id, cut_below)])?;
+        inner.file.sync()
+    }
+
+    /// Whether the log lost part of what was durable.
+    pub fn cut_below(&self, MarkId(id): MarkId) -> bool {
+        self.lock().marks.get(&id).is_some_and(|mark| mark.cut_below)
+    }
+
+    /// Forgets a deleted log. Durable with the next sync; until then its folder is gone anyway.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn forget(&self, MarkId(id): MarkId) -> Result<(), MarksError> {
+        let mut inner = self.lock();
+        inner.marks.remove(&id);
+        if let Some(name) = inner.names.remove(&id) {
+            inner.ids.remove(&name);
+        }
+        self.write(&mut inner, &[Entry::Forget(id)])
+    }
+
+    /// Makes all notes durable.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn sync(&self) -> Result<(), MarksError> {
+        self.lock().file.sync()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, inner: &mut Inner, entries: &[Entry<'_>]) -> Result<(), MarksError> {
+        let mut buffer = std::mem::take(&mut inner.buffer);
+        buffer.clear();
+        entries.iter().for_each(|entry| entry.encode(&mut buffer));
+        let written = inner.file.append(&[&buffer]);
+        inner.buffer = buffer;
+        written?;
+        if inner.file.end() > FILE_BYTES_MAX { self.rewrite(inner) } else { Ok(()) }
+    }
+
+    /// Replaces the file by one that holds only what is in force.
+    fn rewrite(&self, inner: &mut Inner) -> Result<(), MarksError> {
+        let fresh_path = self.path.with_extension("new");
+        let mut fresh = RecordFile::create(&*self.disk, &fresh_path, &self.identity)?;
+        let mut buffer = Vec::new();
+        for (id, name) in &inner.names {
+            Entry::Name(*id, name).encode(&mut buffer);
+        }
+        for (id, mark) in &inner.marks {
+            Entry::Mark(*id, mark.durable_end).encode(&mut buffer);
+            if mark.cut_below {
+                Entry::Cut(*id, true).encode(&mut buffer);
+            }
+        }
+        fresh.append(&[&buffer])?;
+        fresh.sync()?;
+        let io = |error| RecordFileError::Io { path: self.path.clone(), error };
+        self.disk.rename(&fresh_path, &self.path).map_err(io)?;
+        self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).map_err(io)?;
+        inner.file = fresh;
+        Ok(())
+    }
+}
+
+enum Entry<'a> {
+    Name(u32, &'a str),
+    Mark(u32, i64),
+    Forget(u32),
+    Cut(u32, bool),
+}
+
+impl<'a> Entry<'a> {
+    fn encode(&self, buffer: &mut Vec<u8>) {
+        match self {
+            Self::Name(id, name) => {
+                buffer.push(1);
+                buffer.extend_from_slice(&id.to_le_bytes());
+                let length = u16::try_from(name.len().min(NAME_BYTES_MAX)).unwrap_or(0);
+                buffer.extend_from_slice(&length.to_le_bytes());
+                buffer.extend(name.bytes().take(usize::from(length)));
+            }
+            Self::Mark(id, end) => {
+                buffer.push(2);
+                buffer.extend_from_slice(&id.to_le_bytes());
+                buffer.extend_from_slice(&end.to_le_bytes());
+            }
+            Self::Forget(id) => {
+                buffer.push(3);
+                buffer.extend_from_slice(&id.to_le_bytes());
+            }
+            Self::Cut(id, cut) => {
+                buffer.push(4);
+                buffer.extend_from_slice(&id.to_le_bytes());
+                buffer.push(u8::from(*cut));
+            }
+        }
+    }
+
+    /// The first entry and the bytes behind it.
+    fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (kind, rest) = bytes.split_first()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let id = u32::from_le_bytes(*id);
+        match kind {
+            1 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+                Some((Self::Name(id, std::str::from_utf8(name).ok()?), rest))
+            }
+            2 => {
+                let (end, rest) = rest.split_first_chunk()?;
+                Some((Self::Mark(id, i64::from_le_bytes(*end)), rest))
+            }
+            3 => Some((Self::Forget(id), rest)),
+            4 => {
+                let (cut, rest) = rest.split_first()?;
+                Some((Self::Cut(id, *cut == 1), rest))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Contents {
+    fn take(&mut self, payload: &[u8]) -> Result<(), String> {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (entry, behind) = Entry::decode(rest).ok_or("an entry of no known kind")?;
+            rest = behind;
+            match entry {
+                Entry::Name(id, name) => {
+                    self.names.insert(id, name.to_owned());
+                }
+                Entry::Mark(id, durable_end) => {
+                    let fresh = Mark { durable_end, cut_below: false };
+                    self.marks.entry(id).or_insert(fresh).durable_end = durable_end;
+                }
+                Entry::Forget(id) => {
+                    self.names.remove(&id);
+                    self.marks.remove(&id);
+                }
+                Entry::Cut(id, cut_below) => {
+                    let fresh = Mark { durable_end: 0, cut_below };
+                    self.marks.entry(id).or_insert(fresh).cut_below = cut_below;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+    use coordinator_disk::RealDisk;
+
+    fn open(folder: &Folder) -> Marks {
+        Marks::open(Arc::new(RealDisk), folder.path(), b"directory 1").unwrap()
+    }
+
+    #[test]
+    fn marks_are_read_back() {
+        let folder = Folder::new();
+        let marks = open(&folder);
+        let (a, b) = (marks.register("a-0").unwrap(), marks.register("b-0").unwrap());
+        assert_eq!(marks.register("a-0").unwrap(), a);
+        marks.append([(a, 10), (b, 20)]).unwrap();
+        marks.append([(a, 30)]).unwrap();
+        marks.lower(a, 25).unwrap();
+        marks.lower(b, 50).unwrap();
+        marks.set_cut_below(b, true).unwrap();
+        drop(marks);
+        let marks = open(&folder);
+        assert_eq!(marks.get("a-0"), Some(Mark { durable_end: 25, cut_below: false }));
+        assert_eq!(marks.get("b-0"), Some(Mark { durable_end: 20, cut_below: true }));
+        marks.forget(marks.register("a-0").unwrap()).unwrap();
+        drop(marks);
+        let marks = open(&folder);
+        assert_eq!(marks.get("a-0"), None);
+        assert_ne!(marks.register("c-0").unwrap(), b);
+    }
+
+    #[test]
+    fn long_file_is_written_anew() {
+        let folder = Folder::new();
+        let marks = open(&folder);
+        let id = marks.register("a-0").unwrap();
+        let many: Vec<_> = (0..60_000).map(|end| (id, end)).collect();
+        for _ in 0..20 {
+            marks.append(many.iter().copied()).unwrap();
+        }
+        let length = std::fs::metadata(folder.path().join(MARKS_FILE)).unwrap().len();
+        assert!(length < FILE_BYTES_MAX, "{length}");
+        drop(marks);
+        assert_eq!(open(&folder).get("a-0").unwrap().durable_end, 59_999);
+    }
+
+    #[test]
+    fn another_directorys_marks_are_refused() {
+        let folder = Folder::new();
+        drop(open(&folder));
+        assert!(Marks::open(Arc::new(RealDisk), folder.path(), b"directory 2").is_err());
+    }
+}

@@ -1,0 +1,299 @@
+//! Opening a log after a stop, clean or not.
+//!
+//! Called by: the owner of a log directory, at start and for new partitions. Calls: `rebuild`.
+//! Invariant: only bytes above the durable mark are ever cut; what is kept is synced before the
+//! log says that it has it. Does not know the other logs.
+//!
+//! ```text
+//! |sealed, sum fits, below the mark|sealed or active, the rest       |torn tail|
+//! |trusted                         |every CRC, offset and epoch      |cut      |
+//!                                          ^mark: a fault before it is damage, reported, not cut
+//! ```
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use coordinator_disk::{Disk, EntryKind, OpenMode, small_file};
+
+use crate::checkpoint::read_epochs;
+use crate::config::LogConfig;
+use crate::epochs::LeaderEpochs;
+use crate::error::{LogError, at};
+use crate::log::{
+    Damage, Dirty, Log, LogContext, Writer, fresh_state, log_name, marks_error, seal,
+};
+use crate::producer::ProducerStates;
+use crate::rebuild::{self, Expectation, Rebuilt};
+use crate::segment::{FileKind, SealedSegment, file_path, open_log, parse_name, remove_file};
+use crate::sum::{self, SegmentSum};
+use crate::view::{LogView, ViewState, indexes_at_hand};
+
+/// What the owner knows when it opens a log.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The log's settings.
+    pub config: LogConfig,
+    /// Whether the log directory was closed in order.
+    pub clean: bool,
+    /// Log start offset from the checkpoint.
+    pub log_start: Option<i64>,
+}
+
+/// What opening a log did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Segments whose every batch was checked.
+    pub segments_checked: usize,
+    /// Bytes of those.
+    pub bytes_checked: u64,
+    /// Bytes of torn tail that were cut.
+    pub cut_bytes: u64,
+    /// What cannot be read although it was durable.
+    pub damage: Option<Damage>,
+}
+
+/// State of a recovery on its way through the segments.
+struct Walk<'a> {
+    context: &'a LogContext,
+    options: &'a OpenOptions,
+    durable_end: i64,
+    stored_epochs: Option<LeaderEpochs>,
+    epochs: LeaderEpochs,
+    sealed: Vec<Arc<SealedSegment>>,
+    /// The segment read last, as long as none follows.
+    last: Option<Rebuilt>,
+    dirty: Dirty,
+    report: Recovery,
+}
+
+impl Log {
+    /// Opens the log in the context's folder, creating it when there is none, and recovers it.
+    /// What it then has is durable.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]. Damage is no error: the log then ends before it and takes no appends.
+    pub fn open(context: LogContext, options: &OpenOptions) -> Result<(Self, Recovery), LogError> {
+        let directory = context.directory.clone();
+        let disk = Arc::clone(&context.disk);
+        let name = log_name(&directory);
+        let mark = context.marks.get(&name);
+        let mark_id =
+            context.marks.register(&name).map_err(|error| marks_error(&directory, error))?;
+        let bases = list_segments(&*disk, &directory)?;
+        let mut walk = Walk {
+            context: &context,
+            options,
+            durable_end: mark.map_or(0, |mark| mark.durable_end),
+            stored_epochs: read_epochs(&*disk, &directory),
+            epochs: LeaderEpochs::default(),
+            sealed: Vec::new(),
+            last: None,
+            dirty: Dirty::default(),
+            report: Recovery::default(),
+        };
+        for base_offset in &bases {
+            if !walk.take_segment(*base_offset)? {
+                break;
+            }
+        }
+        let (state, writer, report, dirty) = walk.finish()?;
+        let next_offset = state.end;
+        let view = LogView::new(disk, directory, options.config.index_interval_bytes, state);
+        let damage = report.damage;
+        let mut log = Self {
+            context,
+            config: options.config.clone(),
+            view,
+            mark_id,
+            writer,
+            producers: ProducerStates::default(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            next_offset,
+            dirty,
+            failed: false,
+            damage,
+        };
+        log.producers = rebuild::producers(&log.context, &log.view)?;
+        if damage.is_none() {
+            log.sync()?;
+        }
+        log.check();
+        Ok((log, report))
+    }
+}
+
+impl Walk<'_> {
+    /// Takes the next segment; `Ok(false)` when the log ends in it.
+    fn take_segment(&mut self, base_offset: i64) -> Result<bool, LogError> {
+        let end_before = self.last.as_ref().map(|last| last.end);
+        let gap = end_before.is_some_and(|end| {
+            base_offset < end || (base_offset > end && !self.options.config.compact)
+        });
+        if gap {
+            self.cut_or_report()?;
+            return Ok(false);
+        }
+        self.seal_last()?;
+        let rebuilt = match self.trusted(base_offset)? {
+            Some(rebuilt) => rebuilt,
+            None => self.check(base_offset)?,
+        };
+        for start in rebuilt.writer.sum.epochs() {
+            self.epochs.assign(start.epoch, start.start_offset);
+        }
+        let whole = rebuilt.bad_bytes == 0;
+        self.last = Some(rebuilt);
+        if !whole {
+            self.cut_or_report()?;
+        }
+        Ok(whole)
+    }
+
+    /// The segment as its sum describes it, if that may be believed.
+    fn trusted(&self, base_offset: i64) -> Result<Option<Rebuilt>, LogError> {
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        let path = file_path(directory, base_offset, FileKind::Sum);
+        let bytes = small_file::read(disk, &path).map_err(at(&path))?;
+        let sum: Option<SegmentSum> = bytes.and_then(|bytes| sum::decode(&bytes, base_offset));
+        let log = open_log(disk, directory, base_offset, OpenMode::Read)?;
+        let length = log.len().map_err(at(&path))?;
+        let believed = sum.filter(|sum| {
+            sum.log_bytes == length && (self.options.clean || sum.end_offset <= self.durable_end)
+        });
+        match believed {
+            Some(sum) => rebuild::by_sum(self.context, &self.options.config, &sum),
+            None => Ok(None),
+        }
+    }
+
+    fn check(&mut self, base_offset: i64) -> Result<Rebuilt, LogError> {
+        let expectation = Expectation {
+            compact: self.options.config.compact,
+            epoch_before: self.epochs.latest().map_or(-1, |start| start.epoch),
+            epochs: self.stored_epochs.as_ref(),
+        };
+        let config = &self.options.config;
+        let rebuilt = rebuild::by_checking(self.context, config, base_offset, &expectation)?;
+        self.report.segments_checked = self.report.segments_checked.saturating_add(1);
+        let bytes = u64::from(rebuilt.active.size_bytes).saturating_add(rebuilt.bad_bytes);
+        self.report.bytes_checked = self.report.bytes_checked.saturating_add(bytes);
+        self.dirty.files.push(Arc::clone(&rebuilt.active.file));
+        Ok(rebuilt)
+    }
+
+    /// The segment read last is followed by another one: it is sealed, and gets its sum if it was
+    /// without.
+    fn seal_last(&mut self) -> Result<(), LogError> {
+        let Some(Rebuilt { active, writer, end, .. }) = self.last.take() else { return Ok(()) };
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        let checked = self.dirty.files.last().is_some_and(|file| Arc::ptr_eq(file, &active.file));
+        let mut indexes = OnceLock::new();
+        if checked {
+            let sealed = seal(disk, directory, &writer, &active, end)?;
+            self.dirty.files.extend(sealed.files);
+            self.dirty.directory = true;
+            indexes = indexes_at_hand(sealed.indexes);
+        }
+        self.sealed.push(Arc::new(SealedSegment {
+            base_offset: active.base_offset,
+            end_offset: end,
+            size_bytes: u64::from(active.size_bytes),
+            max_timestamp: active.max_timestamp,
+            file: active.file,
+            indexes,
+        }));
+        Ok(())
+    }
+
+    /// The log cannot go on behind the segment read last: below the mark that is damage, above it
+    /// a torn tail.
+    fn cut_or_report(&mut self) -> Result<(), LogError> {
+        let Some(last) = &self.last else { return Ok(()) };
+        let (end, segment, size) = (last.end, last.active.base_offset, last.active.size_bytes);
+        if end < self.durable_end {
+            return Ok(());
+        }
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        last.active.file.truncate(u64::from(size)).map_err(at(directory))?;
+        self.report.cut_bytes = self.report.cut_bytes.saturating_add(last.bad_bytes);
+        self.dirty.files.push(Arc::clone(&last.active.file));
+        self.dirty.directory = true;
+        for base_offset in list_segments(disk, directory)?.range(segment.saturating_add(1)..) {
+            let log = open_log(disk, directory, *base_offset, OpenMode::Read)?;
+            let length = log.len().map_err(at(directory))?;
+            self.report.cut_bytes = self.report.cut_bytes.saturating_add(length);
+            for kind in FileKind::ALL {
+                remove_file(disk, &file_path(directory, *base_offset, kind))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(ViewState, Writer, Recovery, Dirty), LogError> {
+        let Some(Rebuilt { active, writer, end, .. }) = self.last.take() else {
+            return self.begin();
+        };
+        if end < self.durable_end {
+            self.report.damage = Some(Damage {
+                from_offset: end,
+                segment: active.base_offset,
+                position: u64::from(active.size_bytes),
+                durable_end: self.durable_end,
+            });
+        }
+        let first = self.sealed.first().map_or(active.base_offset, |s| s.base_offset);
+        let log_start = self.options.log_start.unwrap_or(first).clamp(first.min(end), end);
+        self.epochs.truncate_from_start(log_start);
+        self.dirty.epochs = self.stored_epochs.as_ref() != Some(&self.epochs);
+        let state = ViewState {
+            sealed: self.sealed,
+            active,
+            log_start,
+            durable_end: end.min(self.durable_end).max(log_start),
+            end,
+            epochs: self.epochs,
+        };
+        Ok((state, writer, self.report, self.dirty))
+    }
+
+    /// There is no segment: a new log, or one whose files are gone.
+    fn begin(mut self) -> Result<(ViewState, Writer, Recovery, Dirty), LogError> {
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        disk.create_dir(directory).map_err(at(directory))?;
+        if let Some(parent) = directory.parent() {
+            disk.sync_dir(parent).map_err(at(parent))?;
+        }
+        let base_offset = self.options.log_start.unwrap_or(0).max(0);
+        let file = open_log(disk, directory, base_offset, OpenMode::Create)?;
+        let interval_bytes = self.options.config.index_interval_bytes;
+        let writer = Writer::new(base_offset, Arc::clone(&file), interval_bytes);
+        self.dirty.active = true;
+        self.dirty.directory = true;
+        if base_offset < self.durable_end {
+            self.report.damage = Some(Damage {
+                from_offset: base_offset,
+                segment: base_offset,
+                position: 0,
+                durable_end: self.durable_end,
+            });
+        }
+        Ok((fresh_state(base_offset, file), writer, self.report, self.dirty))
+    }
+}
+
+/// Base offsets of the segments in a folder.
+fn list_segments(disk: &dyn Disk, directory: &Path) -> Result<BTreeSet<i64>, LogError> {
+    if !disk.exists(directory).map_err(at(directory))? {
+        return Ok(BTreeSet::new());
+    }
+    let entries = disk.list(directory).map_err(at(directory))?;
+    let logs = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let logs = logs.filter_map(|entry| parse_name(&entry.name));
+    Ok(logs.filter(|(_, kind)| *kind == FileKind::Log).map(|(base, _)| base).collect())
+}

@@ -1,0 +1,162 @@
+//! Cutting a log's end, and beginning it anew elsewhere.
+//!
+//! Called by: the append thread when a follower's log diverged from its leader's, and to repair
+//! damage. Calls: `marks`, `recovery` (rebuilding one segment), `view`.
+//! Invariant: first the generation rises, so that rounds under way count no more; then the mark is
+//! lowered and synced; only then is anything cut. Does not know why.
+
+use crate::error::{LogError, at};
+use crate::log::{Log, Writer, fresh_state, marks_error};
+use crate::rebuild::{self, Extent};
+use crate::segment::{FileKind, file_path, parse_name, remove_file};
+
+impl Log {
+    /// Cuts everything from `end` (exclusive) on; a batch that reaches across goes whole. Returns
+    /// the log's new end, at most `end`. The cut itself is durable when it returns.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn truncate_to(&mut self, end: i64) -> Result<i64, LogError> {
+        if self.failed {
+            return Err(LogError::Failed { path: self.context.directory.clone() });
+        }
+        assert!(self.pending.is_empty(), "{} batches admitted at a cut", self.pending.len());
+        if end >= self.next_offset && self.damage.is_none() {
+            return Ok(self.next_offset);
+        }
+        let outcome = self.cut(end.min(self.next_offset));
+        self.note(outcome)
+    }
+
+    /// Cuts what cannot be read, to be fetched again from the leader, and notes that the log lost
+    /// part of what was durable until [`Log::set_caught_up`]. Returns the new end.
+    ///
+    /// # Errors
+    /// As [`Log::truncate_to`].
+    pub fn cut_damage(&mut self) -> Result<i64, LogError> {
+        let Some(damage) = self.damage else { return Ok(self.next_offset) };
+        let noted = self.context.marks.set_cut_below(self.mark_id, true);
+        let noted = noted.map_err(|error| marks_error(&self.context.directory, error));
+        self.note(noted)?;
+        self.truncate_to(damage.from_offset)
+    }
+
+    /// Notes that the log has again all that it had lost.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn set_caught_up(&mut self) -> Result<(), LogError> {
+        let noted = self.context.marks.set_cut_below(self.mark_id, false);
+        let noted = noted.map_err(|error| marks_error(&self.context.directory, error));
+        self.note(noted)
+    }
+
+    /// Whether the log lost part of what was durable and has not caught up.
+    pub fn cut_below_mark(&self) -> bool {
+        self.damage.is_some() || self.context.marks.cut_below(self.mark_id)
+    }
+
+    /// Empties the log and begins it at `offset`: for a follower whose leader's log starts above
+    /// its own end. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Log::truncate_to`].
+    pub fn restart_at(&mut self, offset: i64) -> Result<(), LogError> {
+        if self.failed {
+            return Err(LogError::Failed { path: self.context.directory.clone() });
+        }
+        assert!(self.pending.is_empty(), "{} batches admitted at a restart", self.pending.len());
+        let outcome = self.restart_files(offset);
+        self.note(outcome)
+    }
+
+    fn cut(&mut self, end: i64) -> Result<i64, LogError> {
+        let directory = self.context.directory.clone();
+        self.view.raise_generation();
+        let lowered = self.context.marks.lower(self.mark_id, end);
+        lowered.map_err(|error| marks_error(&directory, error))?;
+        let keep = {
+            let state = self.view.read();
+            let after = state.sealed.partition_point(|segment| segment.base_offset <= end);
+            let last = after.checked_sub(1).and_then(|at| state.sealed.get(at));
+            match last {
+                Some(sealed) if end < state.active.base_offset => sealed.base_offset,
+                _ => state.active.base_offset,
+            }
+        };
+        self.remove_files(|base_offset, kind| match kind {
+            // A producer snapshot holds what lies below its name.
+            FileKind::Snapshot => base_offset > end,
+            FileKind::Sum | FileKind::Index | FileKind::TimeIndex => base_offset >= keep,
+            FileKind::Log => base_offset > keep,
+        })?;
+        self.reopen_segment(keep, end)?;
+        let disk = &self.context.disk;
+        self.writer.file.sync().map_err(at(&directory))?;
+        disk.sync_dir(&directory).map_err(at(&directory))?;
+        self.damage = None;
+        self.dirty.epochs = true;
+        self.check();
+        Ok(self.next_offset)
+    }
+
+    /// Makes the segment at `base_offset` the active one, cut at `end`.
+    fn reopen_segment(&mut self, base_offset: i64, end: i64) -> Result<(), LogError> {
+        let extent = Extent { base_offset, limit: end };
+        let parts = rebuild::by_headers(&self.context, &self.config, extent)?;
+        let new_end = parts.end;
+        {
+            let mut state = self.view.write();
+            // The file keeps its length until here: nothing was cut that the mark still covered.
+            state.sealed.retain(|segment| segment.base_offset < base_offset);
+            state.active = parts.active;
+            state.epochs.truncate_from_end(new_end);
+            state.end = new_end;
+            state.durable_end = state.durable_end.min(new_end);
+            state.log_start = state.log_start.min(new_end);
+        }
+        self.writer = parts.writer;
+        self.next_offset = new_end;
+        self.producers = rebuild::producers(&self.context, &self.view)?;
+        Ok(())
+    }
+
+    fn restart_files(&mut self, offset: i64) -> Result<(), LogError> {
+        let directory = self.context.directory.clone();
+        self.view.raise_generation();
+        let lowered = self.context.marks.lower(self.mark_id, 0);
+        lowered.map_err(|error| marks_error(&directory, error))?;
+        self.remove_files(|_, _| true)?;
+        let disk = &self.context.disk;
+        let mode = coordinator_disk::OpenMode::Create;
+        let file = crate::segment::open_log(&**disk, &directory, offset, mode)?;
+        disk.sync_dir(&directory).map_err(at(&directory))?;
+        self.writer = Writer::new(offset, file.clone(), self.config.index_interval_bytes);
+        self.producers = crate::producer::ProducerStates::default();
+        self.next_offset = offset;
+        self.damage = None;
+        *self.view.write() = fresh_state(offset, file);
+        self.dirty.epochs = true;
+        self.dirty.active = true;
+        self.check();
+        Ok(())
+    }
+
+    fn remove_files(&self, gone: impl Fn(i64, FileKind) -> bool) -> Result<(), LogError> {
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        let mut files: Vec<_> = disk
+            .list(directory)
+            .map_err(at(directory))?
+            .iter()
+            .filter_map(|entry| parse_name(&entry.name))
+            .filter(|(base_offset, kind)| gone(*base_offset, *kind))
+            .collect();
+        // From the end on, so that a crash in between leaves a log without a hole.
+        files.sort_by_key(|(base_offset, _)| std::cmp::Reverse(*base_offset));
+        for (base_offset, kind) in files {
+            remove_file(disk, &file_path(directory, base_offset, kind))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! What the controller is asked, what it answers, and what it wants done.
+//!
+//! *Called by* the shell, which fills requests from the wire and does the effects. Invariant: every request is answered exactly once, also when
+//! the office is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client_protocol::ErrorCode;
+
+use crate::ids::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionId, TopicId,
+    TopicPartition, Zxid,
+};
+use crate::partition::ReplicaReport;
+
+/// Number of a request, chosen by the shell, never used twice.
+pub type RequestId = u64;
+
+/// Number of a multi, chosen by the controller.
+pub type WriteId = u64;
+
+/// The election was won: `multi[create(/controller), setData(/controller_epoch)]` went through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Election {
+    /// The new content of `/controller_epoch`.
+    pub epoch: ControllerEpoch,
+    /// The node's version after it: the fencing token.
+    pub epoch_version: i32,
+    /// zxid of the election: nothing is decided before the image is complete up to it (C4).
+    pub zxid: Zxid,
+}
+
+/// One operation of a multi.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// The node has this version.
+    Check {
+        /// Path.
+        path: String,
+        /// Version.
+        version: i32,
+    },
+    /// Create a persistent node.
+    Create {
+        /// Path.
+        path: String,
+        /// Data.
+        data: Vec<u8>,
+    },
+    /// Write a node that has this version.
+    SetData {
+        /// Path.
+        path: String,
+        /// Data.
+        data: Vec<u8>,
+        /// Version.
+        version: i32,
+    },
+    /// Delete a node, whatever its version.
+    Delete {
+        /// Path.
+        path: String,
+    },
+}
+
+/// How a multi ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteOutcome {
+    /// All of it is written, as of this zxid.
+    Done {
+        /// The reply's zxid.
+        zxid: Zxid,
+    },
+    /// Nothing is written because of the operation at this index.
+    Conflict {
+        /// Index in the multi's operations.
+        at: usize,
+        /// The reply's zxid.
+        zxid: Zxid,
+    },
+    /// The connection broke before the reply. Tell it when a new connection of the same session has answered a `sync`: what the old
+    /// connection sent is applied at or before that zxid, or never.
+    Unknown {
+        /// The sync's zxid.
+        zxid: Zxid,
+    },
+}
+
+/// A topic to create.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewTopic {
+    /// Name.
+    pub name: String,
+    /// Random id, drawn by the shell.
+    pub id: TopicId,
+    /// Number of partitions; none: `num.partitions`.
+    pub partitions: Option<i32>,
+    /// Replication factor; none: `default.replication.factor`, at most the number of brokers.
+    pub replication_factor: Option<i16>,
+    /// Replicas by partition, chosen by the requester; then the two numbers must be none.
+    pub assignment: BTreeMap<PartitionId, Vec<BrokerId>>,
+    /// Settings that differ from the defaults.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Why a topic is not created or deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicRefusal {
+    /// The wire code.
+    pub error: ErrorCode,
+    /// For humans.
+    pub message: String,
+}
+
+/// One partition of an AlterPartition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterItem {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The requester's leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// The state version that it starts from.
+    pub partition_epoch: PartitionEpoch,
+    /// The wished ISR with the life of each member that is meant.
+    pub isr: Vec<(BrokerId, BrokerEpoch)>,
+    /// The requester says that it is still repairing after an unclean election.
+    pub recovering: bool,
+}
+
+/// An AlterPartition request (v3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterPartitions {
+    /// Who asks.
+    pub broker: BrokerId,
+    /// Which life of it.
+    pub broker_epoch: BrokerEpoch,
+    /// The partitions that it leads.
+    pub items: Vec<AlterItem>,
+}
+
+/// One partition of an answer to DescribeReplicas (C5); none: the broker holds no such replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionReport {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// What it holds.
+    pub report: Option<ReplicaReport>,
+}
+
+/// An answer to a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// To CreateTopics: for each topic its assignment, or why not.
+    Created(Vec<(String, Result<CreatedTopic, TopicRefusal>)>),
+    /// To DeleteTopics: for each name the deleted id, or why not.
+    Deleted(Vec<(String, Result<TopicId, TopicRefusal>)>),
+    /// To AlterPartition as a whole, or for each partition.
+    Altered(Result<Vec<AlteredPartition>, ErrorCode>),
+    /// To ControlledShutdown: the partitions that the broker still leads.
+    ShutDown(Result<Vec<(Arc<str>, PartitionId)>, ErrorCode>),
+}
+
+/// One partition of an answer to AlterPartition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AlteredPartition {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The wire code; the state itself comes with the metadata (C3).
+    pub error: ErrorCode,
+}
+
+/// A topic that was created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreatedTopic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its replicas by partition, leader first.
+    pub partitions: BTreeMap<PartitionId, Vec<BrokerId>>,
+}
+
+/// What the controller wants done, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Send this multi; tell [`super::Controller::write_done`]. Several may be under way; they are sent in order.
+    Write {
+        /// Its number.
+        id: WriteId,
+        /// Its operations; the first checks `/controller_epoch`.
+        ops: Vec<Op>,
+    },
+    /// Answer a request.
+    Answer {
+        /// The request.
+        request: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Ask a broker for its replicas of these partitions; tell [`super::Controller::described`]. Ask again while the broker lives and does
+    /// not answer.
+    Describe {
+        /// The broker.
+        broker: BrokerId,
+        /// The life that is meant.
+        epoch: BrokerEpoch,
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Another controller is in office: give up `/controller` if it is still held, and stand for election again.
+    Resign,
+}

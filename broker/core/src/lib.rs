@@ -1,0 +1,29 @@
+//! The broker's decisions, sans-IO: what the metadata says, who leads, what is committed, who must wait.
+//!
+//! *Called by* the `broker` package's shell and the simulator. *Calls* nothing that blocks: events and queries in, effects and answers out.
+//! Time is an argument. It knows offsets and epochs, never bytes of records, files, sockets or the coordinator's wire.
+//!
+//! - [`ids`]: the numbers that everything is named by.
+//! - [`image`]: the metadata image, fed by the coordinator's subscription.
+//! - [`registration`]: who a broker is: incarnations, directories, lost and kept data.
+//! - [`controller`]: the single writer of partition state.
+//! - [`partition`]: one replica of one partition: leader, follower, ISR, high watermark.
+//! - [`purgatory`]: parked produce and fetch requests.
+//! - [`fence`]: when a broker without coordinator contact stops serving.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod controller;
+pub mod fence;
+pub mod ids;
+pub mod image;
+pub mod partition;
+pub mod purgatory;
+pub mod registration;

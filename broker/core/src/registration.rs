@@ -1,0 +1,185 @@
+//! Who a broker is: what a start writes about itself, and whether it may (safety.md B1-B4).
+//!
+//! *Called by* the shell's start, before it registers. Invariants: only the same directories may replace a live registration; a start that
+//! does not continue the former one on every directory says so, and that stays written until memberships granted later make it moot.
+//!
+//! Order of a start: lock and recover the directories; read the identity node; [`plan`]; write [`Plan::record`] into every directory, synced;
+//! register in one multi: write [`Plan::identity`] at [`Plan::expected_version`], replace `/brokers/ids/N`.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{DirectoryId, Incarnation, Zxid};
+use crate::image::{Identity, StoredIdentity};
+
+/// What a log directory remembers of incarnations, in a synced file of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DirectoryRecord {
+    /// The last incarnation that is known to have registered.
+    pub confirmed: Incarnation,
+    /// The one that was about to; equal to `confirmed` when its registration is known to have gone through.
+    pub intended: Incarnation,
+}
+
+/// What a start found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The locked directories with their records; a new one has none.
+    pub directories: BTreeMap<DirectoryId, Option<DirectoryRecord>>,
+    /// The machine was started since, and the directories were not closed cleanly (B4).
+    pub boot_changed: bool,
+    /// `/brokers/ids/N` is there.
+    pub registered: bool,
+}
+
+/// What to write before and with the registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// To be recorded in every directory, synced, before the registration; after it `confirmed` becomes `intended`.
+    pub record: DirectoryRecord,
+    /// The identity node's new content.
+    pub identity: Identity,
+    /// The identity node's version that is replaced; none: it is created.
+    pub expected_version: Option<i32>,
+}
+
+/// Another broker with this number is registered: its directories are not ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SecondBroker {
+    /// The directories of the registered one.
+    pub registered: Vec<DirectoryId>,
+}
+
+/// Decides what this start is.
+///
+/// # Errors
+/// [`SecondBroker`]: a live registration belongs to other directories. Not to be tried again without a human.
+pub fn plan(stored: Option<&StoredIdentity>, found: &Found) -> Result<Plan, SecondBroker> {
+    let directories: Vec<_> = found.directories.keys().copied().collect();
+    let Some(stored) = stored else {
+        let record = DirectoryRecord {
+            confirmed: Incarnation::default(),
+            intended: Incarnation::default().next(),
+        };
+        let identity = Identity {
+            incarnation: record.intended,
+            directories,
+            // Whoever knows this number from before knows nothing of what it holds now.
+            lost: true,
+            lost_zxid: Zxid::default(),
+            boot_changed: found.boot_changed,
+            boot_changed_zxid: Zxid::default(),
+        };
+        return Ok(Plan { record, identity, expected_version: None });
+    };
+    let known = &stored.identity;
+    let same = known.directories.len() == directories.len()
+        && known.directories.iter().all(|id| found.directories.contains_key(id));
+    if found.registered && !same {
+        return Err(SecondBroker { registered: known.directories.clone() });
+    }
+    let continues = known.directories.iter().all(|id| {
+        let record = found.directories.get(id).copied().flatten();
+        record.is_some_and(|r| known.incarnation == r.confirmed || known.incarnation == r.intended)
+    });
+    let record =
+        DirectoryRecord { confirmed: known.incarnation, intended: known.incarnation.next() };
+    let identity = Identity {
+        incarnation: record.intended,
+        directories,
+        lost: !continues,
+        lost_zxid: if known.lost { stored.mzxid } else { known.lost_zxid },
+        boot_changed: found.boot_changed,
+        boot_changed_zxid: if known.boot_changed { stored.mzxid } else { known.boot_changed_zxid },
+    };
+    Ok(Plan { record, identity, expected_version: Some(stored.version) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(n: u8) -> DirectoryId {
+        DirectoryId::new([n; 16])
+    }
+
+    fn record(confirmed: u64, intended: u64) -> DirectoryRecord {
+        DirectoryRecord {
+            confirmed: Incarnation::new(confirmed),
+            intended: Incarnation::new(intended),
+        }
+    }
+
+    fn found(directories: &[(u8, Option<DirectoryRecord>)]) -> Found {
+        let directories = directories.iter().map(|&(n, record)| (directory(n), record)).collect();
+        Found { directories, boot_changed: false, registered: false }
+    }
+
+    fn stored(incarnation: u64, directories: &[u8]) -> StoredIdentity {
+        StoredIdentity {
+            identity: Identity {
+                incarnation: Incarnation::new(incarnation),
+                directories: directories.iter().map(|&n| directory(n)).collect(),
+                lost: false,
+                lost_zxid: Zxid::new(3),
+                boot_changed: false,
+                boot_changed_zxid: Zxid::new(2),
+            },
+            version: 9,
+            mzxid: Zxid::new(50),
+        }
+    }
+
+    #[test]
+    fn a_continued_start_raises_the_incarnation() {
+        for known in [record(6, 7), record(7, 8)] {
+            let plan = plan(Some(&stored(7, &[1])), &found(&[(1, Some(known))])).expect("may");
+            assert_eq!(plan.record, record(7, 8));
+            assert_eq!(plan.expected_version, Some(9));
+            assert_eq!(plan.identity.incarnation, Incarnation::new(8));
+            assert!(!plan.identity.lost);
+            assert_eq!(plan.identity.lost_zxid, Zxid::new(3));
+        }
+    }
+
+    #[test]
+    fn wiped_restored_or_missing_directories_are_lost() {
+        let lost =
+            |found: &Found| plan(Some(&stored(7, &[1, 2])), found).expect("may").identity.lost;
+        let good = Some(record(7, 7));
+        assert!(!lost(&found(&[(1, good), (2, good)])));
+        assert!(!lost(&found(&[(1, good), (2, good), (3, None)])), "one more directory");
+        assert!(lost(&found(&[(1, good), (2, None)])), "wiped under the old id");
+        assert!(lost(&found(&[(1, good), (3, None)])), "wiped under a new id");
+        assert!(lost(&found(&[(1, good)])), "missing");
+        assert!(lost(&found(&[(1, good), (2, Some(record(5, 6)))])), "from a backup");
+    }
+
+    #[test]
+    fn a_loss_keeps_its_place_in_time() {
+        let mut node = stored(7, &[1]);
+        node.identity.lost = true;
+        node.identity.boot_changed = true;
+        let plan = plan(Some(&node), &found(&[(1, Some(record(7, 7)))])).expect("may");
+        assert!(!plan.identity.lost);
+        assert_eq!(plan.identity.lost_zxid, Zxid::new(50));
+        assert_eq!(plan.identity.boot_changed_zxid, Zxid::new(50));
+    }
+
+    #[test]
+    fn other_directories_may_not_replace_a_live_registration() {
+        let mut found = found(&[(2, None)]);
+        found.registered = true;
+        let refused = plan(Some(&stored(7, &[1])), &found);
+        assert_eq!(refused, Err(SecondBroker { registered: vec![directory(1)] }));
+        found.directories = [(directory(1), Some(record(7, 7)))].into();
+        assert!(plan(Some(&stored(7, &[1])), &found).is_ok());
+    }
+
+    #[test]
+    fn a_number_without_identity_holds_nothing() {
+        let plan = plan(None, &found(&[(1, None)])).expect("may");
+        assert_eq!(plan.expected_version, None);
+        assert!(plan.identity.lost);
+        assert_eq!(plan.record, record(0, 1));
+    }
+}

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::contact::Contact;
 use crate::driver::{Command, Driver};
 use crate::error::Error;
+use crate::root::Root;
 use crate::session::{Call, Hook, OneShot, Reply, Session, SessionState};
 use crate::subscription::{Subscription, SubscriptionSink};
 use crate::watch::Watch;
@@ -36,6 +37,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
+    root: Root,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SessionState>,
     contact: Arc<Contact>,
@@ -52,6 +54,41 @@ pub struct MultiReply {
     pub results: Vec<MultiResult>,
 }
 
+type Answered = oneshot::Receiver<Result<Reply, Error>>;
+
+/// A multi that was sent.
+#[derive(Debug)]
+pub struct PendingMulti {
+    answered: Answered,
+    client: Client,
+}
+
+impl PendingMulti {
+    /// What it came to.
+    ///
+    /// # Errors
+    /// As [`Client::multi`].
+    pub async fn answer(self) -> Result<MultiReply, Error> {
+        let reply = self.answered.await.unwrap_or_else(|_| Err(self.client.why_over()))?;
+        let (zxid, Response::Multi(mut results)) = (reply.zxid, reply.response) else {
+            return Err(Error::UnexpectedAnswer);
+        };
+        for (index, result) in results.iter_mut().enumerate() {
+            match result {
+                // Operations before the one that failed carry Ok.
+                MultiResult::Error(code) if !code.is_ok() => {
+                    return Err(Error::MultiRefused { index, code: *code, zxid });
+                }
+                MultiResult::Create(path) | MultiResult::Create2(path, _) => {
+                    self.client.shared.root.strip(path);
+                }
+                _ => {}
+            }
+        }
+        Ok(MultiReply { zxid, results })
+    }
+}
+
 impl Client {
     /// Opens a session; calls wait until a server has taken it. Must be called inside a tokio runtime.
     #[must_use]
@@ -59,12 +96,14 @@ impl Client {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (state_sender, state) = watch::channel(SessionState::Connecting);
         let contact = Arc::new(Contact::new(Instant::now()));
+        let root = Root::new(&config.root);
         let (servers, connect_timeout) = (config.servers.clone(), config.connect_timeout);
         let session = Session::new(config, state_sender, Arc::clone(&contact));
         let driver = Driver::new(session, servers, receiver, connect_timeout);
         let task = Mutex::new(Some(tokio::spawn(driver.run())));
         let next_subscription = AtomicI32::new(1);
-        Self { shared: Arc::new(Shared { commands, state, contact, next_subscription, task }) }
+        let shared = Shared { root, commands, state, contact, next_subscription, task };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Ends the session, and with it its ephemerals, and waits until the task has ended.
@@ -120,16 +159,28 @@ impl Client {
         data: Option<Bytes>,
         mode: CreateMode,
     ) -> Result<(String, Stat), Error> {
-        let (path, acl, flags) = (path.to_owned(), Acl::open(), mode.code());
+        let (path, acl, flags) = (self.full(path), Acl::open(), mode.code());
         let create = CreateRequest { path, data, acl, flags };
         let request = match mode {
             CreateMode::Container => Request::CreateContainer(create),
             _ => Request::Create2(create),
         };
         match self.request(request).await?.1 {
-            Response::PathStat(path, stat) => Ok((path, stat)),
+            Response::PathStat(mut path, stat) => {
+                self.shared.root.strip(&mut path);
+                Ok((path, stat))
+            }
             _ => Err(Error::UnexpectedAnswer),
         }
+    }
+
+    /// Creates the folder that the configuration names as root.
+    ///
+    /// # Errors
+    /// As [`Client::create_all`].
+    pub async fn create_root(&self) -> Result<(), Error> {
+        let root = self.shared.root.path();
+        if root.is_empty() { Ok(()) } else { self.create_all_of(root, "").await }
     }
 
     /// Creates persistent znodes without data where there are none, from the top down to `path`.
@@ -137,10 +188,16 @@ impl Client {
     /// # Errors
     /// As [`Client::create`], without `NodeExists`.
     pub async fn create_all(&self, path: &str) -> Result<(), Error> {
+        self.create_all_of(path, self.shared.root.path()).await
+    }
+
+    async fn create_all_of(&self, path: &str, root: &str) -> Result<(), Error> {
         let ends = path.match_indices('/').map(|(index, _)| index).skip(1).chain([path.len()]);
         for end in ends {
-            let part = path.get(..end).unwrap_or(path);
-            match self.create(part, None, CreateMode::Persistent).await {
+            let path = format!("{root}{}", path.get(..end).unwrap_or(path));
+            let flags = CreateMode::Persistent.code();
+            let create = CreateRequest { path, data: None, acl: Acl::open(), flags };
+            match self.request(Request::Create2(create)).await {
                 Ok(_) => {}
                 Err(error) if error.is(ErrorCode::NodeExists) => {}
                 Err(error) => return Err(error),
@@ -154,7 +211,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `NoNode`, `BadVersion`, `NotEmpty`; [`Error::ConnectionLoss`].
     pub async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), Error> {
-        let (path, version) = (path.to_owned(), version.unwrap_or(-1));
+        let (path, version) = (self.full(path), version.unwrap_or(-1));
         self.request(Request::Delete(DeleteRequest { path, version })).await.map(|_| ())
     }
 
@@ -163,7 +220,7 @@ impl Client {
     /// # Errors
     /// Never `NoNode`.
     pub async fn exists(&self, path: &str) -> Result<Option<Stat>, Error> {
-        let request = Request::Exists(PathWatch { path: path.to_owned(), watch: false });
+        let request = Request::Exists(PathWatch { path: self.full(path), watch: false });
         stat_if_present(self.call(request, Hook::None).await)
     }
 
@@ -172,8 +229,8 @@ impl Client {
     /// # Errors
     /// As [`Client::exists`].
     pub async fn exists_and_watch(&self, path: &str) -> Result<(Option<Stat>, Watch), Error> {
-        let (sender, watch) = Watch::new();
-        let request = Request::Exists(PathWatch { path: path.to_owned(), watch: true });
+        let (sender, watch) = Watch::new(self.shared.root.clone());
+        let request = Request::Exists(PathWatch { path: self.full(path), watch: true });
         let reply = self.call(request, Hook::OneShot(OneShot::Exist, sender)).await;
         Ok((stat_if_present(reply)?, watch))
     }
@@ -183,7 +240,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `NoNode`.
     pub async fn get_data(&self, path: &str) -> Result<(Option<Bytes>, Stat), Error> {
-        let request = Request::GetData(PathWatch { path: path.to_owned(), watch: false });
+        let request = Request::GetData(PathWatch { path: self.full(path), watch: false });
         data_and_stat(self.call(request, Hook::None).await?)
     }
 
@@ -195,8 +252,8 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<(Option<Bytes>, Stat, Watch), Error> {
-        let (sender, watch) = Watch::new();
-        let request = Request::GetData(PathWatch { path: path.to_owned(), watch: true });
+        let (sender, watch) = Watch::new(self.shared.root.clone());
+        let request = Request::GetData(PathWatch { path: self.full(path), watch: true });
         let reply = self.call(request, Hook::OneShot(OneShot::Data, sender)).await?;
         data_and_stat(reply).map(|(data, stat)| (data, stat, watch))
     }
@@ -211,7 +268,7 @@ impl Client {
         data: Option<Bytes>,
         version: Option<i32>,
     ) -> Result<Stat, Error> {
-        let (path, version) = (path.to_owned(), version.unwrap_or(-1));
+        let (path, version) = (self.full(path), version.unwrap_or(-1));
         stat(self.request(Request::SetData(SetDataRequest { path, data, version })).await?.1)
     }
 
@@ -220,7 +277,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `NoNode`.
     pub async fn get_children(&self, path: &str) -> Result<(Vec<String>, Stat), Error> {
-        let request = Request::GetChildren2(PathWatch { path: path.to_owned(), watch: false });
+        let request = Request::GetChildren2(PathWatch { path: self.full(path), watch: false });
         names_and_stat(self.call(request, Hook::None).await?)
     }
 
@@ -232,8 +289,8 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<(Vec<String>, Stat, Watch), Error> {
-        let (sender, watch) = Watch::new();
-        let request = Request::GetChildren2(PathWatch { path: path.to_owned(), watch: true });
+        let (sender, watch) = Watch::new(self.shared.root.clone());
+        let request = Request::GetChildren2(PathWatch { path: self.full(path), watch: true });
         let reply = self.call(request, Hook::OneShot(OneShot::Children, sender)).await?;
         names_and_stat(reply).map(|(names, stat)| (names, stat, watch))
     }
@@ -243,7 +300,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `NoNode`, `NoAuth`.
     pub async fn get_acl(&self, path: &str) -> Result<(Vec<Acl>, Stat), Error> {
-        match self.request(Request::GetAcl(path.to_owned())).await?.1 {
+        match self.request(Request::GetAcl(self.full(path))).await?.1 {
             Response::AclStat(acl, stat) => Ok((acl, stat)),
             _ => Err(Error::UnexpectedAnswer),
         }
@@ -259,7 +316,7 @@ impl Client {
         acl: Vec<Acl>,
         version: Option<i32>,
     ) -> Result<Stat, Error> {
-        let (path, version) = (path.to_owned(), version.unwrap_or(-1));
+        let (path, version) = (self.full(path), version.unwrap_or(-1));
         stat(self.request(Request::SetAcl(SetAclRequest { path, acl, version })).await?.1)
     }
 
@@ -269,7 +326,7 @@ impl Client {
     /// # Errors
     /// Only those of the session.
     pub async fn sync(&self, path: &str) -> Result<Zxid, Error> {
-        self.request(Request::Sync(path.to_owned())).await.map(|(zxid, _)| zxid)
+        self.request(Request::Sync(self.full(path))).await.map(|(zxid, _)| zxid)
     }
 
     /// Does all of `ops` or none.
@@ -277,17 +334,21 @@ impl Client {
     /// # Errors
     /// [`Error::MultiRefused`] names the operation that could not be done; [`Error::ConnectionLoss`].
     pub async fn multi(&self, ops: Vec<MultiOp>) -> Result<MultiReply, Error> {
-        let (zxid, response) = self.request(Request::Multi(ops)).await?;
-        let Response::Multi(results) = response else { return Err(Error::UnexpectedAnswer) };
-        let failed = results.iter().enumerate().find_map(|(index, result)| match result {
-            // Operations before the one that failed carry Ok.
-            MultiResult::Error(code) if !code.is_ok() => Some((index, *code)),
-            _ => None,
-        });
-        match failed {
-            Some((index, code)) => Err(Error::MultiRefused { index, code }),
-            None => Ok(MultiReply { zxid, results }),
+        self.start_multi(ops).await?.answer().await
+    }
+
+    /// Sends a multi without waiting for its answer. Several that are started one after the other are
+    /// done in that order.
+    ///
+    /// # Errors
+    /// Only those of the session; the others come with the answer.
+    pub async fn start_multi(&self, mut ops: Vec<MultiOp>) -> Result<PendingMulti, Error> {
+        for op in &mut ops {
+            let path = op.path_mut();
+            *path = self.full(path);
         }
+        let answered = self.start(Request::Multi(ops), Hook::None).await?;
+        Ok(PendingMulti { answered, client: self.clone() })
     }
 
     /// Leaves a persistent watch.
@@ -295,8 +356,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `Unimplemented` by servers that have none.
     pub async fn watch(&self, path: &str, mode: AddWatchMode) -> Result<Watch, Error> {
-        let (sender, watch) = Watch::new();
-        let request = Request::AddWatch(AddWatchRequest { path: path.to_owned(), mode });
+        let (sender, watch) = Watch::new(self.shared.root.clone());
+        let request = Request::AddWatch(AddWatchRequest { path: self.full(path), mode });
         self.call(request, Hook::Persistent(mode, sender)).await.map(|_| watch)
     }
 
@@ -307,15 +368,16 @@ impl Client {
     /// [`Error::Refused`] with `Unimplemented` by servers that are not ours.
     pub async fn subscribe(&self, path: &str) -> Result<Subscription, Error> {
         let subscription = self.shared.next_subscription.fetch_add(1, Ordering::Relaxed);
-        let (sink, receiver) = SubscriptionSink::new();
+        let (sink, receiver) = SubscriptionSink::new(self.shared.root.clone());
         let request =
-            SubscribeRequest { subscription, path: path.to_owned(), from_zxid: Zxid::ZERO };
+            SubscribeRequest { subscription, path: self.full(path), from_zxid: Zxid::ZERO };
         let hook = Hook::Subscribe(subscription, sink);
         self.call(Request::Subscribe(request), hook).await.map(|_| receiver)
     }
 
-    /// Any request without a watch, for what has no method of its own. Answers with the last write
-    /// that the server had applied, and the body.
+    /// Any request without a watch, for what has no method of its own; paths are sent as they are,
+    /// without the configured root. Answers with the last write that the server had applied, and the
+    /// body.
     ///
     /// # Errors
     /// [`Error::Refused`], those of the session, and [`Error::ConnectionLoss`] if it is a write.
@@ -324,12 +386,21 @@ impl Client {
     }
 
     async fn call(&self, request: Request, hook: Hook) -> Result<Reply, Error> {
+        let answered = self.start(request, hook).await?;
+        answered.await.unwrap_or_else(|_| Err(self.why_over()))
+    }
+
+    async fn start(&self, request: Request, hook: Hook) -> Result<Answered, Error> {
         let (answer, answered) = oneshot::channel();
         let call = Call { request, hook, answer: Some(answer), made_at: Instant::now() };
-        if self.shared.commands.send(Command::Call(call)).await.is_err() {
-            return Err(self.why_over());
+        match self.shared.commands.send(Command::Call(call)).await {
+            Ok(()) => Ok(answered),
+            Err(_) => Err(self.why_over()),
         }
-        answered.await.unwrap_or_else(|_| Err(self.why_over()))
+    }
+
+    fn full(&self, path: &str) -> String {
+        self.shared.root.join(path)
     }
 
     fn why_over(&self) -> Error {

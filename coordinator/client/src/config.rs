@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Config {
     /// The servers as `host:port`. Each client starts with another one.
     pub servers: Vec<String>,
+    /// The folder below which everything lies that this client can name: empty, or `/path`.
+    pub root: String,
     /// The session time-out to ask for: how long the ensemble waits for a silent client before it
     /// ends the session. The server may give another one.
     pub session_timeout: Duration,
@@ -27,6 +29,7 @@ impl Config {
     pub fn new(servers: Vec<String>) -> Self {
         Self {
             servers,
+            root: String::new(),
             session_timeout: Duration::from_secs(6),
             fast_death_grace: None,
             connect_timeout: Duration::from_secs(1),

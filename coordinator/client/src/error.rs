@@ -1,6 +1,6 @@
 //! How a call can fail, by what the caller can do about it.
 
-use coordinator_protocol::{DecodeError, ErrorCode, FrameError};
+use coordinator_protocol::{DecodeError, ErrorCode, FrameError, Zxid};
 use thiserror::Error;
 
 /// Why a call did not succeed.
@@ -16,6 +16,8 @@ pub enum Error {
         index: usize,
         /// Why.
         code: ErrorCode,
+        /// The last write that the server had applied when it refused.
+        zxid: Zxid,
     },
     /// The connection broke while the write was under way: it may or may not have been done, and it
     /// may still be. Read before you try again.

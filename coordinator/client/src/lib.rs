@@ -14,11 +14,12 @@ mod contact;
 mod driver;
 mod error;
 mod recipes;
+mod root;
 mod session;
 mod subscription;
 mod watch;
 
-pub use client::{Client, MultiReply};
+pub use client::{Client, MultiReply, PendingMulti};
 pub use config::Config;
 pub use error::Error;
 pub use recipes::{CompareAndSet, Election, Registration, compare_and_set, elect, register};

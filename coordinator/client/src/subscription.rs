@@ -6,6 +6,7 @@
 //! [`Update::SnapshotBegin`] may come at any time and means: forget what you have.
 
 use crate::error::Error;
+use crate::root::Root;
 use coordinator_protocol::{Item, Zxid};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,6 +50,7 @@ impl Update {
 pub struct Subscription {
     receiver: mpsc::UnboundedReceiver<Result<Update, Error>>,
     queued: Arc<AtomicUsize>,
+    root: Root,
 }
 
 impl Subscription {
@@ -60,8 +62,11 @@ impl Subscription {
     /// The subscription is over: [`Error::Overrun`] (subscribe anew), [`Error::SessionExpired`],
     /// [`Error::Closed`], or [`Error::Refused`] by the server that the session moved to.
     pub async fn next(&mut self) -> Result<Update, Error> {
-        let update = self.receiver.recv().await.unwrap_or(Err(Error::Closed))?;
+        let mut update = self.receiver.recv().await.unwrap_or(Err(Error::Closed))?;
         self.queued.fetch_sub(update.weight(), Ordering::Relaxed);
+        if let Update::SnapshotChunk(items) | Update::Changes { items, .. } = &mut update {
+            items.iter_mut().for_each(|item| self.root.strip(&mut item.path));
+        }
         Ok(update)
     }
 }
@@ -75,14 +80,17 @@ pub(crate) struct SubscriptionSink {
 }
 
 impl SubscriptionSink {
-    pub(crate) fn new() -> (Self, Subscription) {
-        Self::with_limit(SUBSCRIPTION_ITEMS_MAX)
+    pub(crate) fn new(root: Root) -> (Self, Subscription) {
+        Self::with_limit(root, SUBSCRIPTION_ITEMS_MAX)
     }
 
-    pub(crate) fn with_limit(items_max: usize) -> (Self, Subscription) {
+    pub(crate) fn with_limit(root: Root, items_max: usize) -> (Self, Subscription) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
-        (Self { sender, queued: Arc::clone(&queued), items_max }, Subscription { receiver, queued })
+        (
+            Self { sender, queued: Arc::clone(&queued), items_max },
+            Subscription { receiver, queued, root },
+        )
     }
 
     /// Hands over one update; `false` when there is nobody to take it any more, or nobody fast
@@ -114,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_receiver_is_told_that_it_lost_something() {
-        let (sink, mut subscription) = SubscriptionSink::with_limit(1);
+        let (sink, mut subscription) = SubscriptionSink::with_limit(Root::default(), 1);
         assert!(sink.send(Update::SnapshotBegin));
         assert!(sink.send(Update::SnapshotBegin));
         assert!(!sink.send(Update::SnapshotBegin));

@@ -3,6 +3,7 @@
 //! Called by: users of [`crate::Client`]. Calls: `session::watches` fills it.
 //! Invariant: events come in the order of the writes, each before any answer that could reveal it.
 
+use crate::root::Root;
 use coordinator_protocol::{EventType, Zxid};
 use tokio::sync::mpsc;
 
@@ -29,12 +30,13 @@ pub enum WatchEvent {
 #[derive(Debug)]
 pub struct Watch {
     receiver: mpsc::Receiver<WatchEvent>,
+    root: Root,
 }
 
 impl Watch {
-    pub(crate) fn new() -> (mpsc::Sender<WatchEvent>, Self) {
+    pub(crate) fn new(root: Root) -> (mpsc::Sender<WatchEvent>, Self) {
         let (sender, receiver) = mpsc::channel(WATCH_EVENTS_MAX);
-        (sender, Self { receiver })
+        (sender, Self { receiver, root })
     }
 
     /// The next event. `None` when the watch is over: a one-shot one has fired, the session has
@@ -42,6 +44,10 @@ impl Watch {
     ///
     /// Cancel-safe: an event that was not returned is returned by the next call.
     pub async fn next(&mut self) -> Option<WatchEvent> {
-        self.receiver.recv().await
+        let mut event = self.receiver.recv().await?;
+        if let WatchEvent::Changed { path, .. } = &mut event {
+            self.root.strip(path);
+        }
+        Some(event)
     }
 }

@@ -4,7 +4,7 @@ mod fake;
 
 use bytes::Bytes;
 use coordinator_client::protocol::{
-    CreateMode, ErrorCode, EventType, ItemKind, MultiOp, SessionId, Zxid,
+    CreateMode, ErrorCode, EventType, ItemKind, MultiOp, MultiResult, SessionId, Zxid,
 };
 use coordinator_client::{
     Client, CompareAndSet, Config, Election, Error, Registration, SessionState, Subscription,
@@ -68,10 +68,41 @@ async fn multi_is_all_or_nothing_and_names_what_failed() {
     let reply = client.multi(fenced("/a", 0)).await.unwrap();
     assert_eq!((reply.zxid, reply.results.len()), (Zxid::new(2), 2));
     let error = client.multi(fenced("/b", 1)).await.unwrap_err();
-    assert_eq!(error, Error::MultiRefused { index: 0, code: ErrorCode::BadVersion });
+    assert_eq!(
+        error,
+        Error::MultiRefused { index: 0, code: ErrorCode::BadVersion, zxid: Zxid::new(2) }
+    );
     let error = client.multi(fenced("/a", 0)).await.unwrap_err();
-    assert_eq!(error, Error::MultiRefused { index: 1, code: ErrorCode::NodeExists });
+    assert_eq!(
+        error,
+        Error::MultiRefused { index: 1, code: ErrorCode::NodeExists, zxid: Zxid::new(2) }
+    );
     assert_eq!(client.exists("/b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_client_with_a_root_names_everything_below_it() {
+    let fake = Fake::start().await;
+    let mut config = Config::new(vec![fake.address.clone()]);
+    config.root = "/kafka/one".to_owned();
+    let rooted = Client::open(config);
+    rooted.create_root().await.unwrap();
+    let mut subscription = rooted.subscribe("/").await.unwrap();
+    rooted.create_all("/a/b").await.unwrap();
+    let (path, _) = rooted.create("/a/c", None, CreateMode::Persistent).await.unwrap();
+    assert_eq!(path, "/a/c");
+    let ops = vec![MultiOp::create("/a/d", None, CreateMode::Persistent)];
+    let results = rooted.multi(ops).await.unwrap().results;
+    assert_eq!(results, [MultiResult::Create("/a/d".to_owned())]);
+    let mut image = Image::default();
+    image.follow(&mut subscription, Zxid::new(6)).await;
+    assert_eq!(image.paths(), ["/", "/a", "/a/b", "/a/c", "/a/d"]);
+    let (_, mut watch) = rooted.exists_and_watch("/a/c").await.unwrap();
+    rooted.delete("/a/c", None).await.unwrap();
+    let event = watch.next().await;
+    assert!(matches!(&event, Some(WatchEvent::Changed { path, .. }) if path == "/a/c"));
+    let plain = client(&fake).await;
+    assert_eq!(plain.get_children("/kafka/one/a").await.unwrap().0, ["b", "d"]);
 }
 
 #[tokio::test]

@@ -98,6 +98,13 @@ impl MultiOp {
         Self::Create(CreateRequest { path, data, acl, flags })
     }
 
+    /// As [`MultiOp::create`], answered with the Stat too.
+    #[must_use]
+    pub fn create2(path: impl Into<String>, data: Option<Bytes>, mode: CreateMode) -> Self {
+        let (path, acl, flags) = (path.into(), Acl::open(), mode.code());
+        Self::Create2(CreateRequest { path, data, acl, flags })
+    }
+
     /// Deletes a znode that has `version`, or any for `None`.
     #[must_use]
     pub fn delete(path: impl Into<String>, version: Option<i32>) -> Self {
@@ -140,6 +147,17 @@ impl MultiOp {
             Self::Delete(op) => &op.path,
             Self::SetData(op) => &op.path,
             Self::Check(op) => &op.path,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn path_mut(&mut self) -> &mut String {
+        match self {
+            Self::Create(op) | Self::Create2(op) | Self::CreateContainer(op) => &mut op.path,
+            Self::CreateTtl(op) => &mut op.path,
+            Self::Delete(op) => &mut op.path,
+            Self::SetData(op) => &mut op.path,
+            Self::Check(op) => &mut op.path,
         }
     }
 

@@ -229,7 +229,7 @@ fn subscribe(from_zxid: i64) -> Request {
 }
 
 fn subscribed(setup: &mut Setup) -> Subscription {
-    let (sink, subscription) = SubscriptionSink::new();
+    let (sink, subscription) = SubscriptionSink::new(Default::default());
     let _answer = setup.call(subscribe(0), Hook::Subscribe(1, sink), 0);
     assert_eq!(setup.sent(), [(1, subscribe(0))]);
     setup.reply(1, 3, Response::Empty, 0).unwrap();

@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn resumes_after_the_last_promise_and_from_nothing_inside_a_snapshot() {
         let mut subscriptions = Subscriptions::default();
-        let (sink, mut subscription) = SubscriptionSink::new();
+        let (sink, mut subscription) = SubscriptionSink::new(Default::default());
         subscriptions.add(1, "/a".to_owned(), sink);
         assert_eq!(resume_from(&mut subscriptions), [0]);
         let mut take = |kind, zxid| {
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_dropped_receiver_ends_the_subscription() {
         let mut subscriptions = Subscriptions::default();
-        let (sink, subscription) = SubscriptionSink::new();
+        let (sink, subscription) = SubscriptionSink::new(Default::default());
         subscriptions.add(1, "/a".to_owned(), sink);
         drop(subscription);
         assert_eq!(subscriptions.take(event(Kind::Bookmark, 9)), Some(1));

@@ -177,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn one_shot_watch_fires_once_and_for_its_own_events() {
         let mut watches = Watches::default();
-        let (sender, watch) = Watch::new();
+        let (sender, watch) = Watch::new(Default::default());
         watches.add_one_shot(OneShot::Children, "/a".to_owned(), sender);
         let fire = |watches: &mut Watches, event| {
             watches.fire(WatcherEvent::new(event, "/a"), Zxid::new(3));
@@ -191,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn recursive_watch_hears_of_descendants_but_not_of_child_lists() {
         let mut watches = Watches::default();
-        let (sender, watch) = Watch::new();
+        let (sender, watch) = Watch::new(Default::default());
         watches.add_persistent(AddWatchMode::PersistentRecursive, "/a".to_owned(), sender);
         watches.fire(WatcherEvent::new(EventType::NodeCreated, "/a/b/c"), Zxid::new(3));
         watches.fire(WatcherEvent::new(EventType::NodeChildrenChanged, "/a"), Zxid::new(3));
@@ -205,11 +205,11 @@ mod tests {
         let mut watches = Watches::default();
         let mut held = Vec::new();
         for number in 0..3000 {
-            let (sender, watch) = Watch::new();
+            let (sender, watch) = Watch::new(Default::default());
             held.push(watch);
             watches.add_one_shot(OneShot::Data, format!("/{number:0>100}"), sender);
         }
-        let (sender, dropped) = Watch::new();
+        let (sender, dropped) = Watch::new(Default::default());
         drop(dropped);
         watches.add_one_shot(OneShot::Exist, "/dropped".to_owned(), sender);
         let requests = watches.rearm(Zxid::new(9));

@@ -1,0 +1,68 @@
+//! Settings: read from a file and flags, checked once, handed out as typed structs.
+//!
+//! Called by: the binary, the embedded mode. Calls: TOML, the name service for listener addresses.
+//! Invariant: a [`Config`] that exists can be used: every value is in range, every listener is on a loopback address or
+//! `insecure` was said.
+//! Does not know: sockets, the core's own rules beyond their settings.
+
+mod names;
+mod parse;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use coordinator_core::ServerId;
+use coordinator_core::server as core;
+
+pub use names::help;
+pub use parse::Values;
+
+/// Why settings cannot be used. The text says which and what would do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingError(String);
+
+/// Everything that a server is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of log and snapshots; created when absent.
+    pub data_dir: PathBuf,
+    /// Where clients connect; port 0 takes any free one.
+    pub client_address: SocketAddr,
+    /// Where probes connect, if anywhere.
+    pub http_address: Option<SocketAddr>,
+    /// Which ensemble this is; stands in every file and link.
+    pub cluster_id: String,
+    /// All members with `host:port` for their links, this one included; empty for a server that stands alone.
+    pub members: BTreeMap<ServerId, String>,
+    /// What members prove to know.
+    pub peer_secret: String,
+    /// Clients that may be in at once.
+    pub connections_max: usize,
+    /// What the core is told.
+    pub core: core::Config,
+}
+
+impl Config {
+    /// A server that stands alone on loopback, with defaults for everything else.
+    pub fn standalone(data_dir: PathBuf, client_address: SocketAddr) -> Config {
+        let mut values = Values::default();
+        values.set("dataDir", &data_dir.display().to_string());
+        let mut config = parse::config(&values).expect("the defaults are valid");
+        config.data_dir = data_dir;
+        config.client_address = client_address;
+        config
+    }
+
+    /// Checks and types `values`.
+    ///
+    /// # Errors
+    /// [`SettingError`] with the name of the setting and what it should be.
+    pub fn from_values(values: &Values) -> Result<Config, SettingError> {
+        parse::config(values)
+    }
+}
+
+#[cfg(test)]
+mod tests;

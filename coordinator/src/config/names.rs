@@ -1,0 +1,116 @@
+//! Every setting's name, default and meaning, in one table.
+//!
+//! Called by: parsing, and `--help`, which prints the table.
+//! Invariant: a name that is not here is an error. Where ZooKeeper has the setting, the name is ZooKeeper's.
+
+use std::fmt::Write;
+
+/// One setting.
+pub struct Setting {
+    /// As written in the file.
+    pub name: &'static str,
+    /// Used when it is not set; empty for none.
+    pub default: &'static str,
+    about: &'static str,
+}
+
+/// A member of the ensemble is a setting of its own: `server.<id>`.
+pub const MEMBER_PREFIX: &str = "server.";
+
+const fn setting(name: &'static str, default: &'static str, about: &'static str) -> Setting {
+    Setting { name, default, about }
+}
+
+/// All settings but the members.
+pub const SETTINGS: [Setting; 16] = [
+    setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
+    setting(
+        "clusterId",
+        "tidegate",
+        "name of the ensemble; files and links of another are refused",
+    ),
+    setting("dataDir", "coordinator-data", "folder of log and snapshots, created when absent"),
+    setting("clientPort", "2181", "port for clients; 0 takes any free one"),
+    setting("clientPortAddress", "127.0.0.1", "address for clients"),
+    setting(
+        "httpPort",
+        "",
+        "port for /live, /ready and /metrics on clientPortAddress; none without",
+    ),
+    setting("tickTime", "2000", "milliseconds from which the session limits are derived"),
+    setting("minSessionTimeout", "", "least session time-out in ms; without: 2 x tickTime"),
+    setting("maxSessionTimeout", "", "greatest session time-out in ms; without: 20 x tickTime"),
+    setting("maxCnxns", "10000", "clients that may be connected at once"),
+    setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
+    setting("peerSecret", "", "what members prove to know; needed with more than one member"),
+    setting(
+        "electionTimeout",
+        "1000",
+        "ms of a silent leader before an election; a closed socket needs none",
+    ),
+    setting(
+        "peerTick",
+        "50",
+        "ms between two looks at the clock by consensus; heartbeats take two",
+    ),
+    setting("catchUpEntries", "10000", "log entries kept behind a snapshot for members that lag"),
+    setting("insecure", "false", "true allows listeners that are not on a loopback address"),
+];
+
+/// The setting of this name.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The known name that `name` was probably meant to be.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    let distance = |setting: &Setting| edit_distance(&lower, &setting.name.to_lowercase());
+    let best = SETTINGS.iter().min_by_key(|setting| distance(setting))?;
+    (distance(best) <= name.len().max(best.name.len()) / 2).then_some(best.name)
+}
+
+/// The table, for people.
+pub fn help() -> String {
+    let mut text = String::from(
+        "Settings (in the file given by --config, or by --set NAME=VALUE, which wins):\n\n",
+    );
+    for Setting { name, default, about } in &SETTINGS {
+        let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
+        let _ = writeln!(text, "  {name:<18} {about}{default}");
+    }
+    text.push_str(
+        "  server.N           host:port of member N for links between members, itself included
+                     without any, the server stands alone
+
+An ensemble of three on one machine, first member:
+
+  id = 1
+  dataDir = \"data-1\"
+  clientPort = 2181
+  peerSecret = \"only members know this\"
+  [server]
+  1 = \"127.0.0.1:2888\"
+  2 = \"127.0.0.1:2889\"
+  3 = \"127.0.0.1:2890\"
+
+ZooKeeper's clients connect to clientPort; `echo srvr | nc 127.0.0.1 2181` shows the state.
+SIGTERM hands leadership over and stops; nothing is lost by kill -9.",
+    );
+    text
+}
+
+/// Levenshtein's distance between two short names.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, from) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, to) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}

@@ -1,0 +1,214 @@
+//! From text to a [`Config`].
+//!
+//! Called by: `config`. Calls: TOML, the table of names.
+//! Invariant: nothing is guessed: an unknown name, a value of the wrong kind or a contradiction is an error.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use coordinator_core::ServerId;
+use coordinator_core::server as core;
+
+use super::names::{MEMBER_PREFIX, find, nearest};
+use super::{Config, SettingError};
+
+/// Settings by name, as text; later ones replace earlier ones.
+#[derive(Debug, Clone, Default)]
+pub struct Values {
+    texts: BTreeMap<String, String>,
+}
+
+impl Values {
+    /// Sets one; names are checked by [`Config::from_values`].
+    pub fn set(&mut self, name: &str, text: &str) {
+        self.texts.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// Adds those of a TOML text; tables become dotted names.
+    ///
+    /// # Errors
+    /// When it is not TOML, or a value is a list or a date.
+    pub fn add_toml(&mut self, text: &str) -> Result<(), SettingError> {
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| SettingError(error.to_string()))?;
+        self.add_table("", table)
+    }
+
+    /// Adds one of the form `NAME=VALUE`.
+    ///
+    /// # Errors
+    /// Without an equals sign.
+    pub fn add_assignment(&mut self, text: &str) -> Result<(), SettingError> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| SettingError(format!("--set takes NAME=VALUE, not {text:?}")))?;
+        self.set(name.trim(), value.trim());
+        Ok(())
+    }
+
+    fn add_table(&mut self, prefix: &str, table: toml::Table) -> Result<(), SettingError> {
+        for (key, value) in table {
+            let name = format!("{prefix}{key}");
+            match value {
+                toml::Value::String(text) => self.set(&name, &text),
+                toml::Value::Integer(number) => self.set(&name, &number.to_string()),
+                toml::Value::Boolean(flag) => self.set(&name, &flag.to_string()),
+                toml::Value::Table(inner) => self.add_table(&format!("{name}."), inner)?,
+                other => {
+                    let kind = other.type_str();
+                    return Err(SettingError(format!("{name}: a {kind} is no setting's value")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &'static str) -> &str {
+        let default = find(name).map_or("", |setting| setting.default);
+        self.texts.get(name).map_or(default, String::as_str)
+    }
+
+    /// The value, or `None` when it is neither set nor has a default.
+    fn optional<T: FromStr>(
+        &self,
+        name: &'static str,
+        what: &str,
+    ) -> Result<Option<T>, SettingError> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| wrong(name, text, what))
+    }
+
+    fn value<T: FromStr>(&self, name: &'static str, what: &str) -> Result<T, SettingError> {
+        self.optional(name, what)?.ok_or_else(|| wrong(name, "", what))
+    }
+
+    fn check_names(&self) -> Result<(), SettingError> {
+        for name in self.texts.keys() {
+            if find(name).is_some() || name.starts_with(MEMBER_PREFIX) {
+                continue;
+            }
+            let hint = nearest(name).map_or_else(
+                || "; --help lists all".to_owned(),
+                |near| format!("; did you mean {near}?"),
+            );
+            return Err(SettingError(format!("{name} is no setting{hint}")));
+        }
+        Ok(())
+    }
+}
+
+/// Checks and types everything.
+pub fn config(values: &Values) -> Result<Config, SettingError> {
+    values.check_names()?;
+    let insecure = values.value("insecure", "true or false")?;
+    let id = server_id("id", values.text("id"))?;
+    let members = members(values, insecure)?;
+    let peer_secret = values.text("peerSecret").to_owned();
+    if members.len() > 1 && peer_secret.is_empty() {
+        let why = "members prove to one another that they know it; choose any secret text";
+        return Err(SettingError(format!("peerSecret is needed with more than one member: {why}")));
+    }
+    let host = values.text("clientPortAddress");
+    let client_address = address("clientPort", host, values.value("clientPort", PORT)?, insecure)?;
+    let http_address = match values.optional("httpPort", PORT)? {
+        Some(port) => Some(address("httpPort", host, port, insecure)?),
+        None => None,
+    };
+    let connections_max = values.value("maxCnxns", COUNT)?;
+    let core = core_config(values, id, &members)?;
+    Ok(Config {
+        data_dir: PathBuf::from(values.text("dataDir")),
+        client_address,
+        http_address,
+        cluster_id: values.text("clusterId").to_owned(),
+        members,
+        peer_secret,
+        connections_max,
+        core,
+    })
+}
+
+const PORT: &str = "a port, 0 to 65535";
+const COUNT: &str = "a number above 0";
+const MILLISECONDS: &str = "a number of milliseconds above 0";
+
+fn core_config(
+    values: &Values,
+    id: ServerId,
+    members: &BTreeMap<ServerId, String>,
+) -> Result<core::Config, SettingError> {
+    let ids = if members.is_empty() { vec![id] } else { members.keys().copied().collect() };
+    let mut config = core::Config::new(id, ids);
+    let tick_time: u32 = values.value("tickTime", MILLISECONDS)?;
+    let derived = |factor: u32| tick_time.saturating_mul(factor);
+    config.session_timeout_ms_min =
+        values.optional("minSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(2));
+    config.session_timeout_ms_max =
+        values.optional("maxSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(20));
+    config.snapshot_entries = values.value("snapCount", COUNT)?;
+    config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
+    config.tick_ms = values.value("peerTick", MILLISECONDS)?;
+    let election: u64 = values.value("electionTimeout", MILLISECONDS)?;
+    let ticks = election.div_ceil(config.tick_ms.max(1));
+    config.election_ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
+    config.validate().map_err(|error| SettingError(error.to_string()))?;
+    Ok(config)
+}
+
+fn members(values: &Values, insecure: bool) -> Result<BTreeMap<ServerId, String>, SettingError> {
+    let mut members = BTreeMap::new();
+    for (name, text) in &values.texts {
+        let Some(number) = name.strip_prefix(MEMBER_PREFIX) else { continue };
+        let id = server_id(name, number)?;
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            return Err(wrong(name, text, "host:port of the member for links between members"));
+        }
+        members.insert(id, text.clone());
+    }
+    if let Some(own) = server_id("id", values.text("id")).ok().and_then(|id| members.get(&id)) {
+        let resolved = resolve("server", own)?;
+        check_loopback("server", resolved, insecure)?;
+    }
+    Ok(members)
+}
+
+fn server_id(name: &str, text: &str) -> Result<ServerId, SettingError> {
+    let what = "a server id, 1 to 254";
+    text.parse().ok().and_then(ServerId::new).ok_or_else(|| wrong(name, text, what))
+}
+
+fn address(name: &str, host: &str, port: u16, insecure: bool) -> Result<SocketAddr, SettingError> {
+    let text =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let address = resolve(name, &text)?;
+    check_loopback(name, address, insecure)?;
+    Ok(address)
+}
+
+/// The first address that `host:port` stands for.
+pub fn resolve(name: &str, text: &str) -> Result<SocketAddr, SettingError> {
+    let failed = |reason: String| SettingError(format!("{name}: {text} has no address: {reason}"));
+    let mut found = text.to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("the name stands for none".to_owned()))
+}
+
+fn check_loopback(name: &str, address: SocketAddr, insecure: bool) -> Result<(), SettingError> {
+    if insecure || address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(SettingError(format!(
+        "{name}: {address} can be reached from other machines, where nothing is encrypted and nobody has to prove who \
+         they are; say insecure = true if the network is trusted"
+    )))
+}
+
+fn wrong(name: &str, text: &str, what: impl Display) -> SettingError {
+    SettingError(format!("{name}: {text:?} is not {what}"))
+}

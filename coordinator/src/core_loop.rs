@@ -1,0 +1,269 @@
+//! The one task that owns the core.
+//!
+//! Called by: `server`. Calls: the core, and with its effects the outboxes and the storage.
+//! Invariant: effects are carried out in the order in which the core gave them, before the next round. What came
+//! together is one round: its requests share log entries, its writes one sync, its frames one send per socket.
+//! Does not know: bytes on sockets, files, why the core wants what it wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use coordinator_core::server::{Effect, Event, Server as Core, Status};
+use coordinator_core::{ConnectionId, ServerId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info};
+
+use crate::clock::Clock;
+use crate::net::Outbox;
+use crate::peers;
+use crate::storage::Storage;
+
+/// Inputs that wait for the core; whoever has more waits.
+pub const INPUTS_MAX: usize = 1024;
+/// Inputs taken in one round, before effects are carried out and sockets flushed.
+const ROUND_INPUTS_MAX: usize = 256;
+/// Unsent bytes above which the core is told that a connection is backlogged; below none it goes on.
+const BACKLOG_BYTES: usize = 1 << 20;
+
+/// What other tasks tell the core's.
+pub enum Input {
+    /// A client's socket is there; its events follow.
+    Opened {
+        /// Its name.
+        connection: ConnectionId,
+        /// Its way out.
+        outbox: Arc<Outbox>,
+    },
+    /// A client's socket is gone; the last of its inputs.
+    Ended {
+        /// Its name.
+        connection: ConnectionId,
+        /// Whether the peer ended it.
+        by_peer: bool,
+    },
+    /// Everything that a backlogged connection had is sent.
+    Drained(ConnectionId),
+    /// A link to a peer works.
+    PeerUp {
+        /// The peer.
+        peer: ServerId,
+        /// The way there.
+        outbox: Arc<Outbox>,
+    },
+    /// The link to a peer ended.
+    PeerLost(ServerId),
+    /// Anything else that the core wants to hear.
+    Event(Event),
+    /// A question about the core's state.
+    Status(oneshot::Sender<Status>),
+}
+
+/// The sending side: bounded, so that a flood waits in its sockets.
+pub type Inputs = mpsc::Sender<Input>;
+
+/// Why the task came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopEnd {
+    /// It was asked to.
+    Stopped,
+    /// The core can never vote again in this life.
+    Halted(&'static str),
+}
+
+/// The core and everything its effects go to.
+pub struct CoreLoop {
+    core: Core,
+    clock: Clock,
+    storage: Storage,
+    connections: BTreeMap<ConnectionId, Client>,
+    peers: BTreeMap<ServerId, Arc<Outbox>>,
+    /// Connections and peers that got something in this round.
+    touched_connections: BTreeSet<ConnectionId>,
+    touched_peers: BTreeSet<ServerId>,
+    /// Events of this round, not yet given to the core.
+    round: Vec<Event>,
+    effects: Vec<Effect>,
+    halted: Option<&'static str>,
+}
+
+struct Client {
+    outbox: Arc<Outbox>,
+    backlogged: bool,
+}
+
+impl CoreLoop {
+    /// A loop around `core` that writes through `storage`.
+    pub fn new(core: Core, clock: Clock, storage: Storage) -> CoreLoop {
+        CoreLoop {
+            core,
+            clock,
+            storage,
+            connections: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            touched_connections: BTreeSet::new(),
+            touched_peers: BTreeSet::new(),
+            round: Vec::new(),
+            effects: Vec::new(),
+            halted: None,
+        }
+    }
+
+    /// Runs until `stop` says so or the core halts; then closes every connection and ends the storage.
+    pub async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut stored: mpsc::UnboundedReceiver<Event>,
+        mut stop: oneshot::Receiver<()>,
+    ) -> LoopEnd {
+        self.round.push(Event::Tick);
+        self.finish_round();
+        let end = loop {
+            let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            // Every arm only receives or waits: all are cancel-safe.
+            tokio::select! {
+                biased;
+                Some(event) = stored.recv() => self.round.push(event),
+                _ = &mut stop => break LoopEnd::Stopped,
+                Some(input) = inputs.recv() => self.take(input),
+                () = sleep_until(deadline) => self.round.push(Event::Tick),
+            }
+            for _ in 0..ROUND_INPUTS_MAX {
+                if let Ok(event) = stored.try_recv() {
+                    self.round.push(event);
+                } else if let Ok(input) = inputs.try_recv() {
+                    self.take(input);
+                } else {
+                    break;
+                }
+            }
+            self.finish_round();
+            if let Some(reason) = self.halted {
+                error!(reason, "this server can no longer take part");
+                break LoopEnd::Halted(reason);
+            }
+        };
+        for client in self.connections.values() {
+            client.outbox.close();
+        }
+        self.storage.stop();
+        end
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Opened { connection, outbox } => {
+                self.connections.insert(connection, Client { outbox, backlogged: false });
+            }
+            Input::Ended { connection, by_peer } => {
+                if self.connections.remove(&connection).is_some() {
+                    self.round.push(Event::Disconnected { connection, by_peer });
+                }
+            }
+            Input::Drained(connection) => {
+                if let Some(client) = self.connections.get_mut(&connection)
+                    && std::mem::take(&mut client.backlogged)
+                {
+                    self.round.push(Event::Backlogged { connection, backlogged: false });
+                }
+            }
+            Input::PeerUp { peer, outbox } => {
+                info!(%peer, "link to peer is up");
+                self.peers.insert(peer, outbox);
+                self.round.push(Event::PeerUp { peer });
+            }
+            Input::PeerLost(peer) => {
+                info!(%peer, "link to peer is lost");
+                self.peers.remove(&peer);
+                self.round.push(Event::PeerLost { peer });
+            }
+            Input::Event(event) => self.round.push(event),
+            Input::Status(answer) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.core.status());
+            }
+        }
+    }
+
+    /// Gives the round's events to the core, its effects to sockets and disk.
+    fn finish_round(&mut self) {
+        loop {
+            self.step();
+            self.storage.submit();
+            self.flush();
+            // Only connections that became backlogged just now, each once, make another turn.
+            if self.round.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let events = self.round.drain(..);
+        self.core.step_all(events, self.clock.now(), &mut self.effects);
+        if cfg!(debug_assertions) {
+            self.core.check();
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Respond { connection, frame } => {
+                if let Some(client) = self.connections.get(&connection) {
+                    client.outbox.push(frame);
+                    self.touched_connections.insert(connection);
+                }
+            }
+            Effect::Close { connection } => {
+                if let Some(client) = self.connections.remove(&connection) {
+                    debug!(%connection, "closing");
+                    client.outbox.close();
+                }
+            }
+            Effect::Reading { connection, on } => {
+                if let Some(client) = self.connections.get(&connection) {
+                    client.outbox.set_reading(on);
+                }
+            }
+            Effect::SendPeer { to, bytes } => {
+                if let Some(outbox) = self.peers.get(&to) {
+                    peers::push_frame(outbox, bytes);
+                    self.touched_peers.insert(to);
+                }
+            }
+            Effect::Persist { id, write } => self.storage.persist(id, write),
+            Effect::SaveSnapshot { image } => self.storage.save_snapshot(image),
+            Effect::Halt { reason } => self.halted = Some(reason),
+        }
+    }
+
+    /// Sends what the sockets take; their own tasks send the rest.
+    fn flush(&mut self) {
+        for peer in std::mem::take(&mut self.touched_peers) {
+            if let Some(outbox) = self.peers.get(&peer) {
+                outbox.flush();
+            }
+        }
+        for connection in std::mem::take(&mut self.touched_connections) {
+            if let Some(client) = self.connections.get_mut(&connection) {
+                let unsent = client.outbox.flush();
+                if unsent.bytes > BACKLOG_BYTES && !client.backlogged {
+                    client.backlogged = true;
+                    self.round.push(Event::Backlogged { connection, backlogged: true });
+                }
+            }
+        }
+    }
+}
+
+/// Waits for `at`; for ever without one.
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,102 @@
+//! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`.
+//!
+//! Called by: `server`. Calls: the core's status.
+//! Invariant: one request per connection, bounded in bytes, time and number.
+//! Does not know: HTTP beyond a GET.
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::core_loop::Inputs;
+use crate::net::{gauges, mode_name, status};
+
+/// A request's head may be no longer.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+/// From the first byte to the last.
+const EXCHANGE_MAX: Duration = Duration::from_secs(5);
+/// Exchanges at once.
+const EXCHANGES_MAX: usize = 64;
+
+/// Answers probes until the task is dropped.
+pub async fn run(listener: TcpListener, inputs: Inputs) {
+    let places = Arc::new(Semaphore::new(EXCHANGES_MAX));
+    loop {
+        // Waiting for a place bounds the tasks; the kernel's backlog bounds the rest.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            let exchange = timeout(EXCHANGE_MAX, exchange(stream, &inputs)).await;
+            if let Ok(Err(error)) = exchange {
+                debug!(%error, "a probe went away");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn exchange(mut stream: TcpStream, inputs: &Inputs) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut chunk = [0; 512];
+    while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        let count = stream.read(&mut chunk).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(&chunk[..count]);
+        if head.len() > HEAD_BYTES_MAX {
+            return respond(&mut stream, "431 Request Header Fields Too Large", "").await;
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    let mut words = head.split_ascii_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if !matches!(method, "GET" | "HEAD") {
+        return respond(&mut stream, "405 Method Not Allowed", "").await;
+    }
+    let (status, body) = answer(target.split('?').next().unwrap_or_default(), inputs).await;
+    respond(&mut stream, status, if method == "GET" { &body } else { "" }).await
+}
+
+async fn answer(path: &str, inputs: &Inputs) -> (&'static str, String) {
+    if path == "/live" {
+        return ("200 OK", "live\n".to_owned());
+    }
+    if !matches!(path, "/ready" | "/metrics") {
+        return ("404 Not Found", "try /live, /ready or /metrics\n".to_owned());
+    }
+    let Some(status) = status(inputs).await else {
+        return ("503 Service Unavailable", "stopping\n".to_owned());
+    };
+    if path == "/metrics" {
+        let mut text = String::new();
+        for (name, value) in gauges(&status) {
+            let _ = writeln!(text, "coordinator_{name} {value}");
+        }
+        return ("200 OK", text);
+    }
+    match mode_name(status.mode).filter(|_| status.confirmed) {
+        Some(mode) => ("200 OK", format!("ready, {mode}\n")),
+        None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
+    }
+}
+
+async fn respond(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,27 @@
+//! The coordinator's shell: everything around `coordinator-core` that touches the world.
+//!
+//! ```text
+//! config/      settings: names, defaults, what they mean, one typed struct
+//! server       binds the sockets, wires the parts together, stops them in order
+//! core_loop    the one task that owns the core: events in, effects out
+//! net/         clients: listener, connection, four-letter words, bounded output
+//! peers/       links between the members of the ensemble
+//! storage/     log and snapshots, on a thread of their own
+//! http         /live, /ready, /metrics
+//! embedded     a whole single-member coordinator inside another process
+//! ```
+//!
+//! Called by: the `coordinator` binary, and the broker's embedded mode. Decides nothing: decisions are the core's.
+
+mod clock;
+mod core_loop;
+mod http;
+mod net;
+mod peers;
+mod server;
+
+pub mod config;
+pub mod embedded;
+pub mod storage;
+
+pub use server::{Addresses, Server, ServerError};

@@ -1,0 +1,225 @@
+//! One client's socket: bytes in, events to the core; the core's frames go out through the outbox.
+//!
+//! Called by: the listener, one task per client. Calls: the protocol's decoders, the core's inputs.
+//! Invariant: events of one socket reach the core in the order of its bytes, the end last; a loss counts as the
+//! peer's only when an end-of-file or reset came from there.
+//! Does not know: sessions, requests' meaning.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use coordinator_core::ConnectionId;
+use coordinator_core::server::Event;
+use coordinator_protocol::{
+    ConnectRequest, FRAME_BYTES_MAX, FourLetterWord, decode_frame, decode_request,
+};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::four_letter;
+use super::outbox::{Outbox, WriteEnd};
+use crate::core_loop::{Input, Inputs};
+
+/// Read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// A first frame may be no longer: a handshake has 45 bytes, its password may be a little longer.
+const HANDSHAKE_BYTES_MAX: usize = 1024;
+/// Unsent bytes at which a client that does not read is given up.
+const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// How long a new connection may stay silent.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// How long a closed connection's last bytes may take, and the peer's own close after them.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is thrown away after a close, so that the kernel does not reset what was sent.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Why a connection ends.
+enum End {
+    /// An end-of-file or a reset from the client.
+    Peer,
+    /// The client broke a rule or does not read.
+    Refused,
+    /// The core said so.
+    Closed,
+}
+
+/// Serves one client until either side ends it.
+pub async fn serve(id: ConnectionId, stream: TcpStream, inputs: Inputs) {
+    let outbox = Arc::new(Outbox::new(stream, UNSENT_BYTES_MAX));
+    let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
+    let first = timeout(HANDSHAKE_WAIT, reader.first()).await;
+    let frame = match first {
+        Ok(Ok(First::Word(word))) => return answer_word(&outbox, word, &inputs).await,
+        Ok(Ok(First::Frame(frame))) => frame,
+        Ok(Err(_)) | Err(_) => return,
+    };
+    let Ok(request) = ConnectRequest::decode_frame(frame) else {
+        debug!(connection = %id, "the handshake cannot be read");
+        return;
+    };
+    let Ok(entropy) = entropy() else { return };
+    let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
+    let connect = Event::Connect { connection: id, request, entropy };
+    if inputs.send(opened).await.is_err() || inputs.send(Input::Event(connect)).await.is_err() {
+        return;
+    }
+    // Dropping either half loses nothing that anybody needs: the connection ends with the first.
+    let end = tokio::select! {
+        end = reader.requests(id, &inputs) => end,
+        end = write(id, &outbox, &inputs) => end,
+    };
+    let by_peer = matches!(end, End::Peer);
+    debug!(connection = %id, by_peer, "connection ends");
+    if matches!(end, End::Closed) {
+        linger(&outbox).await;
+    }
+    // Ignored after a close by the core, which forgot the connection then.
+    let _ = inputs.send(Input::Ended { connection: id, by_peer }).await;
+}
+
+/// The first thing that a client says.
+enum First {
+    Word(FourLetterWord),
+    Frame(Bytes),
+}
+
+struct Reader<'a> {
+    outbox: &'a Outbox,
+    buffer: BytesMut,
+}
+
+impl Reader<'_> {
+    async fn first(&mut self) -> Result<First, End> {
+        loop {
+            if let Some(word) =
+                self.buffer.first_chunk().copied().and_then(FourLetterWord::from_bytes)
+            {
+                return Ok(First::Word(word));
+            }
+            if let Some(frame) =
+                decode_frame(&mut self.buffer, HANDSHAKE_BYTES_MAX).map_err(|_| End::Refused)?
+            {
+                return Ok(First::Frame(frame));
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Hands request after request to the core; returns why no more come.
+    async fn requests(&mut self, id: ConnectionId, inputs: &Inputs) -> End {
+        loop {
+            match decode_frame(&mut self.buffer, FRAME_BYTES_MAX) {
+                Ok(Some(frame)) => {
+                    let Ok((header, request)) = decode_request(frame) else { return End::Refused };
+                    let event = Event::Request { connection: id, header, request };
+                    if inputs.send(Input::Event(event)).await.is_err() {
+                        return End::Closed;
+                    }
+                }
+                Ok(None) => {
+                    self.outbox.may_read().await;
+                    if let Err(end) = self.read().await {
+                        return end;
+                    }
+                }
+                Err(error) => {
+                    debug!(connection = %id, %error, "a frame cannot be taken");
+                    return End::Refused;
+                }
+            }
+        }
+    }
+
+    /// Waits for bytes. Memory is only held while some are there: thousands of clients are idle.
+    async fn read(&mut self) -> Result<(), End> {
+        loop {
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            self.outbox.stream().readable().await.map_err(|_| End::Peer)?;
+            self.buffer.reserve(READ_BYTES);
+            match self.outbox.stream().try_read_buf(&mut self.buffer) {
+                Ok(0) => return Err(End::Peer),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(loss(&error)),
+            }
+        }
+    }
+}
+
+/// Sends what the core's flushes leave over; returns why nothing more can be sent.
+async fn write(id: ConnectionId, outbox: &Outbox, inputs: &Inputs) -> End {
+    loop {
+        match outbox.drive().await {
+            WriteEnd::Drained => {
+                if inputs.send(Input::Drained(id)).await.is_err() {
+                    return End::Closed;
+                }
+            }
+            WriteEnd::Closed => return End::Closed,
+            WriteEnd::Overflowed => {
+                debug!(connection = %id, "the client does not read");
+                return End::Refused;
+            }
+            WriteEnd::Failed(error) => return loss(&error),
+        }
+    }
+}
+
+/// Only what the peer's side did counts as its loss: a time-out of our own kernel does not.
+fn loss(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => End::Peer,
+        _ => End::Refused,
+    }
+}
+
+async fn answer_word(outbox: &Outbox, word: FourLetterWord, inputs: &Inputs) {
+    let answer = four_letter::answer(word, inputs).await;
+    outbox.push(Bytes::from(answer));
+    outbox.close();
+    let sent =
+        timeout(LINGER, async { while matches!(outbox.drive().await, WriteEnd::Drained) {} });
+    if sent.await.is_ok() {
+        linger(outbox).await;
+    }
+}
+
+/// Says that nothing more comes and waits for the peer to close: a socket closed on unread bytes is reset, and the
+/// reset can overtake the answer.
+async fn linger(outbox: &Outbox) {
+    let stream = outbox.stream();
+    if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let thrown_away = async {
+        let mut scratch = [0; 1024];
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 && stream.readable().await.is_ok() {
+            match stream.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, thrown_away).await;
+}
+
+/// Secret bytes for a new session, from the operating system.
+fn entropy() -> io::Result<[u8; 24]> {
+    let mut bytes = [0; 24];
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if count < bytes.len() {
+        return Err(io::Error::other("the system has no random bytes"));
+    }
+    Ok(bytes)
+}

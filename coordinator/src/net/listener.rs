@@ -1,0 +1,68 @@
+//! Takes clients in.
+//!
+//! Called by: `server`. Calls: one `connection` task per client.
+//! Invariant: at most `connections_max` clients are in; one more is closed at once. A connection's number is not used
+//! twice while the process runs.
+//! Does not know: what clients say.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coordinator_core::ConnectionId;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use super::connection;
+use crate::core_loop::Inputs;
+
+/// The socket that clients connect to.
+pub struct ClientListener {
+    listener: TcpListener,
+    connections_max: usize,
+    inputs: Inputs,
+}
+
+impl ClientListener {
+    /// A listener whose clients, `connections_max` at most, talk to the core behind `inputs`.
+    pub fn new(listener: TcpListener, connections_max: usize, inputs: Inputs) -> ClientListener {
+        ClientListener { listener, connections_max, inputs }
+    }
+
+    /// Accepts until the task is dropped.
+    pub async fn run(self) {
+        let places = Arc::new(Semaphore::new(self.connections_max));
+        let numbers = AtomicU64::new(1);
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                warn!(%address, max = self.connections_max, "too many clients, one is sent away");
+                continue;
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%address, %error, "a client went before it was in");
+                continue;
+            }
+            let id = ConnectionId::new(numbers.fetch_add(1, Ordering::Relaxed));
+            let inputs = self.inputs.clone();
+            // The task ends with its socket; the sockets end with the server.
+            tokio::spawn(async move {
+                connection::serve(id, stream, inputs).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Running out of descriptors does not mend itself within a microsecond: others have to close first.
+async fn pause_after(error: &io::Error) {
+    warn!(%error, "cannot take a client in");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+}

@@ -1,0 +1,189 @@
+//! What is still to be sent on one socket.
+//!
+//! Called by: the core's task, which pushes and flushes; the socket's own task, which drives the rest out when the
+//! socket is full. Calls: the socket.
+//! Invariant: frames leave whole and in the order in which they were pushed; nothing leaves behind a close.
+//! Does not know: what a frame is.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Frames handed to one system call.
+const FRAMES_PER_WRITE: usize = 64;
+
+/// A socket and its unsent frames.
+pub struct Outbox {
+    stream: TcpStream,
+    state: Mutex<State>,
+    /// Wakes the writing half of the socket's task.
+    write: Notify,
+    /// Wakes the reading half.
+    read: Notify,
+    /// More unsent bytes than this end the connection: the other side does not read.
+    unsent_bytes_max: usize,
+}
+
+struct State {
+    frames: VecDeque<Bytes>,
+    unsent: usize,
+    closing: bool,
+    reading: bool,
+    overflowed: bool,
+}
+
+/// How much stays unsent after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsent {
+    /// In bytes.
+    pub bytes: usize,
+}
+
+/// Why [`Outbox::drive`] came to its end.
+#[derive(Debug)]
+pub enum WriteEnd {
+    /// Everything is sent for now; drive again.
+    Drained,
+    /// Everything that was pushed before the close is sent.
+    Closed,
+    /// The other side takes nothing and too much is waiting.
+    Overflowed,
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+impl Outbox {
+    /// An outbox that gives up when more than `unsent_bytes_max` wait.
+    pub fn new(stream: TcpStream, unsent_bytes_max: usize) -> Outbox {
+        let state = State {
+            frames: VecDeque::new(),
+            unsent: 0,
+            closing: false,
+            reading: true,
+            overflowed: false,
+        };
+        let (write, read) = (Notify::new(), Notify::new());
+        Outbox { stream, state: Mutex::new(state), write, read, unsent_bytes_max }
+    }
+
+    /// The socket, for reading.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Adds a frame; [`Outbox::flush`] sends it. Ignored behind a close.
+    pub fn push(&self, frame: Bytes) {
+        let mut state = self.state();
+        if state.closing || state.overflowed || frame.is_empty() {
+            return;
+        }
+        if state.unsent + frame.len() > self.unsent_bytes_max {
+            state.overflowed = true;
+            state.frames.clear();
+            state.unsent = 0;
+            self.write.notify_one();
+            return;
+        }
+        state.unsent += frame.len();
+        state.frames.push_back(frame);
+    }
+
+    /// Sends what the socket takes without waiting; the socket's task does the rest.
+    pub fn flush(&self) -> Unsent {
+        let mut state = self.state();
+        let sent = state.send(&self.stream);
+        let unsent = Unsent { bytes: state.unsent };
+        if unsent.bytes > 0 || sent.is_err() || state.closing {
+            self.write.notify_one();
+        }
+        unsent
+    }
+
+    /// Ends the connection once everything pushed so far is sent.
+    pub fn close(&self) {
+        self.state().closing = true;
+        self.write.notify_one();
+    }
+
+    /// Whether the socket's task may read on.
+    pub fn set_reading(&self, on: bool) {
+        self.state().reading = on;
+        if on {
+            self.read.notify_one();
+        }
+    }
+
+    /// Returns when reading is allowed. Cancel-safe.
+    pub async fn may_read(&self) {
+        loop {
+            if self.state().reading {
+                return;
+            }
+            self.read.notified().await;
+        }
+    }
+
+    /// Waits until something is left over by a flush, and sends it. Cancel-safe: what was not sent stays.
+    pub async fn drive(&self) -> WriteEnd {
+        self.write.notified().await;
+        loop {
+            let (unsent, closing, overflowed) = {
+                let mut state = self.state();
+                if let Err(error) = state.send(&self.stream) {
+                    return WriteEnd::Failed(error);
+                }
+                (state.unsent, state.closing, state.overflowed)
+            };
+            match (overflowed, unsent, closing) {
+                (true, _, _) => return WriteEnd::Overflowed,
+                (false, 0, true) => return WriteEnd::Closed,
+                (false, 0, false) => return WriteEnd::Drained,
+                (false, _, _) => {}
+            }
+            if let Err(error) = self.stream.writable().await {
+                return WriteEnd::Failed(error);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn send(&mut self, stream: &TcpStream) -> io::Result<()> {
+        while self.unsent > 0 {
+            let mut parts = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+            let count = self.frames.len().min(FRAMES_PER_WRITE);
+            for (part, frame) in parts.iter_mut().zip(&self.frames) {
+                *part = IoSlice::new(frame);
+            }
+            match stream.try_write_vectored(&parts[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => self.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, sent: usize) {
+        self.unsent -= sent;
+        let mut sent = sent;
+        while let Some(frame) = self.frames.front_mut() {
+            if sent < frame.len() {
+                frame.advance(sent);
+                return;
+            }
+            sent -= frame.len();
+            self.frames.pop_front();
+        }
+    }
+}

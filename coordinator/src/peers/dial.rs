@@ -1,0 +1,119 @@
+//! The link on which this member sends to one other.
+//!
+//! Called by: `peers`, one task per other member. Calls: the handshake, the core's inputs.
+//! Invariant: the core hears "up" and "lost" in turn, beginning with "up"; a link that came up once is told as lost
+//! before the next is tried.
+//! Does not know: what is sent.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator_core::ServerId;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::handshake::Credentials;
+use super::{HANDSHAKE_WAIT, tune};
+use crate::core_loop::{Input, Inputs};
+use crate::net::{Outbox, WriteEnd};
+
+/// Unsent bytes at which a peer that does not read is given up until it does.
+const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// Between two tries: at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Whom to dial.
+pub struct Target {
+    /// The member.
+    pub peer: ServerId,
+    /// `host:port`.
+    pub address: String,
+    /// Rung when the peer is known to be there.
+    pub kick: Arc<Notify>,
+}
+
+/// Keeps the link up until the task is dropped.
+pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) {
+    let Target { peer, address, kick } = target;
+    let mut retry = RETRY_FIRST;
+    let mut reported = String::new();
+    loop {
+        match connect(&address, peer, &credentials).await {
+            Ok(stream) => {
+                retry = RETRY_FIRST;
+                reported.clear();
+                let outbox = Arc::new(Outbox::new(stream, UNSENT_BYTES_MAX));
+                let up = Input::PeerUp { peer, outbox: Arc::clone(&outbox) };
+                if inputs.send(up).await.is_err() {
+                    return;
+                }
+                hold(peer, &outbox).await;
+                if inputs.send(Input::PeerLost(peer)).await.is_err() {
+                    return;
+                }
+            }
+            // A peer that is down for an hour is worth one line, not thousands.
+            Err(reason) if reason != reported => {
+                warn!(%peer, %address, %reason, "no link to peer");
+                reported = reason;
+            }
+            Err(_) => {}
+        }
+        // Either end of the wait is as good.
+        let _ = timeout(retry, kick.notified()).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+async fn connect(
+    address: &str,
+    peer: ServerId,
+    credentials: &Credentials,
+) -> Result<TcpStream, String> {
+    let attempt = async {
+        let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        tune(&stream).map_err(|error| error.to_string())?;
+        credentials.dial(&mut stream, peer).await.map_err(|error| error.to_string())?;
+        Ok(stream)
+    };
+    match timeout(HANDSHAKE_WAIT, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("no answer within {HANDSHAKE_WAIT:?}")),
+    }
+}
+
+/// Returns when the link ends.
+async fn hold(peer: ServerId, outbox: &Outbox) {
+    let sent = async {
+        loop {
+            match outbox.drive().await {
+                WriteEnd::Drained => {}
+                end => return format!("{end:?}"),
+            }
+        }
+    };
+    // The other side never speaks on this link: whatever can be read is its end.
+    let ended = async {
+        let mut scratch = [0; 16];
+        loop {
+            if let Err(error) = outbox.stream().readable().await {
+                return error.to_string();
+            }
+            match outbox.stream().try_read(&mut scratch) {
+                Ok(0) => return "closed by the peer".to_owned(),
+                Ok(_) => return "the peer speaks out of turn".to_owned(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    let reason = tokio::select! {
+        reason = sent => reason,
+        reason = ended => reason,
+    };
+    debug!(%peer, %reason, "link ends");
+}

@@ -1,0 +1,272 @@
+//! How two members prove to one another that they belong together.
+//!
+//! Called by: both ends of a new link. Calls: HMAC-SHA-256.
+//! Invariant: nothing secret is sent; a proof holds for one link, one direction and one pair of members only.
+//! Does not know: what the link is for.
+//!
+//! ```text
+//! dialler                                        acceptor
+//!   | -- Hello{version, cluster, from, to, nonce} -> |   checks all but the secret
+//!   | <- Challenge{nonce, proof over both nonces} -- |
+//!   | -- Proof ------------------------------------> |   link is up
+//! ```
+
+use coordinator_core::ServerId;
+use coordinator_disk::envelope::{self, Schema};
+use hmac::{Hmac, Mac};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Ensemble;
+
+/// Version of everything that members say to one another; both sides must have the same.
+const PROTOCOL_VERSION: u32 = 1;
+/// A handshake message may be no longer.
+const HANDSHAKE_BYTES_MAX: usize = 1024;
+
+const HELLO: Schema = Schema { kind: 0x0201, version: 1 };
+const CHALLENGE: Schema = Schema { kind: 0x0202, version: 1 };
+const PROOF: Schema = Schema { kind: 0x0203, version: 1 };
+
+type Digest = [u8; 32];
+type Nonce = [u8; 16];
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Hello {
+    protocol_version: u32,
+    cluster_id: String,
+    from: u64,
+    to: u64,
+    nonce: Nonce,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Challenge {
+    nonce: Nonce,
+    proof: Digest,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Proof {
+    proof: Digest,
+}
+
+/// Why a link does not come up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The other side went away or says something else.
+    #[error("the other side ended the handshake: {0}")]
+    Broken(String),
+    /// The other side speaks another version.
+    #[error("peer protocol version {found}, this server has {PROTOCOL_VERSION}")]
+    Version {
+        /// Its version.
+        found: u32,
+    },
+    /// The other side belongs to another ensemble.
+    #[error("it belongs to cluster {found:?}, this server to {expected:?}")]
+    Cluster {
+        /// Its cluster.
+        found: String,
+        /// Ours.
+        expected: String,
+    },
+    /// It takes itself or us for a member that it or we are not.
+    #[error(
+        "it says it is server {from} and calls server {to}: check the ids and addresses of the members"
+    )]
+    Member {
+        /// Who it says it is.
+        from: u64,
+        /// Whom it wants.
+        to: u64,
+    },
+    /// It does not know the secret.
+    #[error("it does not know this ensemble's peerSecret")]
+    Secret,
+}
+
+/// What a member knows for its handshakes.
+pub struct Credentials {
+    cluster_id: String,
+    secret: String,
+    own_id: ServerId,
+    others: Vec<ServerId>,
+}
+
+impl Credentials {
+    /// Those of a member of `ensemble`.
+    pub fn new(ensemble: &Ensemble) -> Credentials {
+        Credentials {
+            cluster_id: ensemble.cluster_id.clone(),
+            secret: ensemble.secret.clone(),
+            own_id: ensemble.own_id,
+            others: ensemble.others.keys().copied().collect(),
+        }
+    }
+
+    /// The dialler's side.
+    pub async fn dial(&self, stream: &mut TcpStream, peer: ServerId) -> Result<(), HandshakeError> {
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: self.cluster_id.clone(),
+            from: self.own_id.get(),
+            to: peer.get(),
+            nonce: nonce()?,
+        };
+        send(stream, HELLO, &hello).await?;
+        let challenge: Challenge = receive(stream, CHALLENGE).await?;
+        self.verify("acceptor", &hello, challenge.nonce, &challenge.proof)?;
+        let proof = self.prove("dialler", &hello, challenge.nonce).finalize().into_bytes().into();
+        send(stream, PROOF, &Proof { proof }).await
+    }
+
+    /// The acceptor's side; returns who is there.
+    pub async fn accept(&self, stream: &mut TcpStream) -> Result<ServerId, HandshakeError> {
+        let hello: Hello = receive(stream, HELLO).await?;
+        let peer = self.check(&hello)?;
+        let nonce = nonce()?;
+        let proof = self.prove("acceptor", &hello, nonce).finalize().into_bytes().into();
+        send(stream, CHALLENGE, &Challenge { nonce, proof }).await?;
+        let answer: Proof = receive(stream, PROOF).await?;
+        self.verify("dialler", &hello, nonce, &answer.proof)?;
+        Ok(peer)
+    }
+
+    fn check(&self, hello: &Hello) -> Result<ServerId, HandshakeError> {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            return Err(HandshakeError::Version { found: hello.protocol_version });
+        }
+        if hello.cluster_id != self.cluster_id {
+            let (found, expected) = (hello.cluster_id.clone(), self.cluster_id.clone());
+            return Err(HandshakeError::Cluster { found, expected });
+        }
+        let peer = ServerId::new(hello.from).filter(|peer| self.others.contains(peer));
+        match peer {
+            Some(peer) if hello.to == self.own_id.get() => Ok(peer),
+            _ => Err(HandshakeError::Member { from: hello.from, to: hello.to }),
+        }
+    }
+
+    fn prove(&self, role: &str, hello: &Hello, nonce: Nonce) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())
+            .expect("HMAC takes a key of any length");
+        // Every part has a fixed length or is followed by a byte that it cannot hold.
+        mac.update(role.as_bytes());
+        mac.update(&[0]);
+        mac.update(&hello.protocol_version.to_be_bytes());
+        mac.update(&hello.from.to_be_bytes());
+        mac.update(&hello.to.to_be_bytes());
+        mac.update(&hello.nonce);
+        mac.update(&nonce);
+        mac.update(hello.cluster_id.as_bytes());
+        mac
+    }
+
+    fn verify(
+        &self,
+        role: &str,
+        hello: &Hello,
+        nonce: Nonce,
+        proof: &Digest,
+    ) -> Result<(), HandshakeError> {
+        self.prove(role, hello, nonce).verify_slice(proof).map_err(|_| HandshakeError::Secret)
+    }
+}
+
+async fn send<T: Serialize>(
+    stream: &mut TcpStream,
+    schema: Schema,
+    message: &T,
+) -> Result<(), HandshakeError> {
+    let bytes = envelope::encode(schema, message).map_err(broken)?;
+    let length = u32::try_from(bytes.len()).map_err(broken)?;
+    let frame = [&length.to_be_bytes()[..], &bytes].concat();
+    stream.write_all(&frame).await.map_err(broken)
+}
+
+async fn receive<T: DeserializeOwned>(
+    stream: &mut TcpStream,
+    schema: Schema,
+) -> Result<T, HandshakeError> {
+    let length = stream.read_u32().await.map_err(broken)? as usize;
+    if length > HANDSHAKE_BYTES_MAX {
+        return Err(HandshakeError::Broken(format!("a message of {length} bytes")));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await.map_err(broken)?;
+    envelope::decode(schema, &bytes).map_err(broken)
+}
+
+fn broken(error: impl std::fmt::Display) -> HandshakeError {
+    HandshakeError::Broken(error.to_string())
+}
+
+fn nonce() -> Result<Nonce, HandshakeError> {
+    let mut bytes = Nonce::default();
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match count {
+        Ok(count) if count == bytes.len() => Ok(bytes),
+        _ => Err(HandshakeError::Broken("the system has no random bytes".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn member(id: u64, cluster_id: &str, secret: &str) -> Credentials {
+        let other = ServerId::new(3 - id).unwrap();
+        Credentials::new(&Ensemble {
+            cluster_id: cluster_id.into(),
+            secret: secret.into(),
+            own_id: ServerId::new(id).unwrap(),
+            others: BTreeMap::from([(other, String::new())]),
+        })
+    }
+
+    async fn meet(
+        dialler: &Credentials,
+        acceptor: &Credentials,
+        called: u64,
+    ) -> (Result<(), HandshakeError>, Result<ServerId, HandshakeError>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dial = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            dialler.dial(&mut stream, ServerId::new(called).unwrap()).await
+        };
+        let accept = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            acceptor.accept(&mut stream).await
+        };
+        tokio::join!(dial, accept)
+    }
+
+    #[tokio::test]
+    async fn members_of_one_ensemble_recognise_each_other() {
+        let (dialled, accepted) = meet(&member(1, "a", "s"), &member(2, "a", "s"), 2).await;
+        assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(1).unwrap())));
+    }
+
+    #[tokio::test]
+    async fn stranger_is_refused_for_what_differs() {
+        let own = member(2, "a", "s");
+        let (_, accepted) = meet(&member(1, "b", "s"), &own, 2).await;
+        assert!(matches!(accepted, Err(HandshakeError::Cluster { .. })), "{accepted:?}");
+        let (dialled, accepted) = meet(&member(1, "a", "t"), &own, 2).await;
+        assert_eq!(dialled, Err(HandshakeError::Secret));
+        assert!(accepted.is_err());
+        let (_, accepted) = meet(&member(1, "a", "s"), &own, 3).await;
+        assert_eq!(accepted, Err(HandshakeError::Member { from: 1, to: 3 }));
+        let (_, accepted) = meet(&member(2, "a", "s"), &own, 2).await;
+        assert_eq!(accepted, Err(HandshakeError::Member { from: 2, to: 2 }));
+    }
+}

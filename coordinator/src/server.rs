@@ -1,0 +1,200 @@
+//! One server: its sockets, its core, its disk.
+//!
+//! Called by: the binary and the embedded mode. Calls: every other part, once.
+//! Invariant: nothing is answered before the data folder was read back and locked; after [`Server::run`] no socket,
+//! thread or lock is left.
+//! Does not know: flags, signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use coordinator_core::server as core;
+use coordinator_disk::Disk;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
+use crate::http;
+use crate::net::ClientListener;
+use crate::peers::{self, Ensemble};
+use crate::storage::{self, Storage, StorageError};
+
+/// How long a leader may take to hand its office over when it stops.
+const RESIGN_MS_MAX: u64 = 1_000;
+
+/// Why a server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data folder cannot be used.
+    #[error("data folder: {0}")]
+    Storage(#[from] StorageError),
+    /// What the data folder holds cannot be continued.
+    #[error("data folder: {0}")]
+    Restore(String),
+    /// A socket cannot be had.
+    #[error("cannot listen on {address} ({what}): {error}")]
+    Bind {
+        /// Whose socket.
+        what: &'static str,
+        /// Where.
+        address: String,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The server can never vote or answer again in this life.
+    #[error("stopped: {0}")]
+    Halted(&'static str),
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For other members.
+    pub peer: Option<SocketAddr>,
+    /// For probes.
+    pub http: Option<SocketAddr>,
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    client: TcpListener,
+    peer: Option<TcpListener>,
+    http: Option<TcpListener>,
+    ensemble: Ensemble,
+    connections_max: usize,
+    core_loop: CoreLoop,
+    stored: mpsc::UnboundedReceiver<core::Event>,
+}
+
+impl Server {
+    /// Reads the data folder back and binds the sockets. Nothing is answered before [`Server::run`].
+    ///
+    /// # Errors
+    /// Every [`ServerError`] but `Halted`.
+    pub async fn bind(config: Config, disk: Arc<dyn Disk>) -> Result<Server, ServerError> {
+        let owner = storage::Owner {
+            cluster_id: config.cluster_id.clone(),
+            server_id: config.core.id.get(),
+        };
+        let clock = Clock::new();
+        let (opened, restored) = storage::open(disk, &config.data_dir, owner)?;
+        let client = listen("clientPort", config.client_address.to_string()).await?;
+        let own_id = config.core.id;
+        let peer = match config.members.get(&own_id) {
+            Some(address) if config.members.len() > 1 => {
+                Some(listen("server.N", address.clone()).await?)
+            }
+            _ => None,
+        };
+        let http = match config.http_address {
+            Some(address) => Some(listen("httpPort", address.to_string()).await?),
+            None => None,
+        };
+        let mut others = config.members;
+        others.remove(&own_id);
+        let ensemble =
+            Ensemble { cluster_id: config.cluster_id, secret: config.peer_secret, own_id, others };
+        let mut settings = config.core;
+        settings.seed = seed()?;
+        let core = core::Server::new(settings, restored)
+            .map_err(|error| ServerError::Restore(error.to_string()))?;
+        let (events, stored) = mpsc::unbounded_channel();
+        let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
+        let core_loop = CoreLoop::new(core, clock, storage);
+        let connections_max = config.connections_max;
+        Ok(Server { client, peer, http, ensemble, connections_max, core_loop, stored })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    ///
+    /// # Errors
+    /// When the system does not know.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        let of = |listener: &Option<TcpListener>| {
+            listener.as_ref().map(TcpListener::local_addr).transpose()
+        };
+        Ok(Addresses {
+            client: self.client.local_addr()?,
+            peer: of(&self.peer)?,
+            http: of(&self.http)?,
+        })
+    }
+
+    /// Serves until `stop` is done, then hands over and stops.
+    ///
+    /// # Errors
+    /// [`ServerError::Halted`] when the server can no longer take part, by itself or by a failed disk.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
+        let (end, ended) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        let clients = ClientListener::new(self.client, self.connections_max, inputs.clone());
+        tasks.spawn(clients.run());
+        if let Some(listener) = self.peer {
+            tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
+        }
+        if let Some(listener) = self.http {
+            tasks.spawn(http::run(listener, inputs.clone()));
+        }
+        let core = self.core_loop.run(waiting, self.stored, ended);
+        tokio::pin!(core);
+        let outcome = tokio::select! {
+            outcome = &mut core => outcome,
+            () = stop => {
+                info!("stopping");
+                let resign = async {
+                    // The core's task ends only by `end`, or for a reason that the other arm sees.
+                    let _ = inputs.send(Input::Event(core::Event::Resign)).await;
+                    wait_for_handover(&inputs).await;
+                    let _ = end.send(());
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    outcome = &mut core => outcome,
+                    () = resign => LoopEnd::Stopped,
+                }
+            }
+        };
+        tasks.shutdown().await;
+        match outcome {
+            LoopEnd::Stopped => Ok(()),
+            LoopEnd::Halted(reason) => Err(ServerError::Halted(reason)),
+        }
+    }
+}
+
+/// Returns when another member leads, there is none, or it took long enough.
+async fn wait_for_handover(inputs: &crate::core_loop::Inputs) {
+    let handover = async {
+        while let Some(status) = crate::net::status(inputs).await {
+            if status.mode != core::Mode::Leader {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let limit = std::time::Duration::from_millis(RESIGN_MS_MAX);
+    let _ = tokio::time::timeout(limit, handover).await;
+}
+
+async fn listen(what: &'static str, address: String) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(&address).await.map_err(|error| ServerError::Bind { what, address, error })
+}
+
+/// Makes election jitter differ between members and lives.
+fn seed() -> Result<u64, ServerError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| ServerError::Thread(error.into()))?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,223 @@
+//! The replicated log and the hard state as record files, one after another.
+//!
+//! Called by: the storage's thread, and `restore` at start. Calls: record files, `snapshot`.
+//! Invariant: reading the segments in order and applying each record gives the log; a record that begins at or below
+//! the last index replaces what was there. Each segment begins with the hard state, so that older ones can go.
+//! Does not know: ids of writes, threads.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use coordinator_core::consensus::{HardState, LogEntry, PersistWrite};
+use coordinator_disk::envelope::{self, Schema};
+use coordinator_disk::record_file::RecordFile;
+use serde::{Deserialize, Serialize};
+
+use super::{Place, StorageError, snapshot};
+
+/// A segment is followed by the next when it has grown to this many bytes.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// Entries in one record: data up to this many bytes, and one entry at least.
+const RECORD_BYTES: usize = 8 << 20;
+
+const RECORD_SCHEMA: Schema = Schema { kind: 0x0101, version: 1 };
+
+/// What one frame of the log holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogRecord {
+    /// Replaces the hard state.
+    HardState(HardState),
+    /// Replaces everything from the first index on.
+    Entries(Vec<LogEntry>),
+    /// A received snapshot is durable: the log before is void and goes on behind it.
+    Installed {
+        /// The snapshot's last index.
+        index: u64,
+    },
+}
+
+/// The same as [`LogRecord`], in the same order, without owning the entries.
+#[derive(Serialize)]
+enum LogRecordView<'a> {
+    HardState(&'a HardState),
+    Entries(&'a [LogEntry]),
+    Installed { index: u64 },
+}
+
+impl LogRecord {
+    /// Reads a frame.
+    pub fn decode(bytes: &[u8]) -> Result<LogRecord, String> {
+        envelope::decode(RECORD_SCHEMA, bytes).map_err(|error| error.to_string())
+    }
+}
+
+/// A segment that is written no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Sealed {
+    /// Its number.
+    pub number: u64,
+    /// The greatest index of any entry in it, 0 without any.
+    pub last_index: u64,
+}
+
+/// The log, open for writing.
+pub struct Log {
+    place: Place,
+    sealed: VecDeque<Sealed>,
+    active: RecordFile,
+    active_info: Sealed,
+    hard_state: HardState,
+}
+
+impl Log {
+    /// Goes on with what was read back.
+    pub fn resume(
+        place: Place,
+        sealed: VecDeque<Sealed>,
+        active: (RecordFile, Sealed),
+        hard_state: HardState,
+    ) -> Log {
+        let (active, active_info) = active;
+        Log { place, sealed, active, active_info, hard_state }
+    }
+
+    /// Begins an empty log with segment 1.
+    pub fn create(place: Place) -> Result<Log, StorageError> {
+        let info = Sealed { number: 1, last_index: 0 };
+        let hard_state = HardState::default();
+        let active = create_segment(&place, info.number, &hard_state)?;
+        Ok(Log { place, sealed: VecDeque::new(), active, active_info: info, hard_state })
+    }
+
+    /// Writes all of `writes` in order; durable when it returns, where a write asks for it.
+    pub fn write(&mut self, writes: Vec<PersistWrite>) -> Result<(), StorageError> {
+        let mut frames = Vec::new();
+        let mut sync = false;
+        let mut discard_to = 0;
+        for write in writes {
+            if let Some(image) = &write.install {
+                // Until the snapshot is durable the old log must stay.
+                self.append(&mut frames, true)?;
+                snapshot::save(&self.place, image)?;
+                encode(&LogRecordView::Installed { index: image.index }, &mut frames)?;
+                self.append(&mut frames, true)?;
+                self.roll()?;
+                discard_to = discard_to.max(image.index);
+            }
+            if let Some(hard_state) = &write.hard_state {
+                encode(&LogRecordView::HardState(hard_state), &mut frames)?;
+                self.hard_state = *hard_state;
+            }
+            for entries in chunks(&write.entries) {
+                encode(&LogRecordView::Entries(entries), &mut frames)?;
+                let last = entries.last().map_or(0, |entry| entry.index);
+                self.active_info.last_index = self.active_info.last_index.max(last);
+            }
+            sync |= write.sync;
+            discard_to = discard_to.max(write.discard_to.unwrap_or(0));
+        }
+        self.append(&mut frames, sync)?;
+        if self.active.end() >= SEGMENT_BYTES {
+            self.roll()?;
+        }
+        self.discard(discard_to)
+    }
+
+    fn append(&mut self, frames: &mut Vec<Vec<u8>>, sync: bool) -> Result<(), StorageError> {
+        if !frames.is_empty() {
+            let payloads: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            self.active.append(&payloads)?;
+            frames.clear();
+        }
+        if sync {
+            self.active.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment, synced whole, and begins the next.
+    fn roll(&mut self) -> Result<(), StorageError> {
+        self.active.sync()?;
+        let next = Sealed { number: self.active_info.number + 1, last_index: 0 };
+        self.active = create_segment(&self.place, next.number, &self.hard_state)?;
+        self.sealed.push_back(std::mem::replace(&mut self.active_info, next));
+        Ok(())
+    }
+
+    /// Removes the oldest segments as long as all their entries are at or below `index`.
+    fn discard(&mut self, index: u64) -> Result<(), StorageError> {
+        let mut removed = false;
+        while let Some(oldest) = self.sealed.front()
+            && oldest.last_index <= index
+            && index > 0
+        {
+            let path = segment_path(&self.place, oldest.number);
+            self.place.disk.remove(&path).map_err(|error| super::io_error(&path, error))?;
+            self.sealed.pop_front();
+            removed = true;
+        }
+        if removed {
+            let sync = self.place.disk.sync_dir(&self.place.log);
+            sync.map_err(|error| super::io_error(&self.place.log, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a segment is.
+pub fn segment_path(place: &Place, number: u64) -> PathBuf {
+    place.log.join(format!("{number:016}.log"))
+}
+
+/// The number in a segment's file name.
+pub fn segment_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".log")?.parse().ok()
+}
+
+/// What stands in a segment's header.
+pub fn segment_identity(place: &Place, number: u64) -> Vec<u8> {
+    place.owner.identity(&format!("log segment {number}"))
+}
+
+fn create_segment(
+    place: &Place,
+    number: u64,
+    hard_state: &HardState,
+) -> Result<RecordFile, StorageError> {
+    let path = segment_path(place, number);
+    let identity = segment_identity(place, number);
+    let mut file = RecordFile::create(&*place.disk, &path, &identity)?;
+    file.preallocate(SEGMENT_BYTES)?;
+    let mut frames = Vec::new();
+    encode(&LogRecordView::HardState(hard_state), &mut frames)?;
+    for frame in &frames {
+        file.append(&[frame])?;
+    }
+    file.sync()?;
+    Ok(file)
+}
+
+fn encode(record: &LogRecordView<'_>, frames: &mut Vec<Vec<u8>>) -> Result<(), StorageError> {
+    let bytes = envelope::encode(RECORD_SCHEMA, record)
+        .map_err(|error| StorageError::Encoding { reason: error.to_string() })?;
+    frames.push(bytes);
+    Ok(())
+}
+
+/// Cuts `entries` into runs for one record each.
+fn chunks(entries: &[LogEntry]) -> Vec<&[LogEntry]> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (at, entry) in entries.iter().enumerate() {
+        if at > start && bytes + entry.data.len() > RECORD_BYTES {
+            runs.push(&entries[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += entry.data.len();
+    }
+    if start < entries.len() {
+        runs.push(&entries[start..]);
+    }
+    runs
+}

@@ -1,0 +1,252 @@
+//! The log and the snapshots of one server, on a thread of their own.
+//!
+//! ```text
+//! <data folder>/.lock
+//!               log/0000000000000001.log      record files; a higher number follows a lower one
+//!               snapshots/<index>.snapshot    one record file each, the two latest
+//! ```
+//!
+//! Called by: the core's task. Calls: `log`, `snapshot`, through [`Disk`].
+//! Invariant: a write is reported as persisted after its sync and after all earlier ones; all writes that wait become
+//! one write and one sync. After a failure nothing is reported as persisted any more.
+//! Does not know: what entries mean, sockets, the core's reasons.
+
+mod log;
+mod restore;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use coordinator_core::consensus::{PersistId, PersistWrite, Restored, SnapshotImage};
+use coordinator_core::server::Event;
+use coordinator_disk::record_file::RecordFileError;
+use coordinator_disk::{Disk, Lock};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, warn};
+
+use log::Log;
+
+/// Why the folder cannot be used or no longer be written. A person has to look.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The disk failed.
+    #[error("{path}: {error}")]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// The disk's words.
+        error: io::Error,
+    },
+    /// Another process has the folder.
+    #[error("{path}: another coordinator is running in this folder")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file is damaged, foreign, or failed.
+    #[error(transparent)]
+    File(#[from] RecordFileError),
+    /// Files are missing between others.
+    #[error("{path}: {reason}")]
+    Gap {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// A value is too large for a file.
+    #[error("cannot be encoded: {reason}")]
+    Encoding {
+        /// The encoder's words.
+        reason: String,
+    },
+}
+
+/// What the files belong to; stands in each of them.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The ensemble.
+    pub cluster_id: String,
+    /// The member.
+    pub server_id: u64,
+}
+
+impl Owner {
+    fn identity(&self, what: &str) -> Vec<u8> {
+        let Owner { cluster_id, server_id } = self;
+        format!("{what} of coordinator {server_id} in cluster {cluster_id}").into_bytes()
+    }
+}
+
+/// The folders of one server.
+#[derive(Clone)]
+struct Place {
+    disk: Arc<dyn Disk>,
+    owner: Owner,
+    log: PathBuf,
+    snapshots: PathBuf,
+}
+
+/// An opened data folder whose thread does not run yet.
+pub struct Opened {
+    place: Place,
+    log: Log,
+    lock: Box<dyn Lock>,
+}
+
+impl Opened {
+    /// Writes at once, on the caller's thread; durable when it returns, where a write asks for it.
+    ///
+    /// # Errors
+    /// Every [`StorageError`]; the log is then of no more use.
+    pub fn write(&mut self, writes: Vec<PersistWrite>) -> Result<(), StorageError> {
+        self.log.write(writes)
+    }
+
+    /// Writes a snapshot on the caller's thread; durable when it returns.
+    ///
+    /// # Errors
+    /// Every [`StorageError`]; the log is not touched.
+    pub fn save(&self, image: &SnapshotImage) -> Result<(), StorageError> {
+        snapshot::save(&self.place, image)
+    }
+}
+
+/// Opens the data folder, creating what is missing, and reads back everything in it.
+///
+/// # Errors
+/// Every [`StorageError`]; nothing was changed then, but for a torn tail that was cut.
+pub fn open(
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    owner: Owner,
+) -> Result<(Opened, Restored), StorageError> {
+    let place = Place { disk, owner, log: folder.join("log"), snapshots: folder.join("snapshots") };
+    for path in [&place.log, &place.snapshots] {
+        place.disk.create_dir(path).map_err(|error| io_error(path, error))?;
+    }
+    let sync = place.disk.sync_dir(folder);
+    sync.map_err(|error| io_error(folder, error))?;
+    let lock = place.disk.lock(&folder.join(".lock")).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StorageError::InUse { path: folder.to_owned() },
+        _ => io_error(folder, error),
+    })?;
+    let (log, restored) = restore::restore(&place)?;
+    Ok((Opened { place, log, lock }, restored))
+}
+
+/// The way to the storage's thread.
+pub struct Storage {
+    jobs: mpsc::Sender<Vec<(PersistId, PersistWrite)>>,
+    round: Vec<(PersistId, PersistWrite)>,
+    events: UnboundedSender<Event>,
+    place: Place,
+    thread: JoinHandle<()>,
+    saving: Option<JoinHandle<()>>,
+    _lock: Box<dyn Lock>,
+}
+
+impl Storage {
+    /// Starts the thread; what becomes durable is told to `events`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(opened: Opened, events: UnboundedSender<Event>) -> io::Result<Storage> {
+        let Opened { place, log, lock } = opened;
+        let (jobs, waiting) = mpsc::channel();
+        let told = events.clone();
+        let thread = std::thread::Builder::new()
+            .name("log".into())
+            .stack_size(256 << 10)
+            .spawn(move || write_log(log, &waiting, &told))?;
+        Ok(Storage { jobs, round: Vec::new(), events, place, thread, saving: None, _lock: lock })
+    }
+
+    /// Adds a write to this round.
+    pub fn persist(&mut self, id: PersistId, write: PersistWrite) {
+        self.round.push((id, write));
+    }
+
+    /// Hands the round's writes to the thread.
+    pub fn submit(&mut self) {
+        if !self.round.is_empty() {
+            // The thread only ends before us after a failure, which it reported.
+            let _ = self.jobs.send(std::mem::take(&mut self.round));
+        }
+    }
+
+    /// Writes a snapshot beside the log's thread: syncing megabytes must not hold up a vote.
+    pub fn save_snapshot(&mut self, image: SnapshotImage) {
+        if let Some(before) = self.saving.take() {
+            // The core saves one at a time: this one has reported and is about to end.
+            let _ = before.join();
+        }
+        let (place, events) = (self.place.clone(), self.events.clone());
+        let index = image.index;
+        let save = move || {
+            let event = match snapshot::save(&place, &image) {
+                Ok(()) => Event::SnapshotSaved { index },
+                Err(error) => {
+                    warn!(%error, index, "the snapshot cannot be written; the log is kept");
+                    Event::SnapshotFailed { index }
+                }
+            };
+            let _ = events.send(event);
+        };
+        let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(256 << 10);
+        match thread.spawn(save) {
+            Ok(thread) => self.saving = Some(thread),
+            Err(error) => {
+                warn!(%error, index, "no thread to write the snapshot");
+                let _ = self.events.send(Event::SnapshotFailed { index });
+            }
+        }
+    }
+
+    /// Writes what was submitted, then ends the threads.
+    pub fn stop(mut self) {
+        self.submit();
+        drop(self.jobs);
+        for thread in [Some(self.thread), self.saving].into_iter().flatten() {
+            if thread.join().is_err() {
+                error!("a storage thread ended by a panic");
+            }
+        }
+    }
+}
+
+/// The thread: takes everything that waits, writes it at once, syncs once.
+fn write_log(
+    mut log: Log,
+    waiting: &mpsc::Receiver<Vec<(PersistId, PersistWrite)>>,
+    events: &UnboundedSender<Event>,
+) {
+    while let Ok(mut group) = waiting.recv() {
+        while let Ok(more) = waiting.try_recv() {
+            group.extend(more);
+        }
+        let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { continue };
+        let (first, last) = (*first, *last);
+        let writes = group.into_iter().map(|(_, write)| write).collect();
+        let event = match log.write(writes) {
+            Ok(()) => Event::Persisted { id: last },
+            Err(error) => {
+                error!(%error, "the log cannot be written: this server stops being a voter");
+                let _ = events.send(Event::PersistFailed { id: first });
+                return;
+            }
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn io_error(path: &Path, error: io::Error) -> StorageError {
+    StorageError::Io { path: path.to_owned(), error }
+}

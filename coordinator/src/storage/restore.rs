@@ -1,0 +1,156 @@
+//! Reads a data folder back.
+//!
+//! Called by: [`super::open`]. Calls: record files, `snapshot`.
+//! Invariant: what it returns is what was durable: the latest readable snapshot that the log continues, the hard state,
+//! and the log. Damage below a sync is an error that names file and offset, never a silent cut.
+//! Does not know: what entries mean.
+
+use std::collections::VecDeque;
+
+use coordinator_core::consensus::{HardState, LogEntry, Restored, SnapshotImage};
+use coordinator_disk::record_file::{self, RecordFile, Tail};
+use tracing::{info, warn};
+
+use super::log::{Log, LogRecord, Sealed, segment_identity, segment_number, segment_path};
+use super::{Place, StorageError, io_error, snapshot};
+
+/// The log as its records tell it.
+#[derive(Default)]
+struct Replay {
+    hard_state: HardState,
+    entries: Vec<LogEntry>,
+    installed: u64,
+}
+
+/// Opens the log for writing and returns it with everything that was found.
+pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
+    snapshot::remove_unfinished(place)?;
+    let numbers = segment_numbers(place)?;
+    let mut replay = Replay::default();
+    let mut sealed = VecDeque::new();
+    let mut active = None;
+    for number in &numbers {
+        let tail = if Some(number) == numbers.last() { Tail::MayBeTorn } else { Tail::Sealed };
+        let (file, info) = read_segment(place, *number, tail, &mut replay)?;
+        match tail {
+            Tail::Sealed => sealed.push_back(info),
+            Tail::MayBeTorn => active = Some((file, info)),
+        }
+    }
+    let snapshot = choose_snapshot(place, &replay)?;
+    let Replay { hard_state, mut entries, .. } = replay;
+    if let Some(image) = &snapshot {
+        drop_conflicting(image, &mut entries);
+    }
+    let log = match active {
+        Some(active) => Log::resume(place.clone(), sealed, active, hard_state),
+        None => Log::create(place.clone())?,
+    };
+    Ok((log, Restored { hard_state, snapshot, entries }))
+}
+
+/// The numbers of all segments, ascending and without a gap. Removes half-made ones.
+fn segment_numbers(place: &Place) -> Result<Vec<u64>, StorageError> {
+    let mut numbers = Vec::new();
+    for entry in place.disk.list(&place.log).map_err(|error| io_error(&place.log, error))? {
+        if let Some(number) = segment_number(&entry.name) {
+            numbers.push(number);
+            continue;
+        }
+        let path = place.log.join(&entry.name);
+        place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
+    }
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if let [before, after] = pair
+            && before + 1 != *after
+        {
+            let reason = format!("log segment {} is missing", before + 1);
+            return Err(StorageError::Gap { path: place.log.clone(), reason });
+        }
+    }
+    Ok(numbers)
+}
+
+fn read_segment(
+    place: &Place,
+    number: u64,
+    tail: Tail,
+    replay: &mut Replay,
+) -> Result<(RecordFile, Sealed), StorageError> {
+    let mut info = Sealed { number, last_index: 0 };
+    let path = segment_path(place, number);
+    let identity = segment_identity(place, number);
+    let recovered = record_file::recover(&*place.disk, &path, &identity, tail, &mut |_, frame| {
+        let record = LogRecord::decode(frame)?;
+        if let LogRecord::Entries(entries) = &record {
+            let last = entries.last().map_or(0, |entry| entry.index);
+            info.last_index = info.last_index.max(last);
+        }
+        replay.apply(record)
+    })?;
+    if recovered.cut_bytes > 0 {
+        info!(path = %path.display(), bytes = recovered.cut_bytes, "cut a torn tail");
+    }
+    Ok((recovered.file, info))
+}
+
+impl Replay {
+    fn apply(&mut self, record: LogRecord) -> Result<(), String> {
+        match record {
+            LogRecord::HardState(hard_state) => self.hard_state = hard_state,
+            LogRecord::Installed { index } => {
+                self.entries.clear();
+                self.installed = index;
+            }
+            LogRecord::Entries(entries) => {
+                for entry in entries {
+                    self.append(entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: LogEntry) -> Result<(), String> {
+        if let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) {
+            if entry.index > last.index + 1 {
+                return Err(format!("entry {} follows entry {}", entry.index, last.index));
+            }
+            let kept = entry.index.saturating_sub(first.index);
+            self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+}
+
+/// The latest snapshot that can be read, if the log goes on behind it without a gap.
+fn choose_snapshot(place: &Place, replay: &Replay) -> Result<Option<SnapshotImage>, StorageError> {
+    let mut first_error = None;
+    for index in snapshot::list(place)?.into_iter().rev() {
+        // In place of one that cannot be read, an older state is only as good as the log from there on.
+        let covered = replay.installed <= index
+            && replay.entries.first().is_some_and(|first| first.index <= index + 1);
+        if first_error.is_some() && !covered {
+            break;
+        }
+        match snapshot::load(place, index) {
+            Ok(image) => return Ok(Some(image)),
+            Err(error) => {
+                warn!(%error, index, "a snapshot cannot be read, the one before it is tried");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(None), Err)
+}
+
+/// A crash between a received snapshot and its mark in the log leaves the old log: it counts only if it agrees.
+fn drop_conflicting(image: &SnapshotImage, entries: &mut Vec<LogEntry>) {
+    let agrees = entries.iter().any(|entry| entry.index == image.index && entry.term == image.term);
+    let goes_on = entries.first().is_some_and(|first| first.index == image.index + 1);
+    if !agrees && !goes_on {
+        entries.clear();
+    }
+}

@@ -1,0 +1,181 @@
+use coordinator_core::consensus::{EntryKind, HardState, LogEntry};
+use coordinator_disk::{OpenMode, RealDisk};
+
+use super::*;
+
+fn owner() -> Owner {
+    Owner { cluster_id: "test".into(), server_id: 1 }
+}
+
+fn reopen(folder: &Path) -> (Opened, Restored) {
+    open(Arc::new(RealDisk), folder, owner()).unwrap()
+}
+
+fn entry(index: u64, term: u64, bytes: usize) -> LogEntry {
+    let byte = u8::try_from(index % 251).unwrap();
+    LogEntry { index, term, kind: EntryKind::Normal, data: vec![byte; bytes].into() }
+}
+
+fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> PersistWrite {
+    let entries = range.map(|index| entry(index, term, 10)).collect();
+    PersistWrite { entries, sync: true, ..PersistWrite::default() }
+}
+
+fn image(index: u64, term: u64) -> SnapshotImage {
+    SnapshotImage { index, term, data: vec![7; 3 << 20].into() }
+}
+
+fn indexes(restored: &Restored) -> Vec<(u64, u64)> {
+    restored.entries.iter().map(|entry| (entry.index, entry.term)).collect()
+}
+
+#[test]
+fn new_folder_is_empty_and_what_was_written_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, restored) = reopen(folder.path());
+    assert_eq!(restored.hard_state, HardState::default());
+    assert!(restored.entries.is_empty() && restored.snapshot.is_none());
+    let hard_state = HardState { term: 3, vote: 2, commit: 1 };
+    let voted = PersistWrite { hard_state: Some(hard_state), ..PersistWrite::default() };
+    storage.write(vec![voted, entries(1..=3, 1), entries(4..=4, 3)]).unwrap();
+    drop(storage);
+    let (_, restored) = reopen(folder.path());
+    assert_eq!(restored.hard_state, hard_state);
+    assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1), (4, 3)]);
+    assert_eq!(restored.entries[2], entry(3, 1, 10));
+}
+
+#[test]
+fn later_write_at_a_lower_index_replaces_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=5, 1), entries(3..=4, 2)]).unwrap();
+    drop(storage);
+    assert_eq!(indexes(&reopen(folder.path()).1), [(1, 1), (2, 1), (3, 2), (4, 2)]);
+}
+
+#[test]
+fn folder_in_use_or_of_another_server_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = reopen(folder.path());
+    let again = open(Arc::new(RealDisk), folder.path(), owner());
+    assert!(matches!(again.err(), Some(StorageError::InUse { .. })));
+    drop(held);
+    let stranger = Owner { server_id: 2, ..owner() };
+    let foreign = open(Arc::new(RealDisk), folder.path(), stranger);
+    let error = foreign.err().unwrap().to_string();
+    assert!(error.contains("coordinator 1") && error.contains("coordinator 2"), "{error}");
+}
+
+#[test]
+fn segments_roll_and_go_when_a_snapshot_covers_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    for index in 1..=40 {
+        let entries = vec![entry(index, 1, 1 << 20)];
+        storage
+            .write(vec![PersistWrite { entries, sync: true, ..PersistWrite::default() }])
+            .unwrap();
+    }
+    let segments = |folder: &Path| RealDisk.list(&folder.join("log")).unwrap().len();
+    let before = segments(folder.path());
+    assert!(before >= 3, "{before}");
+    storage.save(&image(38, 1)).unwrap();
+    let discard = PersistWrite { discard_to: Some(38), ..PersistWrite::default() };
+    storage.write(vec![discard]).unwrap();
+    assert!(segments(folder.path()) < before);
+    drop(storage);
+    let (_, restored) = reopen(folder.path());
+    assert_eq!(restored.snapshot, Some(image(38, 1)));
+    assert_eq!(restored.entries.last().map(|entry| entry.index), Some(40));
+    assert!(restored.entries.first().is_some_and(|entry| entry.index <= 39));
+}
+
+#[test]
+fn installed_snapshot_voids_the_log_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=9, 1)]).unwrap();
+    let hard_state = HardState { term: 4, vote: 0, commit: 100 };
+    let install = PersistWrite {
+        install: Some(image(100, 4)),
+        hard_state: Some(hard_state),
+        entries: vec![entry(101, 4, 1)],
+        sync: true,
+        ..PersistWrite::default()
+    };
+    storage.write(vec![install]).unwrap();
+    drop(storage);
+    let (_, restored) = reopen(folder.path());
+    assert_eq!(restored.snapshot, Some(image(100, 4)));
+    assert_eq!(restored.hard_state, hard_state);
+    assert_eq!(indexes(&restored), [(101, 4)]);
+}
+
+#[test]
+fn snapshot_received_before_a_crash_voids_a_log_that_disagrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=9, 1)]).unwrap();
+    storage.save(&image(5, 2)).unwrap();
+    drop(storage);
+    assert_eq!(indexes(&reopen(folder.path()).1), []);
+}
+
+#[test]
+fn damaged_snapshot_falls_back_to_the_one_before_while_the_log_reaches_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=20, 1)]).unwrap();
+    for index in [3, 10, 15] {
+        storage.save(&image(index, 1)).unwrap();
+    }
+    drop(storage);
+    let snapshots = folder.path().join("snapshots");
+    let names = RealDisk.list(&snapshots).unwrap();
+    assert_eq!(names.len(), 2, "only the latest two are kept");
+    let damage = |name: &str| {
+        let file = RealDisk.open(&snapshots.join(name), OpenMode::ReadWrite).unwrap();
+        file.write_at(1 << 20, &[io::IoSlice::new(b"rotten")]).unwrap();
+    };
+    damage(&names[1].name);
+    let (opened, restored) = reopen(folder.path());
+    assert_eq!(restored.snapshot, Some(image(10, 1)));
+    assert_eq!(restored.entries.len(), 20);
+    drop(opened);
+    damage(&names[0].name);
+    assert!(open(Arc::new(RealDisk), folder.path(), owner()).is_err());
+}
+
+#[test]
+fn missing_segment_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    for index in 1..=40 {
+        let entries = vec![entry(index, 1, 1 << 20)];
+        storage.write(vec![PersistWrite { entries, ..PersistWrite::default() }]).unwrap();
+    }
+    drop(storage);
+    RealDisk.remove(&folder.path().join("log").join("0000000000000002.log")).unwrap();
+    let outcome = open(Arc::new(RealDisk), folder.path(), owner());
+    assert!(outcome.err().unwrap().to_string().contains("segment 2 is missing"));
+}
+
+#[tokio::test]
+async fn waiting_writes_are_reported_by_the_last_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (opened, _) = reopen(folder.path());
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut storage = Storage::start(opened, events).unwrap();
+    for index in 1..=3 {
+        storage.persist(PersistId(index), entries(index..=index, 1));
+    }
+    storage.submit();
+    assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(3) })));
+    storage.save_snapshot(image(2, 1));
+    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { index: 2 })));
+    storage.stop();
+    let (_, restored) = reopen(folder.path());
+    assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(restored.snapshot, Some(image(2, 1)));
+}

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! ids, clock       names of servers and connections; time as an argument
+//! consensus/       the seam to the consensus engine; replicates opaque bytes
+//! server/          one member: connections, sessions, order; step(event, now) -> effects
 //! state/           the replicated state machine: entries in, outcomes and changes out; snapshot
 //! tree/            znodes, Stat arithmetic, path rules; knows neither sessions nor consensus
 //! watch/           who is told once (or for ever) that a path changed; per server, not replicated
@@ -12,7 +14,9 @@
 //! in their snapshots. It does not know sockets, files, threads or the clock.
 
 pub mod clock;
+pub mod consensus;
 pub mod ids;
+pub mod server;
 pub mod state;
 pub mod subscription;
 pub mod tree;

@@ -1,0 +1,267 @@
+//! The replicated log since the last snapshot, in memory, as the engine reads it.
+//!
+//! Called by the engine (raft's `Storage`) and by `consensus/mod.rs`. Calls: nothing. Invariant:
+//! entries are contiguous from `first_index`; `first_index - 1 <= snapshot index`; what stands
+//! here is either durable or on its way there (`Persist`). It does not know what entries mean.
+//!
+//! ```text
+//!   | anchor (index, term) | first entry ...... last entry |
+//!            anchor <= snapshot.index
+//! ```
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::message::raft_entry;
+use super::record::{HardState, Restored, SnapshotImage};
+
+/// Position of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Position {
+    index: u64,
+    term: u64,
+}
+
+/// The log in memory, and the snapshot that is being handed to followers, if any.
+pub(super) struct LogStore {
+    voters: Vec<u64>,
+    initial: HardState,
+    /// The entry before the first one kept.
+    anchor: Position,
+    entries: VecDeque<Entry>,
+    entry_bytes: u64,
+    /// Snapshot for followers that need one; dropped when nobody does.
+    outgoing: Option<SnapshotImage>,
+    /// Set by the engine through a shared reference: some follower needs a snapshot.
+    wanted: Cell<bool>,
+}
+
+impl LogStore {
+    /// The log as storage gave it back. Entries that do not continue the snapshot or one another
+    /// are a broken promise of storage.
+    pub(super) fn restore(voters: Vec<u64>, restored: &Restored) -> Result<Self, &'static str> {
+        let base = restored.snapshot.as_ref().map_or_else(Position::default, |image| Position {
+            index: image.index,
+            term: image.term,
+        });
+        let mut store = Self {
+            voters,
+            initial: restored.hard_state,
+            anchor: base,
+            entries: VecDeque::new(),
+            entry_bytes: 0,
+            outgoing: None,
+            wanted: Cell::new(false),
+        };
+        for entry in &restored.entries {
+            if entry.index <= base.index {
+                continue;
+            }
+            if entry.index != store.last().index.saturating_add(1) {
+                return Err("the restored log has a gap");
+            }
+            if entry.term < store.last().term {
+                return Err("terms fall in the restored log");
+            }
+            store.push(raft_entry(entry.clone()));
+        }
+        // The commit index is written lazily and may also be behind an installed snapshot.
+        let last = store.last();
+        if store.initial.commit > last.index {
+            return Err("the restored log ends before its commit index");
+        }
+        store.initial.commit = store.initial.commit.max(base.index);
+        store.initial.term = store.initial.term.max(last.term);
+        if store.initial.term > restored.hard_state.term {
+            store.initial.vote = 0;
+        }
+        Ok(store)
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.entry_bytes = self.entry_bytes.saturating_add(entry.data.len() as u64);
+        self.entries.push_back(entry);
+    }
+
+    fn last(&self) -> Position {
+        self.entries
+            .back()
+            .map_or(self.anchor, |entry| Position { index: entry.index, term: entry.term })
+    }
+
+    fn first(&self) -> u64 {
+        self.anchor.index.saturating_add(1)
+    }
+
+    /// Offset of `index` in `entries`; `index` must be at least `first()`.
+    fn offset(&self, index: u64) -> usize {
+        usize::try_from(index.saturating_sub(self.first())).unwrap_or(usize::MAX)
+    }
+
+    /// Appends, replacing everything from the first new index on.
+    pub(super) fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(
+            self.first() <= first.index && first.index <= self.last().index.saturating_add(1),
+            "append at {} to a log of {}..={}",
+            first.index,
+            self.first(),
+            self.last().index
+        );
+        let keep = self.offset(first.index);
+        while self.entries.len() > keep {
+            if let Some(dropped) = self.entries.pop_back() {
+                self.entry_bytes = self.entry_bytes.saturating_sub(dropped.data.len() as u64);
+            }
+        }
+        for entry in entries {
+            self.push(entry.clone());
+        }
+    }
+
+    /// Forgets the log: it goes on after an installed snapshot.
+    pub(super) fn install(&mut self, index: u64, term: u64) {
+        self.anchor = Position { index, term };
+        self.entries.clear();
+        self.entry_bytes = 0;
+        self.outgoing = None;
+    }
+
+    /// Forgets entries up to and including `index`.
+    pub(super) fn discard_to(&mut self, index: u64) {
+        while let Some(entry) = self.entries.front() {
+            if entry.index > index {
+                break;
+            }
+            self.anchor = Position { index: entry.index, term: entry.term };
+            self.entry_bytes = self.entry_bytes.saturating_sub(entry.data.len() as u64);
+            self.entries.pop_front();
+        }
+    }
+
+    /// Term of the entry at `index`, if it is still known.
+    pub(super) fn term_of(&self, index: u64) -> Option<u64> {
+        if index == self.anchor.index {
+            return Some(self.anchor.term);
+        }
+        if index < self.first() {
+            return None;
+        }
+        self.entries.get(self.offset(index)).map(|entry| entry.term)
+    }
+
+    /// Bytes of the entries kept.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        self.entry_bytes
+    }
+
+    /// First index kept.
+    pub(super) fn first_kept(&self) -> u64 {
+        self.first()
+    }
+
+    /// Last index kept.
+    pub(super) fn last_kept(&self) -> u64 {
+        self.last().index
+    }
+
+    /// Whether the engine asked for a snapshot since the last call.
+    pub(super) fn take_wanted(&self) -> bool {
+        self.wanted.replace(false)
+    }
+
+    /// Offers a snapshot to followers that ask.
+    pub(super) fn offer(&mut self, image: SnapshotImage) {
+        self.outgoing = Some(image);
+    }
+
+    /// The offered snapshot.
+    pub(super) fn offered(&self) -> Option<&SnapshotImage> {
+        self.outgoing.as_ref()
+    }
+
+    /// Frees the offered snapshot.
+    pub(super) fn withdraw(&mut self) {
+        self.outgoing = None;
+    }
+}
+
+impl Storage for LogStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let HardState { term, vote, commit } = self.initial;
+        let hard = RaftHardState { term, vote, commit, ..RaftHardState::default() };
+        let mut members = ConfState::default();
+        members.set_voters(self.voters.clone());
+        Ok(RaftState::new(hard, members))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if high > self.last().index.saturating_add(1) {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        let limit = max_size.into().unwrap_or(u64::MAX);
+        let mut bytes = 0u64;
+        let mut taken = Vec::new();
+        for entry in self.entries.range(self.offset(low)..self.offset(high)) {
+            bytes = bytes.saturating_add(entry.data.len() as u64).saturating_add(ENTRY_OVERHEAD);
+            if bytes > limit && !taken.is_empty() {
+                break;
+            }
+            taken.push(entry.clone());
+        }
+        Ok(taken)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.anchor.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        self.term_of(index).ok_or(raft::Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last().index)
+    }
+
+    /// Only what the snapshot covers is told; its bytes travel in chunks of our own.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let usable = self
+            .outgoing
+            .as_ref()
+            .filter(|image| image.index >= request_index && image.index >= self.anchor.index);
+        let Some(image) = usable else {
+            self.wanted.set(true);
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        Ok(snapshot_head(image.index, image.term, &self.voters))
+    }
+}
+
+/// What an entry costs beside its data when messages are cut to size.
+const ENTRY_OVERHEAD: u64 = 32;
+
+/// The engine's view of a snapshot: its position and members, without data.
+pub(super) fn snapshot_head(index: u64, term: u64, voters: &[u64]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let head = snapshot.mut_metadata();
+    head.index = index;
+    head.term = term;
+    head.mut_conf_state().set_voters(voters.to_vec());
+    snapshot
+}

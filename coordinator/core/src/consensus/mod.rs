@@ -1,0 +1,40 @@
+//! The seam to the consensus engine: the only module that sees the `raft` crate.
+//!
+//! ```text
+//! engine       Consensus: inputs in, outputs out, in order
+//! ready        draining the engine
+//! persist_queue  what waits for which write
+//! catch_up     both ends of a snapshot's way to a follower
+//! output       what the engine wants done and tells
+//! record       what storage keeps: hard state, entries, snapshots
+//! message      the engine's messages in our own form
+//! log_store    the log in memory, as the engine reads it
+//! contact      when a quorum was last heard of (safety.md A7)
+//! election     our own jitter, and campaigning at once after a closed socket
+//! read_index   rounds for linearizable reads
+//! transfer     snapshots in chunks
+//! ```
+//!
+//! Called by `server/`. Invariant: it replicates opaque bytes; nothing is acknowledged, voted or
+//! given out as committed before it is durable here where the protocol needs it (safety.md A1).
+//! It does not know sessions, the tree, clients or what an entry means.
+
+mod catch_up;
+mod contact;
+mod election;
+mod engine;
+mod log_store;
+mod message;
+mod output;
+mod persist_queue;
+mod read_index;
+mod ready;
+mod record;
+mod transfer;
+
+pub use engine::{Consensus, RestoreError};
+pub use output::{ConsensusMessage, Output, ProposeError};
+pub use read_index::ReadId;
+pub use record::{
+    EntryKind, HardState, LogEntry, PersistId, PersistWrite, Restored, SnapshotImage,
+};

@@ -1,0 +1,164 @@
+//! Draining the engine: its Readys become outputs, in the order that keeps them safe.
+//!
+//! Called by the engine's inputs. Calls the log store and the persist queue. Invariant: of each
+//! Ready the leader's messages go first (they may overtake its own sync), then what is committed
+//! and durable is given out, then the write is asked for; votes and acknowledgements wait in the
+//! persist queue until the write and all earlier ones are durable. Many Readys may be on their
+//! way. It does not know why the engine made a Ready.
+
+use raft::eraftpb::{Message, MessageType};
+use raft::{Ready, StateRole};
+
+use super::election::Phase;
+use super::engine::Consensus;
+use super::message::{self, log_entry};
+use super::output::{Body, ConsensusMessage, Output};
+use super::persist_queue::Held;
+use super::record::{HardState, PersistWrite, SnapshotImage};
+use crate::{Millis, ServerId};
+
+impl Consensus {
+    /// To be called at the end of each input.
+    pub(super) fn after_input(&mut self, now: Millis, out: &mut Vec<Output>) {
+        while !self.halted && self.node.has_ready() {
+            let was_leading = self.led_term == self.term() && self.is_leader();
+            self.drain_one(now, out);
+            if self.is_leader() && !was_leading {
+                self.reads.forget_round();
+            }
+        }
+        self.set_jitter();
+        if self.node.store().take_wanted() {
+            out.push(Output::SnapshotWanted);
+        }
+        let phase = self.phase();
+        if phase == Phase::Settled {
+            self.led_term = self.term();
+        }
+        self.election.observe(phase, now);
+    }
+
+    /// Puts our draw in the place of the engine's, which comes from the thread's generator.
+    pub(super) fn set_jitter(&mut self) {
+        let raft = &mut self.node.raft;
+        let min = raft.election_timeout();
+        let ticks = self.election.timeout_ticks(raft.term, min, min.saturating_mul(2));
+        raft.set_randomized_election_timeout(ticks);
+    }
+
+    fn drain_one(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let mut ready = self.node.ready();
+        if let Some(soft) = ready.ss() {
+            if soft.raft_state == StateRole::Leader {
+                self.contact.begin_leading(now);
+            } else {
+                self.contact.end_leading(now);
+            }
+            if soft.raft_state != StateRole::Leader {
+                self.outgoing.clear();
+                self.node.mut_store().withdraw();
+            }
+        }
+        for message in ready.take_messages() {
+            self.send(message, now, out);
+        }
+        let (write, install) = self.take_write(&mut ready);
+        for read in ready.take_read_states() {
+            for id in self.reads.confirm(&read.request_ctx) {
+                out.push(Output::ReadReady { id, index: read.index });
+            }
+        }
+        let committed = ready.take_committed_entries();
+        let messages = ready.take_persisted_messages();
+        let number = ready.number();
+        self.node.advance_append_async(ready);
+        self.give_out(committed, out);
+        let after = match write {
+            Some(write) => {
+                let id = self.queue.next_id();
+                out.push(Output::Persist { id, write });
+                id
+            }
+            None => self.queue.last_id(),
+        };
+        self.queue.hold(Held { after, number, messages, install });
+        self.release(now, out);
+        // Reads that came during a round share the next one.
+        self.begin_read_round(now);
+    }
+
+    /// Moves what the Ready wants written into the log store, and says what must reach the disk. A
+    /// commit index alone is not worth a write: it goes along with the next.
+    fn take_write(&mut self, ready: &mut Ready) -> (Option<PersistWrite>, Option<SnapshotImage>) {
+        let mut write = PersistWrite::default();
+        if let Some(hard) = ready.hs() {
+            let hard = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+            write.sync = hard.term != self.hard.term || hard.vote != self.hard.vote;
+            self.hard = hard;
+        }
+        if !ready.snapshot().is_empty() {
+            let head = ready.snapshot().get_metadata();
+            let image = self.received.take().filter(|image| image.index == head.index);
+            let image = image.expect("the engine only takes snapshots that were received whole");
+            self.node.mut_store().install(image.index, image.term);
+            write.install = Some(image);
+            write.sync = true;
+        }
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            self.node.mut_store().append(&entries);
+            write.entries = entries.into_iter().map(log_entry).collect();
+            write.sync = true;
+        }
+        if !write.sync {
+            return (None, None);
+        }
+        write.hard_state = Some(self.hard);
+        write.discard_to = self.discard_to.take();
+        let install = write.install.clone();
+        (Some(write), install)
+    }
+
+    fn give_out(&mut self, committed: Vec<raft::eraftpb::Entry>, out: &mut Vec<Output>) {
+        let Some(last) = committed.last().map(|entry| entry.index) else { return };
+        for entry in committed {
+            assert!(
+                entry.index == self.applied.saturating_add(1),
+                "committed entry {} after {}",
+                entry.index,
+                self.applied
+            );
+            self.applied = entry.index;
+            out.push(Output::Apply { index: entry.index, term: entry.term, data: entry.data });
+        }
+        self.node.advance_apply_to(last);
+    }
+
+    /// Lets go of every Ready whose writes are durable.
+    pub(super) fn release(&mut self, now: Millis, out: &mut Vec<Output>) {
+        while let Some(held) = self.queue.release() {
+            self.node.on_persist_ready(held.number);
+            if let Some(image) = held.install {
+                self.applied = image.index;
+                self.node.advance_apply_to(image.index);
+                out.push(Output::Install { image });
+            }
+            for message in held.messages {
+                self.send(message, now, out);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, message: Message, now: Millis, out: &mut Vec<Output>) {
+        let Some(to) = ServerId::new(message.to) else { return };
+        if message.msg_type == MessageType::MsgSnapshot {
+            self.begin_transfer(to, &message, now, out);
+            return;
+        }
+        let quorum_age_ms = self.confirmed_at(now).map_or(u64::MAX, |at| now.since(at));
+        if let Some(message) = message::outgoing(message) {
+            let message = ConsensusMessage(Body::Raft { message, quorum_age_ms });
+            out.push(Output::Send { to, message });
+        }
+    }
+}

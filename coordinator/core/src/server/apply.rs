@@ -1,0 +1,107 @@
+//! Committed entries take effect: state first, then notifications, then answers.
+//!
+//! Called for each output of consensus. Calls `state`, `watch`, `subscription`, `session`,
+//! `pipeline`. Invariant (safety.md A8): what a change fires is pushed before any answer that
+//! could reveal the change; commands are answered one by one, so that a read between two writes of
+//! its session sees the state between them. It does not know who proposed what.
+
+use bytes::Bytes;
+
+use super::limits::SUBSCRIPTION_BYTES_PER_STEP;
+use super::step::Server;
+use crate::ConnectionId;
+use crate::consensus::SnapshotImage;
+use crate::state::{AppliedCommand, Entry, State};
+use crate::subscription::Delivery;
+
+impl Server {
+    pub(super) fn apply_entry(&mut self, index: u64, term: u64, data: &Bytes) {
+        let entry = match data.is_empty() {
+            true => Ok(Entry::default()),
+            false => Entry::decode(data),
+        };
+        let Ok(entry) = entry else {
+            // Every member would do the same with it; going on would split their states.
+            self.halt("a committed log entry cannot be read");
+            return;
+        };
+        self.state.begin_entry(term, index, entry.wall_ms);
+        self.snapshots.applied(data.len());
+        self.proposals.applied(index);
+        for command in &entry.commands {
+            let applied = self.state.apply_command(command);
+            self.publish(applied);
+        }
+        self.after_apply();
+    }
+
+    /// The state is another's now: everything that was derived from it begins anew.
+    pub(super) fn install_snapshot(&mut self, image: &SnapshotImage) {
+        let state = State::decode_snapshot(&image.data);
+        let Some(state) = state.ok().filter(|state| state.applied_index() == image.index) else {
+            self.halt("an installed snapshot cannot be read");
+            return;
+        };
+        self.state = state;
+        self.snapshots.installed(image.index);
+        // Watches fire by changes, and those that the snapshot jumped over are not known: their
+        // clients come back and set them anew, which finds what was missed. The same goes for
+        // writes and handshakes whose outcome was jumped over.
+        let all: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.close(id);
+        }
+        self.subscriptions.reset(self.state.last_zxid());
+        self.after_apply();
+    }
+
+    fn publish(&mut self, applied: AppliedCommand) {
+        let AppliedCommand { zxid, outcome, changes } = applied;
+        let mut notifications = Vec::new();
+        for change in &changes {
+            self.watches.collect(change, &mut notifications);
+        }
+        self.subscriptions.record(zxid, &changes);
+        self.notify(notifications);
+        self.deliver_subscriptions();
+        self.on_outcome(outcome);
+    }
+
+    fn after_apply(&mut self) {
+        self.propose_handshakes();
+        self.run_ready_syncs();
+        self.snapshot_if_due();
+    }
+
+    /// Gives subscribers what is due, as far as their connections have room.
+    pub(super) fn deliver_subscriptions(&mut self) {
+        let ready: Vec<ConnectionId> = self.subscriptions.ready().collect();
+        for id in ready {
+            if self.connections.get(id).is_some_and(|connection| connection.backlogged) {
+                continue;
+            }
+            let tree = self.state.tree();
+            for event in self.subscriptions.take(id, tree, SUBSCRIPTION_BYTES_PER_STEP) {
+                self.respond_event(id, &event);
+            }
+        }
+    }
+
+    /// Whether a further step would deliver more to subscribers.
+    pub(super) fn has_undelivered_events(&self) -> bool {
+        let has_room = |id: ConnectionId| {
+            self.connections.get(id).is_some_and(|connection| !connection.backlogged)
+        };
+        self.subscriptions.ready().any(has_room)
+    }
+
+    /// Tells quiet subscribers up to where they know everything.
+    pub(super) fn deliver_bookmarks(&mut self) {
+        if self.has_undelivered_events() {
+            return;
+        }
+        for Delivery { connection, event } in self.subscriptions.bookmarks() {
+            self.respond_event(connection, &event);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a server is told at its birth, with defaults and limits in one table.
+//!
+//! Called by the shell and the simulator; read by all of `server/` and `consensus/`. Invariant:
+//! [`Config::validate`] has accepted it before a server exists. It does not know files or flags.
+
+use crate::ServerId;
+
+/// Most members an ensemble may have.
+pub const MEMBERS_MAX: usize = 9;
+
+/// Settings of one member. All times are milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This server; one of `members`.
+    pub id: ServerId,
+    /// All voting members, this one included, sorted, without repetition.
+    pub members: Vec<ServerId>,
+    /// Where election jitter comes from; should differ between members and lives.
+    pub seed: u64,
+    /// Length of a consensus tick.
+    pub tick_ms: u64,
+    /// Ticks between two heartbeats of the leader.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader before a follower campaigns (up to twice as many, by jitter).
+    /// `tick_ms * election_ticks` should not be under a second on a busy machine: a killed leader
+    /// is noticed at once by its closed sockets, and only a silent one by this.
+    pub election_ticks: usize,
+    /// Lower bound of a session's time-out.
+    pub session_timeout_ms_min: u32,
+    /// Upper bound of a session's time-out.
+    pub session_timeout_ms_max: u32,
+    /// How long a handshake may wait for a leader, for its log entry, or for this server to have
+    /// applied what the client has seen.
+    pub handshake_wait_ms: u64,
+    /// Upper bound for answering without a confirmed leader (safety.md A7).
+    pub unconfirmed_ms_max: u64,
+    /// A snapshot is taken after this many applied entries...
+    pub snapshot_entries: u64,
+    /// ...or when the log since the last one has this many bytes.
+    pub snapshot_bytes: u64,
+    /// Entries kept before a snapshot so that a follower that is a little behind needs no snapshot.
+    pub log_entries_kept: u64,
+    /// Bytes in one chunk of a snapshot that is sent to a follower.
+    pub snapshot_chunk_bytes: usize,
+    /// Proposals that may be on their way at once; requests that come meanwhile share the next.
+    pub proposals_in_flight_max: usize,
+    /// Changes kept for subscribers that resume.
+    pub subscription_history_max: usize,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The member list is empty, too long, unsorted or has a repetition.
+    #[error("members must be 1 to 9 different server ids in ascending order")]
+    Members,
+    /// `id` is not in `members`.
+    #[error("this server's id must be one of the members")]
+    NotMember,
+    /// A server id is outside 1..=254.
+    #[error("server ids must be 1 to 254")]
+    ServerId,
+    /// A time or count that must be positive is zero, or two of them contradict each other.
+    #[error("{0} is out of range")]
+    Range(&'static str),
+}
+
+impl Config {
+    /// The defaults for a member of this ensemble.
+    #[must_use]
+    pub fn new(id: ServerId, members: Vec<ServerId>) -> Self {
+        Self {
+            id,
+            members,
+            seed: 0,
+            tick_ms: 50,
+            heartbeat_ticks: 2,
+            election_ticks: 20,
+            session_timeout_ms_min: 4_000,
+            session_timeout_ms_max: 40_000,
+            handshake_wait_ms: 5_000,
+            unconfirmed_ms_max: 2_000,
+            snapshot_entries: 100_000,
+            snapshot_bytes: 128 * 1024 * 1024,
+            log_entries_kept: 10_000,
+            snapshot_chunk_bytes: 256 * 1024,
+            proposals_in_flight_max: 2,
+            subscription_history_max: 100_000,
+        }
+    }
+
+    /// Checks everything that the rest of the core relies on.
+    ///
+    /// # Errors
+    /// Any variant of [`ConfigError`]; never worth a retry.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let sorted = self.members.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
+        if self.members.is_empty() || self.members.len() > MEMBERS_MAX || !sorted {
+            return Err(ConfigError::Members);
+        }
+        if self.members.iter().any(|member| !(1..=254).contains(&member.get())) {
+            return Err(ConfigError::ServerId);
+        }
+        if !self.members.contains(&self.id) {
+            return Err(ConfigError::NotMember);
+        }
+        let positive = [
+            ("tick_ms", self.tick_ms),
+            ("heartbeat_ticks", self.heartbeat_ticks as u64),
+            ("session_timeout_ms_min", u64::from(self.session_timeout_ms_min)),
+            ("handshake_wait_ms", self.handshake_wait_ms),
+            ("unconfirmed_ms_max", self.unconfirmed_ms_max),
+            ("snapshot_entries", self.snapshot_entries),
+            ("snapshot_bytes", self.snapshot_bytes),
+            ("snapshot_chunk_bytes", self.snapshot_chunk_bytes as u64),
+            ("proposals_in_flight_max", self.proposals_in_flight_max as u64),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Range(name));
+        }
+        if self.election_ticks <= self.heartbeat_ticks {
+            return Err(ConfigError::Range("election_ticks"));
+        }
+        if self.session_timeout_ms_max < self.session_timeout_ms_min
+            || i32::try_from(self.session_timeout_ms_max).is_err()
+        {
+            return Err(ConfigError::Range("session_timeout_ms_max"));
+        }
+        Ok(())
+    }
+}

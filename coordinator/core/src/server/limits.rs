@@ -1,0 +1,33 @@
+//! The limits of everything that outside input can make grow.
+//!
+//! Called by all of `server/`. Invariant: each queue below stays within its limit; what would go
+//! beyond it is slowed down where that helps (reading stops), refused or closed where it does not.
+//! It does not know settings: these are not for tuning.
+
+/// Requests of one connection that are not answered yet; reading from it stops here...
+pub const PENDING_REQUESTS_MAX: usize = 1_000;
+/// ...and goes on here.
+pub const PENDING_REQUESTS_RESUME: usize = 500;
+/// Bytes of one connection's unanswered writes at which reading from it stops.
+pub const PENDING_BYTES_MAX: usize = 8 << 20;
+/// Requests that the shell had read before it stopped; a connection with more is closed.
+pub const PENDING_REQUESTS_HARD_MAX: usize = 4_000;
+/// Bytes of unanswered writes of all connections at which reading stops everywhere.
+pub const PENDING_BYTES_ALL_MAX: usize = 256 << 20;
+/// Commands in one log entry.
+pub const BATCH_COMMANDS_MAX: usize = 2_000;
+/// Bytes in one log entry, beyond its first command.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes in one message of forwarded commands, beyond its first command.
+pub const FORWARD_BYTES_MAX: usize = 1 << 20;
+/// Commands that wait at the leader for a place in an entry. What is forwarded beyond is dropped;
+/// its origin sends it again.
+pub const PROPOSAL_QUEUE_MAX: usize = 200_000;
+/// Sessions in one report of touched ones.
+pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
+/// Bytes of subscription events given to one connection in one step.
+pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
+/// Sessions whose socket was lost that one server keeps reporting.
+pub const LOSSES_MAX: usize = 1_000_000;
+/// Identities of one connection.
+pub const IDENTITIES_MAX: usize = 16;

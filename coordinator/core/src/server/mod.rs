@@ -1,0 +1,55 @@
+//! One member of the ensemble, without I/O: events come in, effects go out.
+//!
+//! ```text
+//! step           Server: the step, and what happens at its beginning and end
+//! event, effect  what comes in, what goes out
+//! config, status, limits
+//! connection     connections and their requests in order     handshake  how they open
+//! request        what each operation becomes                 pipeline   whose turn it is
+//! read           answers from the tree                       reply      answers to frames
+//! sync           linearizable reads                          quorum     no quorum, no answers
+//! apply          committed entries: notifications, then answers
+//! session        what creates, moves and ends sessions do to connections
+//! proposals      the leader's queue of commands              link       commands to the leader
+//! peer           messages between members                    snapshot   when to take one
+//! office         what only a leader does: timers, graces     presence   what it is told for that
+//! timers         deadlines of sessions                       weight     bytes of commands
+//! ```
+//!
+//! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
+//! Invariant: safety.md A; the same events at the same times give the same effects. It does not
+//! know sockets, files, threads or clocks.
+
+mod apply;
+mod config;
+mod connection;
+mod effect;
+mod event;
+mod handshake;
+mod limits;
+mod link;
+mod office;
+mod peer;
+mod pipeline;
+mod presence;
+mod proposals;
+mod quorum;
+mod read;
+mod reply;
+mod request;
+mod session;
+mod snapshot;
+mod status;
+mod step;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod weight;
+
+pub use config::{Config, ConfigError, MEMBERS_MAX};
+pub use effect::Effect;
+pub use event::Event;
+pub use limits::*;
+pub use status::{Mode, Status};
+pub use step::Server;

@@ -1,0 +1,158 @@
+//! What only a leader does: it measures the silence of sessions and ends those that are over.
+//!
+//! Called by the end of each step, `session` (sessions begin and end) and `peer` (reports). Calls
+//! `timers`; proposes through `proposals`. Invariant (safety.md A5, A6): the timers of all live
+//! sessions start anew in full, and graces from nothing, when this server takes office, which is
+//! when the first entry of its term is applied; an expiry names the generation whose silence was
+//! measured. It does not know connections.
+
+use coordinator_protocol::SessionId;
+
+use super::step::Server;
+use super::timers::Timers;
+use crate::Millis;
+use crate::state::Command;
+
+/// A proposed expiry that did not come to anything is proposed again after this time.
+const EXPIRE_AGAIN_MS: u64 = 1_000;
+/// Later than this after a due tick, the process was not slow but stalled.
+const STALL_MS_MIN: u64 = 50;
+
+/// The leader's part; empty on others.
+#[derive(Debug, Default)]
+pub(super) struct Office {
+    /// The term in which this server took office, if it is in it.
+    term: Option<u64>,
+    /// Time-outs of all live sessions.
+    silences: Timers,
+    /// Graces of sessions whose socket was lost.
+    graces: Timers,
+}
+
+impl Office {
+    fn is_held(&self) -> bool {
+        self.term.is_some()
+    }
+
+    /// A session was created or moved: it is alive.
+    pub(super) fn begin_session(
+        &mut self,
+        id: SessionId,
+        generation: u64,
+        timeout_ms: u32,
+        now: Millis,
+    ) {
+        if self.is_held() {
+            self.graces.remove(id);
+            self.silences.start(id, generation, u64::from(timeout_ms), now);
+        }
+    }
+
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        self.graces.remove(id);
+        self.silences.remove(id);
+    }
+
+    /// A proposed expiry came to nothing: the session moved while it was on its way.
+    pub(super) fn expiry_refused(&mut self, id: SessionId, now: Millis) {
+        if let Some(timer) = self.silences.get(id) {
+            self.silences.start(id, timer.generation, timer.length_ms, now);
+        }
+    }
+
+    /// The session was heard `age_ms` ago.
+    pub(super) fn touch(&mut self, id: SessionId, age_ms: u64, now: Millis) {
+        self.silences.touch(id, age_ms, now);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        let times = [self.silences.next_deadline(), self.graces.next_deadline()];
+        times.into_iter().flatten().min()
+    }
+
+    pub(super) fn check(&self) {
+        self.silences.check();
+        self.graces.check();
+        assert!(self.is_held() || self.silences.len() == 0, "timers without an office");
+    }
+
+    fn leave(&mut self) {
+        self.term = None;
+        self.silences.clear();
+        self.graces.clear();
+    }
+}
+
+impl Server {
+    /// Takes or leaves office, then ends the sessions whose time has come.
+    pub(super) fn office_duties(&mut self) {
+        let term = self.consensus.term();
+        if !self.consensus.is_leader() {
+            if self.office.is_held() {
+                self.office.leave();
+            }
+            return;
+        }
+        if self.office.term != Some(term) {
+            if self.state.applied_term() != term {
+                return;
+            }
+            self.take_office(term);
+        }
+        self.expire_due();
+    }
+
+    fn take_office(&mut self, term: u64) {
+        self.office.leave();
+        self.office.term = Some(term);
+        for session in self.state.sessions() {
+            let length_ms = u64::from(session.timeout_ms);
+            self.office.silences.start(session.id, session.generation, length_ms, self.now.mono);
+        }
+        self.report_all_losses();
+    }
+
+    fn expire_due(&mut self) {
+        let now = self.now.mono;
+        while let Some(session) = self.office.silences.first_due(now) {
+            let Some(timer) = self.office.silences.get(session) else { break };
+            self.expire(session, timer.generation);
+        }
+        while let Some(session) = self.office.graces.first_due(now) {
+            let Some(timer) = self.office.graces.get(session) else { break };
+            self.office.graces.remove(session);
+            self.expire(session, timer.generation);
+        }
+    }
+
+    fn expire(&mut self, session: SessionId, generation: u64) {
+        self.office.silences.defer(session, EXPIRE_AGAIN_MS, self.now.mono);
+        self.proposals.push(Command::Expire { session, generation });
+    }
+
+    /// A session's socket was closed by its client's side: it has its grace to come back.
+    pub(super) fn begin_grace(&mut self, session: SessionId, generation: u64) {
+        if !self.office.is_held() || self.office.graces.get(session).is_some() {
+            return;
+        }
+        let Some(record) = self.state.session(session) else { return };
+        if let Some(grace_ms) = record.fast_death_grace_ms
+            && record.generation == generation
+        {
+            let grace_ms = u64::from(grace_ms);
+            self.office.graces.start(session, generation, grace_ms, self.now.mono);
+        }
+    }
+
+    /// A leader that was stalled heard nobody meanwhile: all sessions get that time back.
+    pub(super) fn measure_stall(&mut self) {
+        let Some(last) = self.last_step else { return };
+        let asleep_ms = self.now.mono.since(last);
+        let expected_ms = self.config.tick_ms;
+        if asleep_ms >= expected_ms.saturating_add(STALL_MS_MIN) {
+            let stall_ms = asleep_ms.saturating_sub(expected_ms);
+            self.office.silences.extend_all(stall_ms);
+            self.office.graces.extend_all(stall_ms);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Messages between members: one versioned envelope for all of them.
+//!
+//! Called by the step (in) and by all that sends (out). Calls consensus, `proposals`, `office`.
+//! Invariant: what cannot be decoded, or comes from a stranger, changes nothing. It does not know
+//! sockets; streams are ordered, and what is sent over a broken one is lost.
+
+use bytes::Bytes;
+use coordinator_disk::envelope::{self, Schema};
+use coordinator_protocol::SessionId;
+use serde::{Deserialize, Serialize};
+
+use super::effect::Effect;
+use super::step::Server;
+use crate::ServerId;
+use crate::consensus::ConsensusMessage;
+use crate::state::Command;
+
+const SCHEMA: Schema = Schema { kind: 0x04, version: 1 };
+
+/// What one member tells another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum PeerMessage {
+    /// For the consensus engine.
+    Consensus(ConsensusMessage),
+    /// Commands for the leader's queue, in order.
+    Forward(Vec<Command>),
+    /// Sessions that were heard from, with how long ago, in milliseconds.
+    Touched(Vec<(SessionId, u64)>),
+    /// Sessions whose socket was closed by the client's side, with their generation.
+    Lost(Vec<(SessionId, u64)>),
+}
+
+impl Server {
+    pub(super) fn send_peer(&mut self, to: ServerId, message: &PeerMessage) {
+        // Only a message beyond the envelope's size fails, and all of them are cut far below.
+        if let Ok(bytes) = envelope::encode(SCHEMA, message) {
+            self.effects.push(Effect::SendPeer { to, bytes: bytes.into() });
+        }
+    }
+
+    pub(super) fn send_consensus(&mut self, to: ServerId, message: ConsensusMessage) {
+        self.send_peer(to, &PeerMessage::Consensus(message));
+    }
+
+    pub(super) fn on_peer_message(&mut self, from: ServerId, bytes: &Bytes) {
+        if from == self.config.id || !self.config.members.contains(&from) {
+            return;
+        }
+        let Ok(message) = envelope::decode::<PeerMessage>(SCHEMA, bytes) else { return };
+        let now = self.now.mono;
+        match message {
+            PeerMessage::Consensus(message) => {
+                self.consensus.on_message(from, message, now, &mut self.outputs);
+            }
+            PeerMessage::Forward(commands) => {
+                if self.consensus.is_leader() {
+                    for command in commands {
+                        self.proposals.push(command);
+                    }
+                }
+            }
+            PeerMessage::Touched(touched) => {
+                for (session, age_ms) in touched {
+                    self.office.touch(session, age_ms, now);
+                }
+            }
+            PeerMessage::Lost(lost) => {
+                for (session, generation) in lost {
+                    self.begin_grace(session, generation);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_peer_up(&mut self, peer: ServerId) {
+        if !self.config.members.contains(&peer) || peer == self.config.id {
+            return;
+        }
+        self.link.broke(peer);
+        self.consensus.on_peer_up(peer, self.now.mono, &mut self.outputs);
+    }
+
+    pub(super) fn on_peer_lost(&mut self, peer: ServerId) {
+        self.link.broke(peer);
+        self.consensus.on_peer_lost(peer, self.now.mono, &mut self.outputs);
+    }
+}

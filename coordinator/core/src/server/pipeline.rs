@@ -1,0 +1,81 @@
+//! Whose turn it is: answers leave in the order of requests, reads see the writes before them and
+//! none behind.
+//!
+//! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
+//! Invariant: a read runs when everything before it is answered, and at once; writes behind a sync
+//! are sent only when the sync is done. It does not know what is read.
+
+use coordinator_protocol::{Response, encode_reply};
+
+use super::connection::{Pending, Step};
+use super::reply;
+use super::request::ends_connection;
+use super::step::Server;
+use crate::ConnectionId;
+use crate::state::Command;
+
+impl Server {
+    /// Answers what can be answered, from the oldest request on.
+    pub(super) fn run_pipeline(&mut self, id: ConnectionId) {
+        let mut sync_done = false;
+        loop {
+            let applied = self.state.applied_index();
+            let Some(connection) = self.connections.get_mut(id) else { return };
+            let Some(front) = connection.pipeline.front() else { break };
+            let ready = match &front.step {
+                Step::Write(_) => false,
+                Step::Sync { index, .. } => index.is_some_and(|index| index <= applied),
+                Step::Written(_) | Step::Read(_) | Step::Answer(_) => true,
+            };
+            if !ready {
+                break;
+            }
+            let Some(pending) = connection.pipeline.pop_front() else { break };
+            sync_done |= matches!(pending.step, Step::Sync { .. });
+            self.answer(id, pending);
+        }
+        if sync_done {
+            self.send_held_writes(id);
+        }
+        self.regulate_reading(id);
+    }
+
+    fn answer(&mut self, id: ConnectionId, pending: Pending) {
+        let Pending { xid, op, received, step } = pending;
+        let outcome = match step {
+            Step::Written(result) => result.map(reply::to_response),
+            Step::Read(request) => self.read(id, request),
+            Step::Sync { path, .. } => Ok(Response::Path(path)),
+            Step::Answer(answer) => answer,
+            Step::Write(_) => return,
+        };
+        let failed = outcome.is_err();
+        let frame =
+            encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
+        self.respond(id, frame);
+        self.count_latency(received);
+        if ends_connection(op, failed) {
+            self.close(id);
+        }
+    }
+
+    /// Writes up to the next sync may go to the leader now.
+    fn send_held_writes(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(session) = connection.session().copied() else { return };
+        let mut commands: Vec<Command> = Vec::new();
+        for pending in &mut connection.pipeline {
+            match &mut pending.step {
+                Step::Sync { .. } => break,
+                Step::Write(write) if !write.sent => {
+                    write.sent = true;
+                    commands.push(session.command(write));
+                }
+                Step::Write(_) | Step::Written(_) | Step::Read(_) | Step::Answer(_) => {}
+            }
+        }
+        for command in commands {
+            self.link.push(command);
+        }
+    }
+}

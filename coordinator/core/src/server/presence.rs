@@ -1,0 +1,131 @@
+//! What this server tells the leader about the sessions that its connections hold.
+//!
+//! Called by `request` (touches, lost sockets), `session` and the end of each step. Invariant: a
+//! loss is kept and told to each new leader until the session moves or ends; only a socket that
+//! the client's side closed is a loss (safety.md A6). It does not know timers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coordinator_protocol::SessionId;
+
+use super::limits::{LOSSES_MAX, TOUCHED_PER_MESSAGE_MAX};
+use super::peer::PeerMessage;
+use super::step::Server;
+use crate::Millis;
+
+/// Between two reports of touched sessions. A report says how long ago each was heard, so this
+/// does not delay expiries.
+const REPORT_MS: u64 = 100;
+
+/// What is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    /// When each session was last heard, since the last report.
+    touched: BTreeMap<SessionId, Millis>,
+    report_at: Option<Millis>,
+    /// Generation of each session whose socket was lost here.
+    lost: BTreeMap<SessionId, u64>,
+    /// Origins of connections that were lost before they were open.
+    lost_handshakes: BTreeSet<u64>,
+}
+
+impl Presence {
+    pub(super) fn touch(&mut self, session: SessionId, now: Millis) {
+        self.touched.insert(session, now);
+        self.report_at.get_or_insert(now.plus_ms(REPORT_MS));
+    }
+
+    pub(super) fn lose(&mut self, session: SessionId, generation: u64) {
+        if self.lost.len() < LOSSES_MAX {
+            self.lost.insert(session, generation);
+        }
+    }
+
+    pub(super) fn lose_handshake(&mut self, origin: u64) {
+        if self.lost_handshakes.len() < LOSSES_MAX {
+            self.lost_handshakes.insert(origin);
+        }
+    }
+
+    pub(super) fn take_lost_handshake(&mut self, origin: u64) -> bool {
+        self.lost_handshakes.remove(&origin)
+    }
+
+    /// The session moved or ended.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.lost.remove(&session);
+        self.touched.remove(&session);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        self.report_at
+    }
+}
+
+impl Server {
+    /// Tells the leader which sessions were heard; a leader takes its own down directly.
+    pub(super) fn flush_presence(&mut self) {
+        let now = self.now.mono;
+        let is_leader = self.consensus.is_leader();
+        if !is_leader && self.presence.report_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.presence.report_at = None;
+        let touched = std::mem::take(&mut self.presence.touched);
+        if is_leader {
+            for (session, heard) in touched {
+                self.office.touch(session, now.since(heard), now);
+            }
+            return;
+        }
+        let Some(leader) = self.consensus.leader() else { return };
+        let touched: Vec<(SessionId, u64)> =
+            touched.into_iter().map(|(session, heard)| (session, now.since(heard))).collect();
+        for part in touched.chunks(TOUCHED_PER_MESSAGE_MAX) {
+            self.send_peer(leader, &PeerMessage::Touched(part.to_vec()));
+        }
+    }
+
+    /// Tells the leader of a lost session, if it is one that chose to die fast.
+    pub(super) fn report_loss(&mut self, session: SessionId) {
+        let Some(generation) = self.reportable(session) else { return };
+        self.report_losses(vec![(session, generation)]);
+    }
+
+    /// Tells a new leader of all of them: it counts each grace anew.
+    pub(super) fn report_all_losses(&mut self) {
+        let state = &self.state;
+        self.presence.lost.retain(|session, generation| {
+            state.session(*session).is_some_and(|record| record.generation == *generation)
+        });
+        let lost: Vec<SessionId> = self.presence.lost.keys().copied().collect();
+        let lost: Vec<(SessionId, u64)> = lost
+            .into_iter()
+            .filter_map(|session| Some((session, self.reportable(session)?)))
+            .collect();
+        self.report_losses(lost);
+    }
+
+    fn reportable(&self, session: SessionId) -> Option<u64> {
+        let generation = *self.presence.lost.get(&session)?;
+        let record = self.state.session(session)?;
+        let chosen = record.fast_death_grace_ms.is_some() && record.generation == generation;
+        chosen.then_some(generation)
+    }
+
+    fn report_losses(&mut self, lost: Vec<(SessionId, u64)>) {
+        match self.consensus.leader() {
+            Some(leader) if leader == self.config.id => {
+                for (session, generation) in lost {
+                    self.begin_grace(session, generation);
+                }
+            }
+            Some(leader) => {
+                for part in lost.chunks(TOUCHED_PER_MESSAGE_MAX) {
+                    self.send_peer(leader, &PeerMessage::Lost(part.to_vec()));
+                }
+            }
+            None => {}
+        }
+    }
+}

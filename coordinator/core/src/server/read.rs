@@ -1,0 +1,145 @@
+//! Answers from the tree, and the watches and subscriptions that are left with them.
+//!
+//! Called by the pipeline, in a request's turn. Calls `tree`, `watch`, `subscription`. Invariant:
+//! a read and its watch see the same state; notifications that setWatches finds missed leave
+//! before its answer. It does not know sessions or consensus.
+
+use coordinator_protocol::{
+    AddWatchRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch, Request, Response,
+    SetWatchesRequest,
+};
+
+use super::step::Server;
+use crate::ConnectionId;
+use crate::tree::{NodeView, validate_path};
+
+impl Server {
+    pub(super) fn read(
+        &mut self,
+        id: ConnectionId,
+        request: Request,
+    ) -> Result<Response, ErrorCode> {
+        match request {
+            Request::Exists(read) => self.read_exists(id, &read),
+            Request::GetData(read) => self.read_data(id, &read),
+            Request::GetChildren(read) => self.read_children(id, &read).map(Response::Names),
+            Request::GetChildren2(read) => self.read_children2(id, &read),
+            Request::GetAcl(path) => {
+                self.node(&path).map(|node| Response::AclStat(node.acl().to_vec(), node.stat()))
+            }
+            Request::GetAllChildrenNumber(path) => self.count_descendants(&path),
+            Request::GetEphemerals(prefix) => self.list_ephemerals(id, &prefix),
+            Request::MultiRead(ops) => Ok(self.read_many(id, ops)),
+            Request::CheckWatches(watch) => {
+                let found = self.watches.contains(id, &watch.path, watch.kind);
+                if found { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
+            }
+            Request::RemoveWatches(watch) => {
+                let found = self.watches.remove(id, &watch.path, watch.kind);
+                if found { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
+            }
+            Request::AddWatch(AddWatchRequest { path, mode }) => validate_path(&path)
+                .and_then(|()| self.watches.add(id, &path, mode))
+                .map(|()| Response::Code(ErrorCode::Ok)),
+            Request::SetWatches(watches) | Request::SetWatches2(watches) => {
+                self.set_watches(id, &watches)
+            }
+            Request::Subscribe(subscribe) => {
+                self.subscriptions.subscribe(id, &subscribe).map(|()| Response::Empty)
+            }
+            Request::Unsubscribe(subscription) => {
+                let found = self.subscriptions.unsubscribe(id, subscription);
+                if found { Ok(Response::Empty) } else { Err(ErrorCode::BadArguments) }
+            }
+            Request::WhoAmI => self.who_am_i(id),
+            _ => Err(ErrorCode::Unimplemented),
+        }
+    }
+
+    fn node(&self, path: &str) -> Result<NodeView<'_>, ErrorCode> {
+        self.state.tree().get(path).ok_or(ErrorCode::NoNode)
+    }
+
+    fn read_exists(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
+        validate_path(&read.path)?;
+        if read.watch {
+            self.watches.watch_data(id, &read.path)?;
+        }
+        Ok(Response::Stat(self.node(&read.path)?.stat()))
+    }
+
+    fn read_data(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
+        let node = self.node(&read.path)?;
+        let response = Response::DataStat(node.data().cloned(), node.stat());
+        if read.watch {
+            self.watches.watch_data(id, &read.path)?;
+        }
+        Ok(response)
+    }
+
+    fn read_children(
+        &mut self,
+        id: ConnectionId,
+        read: &PathWatch,
+    ) -> Result<Vec<String>, ErrorCode> {
+        let names = self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode)?;
+        let names = names.map(str::to_owned).collect();
+        if read.watch {
+            self.watches.watch_children(id, &read.path)?;
+        }
+        Ok(names)
+    }
+
+    fn read_children2(
+        &mut self,
+        id: ConnectionId,
+        read: &PathWatch,
+    ) -> Result<Response, ErrorCode> {
+        let stat = self.node(&read.path)?.stat();
+        Ok(Response::NamesStat(self.read_children(id, read)?, stat))
+    }
+
+    fn read_many(&mut self, id: ConnectionId, ops: Vec<MultiReadOp>) -> Response {
+        let one = |op: &MultiReadOp| match op {
+            MultiReadOp::GetData(read) => match self.read_data(id, read) {
+                Ok(Response::DataStat(data, stat)) => MultiReadResult::GetData(data, stat),
+                Ok(_) => MultiReadResult::Error(ErrorCode::SystemError),
+                Err(code) => MultiReadResult::Error(code),
+            },
+            MultiReadOp::GetChildren(read) => match self.read_children(id, read) {
+                Ok(names) => MultiReadResult::GetChildren(names),
+                Err(code) => MultiReadResult::Error(code),
+            },
+        };
+        Response::MultiRead(ops.iter().map(one).collect())
+    }
+
+    fn count_descendants(&self, path: &str) -> Result<Response, ErrorCode> {
+        let count = self.state.tree().descendant_count(path).ok_or(ErrorCode::NoNode)?;
+        Ok(Response::Count(i32::try_from(count).unwrap_or(i32::MAX)))
+    }
+
+    fn list_ephemerals(&self, id: ConnectionId, prefix: &str) -> Result<Response, ErrorCode> {
+        let session = self.connections.get(id).and_then(|held| held.session());
+        let session = session.ok_or(ErrorCode::SessionExpired)?;
+        let all = self.state.tree().ephemerals_of(session.id);
+        let below = all.filter(|path| path.starts_with(prefix));
+        Ok(Response::Names(below.map(|path| path.to_string()).collect()))
+    }
+
+    fn set_watches(
+        &mut self,
+        id: ConnectionId,
+        request: &SetWatchesRequest,
+    ) -> Result<Response, ErrorCode> {
+        let last = self.state.last_zxid();
+        let missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        self.notify(missed);
+        Ok(Response::Empty)
+    }
+
+    fn who_am_i(&self, id: ConnectionId) -> Result<Response, ErrorCode> {
+        let connection = self.connections.get(id).ok_or(ErrorCode::SessionExpired)?;
+        Ok(Response::ClientInfos(connection.identities.clone()))
+    }
+}

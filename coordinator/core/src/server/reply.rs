@@ -1,0 +1,89 @@
+//! Results to responses, and frames on their way out.
+//!
+//! Called by `pipeline`, `apply`, `read`. Calls the protocol's encoders. Invariant: frames are
+//! pushed in the order in which they must leave. It does not know why something is answered.
+
+use bytes::Bytes;
+use coordinator_protocol::{
+    ErrorCode, MultiResult, Response, SubscriptionEvent, WatcherEvent, encode_event,
+    encode_subscription_event,
+};
+
+use super::effect::Effect;
+use super::step::Server;
+use crate::state::{MultiOutcome, OpResult};
+use crate::watch::Notification;
+use crate::{ConnectionId, Millis};
+
+impl Server {
+    pub(super) fn respond(&mut self, connection: ConnectionId, frame: Bytes) {
+        self.counters.sent = self.counters.sent.saturating_add(1);
+        self.effects.push(Effect::Respond { connection, frame });
+    }
+
+    /// Sends notifications; a frame for many connections is made once.
+    pub(super) fn notify(&mut self, notifications: Vec<Notification>) {
+        let mut last: Option<(Notification, Bytes)> = None;
+        for notification in notifications {
+            let same = last.as_ref().filter(|(told, _)| {
+                told.event == notification.event
+                    && told.path == notification.path
+                    && told.zxid == notification.zxid
+            });
+            let frame = match same {
+                Some((_, frame)) => frame.clone(),
+                None => encode_event(
+                    notification.zxid,
+                    &WatcherEvent::new(notification.event, notification.path.to_string()),
+                ),
+            };
+            self.respond(notification.connection, frame.clone());
+            last = Some((notification, frame));
+        }
+    }
+
+    pub(super) fn respond_event(&mut self, connection: ConnectionId, event: &SubscriptionEvent) {
+        self.respond(connection, encode_subscription_event(event));
+    }
+
+    pub(super) fn count_latency(&mut self, received: Millis) {
+        let took = self.now.mono.since(received);
+        let counters = &mut self.counters;
+        counters.latency_ms_min = Some(counters.latency_ms_min.map_or(took, |min| min.min(took)));
+        counters.latency_ms_max = counters.latency_ms_max.max(took);
+        counters.latency_ms_sum = counters.latency_ms_sum.saturating_add(took);
+        counters.latency_count = counters.latency_count.saturating_add(1);
+    }
+}
+
+/// The body that answers a write.
+pub(super) fn to_response(result: OpResult) -> Response {
+    match result {
+        OpResult::Created { path } => Response::Path(path.to_string()),
+        OpResult::Created2 { path, stat } => Response::PathStat(path.to_string(), stat),
+        OpResult::DataSet { stat } | OpResult::Checked { stat } => Response::Stat(stat),
+        OpResult::Multi(outcome) => Response::Multi(multi_results(outcome)),
+        OpResult::Deleted | OpResult::SessionClosed(_) | OpResult::OptionsSet => Response::Empty,
+    }
+}
+
+fn multi_results(outcome: MultiOutcome) -> Vec<MultiResult> {
+    match outcome {
+        MultiOutcome::Done(results) => results.into_iter().map(multi_result).collect(),
+        MultiOutcome::Failed(codes) => codes.into_iter().map(MultiResult::Error).collect(),
+    }
+}
+
+fn multi_result(result: OpResult) -> MultiResult {
+    match result {
+        OpResult::Created { path } => MultiResult::Create(path.to_string()),
+        OpResult::Created2 { path, stat } => MultiResult::Create2(path.to_string(), stat),
+        OpResult::Deleted => MultiResult::Delete,
+        OpResult::DataSet { stat } => MultiResult::SetData(stat),
+        OpResult::Checked { .. } => MultiResult::Check,
+        // These cannot stand inside a multi.
+        OpResult::Multi(_) | OpResult::SessionClosed(_) | OpResult::OptionsSet => {
+            MultiResult::Error(ErrorCode::SystemError)
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What each operation becomes: a write for the log, a read, a wait, or an answer at once.
+//!
+//! Called by the step. Calls `pipeline`. Invariant: every request is answered, in its turn; what
+//! is not understood is answered by a code and the session lives on. It does not know the tree.
+
+use coordinator_protocol::{
+    AuthRequest, ClientInfo, CreateMode, CreateRequest, CreateTtlRequest, DecodeError, ErrorCode,
+    OpCode, Request, RequestHeader, Response,
+};
+
+use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
+use super::effect::Effect;
+use super::limits::{IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX};
+use super::step::Server;
+use super::weight::op_bytes;
+use crate::ConnectionId;
+use crate::state::{TreeOp, WriteOp};
+
+/// A request sorted by what has to happen with it.
+enum Sorted {
+    Write(WriteOp),
+    Read(Request),
+    Sync(String),
+    Answer(Result<Response, ErrorCode>),
+    Auth(AuthRequest),
+}
+
+impl Server {
+    pub(super) fn on_request(
+        &mut self,
+        id: ConnectionId,
+        header: RequestHeader,
+        request: Result<Request, DecodeError>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        self.counters.received = self.counters.received.saturating_add(1);
+        let session = match &mut connection.phase {
+            Phase::Open(session) => *session,
+            Phase::Handshake(handshake) => {
+                if handshake.early.len() < PENDING_REQUESTS_HARD_MAX {
+                    handshake.early.push((header, request));
+                } else {
+                    self.close(id);
+                }
+                return;
+            }
+        };
+        if connection.pipeline.len() >= PENDING_REQUESTS_HARD_MAX
+            || !self.may_answer(session.timeout_ms)
+        {
+            self.close(id);
+            return;
+        }
+        self.presence.touch(session.id, self.now.mono);
+        self.enqueue(id, header, sort(request));
+        self.run_pipeline(id);
+    }
+
+    fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, sorted: Sorted) {
+        let step = match sorted {
+            Sorted::Write(op) => match self.begin_write(id, op) {
+                Some(write) => Step::Write(write),
+                None => return,
+            },
+            Sorted::Read(request) => Step::Read(request),
+            Sorted::Sync(path) => {
+                let read = self.consensus.read_index(self.now.mono, &mut self.outputs);
+                self.syncs.wait(read, id);
+                Step::Sync { path, read, index: None }
+            }
+            Sorted::Answer(answer) => Step::Answer(answer),
+            Sorted::Auth(auth) => Step::Answer(self.authenticate(id, auth)),
+        };
+        let received = self.now.mono;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.push(Pending { xid: header.xid, op: header.op, received, step });
+        }
+        self.settle();
+        self.regulate_reading(id);
+    }
+
+    /// Numbers a write, and sends it to the leader unless a sync stands before it.
+    fn begin_write(&mut self, id: ConnectionId, op: WriteOp) -> Option<PendingWrite> {
+        let connection = self.connections.get_mut(id)?;
+        let sent = !connection.has_sync();
+        let Phase::Open(session) = &mut connection.phase else { return None };
+        session.last_sequence = session.last_sequence.saturating_add(1);
+        let bytes = op_bytes(&op);
+        let write = PendingWrite { sequence: session.last_sequence, op, bytes, sent };
+        self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
+        if sent {
+            self.link.push(session.command(&write));
+        }
+        Some(write)
+    }
+
+    /// Credentials: `digest` identities are taken down for whoAmI; other schemes are refused and
+    /// the connection ends, as in ZooKeeper.
+    fn authenticate(&mut self, id: ConnectionId, auth: AuthRequest) -> Result<Response, ErrorCode> {
+        let connection = self.connections.get_mut(id).ok_or(ErrorCode::AuthFailed)?;
+        let text = String::from_utf8(auth.auth.unwrap_or_default().to_vec());
+        let user = text.ok().and_then(|text| text.split_once(':').map(|(user, _)| user.to_owned()));
+        match user {
+            Some(user) if auth.scheme == "digest" => {
+                if connection.identities.len() >= IDENTITIES_MAX {
+                    return Err(ErrorCode::ThrottledOp);
+                }
+                let identity = ClientInfo { scheme: auth.scheme, user };
+                if !connection.identities.contains(&identity) {
+                    connection.identities.push(identity);
+                }
+                Ok(Response::Empty)
+            }
+            _ => Err(ErrorCode::AuthFailed),
+        }
+    }
+
+    pub(super) fn on_backlogged(&mut self, id: ConnectionId, backlogged: bool) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.backlogged = backlogged;
+            self.regulate_reading(id);
+        }
+    }
+
+    /// Stops or resumes reading from a connection, by how much of it waits.
+    pub(super) fn regulate_reading(&mut self, id: ConnectionId) {
+        let all_full = self.counters.pending_bytes >= super::limits::PENDING_BYTES_ALL_MAX;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(on) = connection.reading_change(all_full) {
+            connection.reading = on;
+            self.effects.push(Effect::Reading { connection: id, on });
+        }
+    }
+
+    /// The socket is gone.
+    pub(super) fn on_disconnected(&mut self, id: ConnectionId, by_peer: bool) {
+        let Some(connection) = self.forget_connection(id) else { return };
+        if !by_peer {
+            return;
+        }
+        match connection.session() {
+            Some(session) => {
+                self.presence.lose(session.id, session.generation);
+                self.report_loss(session.id);
+            }
+            None => self.presence.lose_handshake(connection.origin),
+        }
+    }
+
+    /// Closes a connection from this side: never a sign that the client died.
+    pub(super) fn close(&mut self, id: ConnectionId) {
+        if self.forget_connection(id).is_some() {
+            self.effects.push(Effect::Close { connection: id });
+        }
+    }
+
+    fn forget_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(id)?;
+        self.watches.disconnect(id);
+        self.subscriptions.disconnect(id);
+        self.syncs.forget(id);
+        self.counters.pending_bytes =
+            self.counters.pending_bytes.saturating_sub(connection.pending_bytes);
+        Some(connection)
+    }
+}
+
+fn sort(request: Result<Request, DecodeError>) -> Sorted {
+    let request = match request {
+        Ok(request) => request,
+        Err(_) => return Sorted::Answer(Err(ErrorCode::MarshallingError)),
+    };
+    match request {
+        Request::Create(create) => tree(TreeOp::Create(create)),
+        Request::Create2(create) => tree(TreeOp::Create2(create)),
+        Request::CreateContainer(create) => {
+            let flags = CreateMode::Container.code();
+            tree(TreeOp::Create2(CreateRequest { flags, ..create }))
+        }
+        Request::CreateTtl(CreateTtlRequest { path, data, acl, flags, .. }) => {
+            tree(TreeOp::Create2(CreateRequest { path, data, acl, flags }))
+        }
+        Request::Delete(delete) => tree(TreeOp::Delete(delete)),
+        Request::SetData(set) => tree(TreeOp::SetData(set)),
+        Request::Check(check) => tree(TreeOp::Check(check)),
+        Request::Multi(ops) => {
+            Sorted::Write(WriteOp::Multi(ops.into_iter().map(TreeOp::from).collect()))
+        }
+        Request::SessionOptions(options) => Sorted::Write(WriteOp::SessionOptions {
+            fast_death_grace_ms: u32::try_from(options.fast_death_grace_ms).ok(),
+        }),
+        Request::CloseSession => Sorted::Write(WriteOp::CloseSession),
+        Request::Sync(path) => Sorted::Sync(path),
+        Request::Ping => Sorted::Answer(Ok(Response::Empty)),
+        Request::Auth(auth) => Sorted::Auth(auth),
+        Request::Exists(_)
+        | Request::GetData(_)
+        | Request::GetAcl(_)
+        | Request::GetChildren(_)
+        | Request::GetChildren2(_)
+        | Request::CheckWatches(_)
+        | Request::RemoveWatches(_)
+        | Request::GetEphemerals(_)
+        | Request::GetAllChildrenNumber(_)
+        | Request::AddWatch(_)
+        | Request::Subscribe(_)
+        | Request::Unsubscribe(_)
+        | Request::WhoAmI
+        | Request::SetWatches(_)
+        | Request::SetWatches2(_)
+        | Request::MultiRead(_) => Sorted::Read(request),
+        Request::Reconfig(_) => Sorted::Answer(Err(ErrorCode::ReconfigDisabled)),
+        Request::SetAcl(_)
+        | Request::Sasl(_)
+        | Request::DeleteContainer(_)
+        | Request::Unknown(_) => Sorted::Answer(Err(ErrorCode::Unimplemented)),
+    }
+}
+
+fn tree(op: TreeOp) -> Sorted {
+    Sorted::Write(WriteOp::Tree(op))
+}
+
+/// Whether an answer ends its connection.
+pub(super) fn ends_connection(op: OpCode, failed: bool) -> bool {
+    op == OpCode::CloseSession || (op == OpCode::Auth && failed)
+}

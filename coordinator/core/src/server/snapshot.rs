@@ -1,0 +1,91 @@
+//! When to take a snapshot, and what becomes of it.
+//!
+//! Called by `apply` and the step. Calls `state` (encode) and consensus. Invariant: one snapshot
+//! is on its way to the disk at a time; the log is cut only behind one that is there. It does not
+//! know files.
+
+use super::effect::Effect;
+use super::step::Server;
+use crate::consensus::SnapshotImage;
+
+/// Counts towards the next snapshot.
+#[derive(Debug)]
+pub(super) struct SnapshotPlan {
+    /// Of the last one saved or installed.
+    last_index: u64,
+    /// On its way to the disk.
+    saving: Option<u64>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl SnapshotPlan {
+    pub(super) fn new(last_index: u64) -> Self {
+        Self { last_index, saving: None, entries: 0, bytes: 0 }
+    }
+
+    pub(super) fn last_index(&self) -> u64 {
+        self.last_index
+    }
+
+    /// An entry of this size was applied.
+    pub(super) fn applied(&mut self, bytes: usize) {
+        self.entries = self.entries.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    pub(super) fn installed(&mut self, index: u64) {
+        self.last_index = index;
+        self.begin_anew();
+    }
+
+    /// It could not be written; as many entries pass before the next try.
+    pub(super) fn failed(&mut self, index: u64) {
+        if self.saving == Some(index) {
+            self.saving = None;
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        self.entries = 0;
+        self.bytes = 0;
+    }
+}
+
+impl Server {
+    pub(super) fn snapshot_if_due(&mut self) {
+        let plan = &self.snapshots;
+        let due = plan.entries >= self.config.snapshot_entries
+            || plan.bytes >= self.config.snapshot_bytes;
+        if !due || plan.saving.is_some() {
+            return;
+        }
+        let image = self.snapshot_image();
+        self.snapshots.saving = Some(image.index);
+        self.snapshots.begin_anew();
+        self.effects.push(Effect::SaveSnapshot { image });
+    }
+
+    pub(super) fn on_snapshot_saved(&mut self, index: u64) {
+        if self.snapshots.saving != Some(index) {
+            return;
+        }
+        self.snapshots.saving = None;
+        self.snapshots.last_index = self.snapshots.last_index.max(index);
+        self.consensus.on_snapshot_saved(index);
+    }
+
+    /// A follower is too far behind for the log.
+    pub(super) fn offer_snapshot(&mut self) {
+        let image = self.snapshot_image();
+        self.consensus.offer_snapshot(image);
+    }
+
+    fn snapshot_image(&self) -> SnapshotImage {
+        SnapshotImage {
+            index: self.state.applied_index(),
+            term: self.state.applied_term(),
+            data: self.state.encode_snapshot(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a server says about itself: for `srvr`, `mntr`, HTTP and metrics.
+//!
+//! Called by the shell at any time; built by [`super::Server::status`]. Invariant: reading it
+//! changes nothing. It does not know the formats in which it is shown.
+
+use coordinator_protocol::Zxid;
+
+use crate::ServerId;
+
+/// Part in the ensemble, in ZooKeeper's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The only member.
+    Standalone,
+    /// In office.
+    Leader,
+    /// Knows a leader.
+    Follower,
+    /// Knows no leader at the moment.
+    Looking,
+    /// Stopped being a voter after a failed write.
+    Halted,
+}
+
+/// A reading of all gauges and counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This server.
+    pub id: ServerId,
+    /// Its part.
+    pub mode: Mode,
+    /// Who leads, as far as known.
+    pub leader: Option<ServerId>,
+    /// Whether a leader with a quorum was heard of within the bound of safety.md A7: "ready".
+    pub confirmed: bool,
+    /// Consensus term.
+    pub term: u64,
+    /// Committed log index.
+    pub commit_index: u64,
+    /// Applied log index.
+    pub applied_index: u64,
+    /// Last log index.
+    pub last_index: u64,
+    /// Index of the last snapshot saved or installed.
+    pub snapshot_index: u64,
+    /// Last applied zxid.
+    pub zxid: Zxid,
+    /// Open client connections, handshakes included.
+    pub connections: usize,
+    /// Requests received and not yet answered.
+    pub outstanding: usize,
+    /// Sessions of the ensemble.
+    pub sessions: usize,
+    /// Nodes in the tree.
+    pub nodes: usize,
+    /// Ephemeral nodes in the tree.
+    pub ephemerals: usize,
+    /// Approximate bytes of paths and data.
+    pub data_bytes: u64,
+    /// Watches registered here.
+    pub watches: usize,
+    /// Subscriptions open here.
+    pub subscriptions: usize,
+    /// Requests received since start.
+    pub received: u64,
+    /// Frames sent since start.
+    pub sent: u64,
+    /// Shortest time from request to reply, ms; 0 before the first.
+    pub latency_ms_min: u64,
+    /// Longest time from request to reply, ms.
+    pub latency_ms_max: u64,
+    /// Sum over all replies, ms.
+    pub latency_ms_sum: u64,
+    /// Replies counted in the three above.
+    pub latency_count: u64,
+    /// Peers whose stream works.
+    pub peers_up: usize,
+}

@@ -1,0 +1,283 @@
+//! The step: one event in, effects out.
+//!
+//! Called by the shell and the simulator. Calls every other file of `server/`. Invariant: an event
+//! is handled by one function; what many events have in common (due timers, commands to send,
+//! subscriptions) is done once at the end of a step. It does not know what an event is about.
+
+use crate::consensus::{Consensus, Output, RestoreError, Restored};
+use crate::state::State;
+use crate::subscription::Subscriptions;
+use crate::watch::Watches;
+use crate::{Millis, Now};
+
+use super::config::Config;
+use super::connection::Connections;
+use super::effect::Effect;
+use super::event::Event;
+use super::link::Link;
+use super::office::Office;
+use super::presence::Presence;
+use super::proposals::Proposals;
+use super::snapshot::SnapshotPlan;
+use super::status::{Mode, Status};
+use super::sync::Syncs;
+
+/// One member of an ensemble.
+pub struct Server {
+    pub(super) config: Config,
+    /// As of the current step.
+    pub(super) now: Now,
+    /// The end of the last step; `None` before the first.
+    pub(super) last_step: Option<Millis>,
+    pub(super) consensus: Consensus,
+    /// What consensus wants, not yet done.
+    pub(super) outputs: Vec<Output>,
+    /// What this step came to so far.
+    pub(super) effects: Vec<Effect>,
+    pub(super) state: State,
+    pub(super) watches: Watches,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) connections: Connections,
+    pub(super) proposals: Proposals,
+    pub(super) link: Link,
+    pub(super) office: Office,
+    pub(super) presence: Presence,
+    pub(super) syncs: Syncs,
+    pub(super) snapshots: SnapshotPlan,
+    pub(super) counters: Counters,
+}
+
+/// What is counted since start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) latency_ms_min: Option<u64>,
+    pub(super) latency_ms_max: u64,
+    pub(super) latency_ms_sum: u64,
+    pub(super) latency_count: u64,
+    /// Bytes of unanswered writes of all connections.
+    pub(super) pending_bytes: usize,
+}
+
+impl Server {
+    /// A member that goes on from what storage found. `config` must have passed
+    /// [`Config::validate`]. The first effects come with the first step, which should follow at
+    /// once ([`Event::Tick`] will do).
+    ///
+    /// # Errors
+    /// [`RestoreError`] when what was found cannot be continued safely; a person must look.
+    pub fn new(config: Config, restored: Restored) -> Result<Self, RestoreError> {
+        let state = match &restored.snapshot {
+            Some(image) => State::decode_snapshot(&image.data)
+                .map_err(|error| RestoreError::Snapshot(error.to_string()))?,
+            None => State::new(),
+        };
+        let snapshot_index = restored.snapshot.as_ref().map_or(0, |image| image.index);
+        if state.applied_index() != snapshot_index {
+            return Err(RestoreError::Log("the snapshot is of another index than it says"));
+        }
+        let consensus = Consensus::new(&config, &restored)?;
+        Ok(Self {
+            subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
+            snapshots: SnapshotPlan::new(snapshot_index),
+            config,
+            now: Now::default(),
+            last_step: None,
+            consensus,
+            outputs: Vec::new(),
+            effects: Vec::new(),
+            state,
+            watches: Watches::new(),
+            connections: Connections::default(),
+            proposals: Proposals::default(),
+            link: Link::default(),
+            office: Office::default(),
+            presence: Presence::default(),
+            syncs: Syncs::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Handles one event and appends to `effects` what is to be done, in order. `now.mono` must
+    /// not go back.
+    pub fn step(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
+        self.step_all([event], now, effects);
+    }
+
+    /// Handles events that came together, as many [`Self::step`]s at the same time would, but
+    /// requests among them share log entries and messages. The way to step a busy server.
+    pub fn step_all(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.begin(now);
+        for event in events {
+            self.handle(event);
+        }
+        self.finish();
+        effects.append(&mut self.effects);
+    }
+
+    /// When an [`Event::Tick`] is due; `None` once the server has halted.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        if self.has_undelivered_events() {
+            return Some(self.now.mono);
+        }
+        let consensus = self.consensus.next_deadline()?;
+        let times = [self.office.next_deadline(), self.presence.next_deadline()];
+        Some(times.into_iter().flatten().fold(consensus, Millis::min))
+    }
+
+    /// A reading of all gauges and counters. Walks the connections.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let counters = &self.counters;
+        Status {
+            id: self.config.id,
+            mode: self.mode(),
+            leader: self.consensus.leader(),
+            confirmed: self.is_confirmed_within(self.config.unconfirmed_ms_max),
+            term: self.consensus.term(),
+            commit_index: self.consensus.commit_index(),
+            applied_index: self.state.applied_index(),
+            last_index: self.consensus.last_index(),
+            snapshot_index: self.snapshots.last_index(),
+            zxid: self.state.last_zxid(),
+            connections: self.connections.len(),
+            outstanding: self.connections.iter().map(|(_, held)| held.pipeline.len()).sum(),
+            sessions: self.state.sessions().len(),
+            nodes: self.state.tree().node_count(),
+            ephemerals: self.state.tree().ephemeral_count(),
+            data_bytes: self.state.tree().bytes(),
+            watches: self.watches.count(),
+            subscriptions: self.subscriptions.count(),
+            received: counters.received,
+            sent: counters.sent,
+            latency_ms_min: counters.latency_ms_min.unwrap_or(0),
+            latency_ms_max: counters.latency_ms_max,
+            latency_ms_sum: counters.latency_ms_sum,
+            latency_count: counters.latency_count,
+            peers_up: self.consensus.peers_up(),
+        }
+    }
+
+    /// The replicated state, to be read only.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Asserts what always holds. Walks connections and queues, not the tree.
+    pub fn check(&self) {
+        self.consensus.check();
+        self.connections.check();
+        self.office.check();
+        assert_eq!(self.state.applied_index(), self.consensus.applied_index());
+        assert!(self.outputs.is_empty() && self.effects.is_empty(), "a step left work behind");
+        let pending: usize = self.connections.iter().map(|(_, held)| held.pending_bytes).sum();
+        assert_eq!(pending, self.counters.pending_bytes);
+    }
+
+    fn mode(&self) -> Mode {
+        if self.consensus.is_halted() {
+            Mode::Halted
+        } else if self.consensus.is_leader() {
+            if self.config.members.len() == 1 { Mode::Standalone } else { Mode::Leader }
+        } else if self.consensus.leader().is_some() {
+            Mode::Follower
+        } else {
+            Mode::Looking
+        }
+    }
+
+    fn begin(&mut self, now: Now) {
+        assert!(now.mono >= self.now.mono, "time went back: {} after {}", now.mono, self.now.mono);
+        self.now = now;
+        self.measure_stall();
+    }
+
+    fn handle(&mut self, event: Event) {
+        if self.consensus.is_halted() {
+            return;
+        }
+        let now = self.now.mono;
+        match event {
+            Event::Connect { connection, request, entropy } => {
+                self.on_connect(connection, request, &entropy);
+            }
+            Event::Request { connection, header, request } => {
+                self.on_request(connection, header, request);
+            }
+            Event::Disconnected { connection, by_peer } => {
+                self.on_disconnected(connection, by_peer);
+            }
+            Event::Backlogged { connection, backlogged } => {
+                self.on_backlogged(connection, backlogged);
+            }
+            Event::PeerMessage { from, bytes } => self.on_peer_message(from, &bytes),
+            Event::PeerUp { peer } => self.on_peer_up(peer),
+            Event::PeerLost { peer } => self.on_peer_lost(peer),
+            Event::Persisted { id } => self.consensus.on_persisted(id, now, &mut self.outputs),
+            Event::PersistFailed { .. } => self.consensus.on_persist_failed(&mut self.outputs),
+            Event::SnapshotSaved { index } => self.on_snapshot_saved(index),
+            Event::SnapshotFailed { index } => self.snapshots.failed(index),
+            Event::Tick => {}
+            Event::Resign => self.consensus.resign(now, &mut self.outputs),
+        }
+        self.settle();
+    }
+
+    fn finish(&mut self) {
+        if !self.consensus.is_halted() {
+            let now = self.now.mono;
+            if self.consensus.next_deadline().is_some_and(|at| at <= now) {
+                self.consensus.tick(now, &mut self.outputs);
+                self.settle();
+                self.on_tick();
+            }
+            self.follow_leader();
+            self.office_duties();
+            self.flush_presence();
+            self.flush_link();
+            self.flush_proposals();
+            self.deliver_subscriptions();
+        }
+        self.last_step = Some(self.now.mono);
+    }
+
+    /// Things done once per consensus tick.
+    fn on_tick(&mut self) {
+        self.close_late_handshakes();
+        self.close_unconfirmed();
+        self.resend_if_stuck();
+        self.deliver_bookmarks();
+    }
+
+    /// Does what consensus wants, in order.
+    pub(super) fn settle(&mut self) {
+        let mut turns = 0u32;
+        while !self.outputs.is_empty() {
+            turns = turns.saturating_add(1);
+            assert!(turns < 10_000, "consensus does not come to rest");
+            for output in std::mem::take(&mut self.outputs) {
+                self.on_output(output);
+            }
+        }
+    }
+
+    fn on_output(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send_consensus(to, message),
+            Output::Persist { id, write } => self.effects.push(Effect::Persist { id, write }),
+            Output::Apply { index, term, data } => self.apply_entry(index, term, &data),
+            Output::Install { image } => self.install_snapshot(&image),
+            Output::ReadReady { id, index } => self.on_read_ready(id, index),
+            Output::SnapshotWanted => self.offer_snapshot(),
+            Output::Halt { reason } => self.halt(reason),
+        }
+    }
+}

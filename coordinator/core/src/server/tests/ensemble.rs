@@ -1,0 +1,455 @@
+//! Members in one process: virtual time, ordered streams, a disk that keeps what was synced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use coordinator_protocol::{
+    ConnectRequest, ConnectResponse, ErrorCode, OpCode, Reader, Record, ReplyHeader, Request,
+    RequestHeader, Response, SessionId, SessionPassword, WatcherEvent, Xid, Zxid,
+};
+
+use crate::consensus::{HardState, LogEntry, PersistWrite, Restored, SnapshotImage};
+use crate::server::{Config, Effect, Event, Server};
+use crate::{ConnectionId, Millis, Now, ServerId};
+
+/// One way of a message between members.
+const HOP_MS: u64 = 1;
+/// A sync.
+const SYNC_MS: u64 = 2;
+
+/// What one member's disk holds.
+#[derive(Clone, Default)]
+struct Disk {
+    hard_state: HardState,
+    snapshot: Option<SnapshotImage>,
+    entries: Vec<LogEntry>,
+}
+
+impl Disk {
+    fn write(&mut self, write: PersistWrite) {
+        if let Some(image) = write.install {
+            self.snapshot = Some(image);
+            self.entries.clear();
+        }
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(first) = write.entries.first() {
+            self.entries.retain(|entry| entry.index < first.index);
+        }
+        self.entries.extend(write.entries);
+        if let Some(index) = write.discard_to {
+            self.entries.retain(|entry| entry.index > index);
+        }
+    }
+}
+
+struct Member {
+    server: Option<Server>,
+    disk: Disk,
+    /// Raised by a crash: what was under way for the old life is void.
+    life: u64,
+    frozen: bool,
+}
+
+enum Due {
+    Event { to: ServerId, life: u64, event: Event },
+    Synced { at: ServerId, life: u64, write: PersistWrite, event: Event },
+    Saved { at: ServerId, life: u64, image: SnapshotImage },
+}
+
+/// What a client got.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Got {
+    Connected(ConnectResponse),
+    Reply(Xid, Zxid, Result<Response, ErrorCode>),
+    Notified(Zxid, WatcherEvent),
+    Frame(Bytes),
+    Closed,
+}
+
+/// One socket of a client.
+pub struct Client {
+    pub server: ServerId,
+    pub got: Vec<Got>,
+    asked: BTreeMap<Xid, OpCode>,
+    connected: bool,
+    next_xid: Xid,
+}
+
+/// All of it.
+pub struct Ensemble {
+    pub now: Millis,
+    members: BTreeMap<ServerId, Member>,
+    due: BTreeMap<(Millis, u64), Due>,
+    sequence: u64,
+    /// Pairs that hear one another.
+    links: BTreeSet<(ServerId, ServerId)>,
+    pub clients: BTreeMap<ConnectionId, Client>,
+    next_connection: u64,
+    configure: fn(&mut Config),
+    pub halted: Vec<(ServerId, &'static str)>,
+}
+
+pub fn member(id: u64) -> ServerId {
+    ServerId::new(id).unwrap()
+}
+
+impl Ensemble {
+    pub fn new(size: u64) -> Self {
+        Self::with(size, |_| {})
+    }
+
+    /// Starts `size` members and lets their streams come up.
+    pub fn with(size: u64, configure: fn(&mut Config)) -> Self {
+        let mut ensemble = Self {
+            now: Millis::new(1_000),
+            members: BTreeMap::new(),
+            due: BTreeMap::new(),
+            sequence: 0,
+            links: BTreeSet::new(),
+            clients: BTreeMap::new(),
+            next_connection: 1,
+            configure,
+            halted: Vec::new(),
+        };
+        for id in 1..=size {
+            let member = Member { server: None, disk: Disk::default(), life: 0, frozen: false };
+            ensemble.members.insert(self::member(id), member);
+        }
+        for id in 1..=size {
+            ensemble.start(self::member(id));
+        }
+        ensemble
+    }
+
+    pub fn start(&mut self, id: ServerId) {
+        let ids: Vec<ServerId> = self.members.keys().copied().collect();
+        let mut config = Config::new(id, ids.clone());
+        config.seed = id.get() * 7;
+        (self.configure)(&mut config);
+        config.validate().unwrap();
+        let member = self.members.get_mut(&id).unwrap();
+        let Disk { hard_state, snapshot, entries } = member.disk.clone();
+        member.server =
+            Some(Server::new(config, Restored { hard_state, snapshot, entries }).unwrap());
+        member.life += 1;
+        self.step(id, Event::Tick);
+        for peer in ids {
+            if peer != id && self.members[&peer].server.is_some() {
+                self.connect_peers(id, peer);
+            }
+        }
+    }
+
+    pub fn connect_peers(&mut self, a: ServerId, b: ServerId) {
+        self.links.insert((a, b));
+        self.links.insert((b, a));
+        for (to, peer) in [(a, b), (b, a)] {
+            self.later(to, HOP_MS, Event::PeerUp { peer });
+        }
+    }
+
+    pub fn cut_peers(&mut self, a: ServerId, b: ServerId, noticed: bool) {
+        for (to, peer) in [(a, b), (b, a)] {
+            if self.links.remove(&(to, peer)) && noticed {
+                self.later(to, HOP_MS, Event::PeerLost { peer });
+            }
+        }
+    }
+
+    /// Kills a process: its sockets close, what was not synced is gone.
+    pub fn crash(&mut self, id: ServerId) {
+        let member = self.members.get_mut(&id).unwrap();
+        member.server = None;
+        member.life += 1;
+        let peers: Vec<ServerId> =
+            self.members.keys().copied().filter(|peer| *peer != id).collect();
+        for peer in peers {
+            self.cut_peers(id, peer, true);
+        }
+        for client in self.clients.values_mut().filter(|client| client.server == id) {
+            if !client.got.contains(&Got::Closed) {
+                client.got.push(Got::Closed);
+            }
+        }
+    }
+
+    /// A process that gets no time; its sockets stay open.
+    pub fn freeze(&mut self, id: ServerId, frozen: bool) {
+        self.members.get_mut(&id).unwrap().frozen = frozen;
+    }
+
+    pub fn server(&self, id: ServerId) -> &Server {
+        self.members[&id].server.as_ref().unwrap()
+    }
+
+    pub fn leader(&self) -> Option<ServerId> {
+        let leads = |member: &Member| {
+            member.server.as_ref().is_some_and(|server| {
+                matches!(
+                    server.status().mode,
+                    crate::server::Mode::Leader | crate::server::Mode::Standalone
+                )
+            })
+        };
+        let mut leaders: Vec<ServerId> =
+            self.members.iter().filter(|(_, m)| leads(m) && !m.frozen).map(|(id, _)| *id).collect();
+        leaders.sort_by_key(|id| self.server(*id).status().term);
+        leaders.pop()
+    }
+
+    pub fn await_leader(&mut self) -> ServerId {
+        self.run_until("a leader", |ensemble| {
+            ensemble.leader().is_some_and(|id| {
+                let status = ensemble.server(id).status();
+                status.commit_index >= 1
+                    && ensemble.server(id).state().applied_term() == status.term
+            })
+        });
+        self.leader().unwrap()
+    }
+
+    fn wall(&self) -> Now {
+        Now { mono: self.now, wall_ms: 1_700_000_000_000 + i64::try_from(self.now.get()).unwrap() }
+    }
+
+    fn later(&mut self, to: ServerId, delay_ms: u64, event: Event) {
+        let life = self.members[&to].life;
+        self.push(delay_ms, Due::Event { to, life, event });
+    }
+
+    fn push(&mut self, delay_ms: u64, due: Due) {
+        self.sequence += 1;
+        self.due.insert((self.now.plus_ms(delay_ms), self.sequence), due);
+    }
+
+    /// Steps a member and carries out its effects.
+    pub fn step(&mut self, id: ServerId, event: Event) {
+        let now = self.wall();
+        let member = self.members.get_mut(&id).unwrap();
+        let Some(server) = member.server.as_mut() else { return };
+        let mut effects = Vec::new();
+        server.step(event, now, &mut effects);
+        server.check();
+        for effect in effects {
+            self.carry_out(id, effect);
+        }
+    }
+
+    fn carry_out(&mut self, id: ServerId, effect: Effect) {
+        let life = self.members[&id].life;
+        match effect {
+            Effect::Respond { connection, frame } => {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.receive(frame);
+                }
+            }
+            Effect::Close { connection } => {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.got.push(Got::Closed);
+                }
+            }
+            Effect::Reading { .. } => {}
+            Effect::SendPeer { to, bytes } => {
+                if self.links.contains(&(id, to)) {
+                    self.later(to, HOP_MS, Event::PeerMessage { from: id, bytes });
+                }
+            }
+            Effect::Persist { id: persist, write } => {
+                let event = Event::Persisted { id: persist };
+                self.push(SYNC_MS, Due::Synced { at: id, life, write, event });
+            }
+            Effect::SaveSnapshot { image } => self.push(20, Due::Saved { at: id, life, image }),
+            Effect::Halt { reason } => self.halted.push((id, reason)),
+        }
+    }
+
+    /// Moves to the next thing that happens.
+    fn advance(&mut self) {
+        let next_due = self.due.first_key_value().map(|((at, _), _)| *at);
+        let deadlines = self.members.iter().filter(|(_, member)| !member.frozen);
+        let next_tick = deadlines
+            .filter_map(|(id, member)| Some((member.server.as_ref()?.next_deadline()?, *id)))
+            .min();
+        match (next_due, next_tick) {
+            (Some(due), Some((tick, id))) if tick < due => self.tick(id, tick),
+            (None, Some((tick, id))) => self.tick(id, tick),
+            (Some(due), _) => {
+                self.now = self.now.max(due);
+                let (_, due) = self.due.pop_first().unwrap();
+                self.happen(due);
+            }
+            (None, None) => panic!("nothing will ever happen"),
+        }
+    }
+
+    fn tick(&mut self, id: ServerId, at: Millis) {
+        self.now = self.now.max(at);
+        self.step(id, Event::Tick);
+    }
+
+    fn happen(&mut self, due: Due) {
+        let (at, life) = match &due {
+            Due::Event { to, life, .. } => (*to, *life),
+            Due::Synced { at, life, .. } | Due::Saved { at, life, .. } => (*at, *life),
+        };
+        if self.members[&at].life != life {
+            return;
+        }
+        if self.members[&at].frozen {
+            self.push(10, due);
+            return;
+        }
+        match due {
+            Due::Event { to, event, .. } => {
+                if let Event::PeerMessage { from, .. } = &event
+                    && !self.links.contains(&(*from, to))
+                {
+                    return;
+                }
+                self.step(to, event);
+            }
+            Due::Synced { write, event, .. } => {
+                self.members.get_mut(&at).unwrap().disk.write(write);
+                self.step(at, event);
+            }
+            Due::Saved { image, .. } => {
+                let index = image.index;
+                let disk = &mut self.members.get_mut(&at).unwrap().disk;
+                if disk.snapshot.as_ref().is_none_or(|kept| kept.index < index) {
+                    disk.snapshot = Some(image);
+                }
+                self.step(at, Event::SnapshotSaved { index });
+            }
+        }
+    }
+
+    pub fn run_ms(&mut self, duration_ms: u64) {
+        let end = self.now.plus_ms(duration_ms);
+        while self.now < end {
+            self.advance();
+        }
+    }
+
+    pub fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now.plus_ms(60_000);
+        while !done(self) {
+            assert!(self.now < end, "waited in vain for {what}");
+            self.advance();
+        }
+    }
+
+    /// Opens a socket and shakes hands; does not wait.
+    pub fn dial(&mut self, server: ServerId, request: ConnectRequest) -> ConnectionId {
+        let id = ConnectionId::new(self.next_connection);
+        self.next_connection += 1;
+        let client = Client {
+            server,
+            got: Vec::new(),
+            asked: BTreeMap::new(),
+            connected: false,
+            next_xid: Xid::FIRST,
+        };
+        self.clients.insert(id, client);
+        let mut entropy = [0; 24];
+        entropy[0..8].copy_from_slice(&(id.get() * 31).to_be_bytes());
+        entropy[16..24].copy_from_slice(&id.get().to_be_bytes());
+        self.step(server, Event::Connect { connection: id, request, entropy });
+        id
+    }
+
+    /// A new session, waited for.
+    pub fn connect(&mut self, server: ServerId, timeout_ms: i32) -> ConnectionId {
+        let id = self.dial(server, connect_request(timeout_ms));
+        self.run_until("a session", |ensemble| !ensemble.clients[&id].got.is_empty());
+        assert!(self.clients[&id].response().timeout_ms > 0, "refused");
+        id
+    }
+
+    pub fn send(&mut self, id: ConnectionId, request: Request) -> Xid {
+        let client = self.clients.get_mut(&id).unwrap();
+        let xid = request.special_xid().unwrap_or(client.next_xid);
+        client.next_xid = client.next_xid.next();
+        client.asked.insert(xid, request.op());
+        let (server, header) = (client.server, RequestHeader { xid, op: request.op() });
+        self.step(server, Event::Request { connection: id, header, request: Ok(request) });
+        xid
+    }
+
+    /// Sends and waits for the answer.
+    pub fn ask(&mut self, id: ConnectionId, request: Request) -> Result<Response, ErrorCode> {
+        let xid = self.send(id, request);
+        self.run_until("an answer", |ensemble| ensemble.clients[&id].reply(xid).is_some());
+        self.clients[&id].reply(xid).unwrap()
+    }
+
+    pub fn hang_up(&mut self, id: ConnectionId, by_peer: bool) {
+        let server = self.clients[&id].server;
+        self.step(server, Event::Disconnected { connection: id, by_peer });
+    }
+}
+
+impl Client {
+    fn receive(&mut self, frame: Bytes) {
+        let body = frame.slice(4..);
+        if !self.connected {
+            self.connected = true;
+            self.got.push(Got::Connected(ConnectResponse::decode_frame(body).unwrap()));
+            return;
+        }
+        let mut reader = Reader::new(body);
+        let header = ReplyHeader::decode(&mut reader).unwrap();
+        if header.xid == Xid::NOTIFICATION {
+            let event = WatcherEvent::decode(&mut reader).unwrap();
+            self.got.push(Got::Notified(header.zxid, event));
+        } else if header.xid == Xid::SUBSCRIPTION {
+            self.got.push(Got::Frame(frame));
+        } else {
+            let op = self.asked[&header.xid];
+            let result = match header.error {
+                ErrorCode::Ok => Ok(Response::decode(op, &mut reader).unwrap()),
+                code => Err(code),
+            };
+            self.got.push(Got::Reply(header.xid, header.zxid, result));
+        }
+    }
+
+    /// An answer will come to something that was not sent by `Ensemble::send`.
+    pub fn expect(&mut self, xid: Xid, op: OpCode) {
+        self.asked.insert(xid, op);
+    }
+
+    pub fn response(&self) -> &ConnectResponse {
+        match &self.got[0] {
+            Got::Connected(response) => response,
+            other => panic!("not connected: {other:?}"),
+        }
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.response().session
+    }
+
+    pub fn reply(&self, xid: Xid) -> Option<Result<Response, ErrorCode>> {
+        self.got.iter().rev().find_map(|got| match got {
+            Got::Reply(at, _, result) if *at == xid => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.got.contains(&Got::Closed)
+    }
+}
+
+pub fn connect_request(timeout_ms: i32) -> ConnectRequest {
+    ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: Zxid::ZERO,
+        timeout_ms,
+        session: SessionId::NONE,
+        password: SessionPassword::zeros(),
+        read_only: Some(false),
+    }
+}

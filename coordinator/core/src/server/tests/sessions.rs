@@ -1,0 +1,185 @@
+//! Sessions: expiry, moves, fast death.
+
+use coordinator_protocol::{ConnectRequest, ErrorCode, Request, Response, SessionOptionsRequest};
+
+use super::ensemble::{Ensemble, Got, connect_request, member};
+use super::{create, exists};
+use crate::{ConnectionId, ServerId};
+
+fn follower(ensemble: &Ensemble) -> ServerId {
+    let leader = ensemble.leader().unwrap();
+    [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap()
+}
+
+fn back(ensemble: &Ensemble, id: ConnectionId) -> ConnectRequest {
+    let response = ensemble.clients[&id].response();
+    ConnectRequest {
+        session: response.session,
+        password: response.password.clone(),
+        timeout_ms: response.timeout_ms,
+        ..connect_request(0)
+    }
+}
+
+fn is_there(ensemble: &Ensemble, path: &str) -> bool {
+    ensemble.server(ensemble.leader().unwrap()).state().tree().contains(path)
+}
+
+#[test]
+fn silent_session_expires_not_before_and_at_most_100_ms_after_its_timeout() {
+    let mut ensemble = Ensemble::new(3);
+    ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 4_000);
+    ensemble.ask(id, create("/e", 1)).unwrap();
+    ensemble.run_ms(1_000);
+    ensemble.ask(id, Request::Ping).unwrap();
+    let heard = ensemble.now;
+    ensemble.run_until("expiry", |e| !is_there(e, "/e"));
+    let took = ensemble.now.since(heard);
+    assert!((4_000..=4_100).contains(&took), "expired after {took} ms");
+    ensemble.run_ms(10);
+    assert!(ensemble.clients[&id].is_closed());
+}
+
+#[test]
+fn pings_keep_a_session_alive_through_followers_and_failovers() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 4_000);
+    ensemble.ask(id, create("/e", 1)).unwrap();
+    for round in 0..10 {
+        if round == 5 {
+            ensemble.crash(leader);
+        }
+        ensemble.run_ms(1_300);
+        ensemble.ask(id, Request::Ping).unwrap();
+    }
+    assert!(is_there(&ensemble, "/e"));
+}
+
+#[test]
+fn session_moves_and_its_old_connection_is_closed() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let old = ensemble.connect(leader, 6_000);
+    ensemble.ask(old, create("/e", 1)).unwrap();
+    let request = back(&ensemble, old);
+    let new = ensemble.dial(follower(&ensemble), request);
+    ensemble.run_ms(20);
+    assert_eq!(ensemble.clients[&new].session(), ensemble.clients[&old].session());
+    assert!(ensemble.clients[&old].is_closed());
+    assert!(is_there(&ensemble, "/e"));
+    assert!(ensemble.ask(new, create("/e2", 1)).is_ok());
+}
+
+#[test]
+fn wrong_password_and_gone_session_are_answered_with_timeout_zero() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 6_000);
+    let mut wrong = back(&ensemble, id);
+    wrong.password = coordinator_protocol::SessionPassword::zeros();
+    let thief = ensemble.dial(follower(&ensemble), wrong);
+    ensemble.run_ms(20);
+    assert!(ensemble.clients[&thief].response().is_session_over());
+    assert_eq!(ensemble.clients[&thief].got.last(), Some(&Got::Closed));
+    assert!(!ensemble.clients[&id].is_closed());
+    let request = back(&ensemble, id);
+    ensemble.ask(id, Request::CloseSession).unwrap();
+    let late = ensemble.dial(leader, request);
+    ensemble.run_ms(20);
+    assert!(ensemble.clients[&late].response().is_session_over());
+}
+
+fn die_fast(ensemble: &mut Ensemble, id: ConnectionId) {
+    let options = SessionOptionsRequest { fast_death_grace_ms: 200 };
+    assert_eq!(ensemble.ask(id, Request::SessionOptions(options)), Ok(Response::Empty));
+    ensemble.ask(id, create("/e", 1)).unwrap();
+}
+
+#[test]
+fn lost_socket_ends_a_session_that_chose_so_after_its_grace() {
+    let mut ensemble = Ensemble::new(3);
+    ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 6_000);
+    die_fast(&mut ensemble, id);
+    let lost = ensemble.now;
+    ensemble.hang_up(id, true);
+    ensemble.run_until("fast death", |e| !is_there(e, "/e"));
+    let took = ensemble.now.since(lost);
+    assert!((200..=260).contains(&took), "died after {took} ms");
+}
+
+#[test]
+fn come_back_within_the_grace_keeps_the_session() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 6_000);
+    die_fast(&mut ensemble, id);
+    ensemble.hang_up(id, true);
+    ensemble.run_ms(100);
+    let request = back(&ensemble, id);
+    let new = ensemble.dial(leader, request);
+    ensemble.run_ms(1_000);
+    assert!(is_there(&ensemble, "/e"));
+    assert!(ensemble.ask(new, exists("/e", false)).is_ok());
+}
+
+#[test]
+fn socket_closed_from_this_side_never_counts() {
+    let mut ensemble = Ensemble::new(3);
+    ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 6_000);
+    die_fast(&mut ensemble, id);
+    ensemble.hang_up(id, false);
+    ensemble.run_ms(2_000);
+    assert!(is_there(&ensemble, "/e"));
+    ensemble.run_ms(4_200);
+    assert!(!is_there(&ensemble, "/e"), "the time-out still counts");
+}
+
+#[test]
+fn grace_is_counted_anew_by_a_new_leader() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(follower(&ensemble), 6_000);
+    die_fast(&mut ensemble, id);
+    ensemble.hang_up(id, true);
+    ensemble.run_ms(150);
+    ensemble.crash(leader);
+    let new = ensemble.await_leader();
+    assert_ne!(new, leader);
+    let elected = ensemble.now;
+    ensemble.run_until("fast death", |e| !is_there(e, "/e"));
+    let took = ensemble.now.since(elected);
+    assert!((190..=260).contains(&took), "died {took} ms after the election");
+}
+
+#[test]
+fn stall_of_the_leader_expires_nobody() {
+    let mut ensemble = Ensemble::new(1);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 4_000);
+    ensemble.ask(id, create("/e", 1)).unwrap();
+    ensemble.freeze(leader, true);
+    ensemble.now = ensemble.now.plus_ms(30_000);
+    ensemble.freeze(leader, false);
+    ensemble.run_ms(2_000);
+    assert!(is_there(&ensemble, "/e"));
+    ensemble.run_ms(2_500);
+    assert!(!is_there(&ensemble, "/e"));
+}
+
+#[test]
+fn client_with_a_session_of_another_server_cannot_write_by_its_old_connection() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let old = ensemble.connect(follower(&ensemble), 6_000);
+    let request = back(&ensemble, old);
+    let new = ensemble.dial(leader, request);
+    let xid = ensemble.send(old, create("/late", 0));
+    ensemble.run_ms(30);
+    assert!(ensemble.clients[&old].is_closed());
+    assert_eq!(ensemble.clients[&old].reply(xid), None);
+    assert_eq!(ensemble.ask(new, exists("/late", false)), Err(ErrorCode::NoNode));
+}

@@ -1,0 +1,214 @@
+//! Three members: election, replication, forwarding, failover, catch-up.
+
+use coordinator_protocol::{ErrorCode, EventType, Request, Response, WatcherEvent};
+
+use super::ensemble::{Ensemble, Got, member};
+use super::{create, delete, get_data, set_data};
+use crate::ServerId;
+
+fn others(leader: ServerId) -> Vec<ServerId> {
+    [1, 2, 3].map(member).into_iter().filter(|id| *id != leader).collect()
+}
+
+fn assert_equal_states(ensemble: &Ensemble, ids: &[ServerId]) {
+    let first = ensemble.server(ids[0]).state().encode_snapshot();
+    for id in &ids[1..] {
+        assert_eq!(ensemble.server(*id).state().encode_snapshot(), first, "{id} differs");
+    }
+}
+
+#[test]
+fn first_leader_is_elected_without_waiting_for_a_timeout() {
+    let mut ensemble = Ensemble::new(3);
+    let begun = ensemble.now;
+    ensemble.await_leader();
+    assert!(ensemble.now.since(begun) < 100, "took {} ms", ensemble.now.since(begun));
+}
+
+#[test]
+fn write_through_a_follower_reaches_all() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let follower = others(leader)[0];
+    let id = ensemble.connect(follower, 10_000);
+    let begun = ensemble.now;
+    assert_eq!(ensemble.ask(id, create("/a", 0)), Ok(Response::Path("/a".into())));
+    assert!(ensemble.now.since(begun) <= 10, "took {} ms", ensemble.now.since(begun));
+    assert!(matches!(ensemble.ask(id, get_data("/a", false)), Ok(Response::DataStat(..))));
+    ensemble.run_ms(50);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn killed_leader_is_replaced_within_a_tenth_of_a_second_and_writes_wait() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let follower = others(leader)[1];
+    let id = ensemble.connect(follower, 10_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    ensemble.crash(leader);
+    let begun = ensemble.now;
+    assert!(ensemble.ask(id, set_data("/a", "new")).is_ok(), "the connection stayed");
+    assert!(ensemble.now.since(begun) < 100, "took {} ms", ensemble.now.since(begun));
+    assert_ne!(ensemble.leader(), Some(leader));
+    ensemble.start(leader);
+    ensemble.run_ms(500);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn writes_on_their_way_at_a_failover_take_place_once_and_in_order() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let follower = others(leader)[0];
+    let id = ensemble.connect(follower, 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    let mut xids = Vec::new();
+    for step in 0..200 {
+        xids.push(ensemble.send(id, create("/s/n", 2)));
+        if step == 100 {
+            ensemble.run_ms(3);
+            ensemble.crash(leader);
+        }
+    }
+    let last = *xids.last().unwrap();
+    ensemble.run_until("all answers", |e| e.clients[&id].reply(last).is_some());
+    for (number, xid) in xids.iter().enumerate() {
+        let path = format!("/s/n{number:010}");
+        assert_eq!(ensemble.clients[&id].reply(*xid), Some(Ok(Response::Path(path))));
+    }
+    assert_eq!(
+        ensemble.ask(id, Request::GetAllChildrenNumber("/s".into())),
+        Ok(Response::Count(200))
+    );
+}
+
+#[test]
+fn broken_stream_to_the_leader_is_repaired_without_loss_or_repetition() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let follower = others(leader)[0];
+    let id = ensemble.connect(follower, 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    let mut last = ensemble.send(id, create("/s/n", 2));
+    for step in 0..60 {
+        if step % 20 == 10 {
+            ensemble.cut_peers(leader, follower, true);
+            ensemble.run_ms(2);
+            ensemble.connect_peers(leader, follower);
+        }
+        last = ensemble.send(id, create("/s/n", 2));
+        ensemble.run_ms(1);
+    }
+    ensemble.run_until("all answers", |e| e.clients[&id].reply(last).is_some());
+    assert_eq!(
+        ensemble.ask(id, Request::GetAllChildrenNumber("/s".into())),
+        Ok(Response::Count(61))
+    );
+}
+
+#[test]
+fn silent_leader_is_replaced_by_timeout_and_answers_nobody() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 6_000);
+    for peer in others(leader) {
+        ensemble.cut_peers(leader, peer, false);
+    }
+    let cut = ensemble.now;
+    ensemble.run_until("another leader", |e| e.leader().is_some_and(|now| now != leader));
+    assert!(ensemble.now.since(cut) < 5_000);
+    ensemble.run_until("the old one lets go", |e| e.clients[&id].is_closed());
+    assert!(ensemble.now.since(cut) <= 2_200, "held on for {} ms", ensemble.now.since(cut));
+    for peer in others(leader) {
+        ensemble.connect_peers(leader, peer);
+    }
+    ensemble.run_ms(1_000);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn lagging_follower_catches_up_by_snapshot_in_chunks() {
+    let mut ensemble = Ensemble::with(3, |config| {
+        config.snapshot_entries = 50;
+        config.log_entries_kept = 5;
+        config.snapshot_chunk_bytes = 512;
+    });
+    let leader = ensemble.await_leader();
+    let late = others(leader)[1];
+    ensemble.crash(late);
+    let id = ensemble.connect(leader, 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    for _ in 0..200 {
+        ensemble.ask(id, create("/s/n", 2)).unwrap();
+    }
+    ensemble.start(late);
+    ensemble.run_until("catch-up", |e| {
+        e.server(late).state().applied_index() == e.server(leader).state().applied_index()
+    });
+    assert!(ensemble.server(late).status().snapshot_index > 0);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+    ensemble.ask(id, delete("/s/n0000000007")).unwrap();
+    ensemble.run_ms(50);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+    ensemble.crash(late);
+    ensemble.start(late);
+    ensemble.run_ms(300);
+    assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn sync_on_a_follower_sees_what_was_written_elsewhere() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let writer = ensemble.connect(leader, 10_000);
+    let reader = ensemble.connect(others(leader)[0], 10_000);
+    for round in 0..20 {
+        let path = format!("/r{round}");
+        ensemble.ask(writer, create(&path, 0)).unwrap();
+        ensemble.send(reader, Request::Sync("/".into()));
+        assert!(matches!(ensemble.ask(reader, get_data(&path, false)), Ok(Response::DataStat(..))));
+    }
+}
+
+#[test]
+fn watch_on_a_follower_fires_for_a_write_elsewhere() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let writer = ensemble.connect(leader, 10_000);
+    let watcher = ensemble.connect(others(leader)[0], 10_000);
+    ensemble.ask(writer, create("/a", 0)).unwrap();
+    ensemble.send(watcher, Request::Sync("/".into()));
+    ensemble.ask(watcher, get_data("/a", true)).unwrap();
+    ensemble.ask(writer, set_data("/a", "x")).unwrap();
+    ensemble.run_ms(10);
+    assert!(matches!(
+        ensemble.clients[&watcher].got.last(),
+        Some(Got::Notified(_, event))
+            if *event == WatcherEvent::new(EventType::NodeDataChanged, "/a")
+    ));
+}
+
+#[test]
+fn whole_ensemble_restarts_with_everything_that_was_answered() {
+    let mut ensemble = Ensemble::with(3, |config| config.snapshot_entries = 30);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    for _ in 0..100 {
+        ensemble.ask(id, create("/s/n", 2)).unwrap();
+    }
+    for id in [1, 2, 3].map(member) {
+        ensemble.crash(id);
+    }
+    for id in [1, 2, 3].map(member) {
+        ensemble.start(id);
+    }
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 10_000);
+    assert_eq!(
+        ensemble.ask(id, Request::GetAllChildrenNumber("/s".into())),
+        Ok(Response::Count(100))
+    );
+    assert_eq!(ensemble.ask(id, get_data("/t", false)), Err(ErrorCode::NoNode));
+}

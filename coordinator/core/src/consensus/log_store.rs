@@ -57,6 +57,10 @@ impl LogStore {
             wanted: Cell::new(false),
         };
         for entry in &restored.entries {
+            if entry.index == base.index && entry.term != base.term {
+                // The log of before an installed snapshot, which a crash kept from being dropped.
+                break;
+            }
             if entry.index <= base.index {
                 continue;
             }

@@ -113,7 +113,9 @@ impl Consensus {
         if !write.sync {
             return (None, None);
         }
-        write.hard_state = Some(self.hard);
+        // Not further than what is durable already: a torn write may keep this and lose the entries.
+        let commit = self.hard.commit.min(self.node.raft.raft_log.persisted);
+        write.hard_state = Some(HardState { commit, ..self.hard });
         write.discard_to = self.discard_to.take();
         let install = write.install.clone();
         (Some(write), install)

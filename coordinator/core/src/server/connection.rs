@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// Unanswered requests, oldest first.
     pub(super) pipeline: VecDeque<Pending>,
+    /// Syncs in `pipeline`.
+    syncs: usize,
     /// Bytes of the writes in `pipeline`.
     pub(super) pending_bytes: usize,
     /// What the shell was told last.
@@ -103,6 +105,7 @@ impl Connection {
             origin,
             phase: Phase::Handshake(Box::new(handshake)),
             pipeline: VecDeque::new(),
+            syncs: 0,
             pending_bytes: 0,
             reading: true,
             backlogged: false,
@@ -126,15 +129,28 @@ impl Connection {
 
     /// Adds a request at the end.
     pub(super) fn push(&mut self, pending: Pending) {
-        if let Step::Write(write) = &pending.step {
-            self.pending_bytes = self.pending_bytes.saturating_add(write.bytes);
+        match &pending.step {
+            Step::Write(write) => {
+                self.pending_bytes = self.pending_bytes.saturating_add(write.bytes);
+            }
+            Step::Sync { .. } => self.syncs = self.syncs.saturating_add(1),
+            Step::Written(_) | Step::Read(_) | Step::Answer(_) => {}
         }
         self.pipeline.push_back(pending);
     }
 
+    /// Takes the oldest request, which must not be a write that waits.
+    pub(super) fn pop(&mut self) -> Option<Pending> {
+        let pending = self.pipeline.pop_front()?;
+        if matches!(pending.step, Step::Sync { .. }) {
+            self.syncs = self.syncs.saturating_sub(1);
+        }
+        Some(pending)
+    }
+
     /// Whether a sync is still waiting.
     pub(super) fn has_sync(&self) -> bool {
-        self.pipeline.iter().any(|pending| matches!(pending.step, Step::Sync { .. }))
+        self.syncs > 0
     }
 
     /// Stores the outcome of a write; false if no such write waits.

@@ -29,5 +29,7 @@ pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
 pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
 /// Sessions whose socket was lost that one server keeps reporting.
 pub const LOSSES_MAX: usize = 1_000_000;
+/// Connections that were lost during their handshake and are remembered until that is decided.
+pub const LOST_HANDSHAKES_MAX: usize = 10_000;
 /// Identities of one connection.
 pub const IDENTITIES_MAX: usize = 16;

@@ -6,8 +6,11 @@
 //! when the first entry of its term is applied; an expiry names the generation whose silence was
 //! measured. It does not know connections.
 
+use std::collections::BTreeMap;
+
 use coordinator_protocol::SessionId;
 
+use super::limits::LOSSES_MAX;
 use super::step::Server;
 use super::timers::Timers;
 use crate::Millis;
@@ -27,6 +30,8 @@ pub(super) struct Office {
     silences: Timers,
     /// Graces of sessions whose socket was lost.
     graces: Timers,
+    /// Losses reported between the election and taking office: generation by session.
+    early_losses: BTreeMap<SessionId, u64>,
 }
 
 impl Office {
@@ -80,6 +85,7 @@ impl Office {
         self.term = None;
         self.silences.clear();
         self.graces.clear();
+        self.early_losses.clear();
     }
 }
 
@@ -88,9 +94,7 @@ impl Server {
     pub(super) fn office_duties(&mut self) {
         let term = self.consensus.term();
         if !self.consensus.is_leader() {
-            if self.office.is_held() {
-                self.office.leave();
-            }
+            self.office.leave();
             return;
         }
         if self.office.term != Some(term) {
@@ -103,11 +107,15 @@ impl Server {
     }
 
     fn take_office(&mut self, term: u64) {
+        let early_losses = std::mem::take(&mut self.office.early_losses);
         self.office.leave();
         self.office.term = Some(term);
         for session in self.state.sessions() {
             let length_ms = u64::from(session.timeout_ms);
             self.office.silences.start(session.id, session.generation, length_ms, self.now.mono);
+        }
+        for (session, generation) in early_losses {
+            self.begin_grace(session, generation);
         }
         self.report_all_losses();
     }
@@ -132,7 +140,13 @@ impl Server {
 
     /// A session's socket was closed by its client's side: it has its grace to come back.
     pub(super) fn begin_grace(&mut self, session: SessionId, generation: u64) {
-        if !self.office.is_held() || self.office.graces.get(session).is_some() {
+        if !self.consensus.is_leader() || self.office.graces.get(session).is_some() {
+            return;
+        }
+        if self.office.term != Some(self.consensus.term()) {
+            if self.office.early_losses.len() < LOSSES_MAX {
+                self.office.early_losses.insert(session, generation);
+            }
             return;
         }
         let Some(record) = self.state.session(session) else { return };

@@ -30,7 +30,7 @@ impl Server {
             if !ready {
                 break;
             }
-            let Some(pending) = connection.pipeline.pop_front() else { break };
+            let Some(pending) = connection.pop() else { break };
             sync_done |= matches!(pending.step, Step::Sync { .. });
             self.answer(id, pending);
         }

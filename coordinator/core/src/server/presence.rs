@@ -4,11 +4,11 @@
 //! loss is kept and told to each new leader until the session moves or ends; only a socket that
 //! the client's side closed is a loss (safety.md A6). It does not know timers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use coordinator_protocol::SessionId;
 
-use super::limits::{LOSSES_MAX, TOUCHED_PER_MESSAGE_MAX};
+use super::limits::{LOSSES_MAX, LOST_HANDSHAKES_MAX, TOUCHED_PER_MESSAGE_MAX};
 use super::peer::PeerMessage;
 use super::step::Server;
 use crate::Millis;
@@ -16,6 +16,9 @@ use crate::Millis;
 /// Between two reports of touched sessions. A report says how long ago each was heard, so this
 /// does not delay expiries.
 const REPORT_MS: u64 = 100;
+
+/// A handshake that was proposed and not applied for this long will hardly ever be.
+const LOST_HANDSHAKE_MS: u64 = 60_000;
 
 /// What is to be told.
 #[derive(Debug, Default)]
@@ -25,8 +28,8 @@ pub(super) struct Presence {
     report_at: Option<Millis>,
     /// Generation of each session whose socket was lost here.
     lost: BTreeMap<SessionId, u64>,
-    /// Origins of connections that were lost before they were open.
-    lost_handshakes: BTreeSet<u64>,
+    /// Origins of connections that were lost before they were open, and when.
+    lost_handshakes: BTreeMap<u64, Millis>,
 }
 
 impl Presence {
@@ -41,14 +44,18 @@ impl Presence {
         }
     }
 
-    pub(super) fn lose_handshake(&mut self, origin: u64) {
-        if self.lost_handshakes.len() < LOSSES_MAX {
-            self.lost_handshakes.insert(origin);
+    /// A connection was lost while its session was on its way to it.
+    pub(super) fn lose_handshake(&mut self, origin: u64, now: Millis) {
+        if self.lost_handshakes.len() >= LOST_HANDSHAKES_MAX {
+            self.lost_handshakes.retain(|_, lost| now.since(*lost) < LOST_HANDSHAKE_MS);
+        }
+        if self.lost_handshakes.len() < LOST_HANDSHAKES_MAX {
+            self.lost_handshakes.insert(origin, now);
         }
     }
 
     pub(super) fn take_lost_handshake(&mut self, origin: u64) -> bool {
-        self.lost_handshakes.remove(&origin)
+        self.lost_handshakes.remove(&origin).is_some()
     }
 
     /// The session moved or ended.

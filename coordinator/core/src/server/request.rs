@@ -143,7 +143,7 @@ impl Server {
                 self.presence.lose(session.id, session.generation);
                 self.report_loss(session.id);
             }
-            None => self.presence.lose_handshake(connection.origin),
+            None => self.presence.lose_handshake(connection.origin, self.now.mono),
         }
     }
 

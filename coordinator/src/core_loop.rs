@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordinator_core::server::{Effect, Event, Server as Core, Status};
 use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
 use crate::net::Outbox;
@@ -24,6 +25,8 @@ pub const INPUTS_MAX: usize = 1024;
 const ROUND_INPUTS_MAX: usize = 256;
 /// Unsent bytes above which the core is told that a connection is backlogged; below none it goes on.
 const BACKLOG_BYTES: usize = 1 << 20;
+/// A step that takes longer is worth a line in the log.
+const STEP_SLOW: Duration = Duration::from_millis(100);
 
 /// What other tasks tell the core's.
 pub enum Input {
@@ -198,8 +201,13 @@ impl CoreLoop {
     }
 
     fn step(&mut self) {
-        let events = self.round.drain(..);
-        self.core.step_all(events, self.clock.now(), &mut self.effects);
+        let count = self.round.len();
+        let began = std::time::Instant::now();
+        self.core.step_all(self.round.drain(..), self.clock.now(), &mut self.effects);
+        let took = began.elapsed();
+        if took > STEP_SLOW {
+            warn!(events = count, ?took, "the core was slow: nobody was answered meanwhile");
+        }
         if cfg!(debug_assertions) {
             self.core.check();
         }

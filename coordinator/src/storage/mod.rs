@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use coordinator_core::consensus::{PersistId, PersistWrite, Restored, SnapshotImage};
 use coordinator_core::server::Event;
@@ -30,6 +31,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
 use log::Log;
+
+/// A write, with its sync, that takes longer is worth a line in the log.
+const WRITE_SLOW: Duration = Duration::from_millis(500);
 
 /// Why the folder cannot be used or no longer be written. A person has to look.
 #[derive(Debug, thiserror::Error)]
@@ -233,7 +237,13 @@ fn write_log(
         let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { continue };
         let (first, last) = (*first, *last);
         let writes = group.into_iter().map(|(_, write)| write).collect();
-        let event = match log.write(writes) {
+        let began = Instant::now();
+        let outcome = log.write(writes);
+        let took = began.elapsed();
+        if took > WRITE_SLOW {
+            warn!(?took, "the disk is slow: writes of clients waited for it");
+        }
+        let event = match outcome {
             Ok(()) => Event::Persisted { id: last },
             Err(error) => {
                 error!(%error, "the log cannot be written: this server stops being a voter");

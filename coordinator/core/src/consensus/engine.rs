@@ -54,6 +54,8 @@ pub struct Consensus {
     pub(super) chunk_bytes: usize,
     /// Entries kept behind a snapshot.
     pub(super) entries_kept: u64,
+    /// And their data's bytes.
+    bytes_kept: u64,
     pub(super) queue: PersistQueue,
     pub(super) hard: HardState,
     /// Entries up to here may be dropped from the disk too; told with the next write.
@@ -110,6 +112,7 @@ impl Consensus {
             next_tick: None,
             chunk_bytes: config.snapshot_chunk_bytes,
             entries_kept: config.log_entries_kept,
+            bytes_kept: config.log_bytes_kept,
             queue: PersistQueue::default(),
             discard_to: None,
             applied,
@@ -360,13 +363,16 @@ impl Consensus {
 
     /// A snapshot at `index` is durable: the log may lose what lies well before it.
     pub fn on_snapshot_saved(&mut self, index: u64) {
-        let mut upto = index.min(self.applied).saturating_sub(self.entries_kept);
+        let index = index.min(self.applied);
+        let mut upto = index.saturating_sub(self.entries_kept);
+        // Entries may be large: memory for members that lag is bounded by bytes as well.
+        upto = upto.max(self.node.store().first_within(index, self.bytes_kept).saturating_sub(1));
         // What a follower will need right after the snapshot that it is being sent.
         for transfer in &self.outgoing {
             upto = upto.min(transfer.index());
         }
         self.node.mut_store().discard_to(upto);
-        self.discard_to = Some(index.min(self.applied));
+        self.discard_to = Some(index);
     }
 
     /// First index still in memory.

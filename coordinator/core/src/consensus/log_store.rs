@@ -162,6 +162,21 @@ impl LogStore {
         self.entry_bytes
     }
 
+    /// The least index from which on the entries up to `index` have at most `bytes` of data together.
+    pub(super) fn first_within(&self, index: u64, bytes: u64) -> u64 {
+        let behind = usize::try_from(self.last().index.saturating_sub(index)).unwrap_or(usize::MAX);
+        let mut sum = 0_u64;
+        let mut first = index.saturating_add(1);
+        for entry in self.entries.iter().rev().skip(behind) {
+            sum = sum.saturating_add(entry.data.len() as u64);
+            if sum > bytes {
+                break;
+            }
+            first = entry.index;
+        }
+        first
+    }
+
     /// First index kept.
     pub(super) fn first_kept(&self) -> u64 {
         self.first()
@@ -268,4 +283,22 @@ pub(super) fn snapshot_head(index: u64, term: u64, voters: &[u64]) -> Snapshot {
     head.term = term;
     head.mut_conf_state().set_voters(voters.to_vec());
     snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::{EntryKind, LogEntry};
+
+    #[test]
+    fn entries_within_a_number_of_bytes_are_counted_backwards_from_an_index() {
+        let entry =
+            |index| LogEntry { index, term: 1, kind: EntryKind::Normal, data: vec![0; 10].into() };
+        let restored = Restored { entries: (1..=8).map(entry).collect(), ..Restored::default() };
+        let store = LogStore::restore(vec![1], &restored).unwrap();
+        assert_eq!(store.first_within(8, 1_000), 1);
+        assert_eq!(store.first_within(6, 29), 5);
+        assert_eq!(store.first_within(6, 30), 4);
+        assert_eq!(store.first_within(6, 9), 7);
+    }
 }

@@ -36,10 +36,12 @@ pub struct Config {
     pub unconfirmed_ms_max: u64,
     /// A snapshot is taken after this many applied entries...
     pub snapshot_entries: u64,
-    /// ...or when the log since the last one has this many bytes.
+    /// ...or when the log since the last one has this many bytes, and as many as that one.
     pub snapshot_bytes: u64,
-    /// Entries kept before a snapshot so that a follower that is a little behind needs no snapshot.
+    /// Entries kept before a snapshot so that a follower that is a little behind needs no snapshot...
     pub log_entries_kept: u64,
+    /// ...as long as they have no more bytes than this.
+    pub log_bytes_kept: u64,
     /// Bytes in one chunk of a snapshot that is sent to a follower.
     pub snapshot_chunk_bytes: usize,
     /// Proposals that may be on their way at once; requests that come meanwhile share the next.
@@ -81,8 +83,9 @@ impl Config {
             handshake_wait_ms: 5_000,
             unconfirmed_ms_max: 2_000,
             snapshot_entries: 100_000,
-            snapshot_bytes: 128 * 1024 * 1024,
+            snapshot_bytes: 16 * 1024 * 1024,
             log_entries_kept: 10_000,
+            log_bytes_kept: 8 * 1024 * 1024,
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,

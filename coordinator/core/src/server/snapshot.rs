@@ -17,11 +17,13 @@ pub(super) struct SnapshotPlan {
     saving: Option<u64>,
     entries: u64,
     bytes: u64,
+    /// Size of the last one: a large state is not written anew for every few changes.
+    image_bytes: u64,
 }
 
 impl SnapshotPlan {
     pub(super) fn new(last_index: u64) -> Self {
-        Self { last_index, saving: None, entries: 0, bytes: 0 }
+        Self { last_index, saving: None, entries: 0, bytes: 0, image_bytes: 0 }
     }
 
     pub(super) fn last_index(&self) -> u64 {
@@ -56,12 +58,13 @@ impl Server {
     pub(super) fn snapshot_if_due(&mut self) {
         let plan = &self.snapshots;
         let due = plan.entries >= self.config.snapshot_entries
-            || plan.bytes >= self.config.snapshot_bytes;
+            || plan.bytes >= self.config.snapshot_bytes.max(plan.image_bytes);
         if !due || plan.saving.is_some() {
             return;
         }
         let image = self.snapshot_image();
         self.snapshots.saving = Some(image.index);
+        self.snapshots.image_bytes = image.data.len() as u64;
         self.snapshots.begin_anew();
         self.effects.push(Effect::SaveSnapshot { image });
     }

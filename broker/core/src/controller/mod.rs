@@ -1,10 +1,27 @@
 //! The controller: the single writer of partition state (safety.md C).
 //!
+//! - [`tenure`]: [`Controller`], one broker's time in office: what is known, under way, to be looked at.
+//! - [`election`]: who leads a partition and who stays in sync, a pure decision.
+//! - [`write`]: decisions into large multi batches, and what a conflict means.
+//! - [`alter`](mod@alter): `AlterPartition`.
+//! - [`shutdown`]: controlled shutdown.
+//! - [`topic`]: creation and deletion.
+//! - [`assignment`]: which replicas a new partition gets.
 //! - [`message`]: requests, answers and effects.
 
+pub mod alter;
+pub mod assignment;
+pub mod election;
 pub mod message;
+pub mod shutdown;
+pub mod tenure;
+#[cfg(test)]
+mod tests;
+pub mod topic;
+pub mod write;
 
 pub use message::{
     AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Election, NewTopic,
     Op, PartitionReport, TopicRefusal, WriteOutcome,
 };
+pub use tenure::{Controller, ControllerConfig};

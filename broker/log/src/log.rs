@@ -87,6 +87,8 @@ pub(crate) struct Dirty {
     pub files: Vec<Arc<dyn File>>,
     pub active: bool,
     pub directory: bool,
+    /// The partition's folder itself is new.
+    pub parent: bool,
     pub epochs: bool,
 }
 
@@ -104,6 +106,9 @@ pub struct SyncTicket {
     pub files: Vec<Arc<dyn File>>,
     /// Whether names in the partition's folder changed, so that it must be synced too.
     pub directory: bool,
+    /// Whether the partition's folder is new, so that the one above must be synced too; left to
+    /// the caller, who has many such logs under one folder.
+    pub parent: bool,
     /// New contents of the leader-epoch file, to be replaced durably before the result counts.
     pub epochs: Option<Vec<u8>>,
 }
@@ -153,7 +158,8 @@ impl Log {
     /// changed since the last ticket. The caller syncs all of a ticket and then publishes it.
     pub fn take_sync_ticket(&mut self) -> Option<SyncTicket> {
         let dirty = std::mem::take(&mut self.dirty);
-        if !dirty.active && dirty.files.is_empty() && !dirty.directory && !dirty.epochs {
+        let nothing = dirty.files.is_empty() && !dirty.directory && !dirty.parent;
+        if nothing && !dirty.active && !dirty.epochs {
             return None;
         }
         let mut files = dirty.files;
@@ -169,8 +175,15 @@ impl Log {
             end: state.end,
             files,
             directory: dirty.directory,
+            parent: dirty.parent,
             epochs,
         })
+    }
+
+    /// Puts a file of the owner's, in the partition's folder, among what is to be synced.
+    pub fn also_sync(&mut self, file: Arc<dyn File>) {
+        self.dirty.files.push(file);
+        self.dirty.directory = true;
     }
 
     /// Seals the active segment and begins an empty one at the log's end.
@@ -251,6 +264,10 @@ impl Log {
     pub fn sync(&mut self) -> Result<(), LogError> {
         let Some(ticket) = self.take_sync_ticket() else { return Ok(()) };
         let synced = ticket.sync(&*self.context.disk);
+        let synced = synced.and_then(|()| match self.context.directory.parent() {
+            Some(parent) if ticket.parent => self.context.disk.sync_dir(parent).map_err(at(parent)),
+            Some(_) | None => Ok(()),
+        });
         self.note(synced)?;
         let marked = self.context.marks.append([(ticket.mark_id, ticket.end)]);
         let marked = marked.and_then(|()| self.context.marks.sync());
@@ -296,6 +313,20 @@ impl Log {
 }
 
 impl SyncTicket {
+    /// Adds a later ticket of the same log: what this one names, and what the later one does.
+    pub fn merge(&mut self, later: Self) {
+        for file in later.files {
+            if !self.files.iter().any(|known| Arc::ptr_eq(known, &file)) {
+                self.files.push(file);
+            }
+        }
+        self.generation = later.generation;
+        self.end = later.end;
+        self.directory |= later.directory;
+        self.parent |= later.parent;
+        self.epochs = later.epochs.or_else(|| self.epochs.take());
+    }
+
     /// Syncs all that the ticket names. For one log alone; rounds gather the files of many.
     ///
     /// # Errors

@@ -68,8 +68,8 @@ struct Walk<'a> {
 }
 
 impl Log {
-    /// Opens the log in the context's folder, creating it when there is none, and recovers it.
-    /// What it then has is durable.
+    /// Opens the log in the context's folder and recovers it: what it then has is durable. When
+    /// there is none it is created; its folder and files are durable with its first ticket.
     ///
     /// # Errors
     /// [`LogError::Disk`]. Damage is no error: the log then ends before it and takes no appends.
@@ -116,7 +116,7 @@ impl Log {
             damage,
         };
         log.producers = rebuild::producers(&log.context, &log.view)?;
-        if damage.is_none() {
+        if damage.is_none() && !bases.is_empty() {
             log.sync()?;
         }
         log.check();
@@ -266,15 +266,13 @@ impl Walk<'_> {
         let directory = &self.context.directory;
         let disk = &*self.context.disk;
         disk.create_dir(directory).map_err(at(directory))?;
-        if let Some(parent) = directory.parent() {
-            disk.sync_dir(parent).map_err(at(parent))?;
-        }
         let base_offset = self.options.log_start.unwrap_or(0).max(0);
         let file = open_log(disk, directory, base_offset, OpenMode::Create)?;
         let interval_bytes = self.options.config.index_interval_bytes;
         let writer = Writer::new(base_offset, Arc::clone(&file), interval_bytes);
         self.dirty.active = true;
         self.dirty.directory = true;
+        self.dirty.parent = true;
         if base_offset < self.durable_end {
             self.report.damage = Some(Damage {
                 from_offset: base_offset,

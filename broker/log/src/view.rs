@@ -173,6 +173,11 @@ impl LogView {
         self.read().epochs.latest().map(|start| start.epoch)
     }
 
+    /// All leader epochs.
+    pub fn epochs(&self) -> LeaderEpochs {
+        self.read().epochs.clone()
+    }
+
     /// Where the greatest epoch at or below `epoch` ends (KIP-279); `None` when it is not known.
     pub fn end_of_epoch(&self, epoch: i32) -> Option<EpochEnd> {
         let state = self.read();

@@ -1,1 +1,38 @@
 //! The partitions that this broker holds: registry, append and commit threads, parked requests.
+//!
+//! [`Partitions`] is all that others see: the request handlers produce, fetch and look up through
+//! it, the follower fetchers append through it, membership tells it what the metadata says.
+//! Decisions are `broker-core`'s, one core per partition under a short lock; bytes are
+//! `broker-log`'s, owned by one append thread per log directory; one commit thread per log
+//! directory makes them durable. What partitions want of others goes out through [`Outlet`].
+//!
+//! - `registry`: [`Partitions`], its start, its stop, its look-ups.
+//! - `metadata`: what a change of the image means for the partitions here.
+//! - `partition`: one partition: core, published log, who waits on it.
+//! - `produce`, `fetch`, `lookup`, `follow`: the four ways in.
+//! - `directory`, `append`, `commit`: a log directory, its two threads.
+//! - `ticker`: what time does. `settings`: what a topic's settings mean here.
+
+mod append;
+mod commit;
+mod directory;
+mod fetch;
+mod follow;
+mod lookup;
+mod metadata;
+mod partition;
+mod produce;
+mod registry;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod ticker;
+mod waiting;
+
+pub use directory::{DirectoryError, Held};
+pub use fetch::{FetchPartition, FetchRequest, Fetched, Reader};
+pub use lookup::{OffsetFound, OffsetQuery};
+pub use produce::{
+    PendingProduce, ProduceBatch, ProduceOutcome, ProduceRequest, Produced, Refused,
+};
+pub use registry::{Outlet, Partitions, PartitionsError, ReplicaStatus};

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use coordinator_protocol::{
     ConnectRequest, ConnectResponse, ErrorCode, OpCode, Reader, Record, ReplyHeader, Request,
-    RequestHeader, Response, SessionId, SessionPassword, WatcherEvent, Xid, Zxid,
+    RequestHeader, Response, SessionId, SessionPassword, SubscriptionEvent, WatcherEvent, Xid,
+    Zxid,
 };
 
 use crate::consensus::{HardState, LogEntry, PersistWrite, Restored, SnapshotImage};
@@ -64,7 +65,7 @@ pub enum Got {
     Connected(ConnectResponse),
     Reply(Xid, Zxid, Result<Response, ErrorCode>),
     Notified(Zxid, WatcherEvent),
-    Frame(Bytes),
+    Told(SubscriptionEvent),
     Closed,
 }
 
@@ -404,7 +405,7 @@ impl Client {
             let event = WatcherEvent::decode(&mut reader).unwrap();
             self.got.push(Got::Notified(header.zxid, event));
         } else if header.xid == Xid::SUBSCRIPTION {
-            self.got.push(Got::Frame(frame));
+            self.got.push(Got::Told(SubscriptionEvent::decode(&mut reader).unwrap()));
         } else {
             let op = self.asked[&header.xid];
             let result = match header.error {

@@ -1,10 +1,14 @@
 //! Three members: election, replication, forwarding, failover, catch-up.
 
-use coordinator_protocol::{ErrorCode, EventType, Request, Response, WatcherEvent};
+use coordinator_protocol::{
+    CheckRequest, ErrorCode, EventType, MultiOp, MultiResult, Request, Response, SetWatchesRequest,
+    SubscribeRequest, SubscriptionEventKind, WatcherEvent, Zxid,
+};
 
 use super::ensemble::{Ensemble, Got, member};
 use super::{create, delete, get_data, set_data};
 use crate::ServerId;
+use crate::server::Event;
 
 fn others(leader: ServerId) -> Vec<ServerId> {
     [1, 2, 3].map(member).into_iter().filter(|id| *id != leader).collect()
@@ -211,4 +215,113 @@ fn whole_ensemble_restarts_with_everything_that_was_answered() {
         Ok(Response::Count(100))
     );
     assert_eq!(ensemble.ask(id, get_data("/t", false)), Err(ErrorCode::NoNode));
+}
+
+#[test]
+fn resigning_leader_hands_over_at_once_and_nobody_is_disconnected() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 10_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    ensemble.step(leader, Event::Resign);
+    let begun = ensemble.now;
+    ensemble.run_until("an heir", |e| e.leader().is_some_and(|now| now != leader));
+    assert!(ensemble.now.since(begun) < 50, "took {} ms", ensemble.now.since(begun));
+    assert!(ensemble.ask(id, set_data("/a", "b")).is_ok());
+    assert!(!ensemble.clients[&id].is_closed());
+}
+
+#[test]
+fn requests_that_come_while_entries_are_on_their_way_share_the_next() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    let before = ensemble.server(leader).status().last_index;
+    for _ in 0..100 {
+        ensemble.send(id, create("/s/n", 2));
+    }
+    assert_eq!(
+        ensemble.ask(id, Request::GetAllChildrenNumber("/s".into())),
+        Ok(Response::Count(100))
+    );
+    assert_eq!(ensemble.server(leader).status().last_index, before + 3);
+}
+
+#[test]
+fn multi_through_a_follower_is_all_or_nothing() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(others(leader)[0], 10_000);
+    let op = |path: &str| match create(path, 0) {
+        Request::Create(create) => MultiOp::Create(create),
+        other => panic!("{other:?}"),
+    };
+    let check = MultiOp::Check(CheckRequest { path: "/none".into(), version: -1 });
+    let failed = ensemble.ask(id, Request::Multi(vec![op("/a"), check, op("/b")]));
+    let codes = [ErrorCode::Ok, ErrorCode::NoNode, ErrorCode::RuntimeInconsistency];
+    assert_eq!(failed, Ok(Response::Multi(codes.map(MultiResult::Error).to_vec())));
+    let done = ensemble.ask(id, Request::Multi(vec![op("/a"), op("/a/b")]));
+    let paths = ["/a", "/a/b"].map(|path| MultiResult::Create(path.into()));
+    assert_eq!(done, Ok(Response::Multi(paths.to_vec())));
+}
+
+#[test]
+fn subscriber_gets_the_state_then_each_change_before_its_reply() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(others(leader)[0], 10_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    let request = SubscribeRequest { subscription: 5, path: "/s".into(), from_zxid: Zxid::ZERO };
+    assert_eq!(ensemble.ask(id, Request::Subscribe(request)), Ok(Response::Empty));
+    ensemble.ask(id, create("/s/a", 0)).unwrap();
+    let kinds = |ensemble: &Ensemble| -> Vec<SubscriptionEventKind> {
+        let events = ensemble.clients[&id].got.iter().filter_map(|got| match got {
+            Got::Told(event) => Some(event.kind),
+            _ => None,
+        });
+        events.collect()
+    };
+    use SubscriptionEventKind::{Bookmark, Changes, SnapshotBegin, SnapshotChunk, SnapshotEnd};
+    assert_eq!(kinds(&ensemble), [SnapshotBegin, SnapshotChunk, SnapshotEnd, Changes]);
+    assert!(matches!(ensemble.clients[&id].got.last(), Some(Got::Reply(..))));
+    let writer = ensemble.connect(leader, 10_000);
+    let server = others(leader)[0];
+    ensemble.step(server, Event::Backlogged { connection: id, backlogged: true });
+    ensemble.ask(writer, set_data("/s/a", "x")).unwrap();
+    ensemble.run_ms(200);
+    assert_eq!(kinds(&ensemble).len(), 4, "no room");
+    ensemble.step(server, Event::Backlogged { connection: id, backlogged: false });
+    assert_eq!(kinds(&ensemble)[4..], [Changes]);
+    ensemble.ask(writer, create("/elsewhere", 0)).unwrap();
+    ensemble.run_ms(200);
+    assert_eq!(kinds(&ensemble)[5..], [Bookmark]);
+}
+
+#[test]
+fn watches_set_again_on_another_server_tell_what_was_missed() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let writer = ensemble.connect(leader, 10_000);
+    ensemble.ask(writer, create("/a", 0)).unwrap();
+    ensemble.ask(writer, create("/b", 0)).unwrap();
+    let seen = ensemble.server(leader).state().last_zxid();
+    ensemble.ask(writer, set_data("/a", "x")).unwrap();
+    let id = ensemble.connect(others(leader)[0], 10_000);
+    let request = SetWatchesRequest {
+        relative_zxid: seen,
+        data_watches: vec!["/a".into(), "/b".into()],
+        ..SetWatchesRequest::default()
+    };
+    assert_eq!(ensemble.ask(id, Request::SetWatches(request)), Ok(Response::Empty));
+    let told = |path: &str| WatcherEvent::new(EventType::NodeDataChanged, path);
+    assert!(
+        matches!(&ensemble.clients[&id].got[1], Got::Notified(_, event) if *event == told("/a"))
+    );
+    ensemble.ask(writer, set_data("/b", "y")).unwrap();
+    ensemble.run_ms(10);
+    assert!(matches!(
+        ensemble.clients[&id].got.last(),
+        Some(Got::Notified(_, event)) if *event == told("/b")
+    ));
 }

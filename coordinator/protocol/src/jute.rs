@@ -27,9 +27,6 @@ pub enum DecodeError {
         /// What the wire said.
         length: i32,
     },
-    /// A field that must be there is null.
-    #[error("null where a value must be")]
-    UnexpectedNull,
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     NotUtf8,
@@ -211,11 +208,13 @@ impl Record for Option<String> {
     }
 }
 
+/// Text; null, as which some clients send the empty one (kazoo: the id of an `auth` list entry), is
+/// read as empty.
 impl Record for String {
     const BYTES_MIN: usize = 4;
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Option::<String>::decode(reader)?.ok_or(DecodeError::UnexpectedNull)
+        Ok(Option::<String>::decode(reader)?.unwrap_or_default())
     }
 
     fn encode(&self, writer: &mut Writer) {
@@ -382,7 +381,7 @@ mod tests {
         assert_eq!(decode::<Option<Bytes>>(&(-1i32).to_be_bytes()), Ok(None));
         assert_eq!(decode::<Option<String>>(&(-1i32).to_be_bytes()), Ok(None));
         assert_eq!(decode::<Vec<String>>(&(-1i32).to_be_bytes()), Ok(Vec::new()));
-        assert_eq!(decode::<String>(&(-1i32).to_be_bytes()), Err(DecodeError::UnexpectedNull));
+        assert_eq!(decode::<String>(&(-1i32).to_be_bytes()), Ok(String::new()));
         let below = Err(DecodeError::NegativeLength { length: -2 });
         assert_eq!(decode::<Option<Bytes>>(&(-2i32).to_be_bytes()), below);
     }

@@ -1,0 +1,5 @@
+//! The client against a broker of the test's own making, over real sockets.
+
+mod connection;
+mod fake;
+mod records;

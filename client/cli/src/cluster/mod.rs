@@ -1,0 +1,11 @@
+//! `tidegate cluster`: the cluster as a whole.
+//!
+//! `status` asks once, `watch` follows notifications.
+
+mod roles;
+mod status;
+mod view;
+mod watch;
+
+pub use status::status;
+pub use watch::watch;

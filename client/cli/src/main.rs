@@ -1,0 +1,61 @@
+//! The `tidegate` command.
+//!
+//! *Called by* people and scripts. *Calls* `client` (brokers) and `coordinator-client` (the ensemble).
+//!
+//! Data goes to standard output, everything else to standard error. Exit code 0: done; 1: not done, with the reason and
+//! a hint; 2: the command line was wrong.
+
+mod args;
+mod cluster;
+mod consume;
+mod hint;
+mod output;
+mod produce;
+mod settings;
+mod topic;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, ClusterCommand, Command};
+use settings::Settings;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("TIDEGATE_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away (`tidegate consume t | head`): that is how it says "enough".
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", output::explain(&error));
+            if let Some(hint) = hint::of(&error) {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let settings = Settings::resolve(&arguments.connection)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let format = arguments.output;
+        match arguments.command {
+            Command::Topic { command } => topic::run(&settings, command, format).await,
+            Command::Produce(produce) => produce::run(&settings, &produce, format).await,
+            Command::Consume(consume) => consume::run(&settings, &consume, format).await,
+            Command::Cluster { command: ClusterCommand::Status } => {
+                cluster::status(&settings, format).await
+            }
+            Command::Cluster { command: ClusterCommand::Watch(watch) } => {
+                cluster::watch(&settings, &watch, format).await
+            }
+        }
+    })
+}

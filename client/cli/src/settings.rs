@@ -1,0 +1,119 @@
+//! Where the cluster is: flags, environment, configuration file, defaults, in this order.
+//!
+//! *Called by* `main` once. *Calls* nothing of ours.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use client::{ClientOptions, Cluster};
+use serde::Deserialize;
+
+use crate::args::ConnectionArguments;
+
+const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
+const COORDINATOR_DEFAULT: &str = "127.0.0.1:2181";
+
+/// What the configuration file may say; unknown keys are errors, because they are mostly typing mistakes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    bootstrap: Option<String>,
+    coordinator: Option<String>,
+}
+
+/// Where the cluster is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Brokers to ask first.
+    pub bootstrap: Vec<String>,
+    /// Coordinators.
+    pub coordinators: Vec<String>,
+    /// The folder in the coordinator below which the cluster lives: empty, or `/path`.
+    pub root: String,
+}
+
+impl Settings {
+    /// Takes the strongest source for each.
+    pub fn resolve(arguments: &ConnectionArguments) -> anyhow::Result<Self> {
+        let file = match (&arguments.config, default_file()) {
+            // A file that was asked for must be there; the default one need not.
+            (Some(path), _) => read(path)?,
+            (None, Some(path)) if path.exists() => read(&path)?,
+            (None, _) => ConfigFile::default(),
+        };
+        let bootstrap = arguments.bootstrap.clone().or(file.bootstrap);
+        let coordinator = arguments.coordinator.clone().or(file.coordinator);
+        Self::parse(
+            bootstrap.as_deref().unwrap_or(BOOTSTRAP_DEFAULT),
+            coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT),
+        )
+    }
+
+    fn parse(bootstrap: &str, coordinator: &str) -> anyhow::Result<Self> {
+        let (coordinators, root) = match coordinator.split_once('/') {
+            Some((addresses, root)) => (addresses, format!("/{}", root.trim_end_matches('/'))),
+            None => (coordinator, String::new()),
+        };
+        let root = if root == "/" { String::new() } else { root };
+        Ok(Self {
+            bootstrap: addresses(bootstrap).context("bootstrap")?,
+            coordinators: addresses(coordinators).context("coordinator")?,
+            root,
+        })
+    }
+
+    /// Connects to the brokers.
+    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        let options =
+            ClientOptions { client_id: "tidegate-cli".to_owned(), ..ClientOptions::default() };
+        Ok(Cluster::connect(&self.bootstrap, options).await?)
+    }
+}
+
+fn addresses(text: &str) -> anyhow::Result<Vec<String>> {
+    let addresses: Vec<_> =
+        text.split(',').map(str::trim).filter(|address| !address.is_empty()).collect();
+    anyhow::ensure!(!addresses.is_empty(), "no address in {text:?}");
+    for address in &addresses {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        anyhow::ensure!(port.is_some(), "expected HOST:PORT instead of {address:?}");
+    }
+    Ok(addresses.into_iter().map(str::to_owned).collect())
+}
+
+fn default_file() -> Option<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let folder =
+        folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    Some(folder.join("tidegate.toml"))
+}
+
+fn read(path: &Path) -> anyhow::Result<ConfigFile> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_root_are_taken_apart() {
+        let settings = Settings::parse("a:1, b:2,", "c:3,d:4/kafka/").unwrap();
+        assert_eq!(settings.bootstrap, ["a:1", "b:2"]);
+        assert_eq!(settings.coordinators, ["c:3", "d:4"]);
+        assert_eq!(settings.root, "/kafka");
+        assert_eq!(Settings::parse("a:1", "c:3/").unwrap().root, "");
+        for bad in ["", ",", "a", "a:", "a:99999"] {
+            assert!(Settings::parse(bad, "c:3").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_the_file_are_errors() {
+        let file: ConfigFile = toml::from_str("bootstrap = \"a:1\"").unwrap();
+        assert_eq!(file.bootstrap.as_deref(), Some("a:1"));
+        assert!(toml::from_str::<ConfigFile>("bootstrp = \"a:1\"").is_err());
+    }
+}

@@ -244,7 +244,7 @@ impl CoreLoop {
                 }
             }
             Effect::Persist { id, write } => self.storage.persist(id, write),
-            Effect::SaveSnapshot { image } => self.storage.save_snapshot(image),
+            Effect::SaveSnapshot { state } => self.storage.save_snapshot(state),
             Effect::Halt { reason } => self.halted = Some(reason),
         }
     }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use coordinator_core::consensus::{PersistId, PersistWrite, Restored, SnapshotImage};
 use coordinator_core::server::Event;
+use coordinator_core::state::FrozenState;
 use coordinator_disk::record_file::RecordFileError;
 use coordinator_disk::{Disk, Lock};
 use tokio::sync::mpsc::UnboundedSender;
@@ -184,15 +185,17 @@ impl Storage {
         }
     }
 
-    /// Writes a snapshot beside the log's thread: syncing megabytes must not hold up a vote.
-    pub fn save_snapshot(&mut self, image: SnapshotImage) {
+    /// Encodes and writes a snapshot beside the core's task and the log's thread: megabytes must hold up nobody.
+    pub fn save_snapshot(&mut self, state: FrozenState) {
         if let Some(before) = self.saving.take() {
             // The core saves one at a time: this one has reported and is about to end.
             let _ = before.join();
         }
         let (place, events) = (self.place.clone(), self.events.clone());
-        let index = image.index;
+        let index = state.index();
         let save = move || {
+            let image = SnapshotImage { index, term: state.term(), data: state.encode() };
+            drop(state);
             let event = match snapshot::save(&place, &image) {
                 Ok(()) => Event::SnapshotSaved { index },
                 Err(error) => {

@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 
-use crate::consensus::{PersistId, PersistWrite, SnapshotImage};
+use crate::consensus::{PersistId, PersistWrite};
+use crate::state::FrozenState;
 use crate::{ConnectionId, ServerId};
 
 /// Something to be done by the shell, in the order of the list.
@@ -48,11 +49,12 @@ pub enum Effect {
         /// What to write.
         write: PersistWrite,
     },
-    /// Write a snapshot file (temporary name, sync, rename, sync of the directory). Not ordered
-    /// against `Persist`. Answered by `SnapshotSaved` or `SnapshotFailed`.
+    /// Encode the state and write it as a snapshot file (temporary name, sync, rename, sync of the
+    /// directory), best on a thread of its own: it may be large. Not ordered against `Persist`.
+    /// Answered by `SnapshotSaved` or `SnapshotFailed`.
     SaveSnapshot {
         /// What to write.
-        image: SnapshotImage,
+        state: FrozenState,
     },
     /// The server can never vote or answer again in this life; the process should end and say
     /// why. All connections were closed before.

@@ -62,11 +62,11 @@ impl Server {
         if !due || plan.saving.is_some() {
             return;
         }
-        let image = self.snapshot_image();
-        self.snapshots.saving = Some(image.index);
-        self.snapshots.image_bytes = image.data.len() as u64;
+        let state = self.state.freeze();
+        self.snapshots.saving = Some(state.index());
+        self.snapshots.image_bytes = state.bytes_estimate();
         self.snapshots.begin_anew();
-        self.effects.push(Effect::SaveSnapshot { image });
+        self.effects.push(Effect::SaveSnapshot { state });
     }
 
     pub(super) fn on_snapshot_saved(&mut self, index: u64) {

@@ -22,7 +22,7 @@ pub use outcome::{
     Applied, AppliedCommand, Attached, Created, Ended, Ignored, MultiOutcome, OpResult, Outcome,
 };
 pub use session::Session;
-pub use snapshot::SnapshotError;
+pub use snapshot::{FrozenState, SnapshotError};
 
 /// Envelope kinds of the state machine (0x01..=0x0f); a number is never used for another type.
 const ENTRY_KIND: u16 = 0x01;

@@ -20,7 +20,7 @@ use super::store::{Subtree, Tree, is_system};
 pub struct NodeRecord {
     path: Arc<str>,
     data: Option<Bytes>,
-    acl: Vec<Acl>,
+    acl: Arc<[Acl]>,
     czxid: Zxid,
     mzxid: Zxid,
     pzxid: Zxid,
@@ -76,7 +76,7 @@ impl Tree {
             NodeRecord {
                 path: path.clone(),
                 data: node.data.clone(),
-                acl: node.acl.to_vec(),
+                acl: node.acl.clone(),
                 czxid: node.czxid,
                 mzxid: node.mzxid,
                 pzxid: node.pzxid,
@@ -128,7 +128,7 @@ impl Tree {
         if record.czxid > record.mzxid || record.czxid > record.pzxid || newest > last {
             return Err(RecordError::Zxids(path));
         }
-        let acl = self.share_acl(record.acl);
+        let acl = self.share_acl(record.acl.to_vec());
         let node = Node {
             data: record.data,
             acl,

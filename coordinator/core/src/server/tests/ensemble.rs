@@ -261,7 +261,11 @@ impl Ensemble {
                 let event = Event::Persisted { id: persist };
                 self.push(SYNC_MS, Due::Synced { at: id, life, write, event });
             }
-            Effect::SaveSnapshot { image } => self.push(20, Due::Saved { at: id, life, image }),
+            Effect::SaveSnapshot { state } => {
+                let (index, term, data) = (state.index(), state.term(), state.encode());
+                let image = SnapshotImage { index, term, data };
+                self.push(20, Due::Saved { at: id, life, image });
+            }
             Effect::Halt { reason } => self.halted.push((id, reason)),
         }
     }

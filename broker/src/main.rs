@@ -63,11 +63,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "serving id={id} PLAINTEXT={} INTERNAL={}{http}",
         addresses.public, addresses.internal
     );
-    tokio::select! {
-        // Both arms are cancel-safe: a signal that loses the race is not needed any more.
-        _ = terminate.recv() => info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => info!("interrupt: stopping"),
-    }
+    let failed = tokio::select! {
+        // All arms are cancel-safe: what loses the race is not needed any more.
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = server.failed() => Some(reason),
+    };
+    info!("stopping");
     server.stop().await;
-    Ok(())
+    match failed {
+        None => Ok(()),
+        Some(reason) => Err(anyhow::anyhow!("a log directory has failed: {reason}")),
+    }
 }

@@ -2,23 +2,41 @@
 //!
 //! Called by: `main`, tests. Calls: everything else in this package. Invariant: addresses are bound
 //! first (a taken port fails early), logs are recovered before the broker registers, and it serves
-//! before it says so.
+//! before it says so. A stop moves leaders away, answers what is on its way, closes the logs, and
+//! only then ends the session.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use broker_core::controller::ControllerConfig;
+use broker_core::ids::TopicPartition;
+use broker_core::image::Endpoint as RegisteredEndpoint;
+use broker_core::partition::AlterRequest;
 use bytes::BytesMut;
 use client_protocol::api::Scope;
+use client_protocol::{BrokerId, LeaderEpoch};
+use coordinator_disk::{Disk, RealDisk};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
+use tracing::{error, info, warn};
 
-use crate::api::{Api, Session};
-use crate::config::{Config, INTERNAL_LISTENER, PUBLIC_LISTENER};
+use crate::api::{Api, Session, Shared};
+use crate::cluster::{self, Handle, Member, Running};
+use crate::config::{Config, Endpoint, INTERNAL_LISTENER, ListenersConfig, PUBLIC_LISTENER};
+use crate::embedded::EmbeddedCoordinator;
 use crate::http::Http;
+use crate::net::budget::Limits;
 use crate::net::listener::Listener;
 use crate::net::service::Service;
+use crate::partitions::{Outlet, Partitions};
+use crate::replica::Fetchers;
 use crate::response::Dispatch;
+
+/// Replicas of a topic whose creator names no number, where there are enough brokers.
+const REPLICATION_FACTOR_DEFAULT: i16 = 3;
 
 /// Where a server can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +52,23 @@ pub struct BoundAddresses {
 /// A running broker.
 pub struct Server {
     addresses: BoundAddresses,
+    embedded: Option<EmbeddedCoordinator>,
+    moves_leaders: bool,
+    handle: Arc<Handle>,
+    membership: Running,
+    partitions: Arc<Partitions>,
+    outlets: Arc<Outlets>,
+    ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+}
+
+/// Sockets that are bound and not served yet.
+struct Bound {
+    public: Listener,
+    internal: Listener,
+    http: Option<Http>,
+    addresses: BoundAddresses,
 }
 
 impl Service for Api {
@@ -50,41 +83,76 @@ impl Service for Api {
     }
 }
 
+/// Where the partitions' wishes go. Called under their locks: only notes and wakes.
+struct Outlets {
+    fetchers: Fetchers,
+    handle: Arc<Handle>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Outlet for Outlets {
+    fn fetch_from(&self, partition: TopicPartition, leader: BrokerId, _: LeaderEpoch) {
+        self.fetchers.fetch_from(partition, leader);
+    }
+
+    fn stop_fetching(&self, partition: TopicPartition) {
+        self.fetchers.stop_fetching(partition);
+    }
+
+    fn report_progress(&self, partition: TopicPartition) {
+        self.fetchers.report_progress(partition);
+    }
+
+    fn alter(&self, request: AlterRequest) {
+        self.handle.alter(request);
+    }
+
+    fn directory_failed(&self, path: &Path, reason: &str) {
+        error!("the log directory {} has failed: {reason}", path.display());
+        self.failed.send_replace(Some(format!("{}: {reason}", path.display())));
+    }
+}
+
 impl Server {
-    /// Starts a broker; returns when it serves.
+    /// Starts a broker; returns when it is registered and serves.
     ///
     /// # Errors
     /// What kept it from starting, with its context.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (stop, stopping) = watch::channel(false);
-        let (_ready_sender, ready) = watch::channel(true);
-        let public = Listener::bind(PUBLIC_LISTENER, config.listeners.public)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.listeners.public))?;
-        let internal = Listener::bind(INTERNAL_LISTENER, config.listeners.internal)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.listeners.internal))?;
-        let http = match config.listeners.http {
-            Some(address) => Some(
-                Http::bind(address, ready)
-                    .await
-                    .with_context(|| format!("cannot listen on {address}"))?,
-            ),
-            None => None,
-        };
-        let addresses = BoundAddresses {
-            public: public.local_address(),
-            internal: internal.local_address(),
-            http: http.as_ref().map(Http::local_address).transpose()?,
-        };
+        let (ready, is_ready) = watch::channel(false);
+        let bound = bind(&config.listeners, is_ready).await?;
+        let addresses = bound.addresses;
+        let embedded = start_coordinator(&config).await?;
+        let member = member(&config, &addresses, embedded.as_ref())?;
+        let (handle, membership) = cluster::prepare(member, Vec::new());
+        let outlets = Arc::new(Outlets {
+            fetchers: Fetchers::new(Runtime::current()),
+            handle: Arc::clone(&handle),
+            failed: watch::Sender::new(None),
+        });
+        let partitions = open_partitions(&config, Arc::clone(&outlets) as Arc<dyn Outlet>).await?;
+        let images = handle.images();
+        let id = config.broker_id;
+        outlets.fetchers.begin(id, Arc::clone(&partitions), images.clone(), config.replica);
+        let membership = membership.start(Arc::clone(&partitions) as _).await?;
+        let cluster = Arc::clone(&handle) as _;
+        let shared = Shared::new(id, config.api, images, Arc::clone(&partitions), cluster);
         let mut tasks = JoinSet::new();
-        let limits = config.listeners.limits;
-        tasks.spawn(public.run(Arc::new(Api::new(Scope::Public)), limits, stopping.clone()));
-        tasks.spawn(internal.run(Arc::new(Api::new(Scope::InterBroker)), limits, stopping.clone()));
-        if let Some(http) = http {
-            tasks.spawn(http.run(stopping));
-        }
-        Ok(Self { addresses, stop, tasks })
+        serve(bound, Arc::new(shared), config.listeners.limits, &stopping, &mut tasks);
+        ready.send_replace(true);
+        Ok(Self {
+            addresses,
+            moves_leaders: config.cluster.controlled_shutdown && embedded.is_none(),
+            embedded,
+            handle,
+            membership,
+            partitions,
+            outlets,
+            ready,
+            stop,
+            tasks,
+        })
     }
 
     /// Where it can be reached.
@@ -92,10 +160,141 @@ impl Server {
         self.addresses
     }
 
+    /// Waits until a log directory fails; yields why. The broker should then be stopped: what it
+    /// holds cannot be relied upon.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.outlets.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender lives as long as this server.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Stops in order; returns when nothing of it runs any more.
     pub async fn stop(mut self) {
+        self.ready.send_replace(false);
+        let healthy = self.outlets.failed.borrow().is_none();
+        if self.moves_leaders && healthy && !self.handle.shut_down().await {
+            warn!("stopping although this broker still leads partitions");
+        }
         // Every receiver may be gone already: then there is nobody to tell.
         let _ = self.stop.send(true);
         while self.tasks.join_next().await.is_some() {}
+        self.outlets.fetchers.stop().await;
+        let partitions = Arc::clone(&self.partitions);
+        if let Err(error) = spawn_blocking(move || partitions.stop()).await {
+            error!("the logs were not closed in order: {error}");
+        }
+        self.membership.stop().await;
+        if let Some(embedded) = self.embedded
+            && let Ok(Err(error)) = spawn_blocking(move || embedded.stop()).await
+        {
+            error!("the coordinator had ended by itself: {error}");
+        }
+        info!("stopped");
+    }
+}
+
+async fn bind(config: &ListenersConfig, ready: watch::Receiver<bool>) -> anyhow::Result<Bound> {
+    let public = Listener::bind(PUBLIC_LISTENER, config.public)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.public))?;
+    let internal = Listener::bind(INTERNAL_LISTENER, config.internal)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.internal))?;
+    let http = match config.http {
+        Some(address) => Some(
+            Http::bind(address, ready)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))?,
+        ),
+        None => None,
+    };
+    let addresses = BoundAddresses {
+        public: public.local_address(),
+        internal: internal.local_address(),
+        http: http.as_ref().map(Http::local_address).transpose()?,
+    };
+    Ok(Bound { public, internal, http, addresses })
+}
+
+fn serve(
+    bound: Bound,
+    shared: Arc<Shared>,
+    limits: Limits,
+    stopping: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let clients = Arc::new(Api::new(Scope::Public, Arc::clone(&shared)));
+    let brokers = Arc::new(Api::new(Scope::InterBroker, shared));
+    tasks.spawn(bound.public.run(clients, limits, stopping.clone()));
+    tasks.spawn(bound.internal.run(brokers, limits, stopping.clone()));
+    if let Some(http) = bound.http {
+        tasks.spawn(http.run(stopping.clone()));
+    }
+}
+
+async fn start_coordinator(config: &Config) -> anyhow::Result<Option<EmbeddedCoordinator>> {
+    if config.cluster.coordinator.is_some() {
+        return Ok(None);
+    }
+    let folder = config.cluster.embedded_dir.clone();
+    let shown = folder.display().to_string();
+    let started = spawn_blocking(move || EmbeddedCoordinator::start(folder)).await?;
+    let embedded = started.with_context(|| format!("cannot run a coordinator in {shown}"))?;
+    info!(address = embedded.address().servers.join(","), "a coordinator runs inside this process");
+    Ok(Some(embedded))
+}
+
+async fn open_partitions(
+    config: &Config,
+    outlet: Arc<dyn Outlet>,
+) -> anyhow::Result<Arc<Partitions>> {
+    let (settings, id) = (config.partitions.clone(), config.broker_id);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let opened = spawn_blocking(move || Partitions::open(settings, id, &disk, outlet)).await?;
+    Ok(opened?)
+}
+
+fn member(
+    config: &Config,
+    addresses: &BoundAddresses,
+    embedded: Option<&EmbeddedCoordinator>,
+) -> anyhow::Result<Member> {
+    let listeners = &config.listeners;
+    let coordinator = embedded.map(EmbeddedCoordinator::address);
+    let coordinator = coordinator.or_else(|| config.cluster.coordinator.clone());
+    let default_factor = config.api.replication_factor.unwrap_or(REPLICATION_FACTOR_DEFAULT);
+    Ok(Member {
+        broker: config.broker_id,
+        rack: config.rack.clone(),
+        endpoints: vec![
+            registered(PUBLIC_LISTENER, listeners.advertised_public.as_ref(), addresses.public),
+            registered(
+                INTERNAL_LISTENER,
+                listeners.advertised_internal.as_ref(),
+                addresses.internal,
+            ),
+        ],
+        coordinator: coordinator.context("there is no coordinator to join")?,
+        cluster: config.cluster.clone(),
+        controller: ControllerConfig {
+            partitions: config.api.partitions_default,
+            replication_factor: default_factor,
+        },
+    })
+}
+
+/// A listener as others are told of it: the port of an advertised address that leaves it open is
+/// the bound one.
+fn registered(name: &str, advertised: Option<&Endpoint>, bound: SocketAddr) -> RegisteredEndpoint {
+    let endpoint = advertised.cloned().unwrap_or_else(|| Endpoint::from(bound));
+    let port = if endpoint.port == 0 { bound.port() } else { endpoint.port };
+    RegisteredEndpoint {
+        listener: name.to_owned(),
+        protocol: PUBLIC_LISTENER.to_owned(),
+        host: endpoint.host,
+        port,
     }
 }

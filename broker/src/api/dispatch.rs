@@ -5,6 +5,7 @@
 //! ApiVersions always answers; nothing here panics on what a stranger sends.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use client_protocol::api::Scope;
@@ -13,18 +14,24 @@ use client_protocol::{ApiKey, HeaderError, Reader, RequestHeader, decode_request
 use tracing::debug;
 
 use super::call::{Call, Session};
-use super::{api_versions, find_coordinator};
+use super::shared::Shared;
+use super::{
+    alter_partition, api_versions, controlled_shutdown, create_topics, delete_topics,
+    describe_cluster, describe_configs, describe_replicas, fetch, find_coordinator,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
 use crate::response::Dispatch;
 
 /// The APIs of one listener.
 pub struct Api {
     scope: Scope,
+    shared: Arc<Shared>,
 }
 
 impl Api {
     /// The APIs that a listener of `scope` offers.
-    pub fn new(scope: Scope) -> Self {
-        Self { scope }
+    pub fn new(scope: Scope, shared: Arc<Shared>) -> Self {
+        Self { scope, shared }
     }
 
     /// A connection from `peer` to our address `local` was accepted.
@@ -53,6 +60,13 @@ impl Api {
             return Dispatch::close("api or version not offered on this listener");
         }
         let call = Call::new(session, &header);
+        if header.key == ApiKey::Produce {
+            // The batches are cut out of the frame, so it goes along.
+            return match read(&call, reader) {
+                Some(request) => produce::handle(&self.shared, &call, request, frame),
+                None => Dispatch::close("unreadable request body"),
+            };
+        }
         self.route(&call, &header, reader).unwrap_or_else(|| {
             debug!(peer = %session.peer, api = header.key.name(), "unreadable body");
             Dispatch::close("unreadable request body")
@@ -66,11 +80,30 @@ impl Api {
         header: &RequestHeader,
         reader: Reader<'_>,
     ) -> Option<Dispatch> {
-        match header.key {
-            ApiKey::ApiVersions => Some(api_versions::handle(call, &read(call, reader)?)),
-            ApiKey::FindCoordinator => Some(find_coordinator::handle(call, &read(call, reader)?)),
-            _ => None,
-        }
+        let shared = &self.shared;
+        Some(match header.key {
+            ApiKey::AlterPartition => alter_partition::handle(shared, call, read(call, reader)?),
+            ApiKey::ApiVersions => api_versions::handle(call, &read(call, reader)?),
+            ApiKey::ControlledShutdown => {
+                controlled_shutdown::handle(shared, call, read(call, reader)?)
+            }
+            ApiKey::CreateTopics => create_topics::handle(shared, call, read(call, reader)?),
+            ApiKey::DeleteTopics => delete_topics::handle(shared, call, read(call, reader)?),
+            ApiKey::DescribeCluster => describe_cluster::handle(shared, call, &read(call, reader)?),
+            ApiKey::DescribeConfigs => describe_configs::handle(shared, call, &read(call, reader)?),
+            ApiKey::DescribeReplicas => {
+                describe_replicas::handle(shared, call, read(call, reader)?)
+            }
+            ApiKey::Fetch => fetch::handle(shared, call, read(call, reader)?),
+            ApiKey::FindCoordinator => find_coordinator::handle(call, &read(call, reader)?),
+            ApiKey::InitProducerId => init_producer_id::handle(shared, call, &read(call, reader)?),
+            ApiKey::ListOffsets => list_offsets::handle(shared, call, read(call, reader)?),
+            ApiKey::Metadata => metadata::handle(shared, call, &read(call, reader)?),
+            ApiKey::OffsetForLeaderEpoch => {
+                offset_for_leader_epoch::handle(shared, call, read(call, reader)?)
+            }
+            ApiKey::Produce => return None,
+        })
     }
 }
 

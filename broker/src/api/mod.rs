@@ -6,9 +6,28 @@
 
 pub mod call;
 pub mod dispatch;
+pub mod shared;
 
+mod alter_partition;
 mod api_versions;
+mod auto_create;
+mod controlled_shutdown;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_replicas;
+mod fetch;
 mod find_coordinator;
+mod init_producer_id;
+mod list_offsets;
+#[cfg(test)]
+mod local_cluster;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+mod topic_name;
 
 pub use call::Session;
 pub use dispatch::Api;
+pub use shared::{Cluster, Shared};

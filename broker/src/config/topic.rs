@@ -3,6 +3,10 @@
 //! Called by: CreateTopics and DescribeConfigs, `partitions` (what a log is opened with).
 //! Invariant: a resolved value is valid for its kind. Does not know topics, only their overrides.
 
+use client_protocol::messages::describe_configs::{
+    SOURCE_DEFAULT, SOURCE_STATIC_BROKER, SOURCE_TOPIC,
+};
+
 use super::table::{self, Kind, TOPIC_SETTINGS, TopicSetting};
 use super::values::{SettingError, Values};
 
@@ -20,6 +24,17 @@ pub enum Source {
     Broker,
     /// The built-in default.
     Default,
+}
+
+impl Source {
+    /// The number that DescribeConfigs and CreateTopics give it.
+    pub fn code(self) -> i8 {
+        match self {
+            Self::Topic => SOURCE_TOPIC,
+            Self::Broker => SOURCE_STATIC_BROKER,
+            Self::Default => SOURCE_DEFAULT,
+        }
+    }
 }
 
 /// One setting of a topic with its value in force.

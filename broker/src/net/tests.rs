@@ -194,15 +194,8 @@ async fn file_ranges_arrive_between_the_bytes_around_them() {
     for _ in 0..2 {
         bench.client.write_all(&framed(b"f")).await.expect("open");
     }
-    let expected = [
-        b"a",
-        &content[10..110],
-        &content[..5],
-        b"b",
-        &content[1_000..1_501_000],
-        b"c",
-    ]
-    .concat();
+    let expected =
+        [b"a", &content[10..110], &content[..5], b"b", &content[1_000..1_501_000], b"c"].concat();
     for _ in 0..2 {
         let mut received = vec![0; expected.len()];
         bench.client.read_exact(&mut received).await.expect("all of it");

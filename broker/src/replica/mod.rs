@@ -1,1 +1,14 @@
-//! Follower fetchers: one connection per leader broker over the inter-broker listener.
+//! Follower fetchers: one task and one connection per leader broker, over the brokers' listener.
+//!
+//! - `fetchers`: which partition is fetched from whom; starts and ends the tasks.
+//! - `fetcher`: one task: keeps one fetch for records waiting at its leader, and tells progress
+//!   beside it.
+//! - `exchange`: requests and answers on the wire.
+//!
+//! Decisions (where to fetch, what to cut, what counts) are the partitions'.
+
+mod exchange;
+mod fetcher;
+mod fetchers;
+
+pub use fetchers::Fetchers;

@@ -1,0 +1,82 @@
+//! Creates topics that somebody used before they existed.
+//!
+//! Called by: `metadata`. Invariant: a name is asked of the controller once at a time, and at most
+//! [`PENDING_MAX`] names at once, so that clients that repeat themselves cost nothing. The outcome
+//! shows in the image; whoever asked will ask again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use client_protocol::messages::CreateTopicsRequest;
+use client_protocol::messages::create_topics::CreatableTopic;
+use tracing::{info, warn};
+
+use super::shared::Shared;
+
+/// Names that may be on their way to the controller.
+const PENDING_MAX: usize = 256;
+
+/// Names that are on their way.
+#[derive(Default)]
+pub(super) struct AutoCreate {
+    pending: Mutex<BTreeSet<String>>,
+}
+
+impl AutoCreate {
+    /// Asks the controller for `names`, apart from those that it was asked for already.
+    pub(super) fn start(shared: &Arc<Shared>, names: Vec<String>) {
+        let names = shared.auto_create.admit(names);
+        if names.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(shared);
+        // Ends by itself: the call has a time limit. Nobody waits for it.
+        tokio::spawn(async move {
+            let topic = |name: &String| CreatableTopic {
+                name: name.clone(),
+                num_partitions: shared.config.partitions_default,
+                replication_factor: shared.default_replication_factor(),
+                ..Default::default()
+            };
+            let topics = names.iter().map(topic).collect();
+            let request = CreateTopicsRequest { topics, ..Default::default() };
+            for result in shared.cluster.create_topics(request).await.topics {
+                match result.error_message {
+                    None => info!(topic = result.name, "created on first use"),
+                    Some(why) => warn!(topic = result.name, "not created on first use: {why}"),
+                }
+            }
+            shared.auto_create.done(&names);
+        });
+    }
+
+    fn admit(&self, names: Vec<String>) -> Vec<String> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let admit = |name: &String| pending.len() < PENDING_MAX && pending.insert(name.clone());
+        names.into_iter().filter(admit).collect()
+    }
+
+    fn done(&self, names: &[String]) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            pending.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_asked_for_once_and_up_to_the_limit() {
+        let auto = AutoCreate::default();
+        let one = || vec!["a".to_owned()];
+        assert_eq!(auto.admit(one()), one());
+        assert!(auto.admit(one()).is_empty());
+        auto.done(&one());
+        let many: Vec<String> = (0..=PENDING_MAX).map(|n| n.to_string()).collect();
+        assert_eq!(auto.admit(many).len(), PENDING_MAX);
+        assert!(auto.admit(one()).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! What every API's file may reach: settings, the newest metadata image, this broker's number.
+//!
+//! Called by: `dispatch`, which hands it to the files. Invariant: nothing here changes except the
+//! image, which is replaced whole; a request reads it once and answers from that one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::image::{Broker, Endpoint, Image};
+use client_protocol::messages::{
+    AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
+    ControlledShutdownResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse,
+};
+use client_protocol::{BrokerId, ErrorCode, ProducerId};
+use tokio::sync::watch;
+
+use super::auto_create::AutoCreate;
+use crate::config::{ApiConfig, PUBLIC_LISTENER};
+use crate::partitions::Partitions;
+
+/// Bits of the operations that a client may do with a topic: all, as nothing is forbidden yet
+/// (read, write, create, delete, alter, describe, describe configs, alter configs).
+pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// The same for the cluster (create, alter, describe, cluster action, describe configs, alter
+/// configs, idempotent write).
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// Default replication factor where there are enough brokers.
+const REPLICAS_DEFAULT: usize = 3;
+
+/// An answer that comes later.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the APIs ask of the cluster. Implemented by `cluster`; whether the controller is this
+/// broker or another one is its business.
+pub trait Cluster: Send + Sync {
+    /// Whether this broker may answer for its partitions: it hears from the coordinator.
+    fn may_serve(&self) -> bool;
+
+    /// Creates topics: names, settings and numbers are checked and complete, assignments are not.
+    /// Answers when the controller has written them, one result per topic in any order.
+    fn create_topics(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse>;
+
+    /// Marks topics for deletion. Answers when the controller has, one result per topic.
+    fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse>;
+
+    /// A producer id that nobody has had.
+    fn new_producer_id(&self) -> Later<Result<ProducerId, ErrorCode>>;
+
+    /// As [`Cluster::create_topics`], forwarded by another broker: NOT_CONTROLLER unless this
+    /// broker is the controller.
+    fn create_topics_here(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse>;
+
+    /// As [`Cluster::delete_topics`], forwarded; see [`Cluster::create_topics_here`].
+    fn delete_topics_here(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse>;
+
+    /// A leader's wish to change in-sync replicas; NOT_CONTROLLER unless this broker is.
+    fn alter_partition_here(&self, request: AlterPartitionRequest)
+    -> Later<AlterPartitionResponse>;
+
+    /// A stopping broker's wish to lead nothing; NOT_CONTROLLER unless this broker is.
+    fn controlled_shutdown_here(
+        &self,
+        request: ControlledShutdownRequest,
+    ) -> Later<ControlledShutdownResponse>;
+}
+
+/// Shared by all listeners.
+pub struct Shared {
+    /// This broker.
+    pub broker_id: BrokerId,
+    /// Settings of the request handlers.
+    pub config: ApiConfig,
+    /// The newest image.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// The partitions of this broker.
+    pub partitions: Arc<Partitions>,
+    /// What changes the cluster.
+    pub cluster: Arc<dyn Cluster>,
+    pub(super) auto_create: AutoCreate,
+}
+
+impl Shared {
+    /// What the APIs of broker `broker_id` reach.
+    pub fn new(
+        broker_id: BrokerId,
+        config: ApiConfig,
+        image: watch::Receiver<Arc<Image>>,
+        partitions: Arc<Partitions>,
+        cluster: Arc<dyn Cluster>,
+    ) -> Self {
+        Self { broker_id, config, image, partitions, cluster, auto_create: AutoCreate::default() }
+    }
+
+    /// Replicas of a topic whose creator names no number.
+    pub(super) fn default_replication_factor(&self) -> i16 {
+        let brokers = self.image().brokers().count().clamp(1, REPLICAS_DEFAULT);
+        self.config.replication_factor.unwrap_or(i16::try_from(brokers).unwrap_or(1))
+    }
+
+    /// The newest image.
+    pub(super) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    /// Waits until `holds` is true of the image, at most `timeout`; false if it did not come true.
+    pub(super) async fn image_where(
+        &self,
+        timeout: Duration,
+        mut holds: impl FnMut(&Image) -> bool,
+    ) -> bool {
+        let mut images = self.image.clone();
+        let held = tokio::time::timeout(timeout, images.wait_for(|image| holds(image))).await;
+        matches!(held, Ok(Ok(_)))
+    }
+
+    /// The broker that clients should take for the controller: the real one if it is registered,
+    /// else this one, which forwards.
+    pub(super) fn controller(&self, image: &Image) -> BrokerId {
+        let holder = image.controller().map(|controller| controller.broker);
+        holder.filter(|id| image.broker(*id).is_some()).unwrap_or(self.broker_id)
+    }
+}
+
+/// Where clients reach `broker`; `None` if it offers clients nothing.
+pub(super) fn public_endpoint(broker: &Broker) -> Option<&Endpoint> {
+    broker.registration.endpoint(PUBLIC_LISTENER)
+}

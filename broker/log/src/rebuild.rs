@@ -1,8 +1,7 @@
 //! Reading a segment back into what the writer knows of it: indexes, sum, producers.
 //!
 //! Called by: `recovery` (checking CRCs), `truncate` (headers only). Calls: `scan`, `segment`.
-//! Invariant: what comes out is what appending the same batches would have left. Cuts nothing but
-//! where [`by_headers`] is told to.
+//! Invariant: what comes out is what appending the same batches would have left; nothing is cut.
 
 use coordinator_disk::OpenMode;
 
@@ -14,7 +13,9 @@ use crate::error::{LogError, at};
 use crate::log::{LogContext, Writer};
 use crate::producer::ProducerStates;
 use crate::scan::{CheckedWalk, Found, HeaderWalk, Step};
-use crate::segment::{FileKind, IndexBuilder, file_path, load_indexes, open_log, parse_name};
+use crate::segment::{
+    FileKind, IndexBuilder, Indexes, file_path, load_indexes, open_log, parse_name,
+};
 use crate::snapshot;
 use crate::sum::{SegmentSum, SumBuilder};
 use crate::view::{ActiveView, LogView};
@@ -33,7 +34,7 @@ pub(crate) struct Rebuilt {
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub base_offset: i64,
-    /// Batches that reach to or above this offset are cut off.
+    /// Batches that reach to or above this offset are left out.
     pub limit: i64,
 }
 
@@ -45,9 +46,11 @@ pub(crate) struct Expectation<'a> {
     pub epoch_before: i32,
     /// The stored epochs, if any.
     pub epochs: Option<&'a LeaderEpochs>,
+    /// The epochs of everything below this were stored before it was counted as durable.
+    pub durable_end: i64,
 }
 
-/// Reads headers up to the limit and cuts the file there.
+/// Reads headers up to the limit. The file keeps its length.
 pub(crate) fn by_headers(
     context: &LogContext,
     config: &LogConfig,
@@ -64,7 +67,6 @@ pub(crate) fn by_headers(
         }
         rebuilt.push(&found);
     }
-    file.truncate(u64::from(rebuilt.active.size_bytes)).map_err(at(&path))?;
     Ok(rebuilt)
 }
 
@@ -92,14 +94,19 @@ pub(crate) fn by_checking(
     Ok(rebuilt)
 }
 
-/// Takes a segment as its sum and index files describe it; `None` when those cannot be read.
+/// Takes a segment as its sum describes it. The indexes are only read for one that goes on
+/// (`active`); `None` when they cannot be.
 pub(crate) fn by_sum(
     context: &LogContext,
     config: &LogConfig,
     sum: &SegmentSum,
+    active: bool,
 ) -> Result<Option<Rebuilt>, LogError> {
     let mut rebuilt = Rebuilt::empty(context, config, sum.base_offset)?;
-    let loaded = load_indexes(&*context.disk, &context.directory, sum.base_offset);
+    let loaded = match active {
+        true => load_indexes(&*context.disk, &context.directory, sum.base_offset),
+        false => Some(Indexes::default()),
+    };
     let (Some(indexes), Ok(size_bytes)) = (loaded, u32::try_from(sum.log_bytes)) else {
         return Ok(None);
     };
@@ -183,7 +190,8 @@ impl Expectation<'_> {
         let stored = self.epochs.and_then(|epochs| {
             let stored = epochs.epoch_of(meta.base_offset)?;
             // Behind the last stored epoch a later one may have begun that was not stored yet.
-            let open = epochs.latest().is_some_and(|latest| latest.epoch == stored);
+            let open = meta.base_offset >= self.durable_end
+                && epochs.latest().is_some_and(|latest| latest.epoch == stored);
             Some((stored, open))
         });
         let agrees = stored.is_none_or(|(stored, open)| {

@@ -24,7 +24,7 @@ use crate::log::{
     Damage, Dirty, Log, LogContext, Writer, fresh_state, log_name, marks_error, seal,
 };
 use crate::producer::ProducerStates;
-use crate::rebuild::{self, Expectation, Rebuilt};
+use crate::rebuild::{self, Expectation, Extent, Rebuilt};
 use crate::segment::{FileKind, SealedSegment, file_path, open_log, parse_name, remove_file};
 use crate::sum::{self, SegmentSum};
 use crate::view::{LogView, ViewState, indexes_at_hand};
@@ -93,7 +93,8 @@ impl Log {
             report: Recovery::default(),
         };
         for base_offset in &bases {
-            if !walk.take_segment(*base_offset)? {
+            let is_last = Some(base_offset) == bases.last();
+            if !walk.take_segment(*base_offset, is_last)? {
                 break;
             }
         }
@@ -126,17 +127,18 @@ impl Log {
 
 impl Walk<'_> {
     /// Takes the next segment; `Ok(false)` when the log ends in it.
-    fn take_segment(&mut self, base_offset: i64) -> Result<bool, LogError> {
+    fn take_segment(&mut self, base_offset: i64, is_last: bool) -> Result<bool, LogError> {
         let end_before = self.last.as_ref().map(|last| last.end);
         let gap = end_before.is_some_and(|end| {
             base_offset < end || (base_offset > end && !self.options.config.compact)
         });
         if gap {
+            self.reread_last()?;
             self.cut_or_report()?;
             return Ok(false);
         }
         self.seal_last()?;
-        let rebuilt = match self.trusted(base_offset)? {
+        let rebuilt = match self.trusted(base_offset, is_last)? {
             Some(rebuilt) => rebuilt,
             None => self.check(base_offset)?,
         };
@@ -151,8 +153,18 @@ impl Walk<'_> {
         Ok(whole)
     }
 
+    /// The segment read last turns out to be the last one: its indexes are needed after all.
+    fn reread_last(&mut self) -> Result<(), LogError> {
+        if let Some(last) = &self.last {
+            let extent = Extent { base_offset: last.active.base_offset, limit: i64::MAX };
+            let config = &self.options.config;
+            self.last = Some(rebuild::by_headers(self.context, config, extent)?);
+        }
+        Ok(())
+    }
+
     /// The segment as its sum describes it, if that may be believed.
-    fn trusted(&self, base_offset: i64) -> Result<Option<Rebuilt>, LogError> {
+    fn trusted(&self, base_offset: i64, is_last: bool) -> Result<Option<Rebuilt>, LogError> {
         let directory = &self.context.directory;
         let disk = &*self.context.disk;
         let path = file_path(directory, base_offset, FileKind::Sum);
@@ -164,7 +176,7 @@ impl Walk<'_> {
             sum.log_bytes == length && (self.options.clean || sum.end_offset <= self.durable_end)
         });
         match believed {
-            Some(sum) => rebuild::by_sum(self.context, &self.options.config, &sum),
+            Some(sum) => rebuild::by_sum(self.context, &self.options.config, &sum, is_last),
             None => Ok(None),
         }
     }
@@ -174,6 +186,7 @@ impl Walk<'_> {
             compact: self.options.config.compact,
             epoch_before: self.epochs.latest().map_or(-1, |start| start.epoch),
             epochs: self.stored_epochs.as_ref(),
+            durable_end: self.durable_end,
         };
         let config = &self.options.config;
         let rebuilt = rebuild::by_checking(self.context, config, base_offset, &expectation)?;

@@ -5,9 +5,12 @@
 //! Invariant: first the generation rises, so that rounds under way count no more; then the mark is
 //! lowered and synced; only then is anything cut. Does not know why.
 
+use crate::checkpoint;
+use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
 use crate::log::{Log, Writer, fresh_state, marks_error};
 use crate::rebuild::{self, Extent};
+use crate::scan::HeaderWalk;
 use crate::segment::{FileKind, file_path, parse_name, remove_file};
 
 impl Log {
@@ -73,17 +76,13 @@ impl Log {
     fn cut(&mut self, end: i64) -> Result<i64, LogError> {
         let directory = self.context.directory.clone();
         self.view.raise_generation();
+        let (keep, end) = self.cut_place(end)?;
         let lowered = self.context.marks.lower(self.mark_id, end);
         lowered.map_err(|error| marks_error(&directory, error))?;
-        let keep = {
-            let state = self.view.read();
-            let after = state.sealed.partition_point(|segment| segment.base_offset <= end);
-            let last = after.checked_sub(1).and_then(|at| state.sealed.get(at));
-            match last {
-                Some(sealed) if end < state.active.base_offset => sealed.base_offset,
-                _ => state.active.base_offset,
-            }
-        };
+        // Before the log, so that what is appended next never disagrees with the stored epochs.
+        let mut epochs = self.view.epochs();
+        epochs.truncate_from_end(end);
+        self.write_epochs(&epochs)?;
         self.remove_files(|base_offset, kind| match kind {
             // A producer snapshot holds what lies below its name.
             FileKind::Snapshot => base_offset > end,
@@ -95,9 +94,36 @@ impl Log {
         self.writer.file.sync().map_err(at(&directory))?;
         disk.sync_dir(&directory).map_err(at(&directory))?;
         self.damage = None;
-        self.dirty.epochs = true;
         self.check();
         Ok(self.next_offset)
+    }
+
+    /// The segment that will be the last one, and the end that whole batches leave there.
+    fn cut_place(&self, end: i64) -> Result<(i64, i64), LogError> {
+        let (base_offset, file, size_bytes) = {
+            let state = self.view.read();
+            let after = state.sealed.partition_point(|segment| segment.base_offset <= end);
+            let last = after.checked_sub(1).and_then(|at| state.sealed.get(at));
+            match last {
+                Some(sealed) if end < state.active.base_offset => {
+                    (sealed.base_offset, sealed.file.clone(), sealed.size_bytes)
+                }
+                _ => {
+                    let active = &state.active;
+                    (active.base_offset, active.file.clone(), u64::from(active.size_bytes))
+                }
+            }
+        };
+        let path = file_path(&self.context.directory, base_offset, FileKind::Log);
+        let mut walk = HeaderWalk::new(&*file, 0, size_bytes);
+        let mut whole = base_offset;
+        while let Some(found) = walk.next_batch().map_err(at(&path))? {
+            if found.meta.last_offset() >= end {
+                break;
+            }
+            whole = found.meta.next_offset();
+        }
+        Ok((base_offset, whole))
     }
 
     /// Makes the segment at `base_offset` the active one, cut at `end`.
@@ -105,9 +131,10 @@ impl Log {
         let extent = Extent { base_offset, limit: end };
         let parts = rebuild::by_headers(&self.context, &self.config, extent)?;
         let new_end = parts.end;
+        let size_bytes = u64::from(parts.active.size_bytes);
+        parts.active.file.truncate(size_bytes).map_err(at(&self.context.directory))?;
         {
             let mut state = self.view.write();
-            // The file keeps its length until here: nothing was cut that the mark still covered.
             state.sealed.retain(|segment| segment.base_offset < base_offset);
             state.active = parts.active;
             state.epochs.truncate_from_end(new_end);
@@ -126,6 +153,7 @@ impl Log {
         self.view.raise_generation();
         let lowered = self.context.marks.lower(self.mark_id, 0);
         lowered.map_err(|error| marks_error(&directory, error))?;
+        self.write_epochs(&LeaderEpochs::default())?;
         self.remove_files(|_, _| true)?;
         let disk = &self.context.disk;
         let mode = coordinator_disk::OpenMode::Create;
@@ -136,10 +164,15 @@ impl Log {
         self.next_offset = offset;
         self.damage = None;
         *self.view.write() = fresh_state(offset, file);
-        self.dirty.epochs = true;
         self.dirty.active = true;
         self.check();
         Ok(())
+    }
+
+    fn write_epochs(&mut self, epochs: &LeaderEpochs) -> Result<(), LogError> {
+        self.dirty.epochs = false;
+        let bytes = checkpoint::encode_epochs(epochs);
+        checkpoint::write_epochs(&*self.context.disk, &self.context.directory, &bytes)
     }
 
     fn remove_files(&self, gone: impl Fn(i64, FileKind) -> bool) -> Result<(), LogError> {

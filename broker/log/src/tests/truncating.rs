@@ -1,0 +1,84 @@
+use super::*;
+use crate::EpochStart;
+
+#[test]
+fn truncation_cuts_whole_batches_and_lowers_the_mark_first() {
+    for end in [0, 1, 3, 29, 30, 31, 89, 90, 177, 180] {
+        let mut bench = Bench::new(small_segments());
+        let mut log = bench.open();
+        append_many(&mut log, 60);
+        log.sync().unwrap();
+        let kept = end / 3 * 3;
+        assert_eq!(log.truncate_to(end).unwrap(), kept, "to {end}");
+        log.check();
+        let ends = log.view().ends();
+        assert_eq!((ends.end, ends.durable_end), (kept, kept));
+        assert!(bench.marks.get("orders-0").unwrap().durable_end <= end.max(kept));
+        assert_eq!(read_all(&log, 400).len() as i64, kept / 3);
+        append_many(&mut log, 20);
+        assert_eq!(read_all(&log, 400).len() as i64, kept / 3 + 20);
+        drop(log);
+        let log = bench.open();
+        assert_eq!(read_all(&log, 400).len() as i64, kept / 3 + 20);
+    }
+}
+
+#[test]
+fn truncation_takes_epochs_and_producers_back() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    for number in 0..40 {
+        let batch = SampleBatch {
+            records: 2,
+            leader_epoch: number / 10,
+            producer_id: 5,
+            producer_epoch: 0,
+            base_sequence: number * 2,
+            ..Default::default()
+        };
+        append(&mut log, batch);
+    }
+    log.truncate_to(50).unwrap();
+    assert_eq!(log.view().epochs().latest(), Some(EpochStart { epoch: 2, start_offset: 40 }));
+    let next = SampleBatch {
+        leader_epoch: 7,
+        producer_id: 5,
+        producer_epoch: 0,
+        base_sequence: 50,
+        ..Default::default()
+    };
+    let Admission::Duplicate(first) =
+        try_append(&mut log, SampleBatch { records: 2, base_sequence: 48, ..next })
+    else {
+        panic!("the last kept batch is forgotten")
+    };
+    assert_eq!(first.base_offset, 48);
+    assert_eq!(append(&mut log, next), 50);
+}
+
+#[test]
+fn restart_begins_empty_at_the_offset() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append_many(&mut log, 60);
+    log.sync().unwrap();
+    log.restart_at(500).unwrap();
+    assert_eq!((log.view().ends().log_start, log.view().ends().end), (500, 500));
+    assert_eq!(append(&mut log, SampleBatch::default()), 500);
+    drop(log);
+    let log = bench.open();
+    assert_eq!((log.view().ends().log_start, log.view().ends().end), (500, 501));
+}
+
+#[test]
+fn reader_of_a_cut_range_sees_the_old_end_nowhere() {
+    let mut bench = Bench::new(LogConfig::default());
+    let mut log = bench.open();
+    append_many(&mut log, 10);
+    let view = log.view().clone();
+    log.truncate_to(12).unwrap();
+    let request = ReadRequest { offset: 15, limit: 30, bytes_max: 100, at_least_one: true };
+    assert!(matches!(view.lookup(&request).unwrap(), Lookup::OutOfRange(_)));
+    let request = ReadRequest { offset: 9, limit: 30, bytes_max: 1000, at_least_one: true };
+    assert_eq!(metas_of(&expect_slice(view.lookup(&request).unwrap())).len(), 1);
+}

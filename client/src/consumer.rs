@@ -16,7 +16,7 @@ use client_protocol::messages::list_offsets::{
     EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsTopic,
 };
 use client_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest};
-use client_protocol::records::{Batches, Record};
+use client_protocol::records::{Batch, BatchError, Batches, Record};
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, Records};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -356,7 +356,8 @@ impl Consumer {
     }
 }
 
-/// The records of one partition's answer from `position` on.
+/// The records of one partition's answer from `position` on; those before a batch that cannot be read, or the error
+/// when nothing stands before it.
 fn read(
     key: &Key,
     partition: &FetchPartitionResponse,
@@ -365,34 +366,54 @@ fn read(
 ) -> Result<Fetched, ClientError> {
     let range = partition.records.as_ref().and_then(Records::in_frame).unwrap_or_default();
     let bytes = range.of(frame).unwrap_or_default();
-    let mut next = position;
-    let mut records = Vec::new();
-    let bad = |offset: Offset| {
-        move |source| ClientError::Batch {
-            topic: key.0.clone(),
-            partition: key.1.get(),
-            offset: offset.get(),
-            source,
-        }
+    let mut fetched = Fetched {
+        topic: key.0.clone(),
+        partition: key.1,
+        records: Vec::new(),
+        high_watermark: partition.high_watermark.unwrap_or(position),
+        position,
     };
     for batch in Batches::new(bytes) {
-        let batch = batch.map_err(bad(next))?;
-        let base = batch.header.base_offset;
-        // A fetch begins with the batch that holds the offset, or after compaction perhaps with one before it.
-        if batch.header.end_offset().is_none_or(|end| end <= position) {
-            continue;
+        match batch.and_then(|batch| read_batch(&batch, &mut fetched)) {
+            Ok(()) => {}
+            Err(_) if fetched.position > position => break,
+            Err(source) => {
+                let (topic, partition) = (fetched.topic, fetched.partition.get());
+                return Err(ClientError::Batch {
+                    topic,
+                    partition,
+                    offset: position.get(),
+                    source,
+                });
+            }
         }
-        batch.check_crc().map_err(bad(base))?;
-        if !batch.header.is_control() {
-            for record in batch.records().map_err(bad(base))? {
-                let record = record.map_err(bad(base))?;
-                if record.offset >= position {
-                    records.push((record.offset, record.to_record()));
+    }
+    Ok(fetched)
+}
+
+/// Adds the batch's records from the position on, all or none.
+fn read_batch(batch: &Batch<'_>, fetched: &mut Fetched) -> Result<(), BatchError> {
+    let Some(end) = batch.header.end_offset() else { return Err(BatchError::Record) };
+    // A fetch begins with the batch that holds the offset, or after compaction perhaps with one before it.
+    if end <= fetched.position {
+        return Ok(());
+    }
+    batch.check_crc()?;
+    let before = fetched.records.len();
+    if !batch.header.is_control() {
+        for record in batch.records()? {
+            match record {
+                Ok(record) if record.offset >= fetched.position => {
+                    fetched.records.push((record.offset, record.to_record()));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    fetched.records.truncate(before);
+                    return Err(error);
                 }
             }
         }
-        next = batch.header.end_offset().unwrap_or(next);
     }
-    let high_watermark = partition.high_watermark.unwrap_or(next);
-    Ok(Fetched { topic: key.0.clone(), partition: key.1, records, high_watermark, position: next })
+    fetched.position = end;
+    Ok(())
 }

@@ -86,13 +86,13 @@ pub enum ClientError {
         partition: i32,
     },
     /// A batch that was fetched is damaged, or compressed, which this client cannot read.
-    #[error("batch at offset {offset} of {topic}/{partition}: {source}")]
+    #[error("batch at position {offset} of {topic}/{partition}: {source}")]
     Batch {
         /// The topic.
         topic: String,
         /// The partition.
         partition: i32,
-        /// The batch's base offset, or where reading went on from.
+        /// The position at which it was met.
         offset: i64,
         /// What is wrong.
         source: BatchError,

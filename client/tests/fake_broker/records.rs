@@ -257,16 +257,23 @@ async fn an_error_of_one_partition_does_not_lose_anothers_records() {
 
 #[tokio::test]
 async fn a_moved_leader_is_looked_for_and_a_damaged_batch_reported() {
-    let mut damaged = stored(0, &["a"]);
+    let mut damaged = stored(1, &["b"]);
     *damaged.last_mut().unwrap() ^= 1;
+    let first = [stored(0, &["a"]), damaged.clone()].concat();
     let moved = vec![fetched(0, ErrorCode::NotLeaderOrFollower, Vec::new())];
-    let (broker, mut consumer) =
-        consumer_of(vec![moved, vec![fetched(0, ErrorCode::None, damaged)]]).await;
+    let (broker, mut consumer) = consumer_of(vec![
+        moved,
+        vec![fetched(0, ErrorCode::None, first)],
+        vec![fetched(0, ErrorCode::None, damaged)],
+    ])
+    .await;
     assign(&mut consumer, 0, 0).await;
     let asked_before = broker.received(ApiKey::Metadata).len();
-    let error = consumer.poll().await.unwrap_err();
-    assert!(matches!(error, ClientError::Batch { partition: 0, .. }), "{error}");
+    let before_damage = consumer.poll().await.unwrap();
+    assert_eq!(values(&before_damage[0]), [(0, "a".to_owned())]);
     assert!(broker.received(ApiKey::Metadata).len() > asked_before);
+    let error = consumer.poll().await.unwrap_err();
+    assert!(matches!(error, ClientError::Batch { partition: 0, offset: 1, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -1,0 +1,335 @@
+//! This broker's membership: one coordinator session after the other, until it is stopped.
+//!
+//! Called by: the server's start and stop. Calls: everything in this folder.
+//! Invariant: a session comes with a registration of its own, and while there is none the broker serves
+//! nothing; each registration of this process is a new life to the cluster. The tasks are joined by
+//! [`Running::stop`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::controller::ControllerConfig;
+use broker_core::ids::{BrokerEpoch, BrokerId};
+use broker_core::image::{BrokerRegistration, Endpoint, Image};
+use broker_core::partition::AlterRequest;
+use coordinator_client::{Client, Config, Error};
+use thiserror::Error as ThisError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::feed::{Publisher, Updated};
+use super::forward::Forward;
+use super::handle::Handle;
+use super::local::Local;
+use super::office::{self, Office, Request, Seat};
+use super::peers::Peers;
+use super::registration::{Registrant, RegistrationError};
+use super::{alters, election, layout};
+use crate::config::{ClusterConfig, CoordinatorAddress};
+
+/// How long after its connection broke a broker's session goes on (safety.md A6).
+const FAST_DEATH_GRACE: Duration = Duration::from_millis(200);
+/// Between a session that failed and the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Who joins.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The broker's number.
+    pub broker: BrokerId,
+    /// Its rack.
+    pub rack: Option<String>,
+    /// Where clients and brokers reach it, the public listener first.
+    pub endpoints: Vec<Endpoint>,
+    /// The coordinator's servers.
+    pub coordinator: CoordinatorAddress,
+    /// Time-outs.
+    pub cluster: ClusterConfig,
+    /// What the controller needs, should this broker be it.
+    pub controller: ControllerConfig,
+}
+
+/// Why this broker did not become a member.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    /// The registration was refused, or cannot be recorded.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// The task ended.
+    #[error("the membership ended before the broker was registered")]
+    Ended,
+}
+
+/// A membership that is not started yet.
+pub struct Membership {
+    member: Member,
+    handle: Arc<Handle>,
+    publisher: Publisher,
+    requests: mpsc::Receiver<Request>,
+    alters: mpsc::UnboundedReceiver<AlterRequest>,
+    epoch: watch::Sender<Option<BrokerEpoch>>,
+}
+
+/// A membership under way.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// Makes a membership and the handle to it. Nothing is done yet; `listeners` get every image with what
+/// changed, in order.
+pub fn prepare(member: Member, listeners: Vec<mpsc::Sender<Updated>>) -> (Arc<Handle>, Membership) {
+    let publisher = Publisher::new(listeners);
+    let (office, requests) = mpsc::channel(office::REQUESTS_MAX);
+    let (alters_sender, alters) = mpsc::unbounded_channel();
+    let (epoch, epochs) = watch::channel(None);
+    let forward = Forward {
+        broker: member.broker,
+        images: publisher.images(),
+        office,
+        peers: Arc::new(Peers::default()),
+    };
+    let handle = Handle::new(member.cluster.clone(), forward, alters_sender, epochs);
+    let handle = Arc::new(handle);
+    let membership =
+        Membership { member, handle: Arc::clone(&handle), publisher, requests, alters, epoch };
+    (handle, membership)
+}
+
+impl Membership {
+    /// Joins the cluster: returns when this broker is registered and its image shows it. Waits for a
+    /// coordinator as long as it takes.
+    ///
+    /// # Errors
+    /// [`StartError`]: the broker must not serve.
+    pub async fn start(self, local: Arc<dyn Local>) -> Result<Running, StartError> {
+        let (stop, stopping) = watch::channel(false);
+        let (started_sender, started) = oneshot::channel();
+        let handle = Arc::clone(&self.handle);
+        let mut images = handle.images();
+        let timeout = self.member.cluster.request_timeout;
+        let altering = alters::run(
+            self.alters,
+            handle.epoch(),
+            handle.forward.clone(),
+            Arc::clone(&local),
+            timeout,
+        );
+        let sessions = Sessions {
+            member: self.member,
+            handle,
+            publisher: self.publisher,
+            requests: self.requests,
+            epoch: self.epoch,
+            local,
+            started: Some(started_sender),
+        };
+        let broker = sessions.member.broker;
+        let mut alters_stop = stopping.clone();
+        let altering = tokio::spawn(async move {
+            tokio::select! {
+                // What is under way when the broker stops has no meaning any more.
+                () = altering => {}
+                _ = alters_stop.wait_for(|stop| *stop) => {}
+            }
+        });
+        let running = Running { stop, tasks: [tokio::spawn(sessions.run(stopping)), altering] };
+        let epoch = match started.await {
+            Ok(Ok(epoch)) => epoch,
+            Ok(Err(error)) => {
+                running.stop().await;
+                return Err(error.into());
+            }
+            Err(_) => return Err(StartError::Ended),
+        };
+        let shows = |image: &Arc<Image>| image.broker(broker).is_some_and(|b| b.epoch >= epoch);
+        images.wait_for(shows).await.map_err(|_| StartError::Ended)?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Ends the session, and with it the registration, and waits until nothing runs any more.
+    pub async fn stop(self) {
+        // The task may have ended by itself.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                error!(%error, "a task of the membership has died");
+            }
+        }
+    }
+}
+
+struct Sessions {
+    member: Member,
+    handle: Arc<Handle>,
+    publisher: Publisher,
+    requests: mpsc::Receiver<Request>,
+    epoch: watch::Sender<Option<BrokerEpoch>>,
+    local: Arc<dyn Local>,
+    /// Told once, of the first registration.
+    started: Option<oneshot::Sender<Result<BrokerEpoch, RegistrationError>>>,
+}
+
+impl Sessions {
+    async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let client = Client::open(self.coordinator_config());
+            let ended = tokio::select! {
+                ended = self.session(&client) => Some(ended),
+                // A session that is cut short is closed below.
+                _ = stopping.wait_for(|stop| *stop) => None,
+            };
+            self.handle.set_client(None);
+            self.epoch.send_replace(None);
+            client.close().await;
+            match ended {
+                None => return,
+                Some(error) => {
+                    if self.is_hopeless(error) {
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Whether another session would end the same way. A human has to look then.
+    fn is_hopeless(&mut self, error: RegistrationError) -> bool {
+        let RegistrationError::Coordinator(error) = error else {
+            error!(%error, "this broker may not be a member");
+            if let Some(started) = self.started.take() {
+                // The start may have been given up.
+                let _ = started.send(Err(error));
+            }
+            return true;
+        };
+        warn!(%error, "the coordinator session has ended; opening another one");
+        false
+    }
+
+    fn coordinator_config(&self) -> Config {
+        let mut config = Config::new(self.member.coordinator.servers.clone());
+        config.root.clone_from(&self.member.coordinator.chroot);
+        config.session_timeout = self.member.cluster.session_timeout;
+        config.fast_death_grace = Some(FAST_DEATH_GRACE);
+        config
+    }
+
+    /// One session, to its end.
+    async fn session(&mut self, client: &Client) -> RegistrationError {
+        if let Err(error) = layout::found(client).await {
+            return error.into();
+        }
+        let mut office_updates = self.publisher.listen();
+        let mut local_updates = self.publisher.listen();
+        let seat = Seat {
+            broker: self.member.broker,
+            epoch: self.epoch.subscribe(),
+            config: self.member.controller,
+            peers: Arc::clone(&self.handle.forward.peers),
+            images: self.handle.images(),
+            request_timeout: self.member.cluster.request_timeout,
+        };
+        let mut office = Office::new(seat, client.clone());
+        let mut epochs = self.epoch.subscribe();
+        let life = Life {
+            member: &self.member,
+            handle: &self.handle,
+            local: &self.local,
+            epoch: &self.epoch,
+        };
+        let (requests, started) = (&mut self.requests, &mut self.started);
+        let registered = async {
+            if let Err(error) = life.register(client, started).await {
+                return error;
+            }
+            office.run(&mut office_updates, requests).await.into()
+        };
+        tokio::select! {
+            error = self.publisher.follow(client) => error.into(),
+            error = registered => error,
+            () = tell(&self.local, &mut local_updates, &mut epochs) => Error::Closed.into(),
+        }
+    }
+}
+
+/// What a registration needs of the broker.
+struct Life<'a> {
+    member: &'a Member,
+    handle: &'a Handle,
+    local: &'a Arc<dyn Local>,
+    epoch: &'a watch::Sender<Option<BrokerEpoch>>,
+}
+
+type Started = Option<oneshot::Sender<Result<BrokerEpoch, RegistrationError>>>;
+
+impl Life<'_> {
+    async fn register(
+        &self,
+        client: &Client,
+        started: &mut Started,
+    ) -> Result<(), RegistrationError> {
+        let registrant = Registrant {
+            client,
+            broker: self.member.broker,
+            registration: BrokerRegistration {
+                endpoints: self.member.endpoints.clone(),
+                rack: self.member.rack.clone(),
+                timestamp_ms: election::wall_ms(),
+            },
+            local: self.local,
+            is_first: started.is_some(),
+        };
+        let epoch = registrant.register().await?;
+        info!(epoch = epoch.get(), "registered");
+        self.handle.set_client(Some(client.clone()));
+        self.epoch.send_replace(Some(epoch));
+        if let Some(started) = started.take() {
+            // The start may have been given up.
+            let _ = started.send(Ok(epoch));
+        }
+        Ok(())
+    }
+}
+
+/// Tells the partitions what changed, from the moment at which the image shows the registration.
+async fn tell(
+    local: &Arc<dyn Local>,
+    updates: &mut mpsc::Receiver<Updated>,
+    epochs: &mut watch::Receiver<Option<BrokerEpoch>>,
+) {
+    let mut begun = None;
+    let mut last: Option<Updated> = None;
+    loop {
+        let updated = tokio::select! {
+            // Both are cancel-safe.
+            updated = updates.recv() => match updated {
+                Some(updated) => Some(updated),
+                None => return,
+            },
+            changed = epochs.changed() => match changed {
+                Ok(()) => None,
+                Err(_) => return,
+            },
+        };
+        if let (Some(updated), true) = (&updated, begun.is_some()) {
+            local.apply(updated);
+        }
+        last = updated.or(last);
+        let epoch = *epochs.borrow();
+        if let (Some(last), Some(epoch)) = (&last, epoch)
+            && begun != Some(epoch)
+            && last.image.complete_to() >= epoch.zxid()
+        {
+            local.begin(epoch.zxid(), &last.image);
+            begun = Some(epoch);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Random bytes for the ids of directories, topics and clusters.
+//!
+//! Called by: `directories`, `layout`, `requests`. Calls: the operating system.
+
+use std::io;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// 16 bytes that nobody has had.
+///
+/// # Errors
+/// The system has none.
+pub(super) fn bytes() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    if count == bytes.len() {
+        return Ok(bytes);
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "too few random bytes"))
+}

@@ -1,0 +1,218 @@
+//! Wire messages into what the controller is asked, and its answers back.
+//!
+//! Called by: `handle`, `forward`. Calls: nothing.
+//! Invariant: an answer has an entry for everything that was asked.
+
+use std::collections::BTreeMap;
+
+use broker_core::controller::message::AlteredPartition;
+use broker_core::controller::{
+    AlterItem, AlterPartitions, Answer, CreatedTopic, NewTopic, TopicRefusal,
+};
+use broker_core::ids::{
+    BrokerEpoch, BrokerId, PartitionEpoch, PartitionId, TopicId, TopicPartition,
+};
+use broker_core::image::Image;
+use client_protocol::ErrorCode;
+use client_protocol::messages::alter_partition::{
+    AlterPartitionPartitionResponse, AlterPartitionTopicResponse,
+};
+use client_protocol::messages::controlled_shutdown::RemainingPartition;
+use client_protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
+use client_protocol::messages::delete_topics::DeletableTopicResult;
+use client_protocol::messages::{
+    AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+
+use super::random;
+
+/// What the controller's loop is asked.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Create { topics: Vec<NewTopic>, validate_only: bool },
+    Delete { names: Vec<String> },
+    Alter(AlterPartitions),
+    ShutDown { broker: BrokerId, epoch: BrokerEpoch },
+}
+
+pub(super) fn new_topics(request: &CreateTopicsRequest) -> std::io::Result<Ask> {
+    let topics = request.topics.iter().map(new_topic).collect::<std::io::Result<_>>()?;
+    Ok(Ask::Create { topics, validate_only: request.validate_only })
+}
+
+fn new_topic(topic: &CreatableTopic) -> std::io::Result<NewTopic> {
+    let assigned = topic.assignments.iter();
+    let settings = topic.configs.iter();
+    Ok(NewTopic {
+        name: topic.name.clone(),
+        id: TopicId::from_bytes(random::bytes()?),
+        partitions: (topic.num_partitions >= 0).then_some(topic.num_partitions),
+        replication_factor: (topic.replication_factor >= 0).then_some(topic.replication_factor),
+        assignment: assigned.map(|one| (one.partition_index, one.broker_ids.clone())).collect(),
+        config: settings.filter_map(|one| Some((one.name.clone(), one.value.clone()?))).collect(),
+    })
+}
+
+pub(super) fn created(
+    request: &CreateTopicsRequest,
+    answer: Option<Answer>,
+) -> CreateTopicsResponse {
+    let mut results = match answer {
+        Some(Answer::Created(results)) => results.into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    let result = |topic: &CreatableTopic| match results.remove(&topic.name) {
+        Some(Ok(created)) => created_topic(topic, &created),
+        Some(Err(refusal)) => not_created(topic, refusal.error, refusal.message),
+        None => not_created(topic, ErrorCode::NotController, "no controller".to_owned()),
+    };
+    let topics = request.topics.iter().map(result).collect();
+    CreateTopicsResponse { topics, ..Default::default() }
+}
+
+fn created_topic(topic: &CreatableTopic, created: &CreatedTopic) -> CreatableTopicResult {
+    let replicas = created.partitions.values().next().map_or(0, Vec::len);
+    CreatableTopicResult {
+        name: topic.name.clone(),
+        topic_id: Some(created.id),
+        num_partitions: i32::try_from(created.partitions.len()).unwrap_or(i32::MAX),
+        replication_factor: i16::try_from(replicas).unwrap_or(i16::MAX),
+        ..Default::default()
+    }
+}
+
+fn not_created(topic: &CreatableTopic, error_code: ErrorCode, why: String) -> CreatableTopicResult {
+    let (name, error_message) = (topic.name.clone(), Some(why));
+    CreatableTopicResult { name, error_code, error_message, ..Default::default() }
+}
+
+/// All refused for the same reason.
+pub(super) fn none_created(
+    request: &CreateTopicsRequest,
+    error_code: ErrorCode,
+    why: &str,
+) -> CreateTopicsResponse {
+    let refused = |topic| not_created(topic, error_code, why.to_owned());
+    CreateTopicsResponse {
+        topics: request.topics.iter().map(refused).collect(),
+        ..Default::default()
+    }
+}
+
+/// A topic to delete, as it was named.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    asked_name: Option<String>,
+    asked_id: Option<TopicId>,
+    /// What it is called; `None` if there is no topic of the id.
+    name: Option<String>,
+}
+
+pub(super) fn named(request: &DeleteTopicsRequest, image: &Image) -> Vec<Named> {
+    let by_name = request.topic_names.iter().map(|name| (Some(name.clone()), None));
+    let by_either = request.topics.iter().map(|one| (one.name.clone(), one.topic_id));
+    let named = |(asked_name, asked_id): (Option<String>, Option<TopicId>)| {
+        let of_id = || Some(image.topic_by_id(asked_id?)?.name.to_string());
+        let name = asked_name.clone().or_else(of_id);
+        Named { asked_name, asked_id, name }
+    };
+    by_name.chain(by_either).map(named).collect()
+}
+
+pub(super) fn deletions(named: &[Named]) -> Ask {
+    Ask::Delete { names: named.iter().filter_map(|one| one.name.clone()).collect() }
+}
+
+pub(super) fn deleted(named: Vec<Named>, answer: Option<Answer>) -> DeleteTopicsResponse {
+    let results: Option<BTreeMap<String, Result<TopicId, TopicRefusal>>> = match answer {
+        Some(Answer::Deleted(results)) => Some(results.into_iter().collect()),
+        _ => None,
+    };
+    let result = |one: Named| {
+        let known = one.name.as_ref();
+        let outcome = match (known, &results) {
+            (None, _) => refused(ErrorCode::UnknownTopicId, "there is no topic of this id"),
+            (Some(_), None) => refused(ErrorCode::NotController, "no controller"),
+            (Some(name), Some(results)) => results.get(name).cloned().unwrap_or_else(|| {
+                refused(ErrorCode::UnknownTopicOrPartition, "there is no topic of this name")
+            }),
+        };
+        let id = outcome.as_ref().ok().copied();
+        let refusal = outcome.err();
+        DeletableTopicResult {
+            // Whoever asked by id may learn the name only of what there is.
+            name: one.asked_name.or(one.name),
+            topic_id: one.asked_id.or(id),
+            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.error),
+            error_message: refusal.map(|refusal| refusal.message),
+        }
+    };
+    DeleteTopicsResponse {
+        responses: named.into_iter().map(result).collect(),
+        ..Default::default()
+    }
+}
+
+fn refused(error: ErrorCode, why: &str) -> Result<TopicId, TopicRefusal> {
+    Err(TopicRefusal { error, message: why.to_owned() })
+}
+
+pub(super) fn alter(request: &AlterPartitionRequest) -> Ask {
+    let mut items = Vec::new();
+    for topic in &request.topics {
+        for wish in &topic.partitions {
+            let partition =
+                TopicPartition { topic: topic.topic_id, partition: wish.partition_index };
+            let isr = wish.new_isr_with_epochs.iter();
+            items.push(AlterItem {
+                partition,
+                leader_epoch: wish.leader_epoch,
+                partition_epoch: PartitionEpoch::new(wish.partition_epoch),
+                isr: isr
+                    .map(|member| (member.broker_id, BrokerEpoch::new(member.broker_epoch)))
+                    .collect(),
+                recovering: wish.leader_recovery_state != 0,
+            });
+        }
+    }
+    let epoch = BrokerEpoch::new(request.broker_epoch);
+    Ask::Alter(AlterPartitions { broker: request.broker_id, broker_epoch: epoch, items })
+}
+
+pub(super) fn altered(answer: Option<Answer>) -> AlterPartitionResponse {
+    let partitions = match answer {
+        Some(Answer::Altered(Ok(partitions))) => partitions,
+        Some(Answer::Altered(Err(error_code))) => return not_altered(error_code),
+        _ => return not_altered(ErrorCode::NotController),
+    };
+    let mut topics: BTreeMap<TopicId, Vec<AlterPartitionPartitionResponse>> = BTreeMap::new();
+    for AlteredPartition { partition, error } in partitions {
+        topics.entry(partition.topic).or_default().push(AlterPartitionPartitionResponse {
+            partition_index: partition.partition,
+            error_code: error,
+            ..Default::default()
+        });
+    }
+    let topic = |(topic_id, partitions)| AlterPartitionTopicResponse { topic_id, partitions };
+    AlterPartitionResponse { topics: topics.into_iter().map(topic).collect(), ..Default::default() }
+}
+
+pub(super) fn not_altered(error_code: ErrorCode) -> AlterPartitionResponse {
+    AlterPartitionResponse { error_code, ..Default::default() }
+}
+
+pub(super) fn shut_down(answer: Option<Answer>) -> ControlledShutdownResponse {
+    let (error_code, remaining) = match answer {
+        Some(Answer::ShutDown(Ok(remaining))) => (ErrorCode::None, remaining),
+        Some(Answer::ShutDown(Err(error_code))) => (error_code, Vec::new()),
+        _ => (ErrorCode::NotController, Vec::new()),
+    };
+    let partition = |(topic, partition_index): (std::sync::Arc<str>, PartitionId)| {
+        RemainingPartition { topic_name: topic.to_string(), partition_index }
+    };
+    ControlledShutdownResponse {
+        error_code,
+        remaining_partitions: remaining.into_iter().map(partition).collect(),
+    }
+}

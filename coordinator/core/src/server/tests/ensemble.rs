@@ -51,6 +51,8 @@ struct Member {
     /// Raised by a crash: what was under way for the old life is void.
     life: u64,
     frozen: bool,
+    /// What happened while it was frozen.
+    waiting: Vec<Due>,
 }
 
 enum Due {
@@ -115,7 +117,13 @@ impl Ensemble {
             halted: Vec::new(),
         };
         for id in 1..=size {
-            let member = Member { server: None, disk: Disk::default(), life: 0, frozen: false };
+            let member = Member {
+                server: None,
+                disk: Disk::default(),
+                life: 0,
+                frozen: false,
+                waiting: Vec::new(),
+            };
             ensemble.members.insert(self::member(id), member);
         }
         for id in 1..=size {
@@ -178,7 +186,11 @@ impl Ensemble {
 
     /// A process that gets no time; its sockets stay open.
     pub fn freeze(&mut self, id: ServerId, frozen: bool) {
-        self.members.get_mut(&id).unwrap().frozen = frozen;
+        let member = self.members.get_mut(&id).unwrap();
+        member.frozen = frozen;
+        for due in std::mem::take(&mut member.waiting) {
+            self.push(0, due);
+        }
     }
 
     pub fn server(&self, id: ServerId) -> &Server {
@@ -303,7 +315,7 @@ impl Ensemble {
             return;
         }
         if self.members[&at].frozen {
-            self.push(10, due);
+            self.members.get_mut(&at).unwrap().waiting.push(due);
             return;
         }
         match due {

@@ -2,6 +2,7 @@
 
 mod ensemble;
 mod failures;
+mod random;
 mod sessions;
 mod single;
 mod three;

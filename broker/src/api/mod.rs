@@ -28,6 +28,9 @@ mod offset_for_leader_epoch;
 mod produce;
 mod topic_name;
 
+#[cfg(test)]
+mod tests;
+
 pub use call::Session;
 pub use dispatch::Api;
 pub use shared::{Cluster, Shared};

@@ -8,6 +8,7 @@
 use std::ops::RangeInclusive;
 
 use super::batch::{Batch, BatchHeader, Batches, Compression};
+use super::record::pass;
 use crate::error_code::ErrorCode;
 use crate::ids::{LeaderEpoch, Offset};
 
@@ -238,20 +239,27 @@ fn check_timestamp(timestamp_ms: i64, rules: &ProduceRules) -> Result<(), BatchE
     }
 }
 
+/// Every record in place: offsets from 0 on, no byte over, keys and timestamps as the topic wants them.
 fn check_records(batch: &Batch<'_>, rules: &ProduceRules) -> Result<(), BatchError> {
-    let mut expected = 0i32;
-    for record in batch.records()? {
-        let record = record?;
-        if record.offset_delta != expected {
+    let header = &batch.header;
+    if header.has_log_append_time() {
+        check_timestamp(header.max_timestamp, rules)?;
+    }
+    let mut payload = batch.payload();
+    for index in 0..header.record_count {
+        let record = pass(&mut payload).ok_or(BatchError::Record)?;
+        if record.offset_delta != index {
             return Err(BatchError::Record);
         }
-        if rules.keys_required && record.key.is_none() {
-            return Err(BatchError::NoKey { index: expected });
+        if rules.keys_required && !record.has_key {
+            return Err(BatchError::NoKey { index });
         }
-        check_timestamp(record.timestamp_ms, rules)?;
-        expected = expected.saturating_add(1);
+        let timestamp_ms = header.base_timestamp.checked_add(record.timestamp_delta);
+        if !header.has_log_append_time() {
+            check_timestamp(timestamp_ms.ok_or(BatchError::Record)?, rules)?;
+        }
     }
-    Ok(())
+    if payload.is_empty() { Ok(()) } else { Err(BatchError::Record) }
 }
 
 /// Checks what a leader sent to a follower whose log ends at `end_offset` with `last_epoch`: whole batches with sound

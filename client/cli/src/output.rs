@@ -48,6 +48,11 @@ impl Table {
     }
 }
 
+/// Prints one line, escaped.
+pub fn print_line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", printable(text))
+}
+
 /// Prints one JSON document.
 pub fn print_json(value: &Value) -> io::Result<()> {
     writeln!(io::stdout(), "{value:#}")

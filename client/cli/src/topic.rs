@@ -7,7 +7,7 @@ use client::{Admin, ClientError, ConfigEntry, NewTopic, Partition, Topic};
 use serde_json::json;
 
 use crate::args::{Format, TopicCommand};
-use crate::output::{Table, list, print_json};
+use crate::output::{Table, list, print_json, print_line};
 use crate::settings::Settings;
 
 /// Does what the command says.
@@ -66,7 +66,7 @@ fn tolerate(
 
 fn done(name: &str, verb: &str, format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Table => println!("topic {name}: {verb}"),
+        Format::Table => print_line(&format!("topic {name}: {verb}"))?,
         Format::Json => print_json(&json!({ "topic": name, "result": verb }))?,
     }
     Ok(())
@@ -102,13 +102,15 @@ fn show_topic(topic: &Topic, entries: &[ConfigEntry], format: Format) -> anyhow:
         document["settings"] = settings.collect::<serde_json::Map<_, _>>().into();
         return Ok(print_json(&document)?);
     }
-    println!("topic     {}", topic.name);
-    println!("id        {}", topic.id.map_or("-".to_owned(), |id| id.to_string()));
+    print_line(&format!("topic     {}", topic.name))?;
+    let id = topic.id.map_or("-".to_owned(), |id| id.to_string());
+    print_line(&format!("id        {id}"))?;
     for (index, entry) in entries.iter().enumerate() {
         let label = if index == 0 { "settings" } else { "" };
-        println!("{label:<10}{}={}", entry.name, entry.value.as_deref().unwrap_or("(not shown)"));
+        let value = entry.value.as_deref().unwrap_or("(not shown)");
+        print_line(&format!("{label:<10}{}={value}", entry.name))?;
     }
-    println!();
+    print_line("")?;
     let mut table = Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", ""]);
     for partition in &topic.partitions {
         table.row([

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::roles::{self, Role};
 use crate::args::Format;
-use crate::output::{Table, list, print_json};
+use crate::output::{Table, list, print_json, print_line};
 use crate::settings::Settings;
 
 /// What one broker holds.
@@ -92,8 +92,8 @@ fn in_trouble(topics: &[Topic]) -> Vec<(&Topic, &Partition)> {
 
 fn show_brokers(brokers: &Brokers) -> anyhow::Result<()> {
     let mut loads = loads(&brokers.topics);
-    println!("cluster {}", brokers.id.as_deref().unwrap_or("(id unknown)"));
-    println!();
+    print_line(&format!("cluster {}", brokers.id.as_deref().unwrap_or("(id unknown)")))?;
+    print_line("")?;
     let mut table =
         Table::new(&["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "REPLICAS", "IN SYNC"]);
     for broker in &brokers.live {
@@ -115,19 +115,19 @@ fn show_brokers(brokers: &Brokers) -> anyhow::Result<()> {
         );
     }
     table.print()?;
-    println!();
+    print_line("")?;
     let partitions: usize = brokers.topics.iter().map(|topic| topic.partitions.len()).sum();
     let trouble = in_trouble(&brokers.topics);
     if trouble.is_empty() {
-        println!(
+        print_line(&format!(
             "all replicas of {} topics, {partitions} partitions are in sync",
             brokers.topics.len()
-        );
+        ))?;
     } else {
-        println!(
+        print_line(&format!(
             "{} of {partitions} partitions are under-replicated or leaderless:",
             trouble.len()
-        );
+        ))?;
         let mut table = Table::new(&["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN SYNC"]);
         for (topic, partition) in trouble {
             table.row([
@@ -140,7 +140,7 @@ fn show_brokers(brokers: &Brokers) -> anyhow::Result<()> {
         }
         table.print()?;
     }
-    println!();
+    print_line("")?;
     Ok(())
 }
 

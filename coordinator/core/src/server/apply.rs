@@ -32,6 +32,7 @@ impl Server {
             let applied = self.state.apply_command(command);
             self.publish(applied);
         }
+        self.state.end_entry();
         self.after_apply();
     }
 

@@ -12,6 +12,8 @@ pub const PENDING_REQUESTS_RESUME: usize = 500;
 pub const PENDING_BYTES_MAX: usize = 8 << 20;
 /// Requests that the shell had read before it stopped; a connection with more is closed.
 pub const PENDING_REQUESTS_HARD_MAX: usize = 4_000;
+/// Requests that may come before the handshake is answered; a connection with more is closed.
+pub const EARLY_REQUESTS_MAX: usize = 16;
 /// Bytes of unanswered writes of all connections at which reading stops everywhere.
 pub const PENDING_BYTES_ALL_MAX: usize = 256 << 20;
 /// Commands in one log entry.

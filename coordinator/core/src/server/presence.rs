@@ -78,6 +78,13 @@ impl Server {
             return;
         }
         self.presence.report_at = None;
+        let leader = self.consensus.leader();
+        if !is_leader && !leader.is_some_and(|leader| self.consensus.is_peer_up(leader)) {
+            if !self.presence.touched.is_empty() {
+                self.presence.report_at = Some(now.plus_ms(REPORT_MS));
+            }
+            return;
+        }
         let touched = std::mem::take(&mut self.presence.touched);
         if is_leader {
             for (session, heard) in touched {
@@ -85,7 +92,7 @@ impl Server {
             }
             return;
         }
-        let Some(leader) = self.consensus.leader() else { return };
+        let Some(leader) = leader else { return };
         let touched: Vec<(SessionId, u64)> =
             touched.into_iter().map(|(session, heard)| (session, now.since(heard))).collect();
         for part in touched.chunks(TOUCHED_PER_MESSAGE_MAX) {

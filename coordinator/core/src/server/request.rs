@@ -10,7 +10,7 @@ use coordinator_protocol::{
 
 use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
 use super::effect::Effect;
-use super::limits::{IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX};
+use super::limits::{EARLY_REQUESTS_MAX, IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX};
 use super::step::Server;
 use super::weight::op_bytes;
 use crate::ConnectionId;
@@ -37,7 +37,7 @@ impl Server {
         let session = match &mut connection.phase {
             Phase::Open(session) => *session,
             Phase::Handshake(handshake) => {
-                if handshake.early.len() < PENDING_REQUESTS_HARD_MAX {
+                if handshake.early.len() < EARLY_REQUESTS_MAX {
                     handshake.early.push((header, request));
                 } else {
                     self.close(id);

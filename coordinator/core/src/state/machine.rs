@@ -26,8 +26,10 @@ pub(super) const ENDED_SESSIONS_MAX: usize = 4096;
 /// Sessions and znodes as of one position of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The last entry that was begun; 0 = none.
+    /// The last entry that was applied whole; 0 = none.
     pub(super) index: u64,
+    /// Whether the entry after it is being applied.
+    pub(super) begun: bool,
     pub(super) zxids: ZxidClock,
     /// The time stamp of the entry being applied.
     pub(super) wall_ms: i64,
@@ -49,6 +51,7 @@ impl State {
     pub fn new() -> Self {
         Self {
             index: 0,
+            begun: false,
             zxids: ZxidClock::default(),
             wall_ms: 0,
             sessions: BTreeMap::new(),
@@ -57,10 +60,11 @@ impl State {
         }
     }
 
-    /// Applies the whole entry at `index`: `begin_entry`, then each command.
+    /// Applies the whole entry at `index`: `begin_entry`, each command, `end_entry`.
     pub fn apply(&mut self, term: u64, index: u64, entry: &Entry) -> Applied {
         self.begin_entry(term, index, entry.wall_ms);
         let commands = entry.commands.iter().map(|command| self.apply_command(command)).collect();
+        self.end_entry();
         Applied { index, commands }
     }
 
@@ -70,14 +74,24 @@ impl State {
     /// A server that answers after each `apply_command`, instead of after the whole entry, lets a
     /// read that was sent between two writes see exactly the state between them.
     pub fn begin_entry(&mut self, term: u64, index: u64, wall_ms: i64) {
+        assert!(!self.begun, "entry {} was not ended", self.index + 1);
         assert_eq!(index, self.index + 1, "entries are applied one after the other");
-        self.index = index;
+        self.begun = true;
         self.zxids.enter_term(term);
         self.wall_ms = wall_ms;
     }
 
+    /// The last command of the entry was applied: only now `applied_index` says so. Whoever waits
+    /// for an index waits for all of its commands.
+    pub fn end_entry(&mut self) {
+        assert!(self.begun, "no entry was begun after {}", self.index);
+        self.begun = false;
+        self.index += 1;
+    }
+
     /// Applies the next command of the entry begun last.
     pub fn apply_command(&mut self, command: &Command) -> AppliedCommand {
+        assert!(self.begun, "no entry was begun after {}", self.index);
         let mut changes = Vec::new();
         let outcome = match command {
             Command::CreateSession { session, password, timeout_ms, origin } => {
@@ -112,13 +126,13 @@ impl State {
         self.zxids.last()
     }
 
-    /// The last entry applied; 0 = none.
+    /// The last entry applied whole; 0 = none.
     #[must_use]
     pub fn applied_index(&self) -> u64 {
         self.index
     }
 
-    /// The term of the last entry applied.
+    /// The term of the last entry begun.
     #[must_use]
     pub fn applied_term(&self) -> u64 {
         self.zxids.term()

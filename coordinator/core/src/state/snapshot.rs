@@ -182,6 +182,7 @@ impl State {
         }
         let state = State {
             index: head.index,
+            begun: false,
             zxids: head.zxids,
             wall_ms: head.wall_ms,
             ended: head.ended,

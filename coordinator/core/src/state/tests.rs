@@ -55,16 +55,18 @@ fn check(path: &str, version: i32) -> TreeOp {
     TreeOp::Check(CheckRequest { path: path.to_owned(), version })
 }
 
-/// A state with a session, in term 1; the next zxid is 0x1_0000_0002.
+/// A state with a session, after entry 1, in term 1; the next zxid is 0x1_0000_0002.
 fn with_session() -> State {
     let mut state = State::new();
-    state.begin_entry(1, 1, 1000);
-    run(&mut state, create_session(SESSION));
+    state.apply(1, 1, &Entry { wall_ms: 1000, commands: vec![create_session(SESSION)] });
     state
 }
 
+/// As part of the entry applied last, so that states can be compared before and after.
 fn run(state: &mut State, command: Command) -> AppliedCommand {
+    state.begun = true;
     let applied = state.apply_command(&command);
+    state.begun = false;
     state.check();
     applied
 }
@@ -386,6 +388,26 @@ fn higher_term_begins_an_epoch_even_without_a_write() {
     assert_eq!(state.last_zxid(), Zxid::new(0x2_0000_0001));
 }
 
+/// A sync that waits for an index must see all commands of that entry.
+#[test]
+fn entry_counts_as_applied_only_when_all_its_commands_are() {
+    let mut state = with_session();
+    state.begin_entry(1, 2, 1000);
+    assert_eq!(state.applied_index(), 1);
+    state.apply_command(&write(1, WriteOp::Tree(create("/a", 0))));
+    assert_eq!(state.applied_index(), 1);
+    state.end_entry();
+    assert_eq!(state.applied_index(), 2);
+}
+
+#[test]
+#[should_panic(expected = "entry 2 was not ended")]
+fn next_entry_waits_for_the_end_of_the_last() {
+    let mut state = with_session();
+    state.begin_entry(1, 2, 1000);
+    state.begin_entry(1, 3, 1000);
+}
+
 #[test]
 #[should_panic(expected = "entries are applied one after the other")]
 fn entry_out_of_order_is_a_bug() {
@@ -428,10 +450,9 @@ fn snapshot_gives_the_same_state_and_the_same_bytes() {
 #[test]
 fn snapshot_of_many_nodes_is_cut_into_chunks() {
     let mut state = with_session();
-    for sequence in 1..=10_050 {
-        let command = write(sequence, WriteOp::Tree(create("/n-", 2)));
-        state.apply_command(&command);
-    }
+    let create = |sequence| write(sequence, WriteOp::Tree(create("/n-", 2)));
+    let commands = (1..=10_050).map(create).collect();
+    state.apply(1, 2, &Entry { wall_ms: 1000, commands });
     let bytes = state.encode_snapshot();
     assert_eq!(State::decode_snapshot(&bytes), Ok(state));
 }

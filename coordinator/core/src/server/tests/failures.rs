@@ -3,7 +3,9 @@
 use super::create;
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use crate::consensus::{PersistId, Restored};
-use crate::server::{Config, Effect, Event, Mode, PENDING_REQUESTS_MAX, Server};
+use crate::server::{
+    Config, EARLY_REQUESTS_MAX, Effect, Event, Mode, PENDING_REQUESTS_MAX, Server,
+};
 use crate::{ConnectionId, Millis, Now};
 
 #[test]
@@ -79,4 +81,21 @@ fn reading_stops_at_the_limit_and_goes_on_when_half_is_answered() {
     assert_eq!(effects.last(), Some(&Effect::Reading { connection, on: false }));
     persist_all(&mut server, &mut effects);
     assert!(effects.contains(&Effect::Reading { connection, on: true }));
+}
+
+#[test]
+fn requests_before_the_handshakes_answer_wait_for_it_up_to_a_limit() {
+    let mut ensemble = Ensemble::new(1);
+    let patient = ensemble.dial(member(1), connect_request(10_000));
+    let mut last = None;
+    for number in 0..EARLY_REQUESTS_MAX {
+        last = Some(ensemble.send(patient, create(&format!("/{number}"), 0)));
+    }
+    let hasty = ensemble.dial(member(1), connect_request(10_000));
+    for number in 0..=EARLY_REQUESTS_MAX {
+        ensemble.send(hasty, create(&format!("/{number}"), 0));
+    }
+    assert_eq!(ensemble.clients[&hasty].got, vec![Got::Closed]);
+    ensemble.run_ms(50);
+    assert!(ensemble.clients[&patient].reply(last.unwrap()).is_some_and(|answer| answer.is_ok()));
 }

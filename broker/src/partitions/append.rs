@@ -262,8 +262,9 @@ impl Appender {
 
     /// Closes all logs, so that the next start can trust their files.
     fn close(self) {
-        let mut clean = !self.directory.is_failed();
-        for (_, slot) in self.slots {
+        let usable = !self.directory.is_failed();
+        let mut clean = usable;
+        for slot in self.slots.into_values().filter(|_| usable) {
             if let Err(error) = slot.log.close() {
                 tracing::warn!(partition = %slot.partition.topic, "not closed cleanly: {error}");
                 clean = false;

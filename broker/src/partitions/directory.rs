@@ -108,7 +108,7 @@ pub(super) struct Directory {
     removals: Mutex<Vec<PathBuf>>,
     high_watermarks: Offsets,
     log_starts: Offsets,
-    _lock: Box<dyn Lock>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 impl Directory {
@@ -148,7 +148,7 @@ impl Directory {
             removals: Mutex::new(Vec::new()),
             high_watermarks,
             log_starts,
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         }))
     }
 
@@ -189,6 +189,17 @@ impl Directory {
         }
         tracing::error!(directory = %self.path.display(), "log directory fenced: {reason}");
         self.hub.outlet.directory_failed(&self.path, reason);
+    }
+
+    /// Lets another process have it; its threads have ended.
+    pub fn unlock(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Writes nothing any more, as if the process had been killed.
+    #[cfg(test)]
+    pub fn abandon(&self) {
+        self.failed.store(true, Ordering::Release);
     }
 
     /// Folders of partitions, with what their file says; folders without a readable one are left

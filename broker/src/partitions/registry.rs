@@ -241,6 +241,16 @@ impl Partitions {
                 tracing::error!("a thread of the partitions panicked");
             }
         }
+        self.directories.iter().for_each(|directory| directory.unlock());
+    }
+
+    /// Ends the threads as kill -9 would: what was written stays, nothing is closed.
+    #[cfg(test)]
+    pub(super) fn abandon(&self) {
+        for directory in &self.directories {
+            directory.abandon();
+        }
+        self.stop();
     }
 
     pub(super) fn partition(&self, key: TopicPartition) -> Result<Arc<Partition>, ErrorCode> {

@@ -13,8 +13,9 @@ use client_protocol::records::ProduceRules;
 
 use crate::config::{PartitionsConfig, topic};
 
-/// How long the controller may take to answer an AlterPartition before it is asked again.
-const ALTER_RETRY_MS: u64 = 1_000;
+/// How long the controller may take to answer an AlterPartition before it is asked again, and the pause
+/// after a refusal. What was refused counts for the high watermark until something else is granted.
+const ALTER_RETRY_MS: u64 = 250;
 
 /// The settings of one topic, for each module that obeys some of them.
 #[derive(Clone, Debug)]

@@ -148,6 +148,12 @@ impl WaitingFetches {
         self.waiters.push((Arc::clone(waiter), above));
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
     pub fn remove(&mut self, waiter: &Arc<FetchWaiter>) {
         self.waiters.retain(|(other, _)| !Arc::ptr_eq(other, waiter));
     }

@@ -1,0 +1,70 @@
+use super::*;
+
+#[tokio::test]
+async fn acknowledged_records_survive_any_restart() {
+    for clean in [true, false] {
+        let mut bench = Bench::alone("");
+        for number in 0..20 {
+            bench.produce(-1, idempotent(number, &["a"])).await.unwrap();
+        }
+        bench.restart(clean);
+        assert_eq!(bench.status().end.get(), 20);
+        assert!(!bench.leads(), "leads under an epoch from before its start");
+        bench.set_state(&state(1, 1, "[1]"));
+        bench.until(Bench::leads);
+        bench.until(|bench| bench.status().high_watermark.get() == 20);
+        assert_eq!(bench.produce(-1, idempotent(19, &["a"])).await, Ok(19));
+        assert_eq!(bench.produce(-1, idempotent(20, &["b"])).await, Ok(20));
+        assert_eq!(values_of(&bench.fetch(bench.consume(0)).await).len(), 21);
+    }
+}
+
+#[tokio::test]
+async fn same_directory_has_the_same_id_and_boot() {
+    let mut bench = Bench::new("");
+    let before = bench.partitions.held();
+    bench.restart(false);
+    assert_eq!(bench.partitions.held(), before);
+    assert!(!before.boot_changed);
+}
+
+#[tokio::test]
+async fn damaged_log_serves_nothing_false_and_is_repaired_from_the_leader() {
+    let mut bench = Bench::new("");
+    bench.create("[1,2]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
+    for value in ["a", "b", "c"] {
+        bench.produce(1, batch(&[value])).await.unwrap();
+    }
+    bench.until(|bench| bench.status().durable_end.get() == 3);
+    let log = bench.folder.join("logs/t-0/00000000000000000000.log");
+    let whole = std::fs::read(&log).unwrap();
+    bench.partitions.abandon();
+    let mut bytes = whole.clone();
+    let at = bytes.len() / 3 * 2 - 4;
+    bytes[at] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    bench.restart(false);
+    let report = bench.partitions.describe_replica(key()).unwrap();
+    assert_eq!((report.end_offset.get(), report.cut_below_mark), (1, true));
+    bench.set_state(&state(2, 1, "[2]"));
+    bench.until(|bench| bench.partitions.fetch_position(key()).is_some());
+    let position = bench.partitions.fetch_position(key()).unwrap();
+    assert_eq!(position.fetch_offset.get(), 1);
+    let answer = broker_core::partition::FetchAnswer {
+        leader_epoch: position.leader_epoch,
+        fetch_offset: position.fetch_offset,
+        error: ErrorCode::None,
+        diverging: None,
+        high_watermark: Some(Offset::new(3)),
+        log_start: Some(Offset::ZERO),
+        has_records: true,
+    };
+    let rest = Bytes::copy_from_slice(&whole[whole.len() / 3..]);
+    bench.partitions.fetch_answered(key(), &answer, &rest).unwrap();
+    bench.until(|bench| bench.status().durable_end.get() == 3);
+    assert_eq!(std::fs::read(&log).unwrap(), whole);
+    assert!(bench.partitions.describe_replica(key()).unwrap().cut_below_mark);
+    bench.set_state(&state(2, 1, "[2,1]"));
+    assert!(!bench.partitions.describe_replica(key()).unwrap().cut_below_mark);
+}

@@ -103,6 +103,13 @@ impl Api {
                 offset_for_leader_epoch::handle(shared, call, read(call, reader)?)
             }
             ApiKey::Produce => return None,
+            // Offered to nobody, so never here.
+            ApiKey::Heartbeat
+            | ApiKey::JoinGroup
+            | ApiKey::LeaveGroup
+            | ApiKey::OffsetCommit
+            | ApiKey::OffsetFetch
+            | ApiKey::SyncGroup => return None,
         })
     }
 }

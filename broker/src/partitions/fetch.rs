@@ -138,7 +138,10 @@ impl Partitions {
                 partition.read_core(|core| (core.consumer_fetch(&fetch), core.leading()))
             }
             Reader::Follower { replica, broker_epoch } => {
-                partition.with_fetches(|fetches| fetches.superseded(replica));
+                // One that asks for no records only tells progress beside the one that waits.
+                if asked.bytes_max > 0 {
+                    partition.with_fetches(|fetches| fetches.superseded(replica));
+                }
                 let fetch = FollowerFetch {
                     replica,
                     broker_epoch,

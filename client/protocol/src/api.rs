@@ -28,15 +28,35 @@ pub struct ApiEntry {
     pub max_version: i16,
     /// First version with compact lengths and tagged fields; `None` when no version has them.
     pub flexible_from: Option<i16>,
-    /// What strangers are told of in ApiVersions; `None` for an inter-broker API. Differs from what is spoken
-    /// where clients need a lower minimum to be seen (Produce), or where only followers may use the newest.
-    pub advertised: Option<(i16, i16)>,
+    /// Who may call it.
+    pub audience: Audience,
+}
+
+/// Who may call an API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Anybody, who is told of these versions in ApiVersions. They differ from what is spoken where clients need a
+    /// lower minimum to be seen (Produce), or where only followers may use the newest (Fetch).
+    Everyone {
+        /// Lowest version advertised.
+        min: i16,
+        /// Highest version advertised.
+        max: i16,
+    },
+    /// Brokers of the same cluster.
+    Brokers,
+    /// Nobody: this crate speaks it, our broker does not serve it yet.
+    Nobody,
+}
+
+const fn everyone(min: i16, max: i16) -> Audience {
+    Audience::Everyone { min, max }
 }
 
 macro_rules! apis {
     ($(
         $(#[$meta:meta])*
-        $name:ident = $key:literal, $min:literal..=$max:literal, flexible $flexible:expr, public $public:expr;
+        $name:ident = $key:literal, $min:literal..=$max:literal, flexible $flexible:expr, for $audience:expr;
     )*) => {
         /// The APIs this crate speaks, by their key on the wire.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +96,7 @@ macro_rules! apis {
                         min_version: $min,
                         max_version: $max,
                         flexible_from: $flexible,
-                        advertised: $public,
+                        audience: $audience,
                     },)*
                 }
             }
@@ -87,35 +107,47 @@ macro_rules! apis {
 apis! {
     /// Append records. Clients see a minimum of 0 (librdkafka turns compression off without it), but only 3 and
     /// later are answered.
-    Produce = 0, 3..=11, flexible Some(9), public Some((0, 11));
+    Produce = 0, 3..=11, flexible Some(9), for everyone(0, 11);
     /// Read records. Version 13 is what our followers speak.
-    Fetch = 1, 4..=13, flexible Some(12), public Some((4, 12));
+    Fetch = 1, 4..=13, flexible Some(12), for everyone(4, 12);
     /// Offsets by timestamp.
-    ListOffsets = 2, 1..=7, flexible Some(6), public Some((1, 7));
+    ListOffsets = 2, 1..=7, flexible Some(6), for everyone(1, 7);
     /// Brokers, topics, leaders.
-    Metadata = 3, 0..=12, flexible Some(9), public Some((0, 12));
+    Metadata = 3, 0..=12, flexible Some(9), for everyone(0, 12);
     /// A stopping broker asks the controller to move its leaders. Inter-broker.
-    ControlledShutdown = 7, 3..=3, flexible Some(3), public None;
+    ControlledShutdown = 7, 3..=3, flexible Some(3), for Audience::Brokers;
+    /// Remember how far a group has read.
+    OffsetCommit = 8, 2..=9, flexible Some(8), for Audience::Nobody;
+    /// How far a group has read.
+    OffsetFetch = 9, 1..=9, flexible Some(6), for Audience::Nobody;
     /// Which broker is the group's or transaction's coordinator.
-    FindCoordinator = 10, 0..=4, flexible Some(3), public Some((0, 4));
+    FindCoordinator = 10, 0..=4, flexible Some(3), for everyone(0, 4);
+    /// Become a member of a group's next generation.
+    JoinGroup = 11, 0..=9, flexible Some(6), for Audience::Nobody;
+    /// A member lives.
+    Heartbeat = 12, 0..=4, flexible Some(4), for Audience::Nobody;
+    /// Members go.
+    LeaveGroup = 13, 0..=5, flexible Some(4), for Audience::Nobody;
+    /// Hand out, or get, the work of a generation.
+    SyncGroup = 14, 0..=5, flexible Some(4), for Audience::Nobody;
     /// Which APIs and versions the broker speaks.
-    ApiVersions = 18, 0..=4, flexible Some(3), public Some((0, 4));
+    ApiVersions = 18, 0..=4, flexible Some(3), for everyone(0, 4);
     /// Create topics.
-    CreateTopics = 19, 2..=7, flexible Some(5), public Some((2, 7));
+    CreateTopics = 19, 2..=7, flexible Some(5), for everyone(2, 7);
     /// Delete topics.
-    DeleteTopics = 20, 1..=6, flexible Some(4), public Some((1, 6));
+    DeleteTopics = 20, 1..=6, flexible Some(4), for everyone(1, 6);
     /// A producer id for an idempotent producer.
-    InitProducerId = 22, 0..=4, flexible Some(2), public Some((0, 4));
+    InitProducerId = 22, 0..=4, flexible Some(2), for everyone(0, 4);
     /// Where an epoch ends in the leader's log.
-    OffsetForLeaderEpoch = 23, 2..=4, flexible Some(4), public Some((2, 4));
+    OffsetForLeaderEpoch = 23, 2..=4, flexible Some(4), for everyone(2, 4);
     /// Settings of topics and brokers.
-    DescribeConfigs = 32, 1..=4, flexible Some(4), public Some((1, 4));
+    DescribeConfigs = 32, 1..=4, flexible Some(4), for everyone(1, 4);
     /// A leader asks the controller to change an ISR. Inter-broker.
-    AlterPartition = 56, 2..=3, flexible Some(0), public None;
+    AlterPartition = 56, 2..=3, flexible Some(0), for Audience::Brokers;
     /// Brokers and controller.
-    DescribeCluster = 60, 0..=1, flexible Some(0), public Some((0, 1));
+    DescribeCluster = 60, 0..=1, flexible Some(0), for everyone(0, 1);
     /// Private: the controller asks a broker what its replicas hold. Inter-broker.
-    DescribeReplicas = 10_000, 0..=0, flexible Some(0), public None;
+    DescribeReplicas = 10_000, 0..=0, flexible Some(0), for Audience::Brokers;
 }
 
 impl ApiKey {
@@ -137,7 +169,7 @@ impl ApiKey {
     /// Only brokers of the same cluster may call it.
     #[must_use]
     pub const fn is_inter_broker(self) -> bool {
-        self.entry().advertised.is_none()
+        matches!(self.entry().audience, Audience::Brokers)
     }
 
     /// Whether this crate can decode and encode the version.
@@ -150,22 +182,19 @@ impl ApiKey {
     /// Whether a request of that version may be answered on a listener of that scope.
     #[must_use]
     pub fn allows(self, version: i16, scope: Scope) -> bool {
-        self.speaks(version)
-            && match scope {
-                Scope::InterBroker => true,
-                Scope::Public => {
-                    self.advertised(scope).is_some_and(|range| range.contains(&version))
-                }
-            }
+        self.speaks(version) && self.advertised(scope).is_some_and(|range| range.contains(&version))
     }
 
     /// What ApiVersions says on a listener of that scope; `None` when the API is not mentioned there.
     #[must_use]
     pub fn advertised(self, scope: Scope) -> Option<RangeInclusive<i16>> {
         let entry = self.entry();
-        match scope {
-            Scope::Public => entry.advertised.map(|(min, max)| min..=max),
-            Scope::InterBroker => Some(entry.min_version..=entry.max_version),
+        match (entry.audience, scope) {
+            (Audience::Everyone { min, max }, Scope::Public) => Some(min..=max),
+            (Audience::Everyone { .. } | Audience::Brokers, Scope::InterBroker) => {
+                Some(entry.min_version..=entry.max_version)
+            }
+            (Audience::Brokers, Scope::Public) | (Audience::Nobody, _) => None,
         }
     }
 }
@@ -180,7 +209,7 @@ mod tests {
         for entry in API_TABLE {
             assert_eq!(ApiKey::from_code(entry.key.code()), Some(entry.key));
             assert!(entry.min_version <= entry.max_version, "{}", entry.name);
-            if let Some((_, max)) = entry.advertised {
+            if let Audience::Everyone { max, .. } = entry.audience {
                 assert!(max <= entry.max_version, "{}", entry.name);
             }
         }
@@ -194,5 +223,6 @@ mod tests {
         assert!(!ApiKey::Produce.allows(0, Scope::Public));
         assert_eq!(ApiKey::Produce.advertised(Scope::Public), Some(0..=11));
         assert_eq!(ApiKey::DescribeReplicas.advertised(Scope::Public), None);
+        assert!(!ApiKey::JoinGroup.allows(9, Scope::InterBroker));
     }
 }

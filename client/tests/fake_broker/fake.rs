@@ -10,7 +10,7 @@ use client::protocol::messages::metadata::{MetadataBroker, MetadataPartition, Me
 use client::protocol::messages::{ApiVersionsResponse, InitProducerIdResponse, MetadataResponse};
 use client::protocol::{
     ApiKey, BrokerId, ErrorCode, HeaderError, LeaderEpoch, Message, PartitionId, ProducerEpoch,
-    ProducerId, Reader, RequestHeader, decode_request_header, encode_response,
+    ProducerId, Reader, RequestHeader, Scope, decode_request_header, encode_response,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -194,7 +194,8 @@ impl Shared {
 pub fn api_versions() -> ApiVersionsResponse {
     let table = client::protocol::api::API_TABLE.iter();
     let api_keys = table.filter_map(|entry| {
-        let (min_version, max_version) = entry.advertised?;
+        let range = entry.key.advertised(Scope::Public)?;
+        let (min_version, max_version) = (*range.start(), *range.end());
         Some(ApiVersionRange { api_key: entry.key.code(), min_version, max_version })
     });
     ApiVersionsResponse {

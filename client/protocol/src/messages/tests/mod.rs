@@ -86,6 +86,18 @@ tested! {
     };
     FindCoordinatorRequest true [FindCoordinatorRequest];
     FindCoordinatorResponse false [FindCoordinatorResponse];
+    HeartbeatRequest true [HeartbeatRequest];
+    HeartbeatResponse false [HeartbeatResponse];
+    JoinGroupRequest true [JoinGroupRequest];
+    JoinGroupResponse false [JoinGroupResponse];
+    LeaveGroupRequest true [LeaveGroupRequest];
+    LeaveGroupResponse false [LeaveGroupResponse];
+    OffsetCommitRequest true [OffsetCommitRequest];
+    OffsetCommitResponse false [OffsetCommitResponse];
+    OffsetFetchRequest true [OffsetFetchRequest];
+    OffsetFetchResponse false [OffsetFetchResponse];
+    SyncGroupRequest true [SyncGroupRequest];
+    SyncGroupResponse false [SyncGroupResponse];
     InitProducerIdRequest true [InitProducerIdRequest];
     InitProducerIdResponse false [InitProducerIdResponse];
     ListOffsetsRequest true [ListOffsetsRequest];

@@ -58,7 +58,6 @@ pub struct Server {
     membership: Running,
     partitions: Arc<Partitions>,
     outlets: Arc<Outlets>,
-    ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -120,8 +119,7 @@ impl Server {
     /// What kept it from starting, with its context.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (stop, stopping) = watch::channel(false);
-        let (ready, is_ready) = watch::channel(false);
-        let bound = bind(&config.listeners, is_ready).await?;
+        let bound = bind(&config.listeners).await?;
         let addresses = bound.addresses;
         let embedded = start_coordinator(&config).await?;
         let member = member(&config, &addresses, embedded.as_ref())?;
@@ -139,8 +137,7 @@ impl Server {
         let cluster = Arc::clone(&handle) as _;
         let shared = Shared::new(id, config.api, images, Arc::clone(&partitions), cluster);
         let mut tasks = JoinSet::new();
-        serve(bound, Arc::new(shared), config.listeners.limits, &stopping, &mut tasks);
-        ready.send_replace(true);
+        serve(bound, Arc::new(shared), &handle, config.listeners.limits, &stopping, &mut tasks);
         Ok(Self {
             addresses,
             moves_leaders: config.cluster.controlled_shutdown && embedded.is_none(),
@@ -149,7 +146,6 @@ impl Server {
             membership,
             partitions,
             outlets,
-            ready,
             stop,
             tasks,
         })
@@ -173,10 +169,13 @@ impl Server {
 
     /// Stops in order; returns when nothing of it runs any more.
     pub async fn stop(mut self) {
-        self.ready.send_replace(false);
         let healthy = self.outlets.failed.borrow().is_none();
-        if self.moves_leaders && healthy && !self.handle.shut_down().await {
-            warn!("stopping although this broker still leads partitions");
+        if self.moves_leaders && healthy {
+            // A follower that goes on fetching would be taken back into the in-sync replicas.
+            self.outlets.fetchers.stop().await;
+            if !self.handle.shut_down().await {
+                warn!("stopping although this broker still leads partitions");
+            }
         }
         // Every receiver may be gone already: then there is nobody to tell.
         let _ = self.stop.send(true);
@@ -196,7 +195,7 @@ impl Server {
     }
 }
 
-async fn bind(config: &ListenersConfig, ready: watch::Receiver<bool>) -> anyhow::Result<Bound> {
+async fn bind(config: &ListenersConfig) -> anyhow::Result<Bound> {
     let public = Listener::bind(PUBLIC_LISTENER, config.public)
         .await
         .with_context(|| format!("cannot listen on {}", config.public))?;
@@ -205,7 +204,7 @@ async fn bind(config: &ListenersConfig, ready: watch::Receiver<bool>) -> anyhow:
         .with_context(|| format!("cannot listen on {}", config.internal))?;
     let http = match config.http {
         Some(address) => Some(
-            Http::bind(address, ready)
+            Http::bind(address)
                 .await
                 .with_context(|| format!("cannot listen on {address}"))?,
         ),
@@ -222,6 +221,7 @@ async fn bind(config: &ListenersConfig, ready: watch::Receiver<bool>) -> anyhow:
 fn serve(
     bound: Bound,
     shared: Arc<Shared>,
+    handle: &Handle,
     limits: Limits,
     stopping: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
@@ -231,7 +231,9 @@ fn serve(
     tasks.spawn(bound.public.run(clients, limits, stopping.clone()));
     tasks.spawn(bound.internal.run(brokers, limits, stopping.clone()));
     if let Some(http) = bound.http {
-        tasks.spawn(http.run(stopping.clone()));
+        let epoch = handle.epoch();
+        let registered = Box::new(move || epoch.borrow().is_some());
+        tasks.spawn(http.run(registered, stopping.clone()));
     }
 }
 

@@ -2,11 +2,12 @@
 //! of one moment are one round trip.
 //!
 //! Called by: `handle` (a partition asks), `membership` (runs it). Calls: `forward`.
-//! Invariant: every request is answered to its partition, also when no controller could be asked;
-//! partitions ask again by themselves. State is adopted by notification, never from the answer.
+//! Invariant: of each partition at most one request waits, its newest; every one that is sent is
+//! answered to its partition, also when no controller could be asked, and partitions ask again by
+//! themselves. State is adopted by notification, never from the answer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_core::ids::{BrokerEpoch, BrokerId, TopicPartition};
@@ -16,7 +17,7 @@ use client_protocol::messages::alter_partition::{
     AlterPartitionPartition, AlterPartitionTopic, BrokerState,
 };
 use client_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::forward::Forward;
 use super::local::Local;
@@ -24,22 +25,58 @@ use super::local::Local;
 /// How many changes one request carries.
 const BATCH_MAX: usize = 1000;
 
-/// Sends what partitions ask, until nobody can ask any more.
+/// Longest time for one request: what partitions want is another thing by then.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What partitions want, until it is sent.
+#[derive(Debug, Default)]
+pub(super) struct Alters {
+    waiting: Mutex<BTreeMap<TopicPartition, AlterRequest>>,
+    woken: Notify,
+}
+
+impl Alters {
+    /// Takes in what a partition wants, in place of what it wanted before.
+    pub(super) fn ask(&self, request: AlterRequest) {
+        self.lock().insert(request.partition, request);
+        self.woken.notify_one();
+    }
+
+    async fn next(&self) -> Vec<AlterRequest> {
+        loop {
+            let batch = self.take();
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.woken.notified().await;
+        }
+    }
+
+    fn take(&self) -> Vec<AlterRequest> {
+        let mut waiting = self.lock();
+        let batch = std::iter::from_fn(|| waiting.pop_first());
+        batch.take(BATCH_MAX).map(|(_, request)| request).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, AlterRequest>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what partitions ask, for ever.
 pub(super) async fn run(
-    mut requests: mpsc::UnboundedReceiver<AlterRequest>,
+    alters: Arc<Alters>,
     epoch: watch::Receiver<Option<BrokerEpoch>>,
     forward: Forward,
     local: Arc<dyn Local>,
-    timeout: Duration,
 ) {
-    let mut batch = Vec::new();
-    while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let asked = std::mem::take(&mut batch);
+    loop {
+        let asked = alters.next().await;
         let epoch = *epoch.borrow();
         let results = match epoch {
             Some(epoch) => {
                 let request = request(forward.broker, epoch, &asked);
-                results(&forward.clone().ask(request, timeout).await)
+                results(&forward.clone().ask(request, LIMIT).await)
             }
             None => Err(ErrorCode::StaleBrokerEpoch),
         };

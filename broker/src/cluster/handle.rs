@@ -19,9 +19,10 @@ use client_protocol::messages::{
 };
 use client_protocol::{ErrorCode, ProducerId};
 use coordinator_client::Client;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::alters::Alters;
 use super::forward::{ForController, Forward};
 use super::producer_ids::ProducerIds;
 use crate::api::Cluster;
@@ -36,7 +37,7 @@ pub struct Handle {
     pub(super) broker: BrokerId,
     pub(super) config: ClusterConfig,
     pub(super) forward: Forward,
-    pub(super) alters: mpsc::UnboundedSender<AlterRequest>,
+    pub(super) alters: Arc<Alters>,
     pub(super) epoch: watch::Receiver<Option<BrokerEpoch>>,
     /// The session's client, while there is a session with a registration.
     pub(super) client: Mutex<Option<Client>>,
@@ -48,14 +49,13 @@ impl Handle {
     pub(super) fn new(
         config: ClusterConfig,
         forward: Forward,
-        alters: mpsc::UnboundedSender<AlterRequest>,
         epoch: watch::Receiver<Option<BrokerEpoch>>,
     ) -> Self {
         Self {
             broker: forward.broker,
             config,
             forward,
-            alters,
+            alters: Arc::default(),
             epoch,
             client: Mutex::new(None),
             producer_ids: Arc::default(),
@@ -75,9 +75,7 @@ impl Handle {
 
     /// Asks the controller for other in-sync replicas. Never blocks; the answer goes to the partition.
     pub fn alter(&self, request: AlterRequest) {
-        // Only a broker that stops takes no more; its partitions stop too. At most one request of
-        // each partition is under way, so the queue needs no other bound.
-        let _ = self.alters.send(request);
+        self.alters.ask(request);
     }
 
     /// Has the controller move all leaders away from this broker. `false`: it still leads some whose

@@ -11,7 +11,6 @@ use std::time::Duration;
 use broker_core::controller::ControllerConfig;
 use broker_core::ids::{BrokerEpoch, BrokerId};
 use broker_core::image::{BrokerRegistration, Endpoint, Image};
-use broker_core::partition::AlterRequest;
 use coordinator_client::{Client, Config, Error};
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,7 +66,6 @@ pub struct Membership {
     handle: Arc<Handle>,
     publisher: Publisher,
     requests: mpsc::Receiver<Request>,
-    alters: mpsc::UnboundedReceiver<AlterRequest>,
     epoch: watch::Sender<Option<BrokerEpoch>>,
 }
 
@@ -82,7 +80,6 @@ pub struct Running {
 pub fn prepare(member: Member, listeners: Vec<mpsc::Sender<Updated>>) -> (Arc<Handle>, Membership) {
     let publisher = Publisher::new(listeners);
     let (office, requests) = mpsc::channel(office::REQUESTS_MAX);
-    let (alters_sender, alters) = mpsc::unbounded_channel();
     let (epoch, epochs) = watch::channel(None);
     let forward = Forward {
         broker: member.broker,
@@ -90,10 +87,9 @@ pub fn prepare(member: Member, listeners: Vec<mpsc::Sender<Updated>>) -> (Arc<Ha
         office,
         peers: Arc::new(Peers::default()),
     };
-    let handle = Handle::new(member.cluster.clone(), forward, alters_sender, epochs);
+    let handle = Handle::new(member.cluster.clone(), forward, epochs);
     let handle = Arc::new(handle);
-    let membership =
-        Membership { member, handle: Arc::clone(&handle), publisher, requests, alters, epoch };
+    let membership = Membership { member, handle: Arc::clone(&handle), publisher, requests, epoch };
     (handle, membership)
 }
 
@@ -108,13 +104,11 @@ impl Membership {
         let (started_sender, started) = oneshot::channel();
         let handle = Arc::clone(&self.handle);
         let mut images = handle.images();
-        let timeout = self.member.cluster.request_timeout;
         let altering = alters::run(
-            self.alters,
+            Arc::clone(&handle.alters),
             handle.epoch(),
             handle.forward.clone(),
             Arc::clone(&local),
-            timeout,
         );
         let sessions = Sessions {
             member: self.member,

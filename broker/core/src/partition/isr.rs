@@ -41,8 +41,16 @@ impl IsrChange {
 
 impl Partition {
     /// A state of the same leadership was adopted: what was proposed before it can no longer be granted.
-    pub(super) fn isr_adopted(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        if let Role::Leader(leader) = &mut self.role {
+    /// Who was taken out of `former_isr` comes back only by a fetch made after that: one that stops sends none.
+    pub(super) fn isr_adopted(
+        &mut self,
+        former_isr: &[BrokerId],
+        now: Millis,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let (Role::Leader(leader), Some(adopted)) = (&mut self.role, &self.adopted) {
+            let taken_out = |id: &BrokerId| former_isr.contains(id) && !adopted.isr.contains(id);
+            leader.followers.retain(|id, _| !taken_out(id));
             leader.change.proposed.clear();
             leader.change.in_flight = false;
             leader.change.next_at = now;

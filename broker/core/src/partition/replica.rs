@@ -212,6 +212,7 @@ impl Partition {
             return;
         }
         let former_epoch = former.map(|adopted| adopted.leader_epoch);
+        let former_isr = former.map(|adopted| adopted.isr.clone()).unwrap_or_default();
         self.adopted = Some(Adopted {
             partition_epoch: stored.partition_epoch,
             leader_epoch: stored.state.leader_epoch,
@@ -235,7 +236,7 @@ impl Partition {
                 if self.unleadable == Some(epoch) {
                     self.become_idle(epoch, effects);
                 } else if same_leadership {
-                    self.isr_adopted(now, effects);
+                    self.isr_adopted(&former_isr, now, effects);
                 } else {
                     self.become_leader(epoch, now, effects);
                 }

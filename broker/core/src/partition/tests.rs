@@ -329,6 +329,19 @@ fn a_follower_joins_at_the_high_watermark_and_the_epochs_start() {
 }
 
 #[test]
+fn whoever_was_taken_out_joins_by_a_fetch_made_after_that() {
+    // A broker that stops is taken out and fetches no more: proposed again, it would hold the high watermark.
+    let mut r = leader(Durability::Disk);
+    let (fetched, _) = r.fetch(3, (5, None), (0, 0), 1);
+    assert!(fetched.is_ok());
+    assert_eq!(r.state(1, 1, 5, &[1, 2], 2), vec![]);
+    r.partition.tick(ms(3), &mut r.effects);
+    assert_eq!(r.take(), vec![]);
+    let (_, effects) = r.fetch(3, (5, None), (0, 0), 4);
+    assert_eq!(r.alters(&effects), vec![(1, vec![1, 2, 3])]);
+}
+
+#[test]
 fn an_unregistered_follower_does_not_join() {
     let mut r = leader(Durability::Disk);
     r.state(1, 1, 5, &[1, 2], 0);

@@ -85,3 +85,24 @@ impl Server {
         self.consensus.on_peer_lost(peer, self.now.mono, &mut self.outputs);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Members of different versions exchange these bytes: a change is a new schema version.
+    #[test]
+    fn golden_bytes_stay() {
+        let session = SessionId::new(0x0102);
+        let check = |message: PeerMessage, payload: &[u8]| {
+            let bytes = envelope::encode(SCHEMA, &message).unwrap();
+            assert_eq!(&bytes[..8], b"TGEV\x04\x00\x01\x00");
+            assert_eq!(&bytes[envelope::HEADER_BYTES..], payload, "{message:?}");
+            assert_eq!(envelope::decode::<PeerMessage>(SCHEMA, &bytes), Ok(message));
+        };
+        let expire = Command::Expire { session, generation: 7 };
+        check(PeerMessage::Forward(vec![expire]), &[1, 1, 3, 0xfb, 0x04, 0x02, 7]);
+        check(PeerMessage::Touched(vec![(session, 9)]), &[2, 1, 0xfb, 0x04, 0x02, 9]);
+        check(PeerMessage::Lost(vec![(session, 1)]), &[3, 1, 0xfb, 0x04, 0x02, 1]);
+    }
+}

@@ -22,19 +22,21 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 /// Requests at once.
 const CONNECTIONS_MAX: usize = 32;
 
+/// What `/ready` asks.
+pub type Readiness = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// The bound socket.
 pub struct Http {
     socket: TcpListener,
-    ready: watch::Receiver<bool>,
 }
 
 impl Http {
-    /// Binds `address`; `ready` says what `/ready` answers.
+    /// Binds `address`.
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub async fn bind(address: SocketAddr, ready: watch::Receiver<bool>) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, ready })
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await? })
     }
 
     /// The address that was bound.
@@ -45,8 +47,8 @@ impl Http {
         self.socket.local_addr()
     }
 
-    /// Serves until `stop` turns true.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Serves until `stop` turns true; `ready` says what `/ready` answers.
+    pub async fn run(self, ready: Readiness, mut stop: watch::Receiver<bool>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut requests = JoinSet::new();
         loop {
@@ -57,7 +59,7 @@ impl Http {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             let Ok((stream, permit)) = accepted else { continue };
-            let ready = *self.ready.borrow();
+            let ready = ready();
             requests.spawn(async move {
                 let _permit = permit;
                 let answered = tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, ready)).await;

@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use broker::config::Config;
 use broker::config::flags::{Flags, describe_settings};
 use broker::config::values::Values;
-use broker::server::Server;
+use broker::server::{BoundAddresses, Server};
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -18,7 +19,13 @@ fn main() -> ExitCode {
         print!("{}", describe_settings());
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::try_from_env("BROKER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match EnvFilter::try_new(&flags.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("--log {}: {error}", flags.log);
+            return ExitCode::FAILURE;
+        }
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,20 +60,28 @@ fn read_config(flags: &Flags) -> anyhow::Result<Config> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut asked_to_stop = std::pin::pin!(async {
+        tokio::select! {
+            // Cancel-safe: a signal that loses the race is not needed any more.
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
     let id = config.broker_id;
-    let server = Server::start(config).await?;
-    let addresses = server.addresses();
-    let http = addresses.http.map(|http| format!(" HTTP={http}")).unwrap_or_default();
-    println!(
-        "serving id={id} PLAINTEXT={} INTERNAL={}{http}",
-        addresses.public, addresses.internal
-    );
+    let server = tokio::select! {
+        started = Server::start(config) => started?,
+        // A start that is given up leaves nothing that the next start cannot recover.
+        () = &mut asked_to_stop => return Ok(()),
+    };
+    let BoundAddresses { public, internal, http } = server.addresses();
+    let http = http.map_or_else(|| "-".to_owned(), |http| http.to_string());
+    println!("broker listening id={id} client={public} internal={internal} http={http}");
     let failed = tokio::select! {
-        // All arms are cancel-safe: what loses the race is not needed any more.
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        // Cancel-safe: neither takes anything.
+        () = &mut asked_to_stop => None,
         reason = server.failed() => Some(reason),
     };
     info!("stopping");
@@ -74,5 +89,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     match failed {
         None => Ok(()),
         Some(reason) => Err(anyhow::anyhow!("a log directory has failed: {reason}")),
+    }
+}
+
+/// Every connection and every segment is a descriptor: take as many as the system allows.
+fn raise_descriptor_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, ..limits };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!("the limit of open files stays at {:?}: {error}", limits.current);
     }
 }

@@ -123,6 +123,7 @@ impl Server {
         let addresses = bound.addresses;
         let embedded = start_coordinator(&config).await?;
         let member = member(&config, &addresses, embedded.as_ref())?;
+        let coordinator = member.coordinator.servers.join(",");
         let (handle, membership) = cluster::prepare(member, Vec::new());
         let outlets = Arc::new(Outlets {
             fetchers: Fetchers::new(Runtime::current()),
@@ -133,6 +134,7 @@ impl Server {
         let images = handle.images();
         let id = config.broker_id;
         outlets.fetchers.begin(id, Arc::clone(&partitions), images.clone(), config.replica);
+        info!(coordinator, "joining the cluster");
         let membership = membership.start(Arc::clone(&partitions) as _).await?;
         let cluster = Arc::clone(&handle) as _;
         let shared = Shared::new(id, config.api, images, Arc::clone(&partitions), cluster);

@@ -55,6 +55,9 @@ pub struct Flags {
     /// Any setting, by its name; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// How much to log to standard error: error, warn, info, debug, trace, or a filter by module
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: String,
     /// Print every setting with its default and meaning, and end
     #[arg(long)]
     pub settings: bool,

@@ -9,6 +9,7 @@
 //! Does not know: what the bytes mean, replicas, sockets, time.
 
 mod disk;
+mod folder;
 mod real;
 
 pub mod envelope;
@@ -19,4 +20,5 @@ pub mod small_file;
 pub mod conformance;
 
 pub use disk::{Disk, Entry, EntryKind, File, Lock, OpenMode};
+pub use folder::create_durable_folder;
 pub use real::RealDisk;

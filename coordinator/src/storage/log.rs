@@ -99,8 +99,7 @@ impl Log {
                 // Until the snapshot is durable the old log must stay.
                 self.append(&mut frames, true)?;
                 snapshot::save(&self.place, image)?;
-                encode(&LogRecordView::Installed { index: image.index }, &mut frames)?;
-                self.append(&mut frames, true)?;
+                self.mark_installed(image.index)?;
                 self.roll()?;
                 discard_to = discard_to.max(image.index);
             }
@@ -121,6 +120,13 @@ impl Log {
             self.roll()?;
         }
         self.discard(discard_to)
+    }
+
+    /// Says that the log before is void and goes on behind a snapshot's `index`; durable when it returns.
+    pub fn mark_installed(&mut self, index: u64) -> Result<(), StorageError> {
+        let mut frames = Vec::new();
+        encode(&LogRecordView::Installed { index }, &mut frames)?;
+        self.append(&mut frames, true)
     }
 
     fn append(&mut self, frames: &mut Vec<Vec<u8>>, sync: bool) -> Result<(), StorageError> {

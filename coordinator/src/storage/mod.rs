@@ -27,7 +27,7 @@ use coordinator_core::consensus::{PersistId, PersistWrite, Restored, SnapshotIma
 use coordinator_core::server::Event;
 use coordinator_core::state::FrozenState;
 use coordinator_disk::record_file::RecordFileError;
-use coordinator_disk::{Disk, Lock};
+use coordinator_disk::{Disk, Lock, create_durable_folder};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
@@ -132,11 +132,9 @@ pub fn open(
     owner: Owner,
 ) -> Result<(Opened, Restored), StorageError> {
     let place = Place { disk, owner, log: folder.join("log"), snapshots: folder.join("snapshots") };
-    for path in [&place.log, &place.snapshots] {
-        place.disk.create_dir(path).map_err(|error| io_error(path, error))?;
+    for path in [folder, &place.log, &place.snapshots] {
+        create_durable_folder(&*place.disk, path).map_err(|error| io_error(path, error))?;
     }
-    let sync = place.disk.sync_dir(folder);
-    sync.map_err(|error| io_error(folder, error))?;
     let lock = place.disk.lock(&folder.join(".lock")).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => StorageError::InUse { path: folder.to_owned() },
         _ => io_error(folder, error),

@@ -39,13 +39,17 @@ pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
     }
     let snapshot = choose_snapshot(place, &replay)?;
     let Replay { hard_state, mut entries, .. } = replay;
-    if let Some(image) = &snapshot {
-        drop_conflicting(image, &mut entries);
-    }
-    let log = match active {
+    let mut log = match active {
         Some(active) => Log::resume(place.clone(), sealed, active, hard_state),
         None => Log::create(place.clone())?,
     };
+    if let Some(image) = &snapshot
+        && is_void(image, &entries)
+    {
+        // The mark that the crash prevented: without it the next entry would not continue the log.
+        log.mark_installed(image.index)?;
+        entries.clear();
+    }
     Ok((log, Restored { hard_state, snapshot, entries }))
 }
 
@@ -146,11 +150,9 @@ fn choose_snapshot(place: &Place, replay: &Replay) -> Result<Option<SnapshotImag
     first_error.map_or(Ok(None), Err)
 }
 
-/// A crash between a received snapshot and its mark in the log leaves the old log: it counts only if it agrees.
-fn drop_conflicting(image: &SnapshotImage, entries: &mut Vec<LogEntry>) {
+/// A crash between a received snapshot and its mark leaves the old log: it counts only if it agrees with the snapshot.
+fn is_void(image: &SnapshotImage, entries: &[LogEntry]) -> bool {
+    let Some(first) = entries.first() else { return false };
     let agrees = entries.iter().any(|entry| entry.index == image.index && entry.term == image.term);
-    let goes_on = entries.first().is_some_and(|first| first.index == image.index + 1);
-    if !agrees && !goes_on {
-        entries.clear();
-    }
+    !agrees && first.index != image.index + 1
 }

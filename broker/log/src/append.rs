@@ -113,6 +113,7 @@ impl Log {
         let written = self.writer.file.write_at(u64::from(position), parts);
         written.map_err(crate::error::at(&self.context.directory))?;
         self.dirty.active = true;
+        self.is_as_sealed = false;
         let mut state = self.view.write();
         let epoch_before = state.epochs.latest();
         state.publish(&self.pending, &mut self.writer.index);

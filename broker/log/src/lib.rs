@@ -19,6 +19,7 @@ mod log;
 mod marks;
 mod producer;
 mod rebuild;
+mod recent;
 mod recovery;
 mod retention;
 mod scan;

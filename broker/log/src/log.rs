@@ -21,6 +21,7 @@ use crate::dense::DenseTail;
 use crate::error::{LogError, at};
 use crate::marks::{MarkId, Marks};
 use crate::producer::ProducerStates;
+use crate::recent::{PRODUCERS_FILE, RecentProducers};
 use crate::segment::{
     FileKind, IndexBuilder, Indexes, SealedSegment, file_path, open_log, write_file,
 };
@@ -67,6 +68,8 @@ pub struct Log {
     pub(crate) next_offset: i64,
     pub(crate) dirty: Dirty,
     pub(crate) failed: bool,
+    /// Nothing was written since the log was opened by what its last close had left.
+    pub(crate) is_as_sealed: bool,
     pub(crate) damage: Option<Damage>,
 }
 
@@ -155,8 +158,12 @@ impl Log {
     }
 
     /// What has to be synced for everything written so far to be durable, or `None` when nothing
-    /// changed since the last ticket. The caller syncs all of a ticket and then publishes it.
+    /// changed since the last ticket. The caller syncs all of a ticket and then publishes it. A
+    /// damaged log has none: its mark must stay above the damage.
     pub fn take_sync_ticket(&mut self) -> Option<SyncTicket> {
+        if self.damage.is_some() {
+            return None;
+        }
         let dirty = std::mem::take(&mut self.dirty);
         let nothing = dirty.files.is_empty() && !dirty.directory && !dirty.parent;
         if nothing && !dirty.active && !dirty.epochs {
@@ -197,6 +204,7 @@ impl Log {
     }
 
     fn roll_files(&mut self) -> Result<(), LogError> {
+        self.is_as_sealed = false;
         let directory = self.context.directory.clone();
         let disk = Arc::clone(&self.context.disk);
         let end = self.next_offset;
@@ -241,23 +249,40 @@ impl Log {
         Ok(sealed.indexes)
     }
 
-    /// Writes what lets the next start trust the files, and syncs everything. The log is at rest
-    /// afterwards; a clean-shutdown marker may follow.
+    /// Writes what lets the next start trust the files. With the ticket that follows synced, the
+    /// log is at rest, and a clean-shutdown marker may follow.
     ///
     /// # Errors
     /// [`LogError`]; the next start then recovers as after a crash.
-    pub fn close(mut self) -> Result<(), LogError> {
+    pub fn prepare_close(&mut self) -> Result<(), LogError> {
         self.refuse_unusable()?;
+        if self.is_as_sealed {
+            return Ok(());
+        }
         self.seal_files()?;
-        let path = file_path(&self.context.directory, self.next_offset, FileKind::Snapshot);
-        let contents = snapshot::encode(&self.producers);
-        self.dirty.files.push(write_file(&*self.context.disk, &path, &contents)?);
+        let directory = &self.context.directory;
+        let disk = &*self.context.disk;
+        let path = file_path(directory, self.next_offset, FileKind::Snapshot);
+        self.dirty.files.push(write_file(disk, &path, &snapshot::encode(&self.producers))?);
+        let path = directory.join(PRODUCERS_FILE);
+        let recent = RecentProducers::of(&self.producers, self.next_offset);
+        self.dirty.files.push(write_file(disk, &path, &recent.encode())?);
         self.dirty.active = true;
         self.dirty.epochs = true;
+        self.is_as_sealed = true;
+        Ok(())
+    }
+
+    /// [`Log::prepare_close`] and a sync of its own, for a log that is alone.
+    ///
+    /// # Errors
+    /// As [`Log::prepare_close`].
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.prepare_close()?;
         self.sync()
     }
 
-    /// Syncs everything here and now, for owners outside the rounds: recovery, close and tests.
+    /// Syncs everything here and now, for owners without rounds.
     ///
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.

@@ -3,7 +3,7 @@
 //! Called by: `recovery` (checking CRCs), `truncate` (headers only). Calls: `scan`, `segment`.
 //! Invariant: what comes out is what appending the same batches would have left; nothing is cut.
 
-use coordinator_disk::OpenMode;
+use coordinator_disk::{OpenMode, small_file};
 
 use crate::batch::BatchMeta;
 use crate::config::LogConfig;
@@ -12,6 +12,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
 use crate::log::{LogContext, Writer};
 use crate::producer::ProducerStates;
+use crate::recent::{PRODUCERS_FILE, RecentProducers};
 use crate::scan::{CheckedWalk, Found, HeaderWalk, Step};
 use crate::segment::{
     FileKind, IndexBuilder, Indexes, file_path, load_indexes, open_log, parse_name,
@@ -123,7 +124,8 @@ pub(crate) fn by_sum(
     Ok(Some(rebuilt))
 }
 
-/// Producer state at the log's end: from the latest snapshot, and the headers behind it.
+/// Producer state at the log's end: as the last close left it, or from the latest snapshot and the
+/// headers behind it.
 pub(crate) fn producers(context: &LogContext, view: &LogView) -> Result<ProducerStates, LogError> {
     let directory = &context.directory;
     let (sealed, active, end) = {
@@ -131,6 +133,11 @@ pub(crate) fn producers(context: &LogContext, view: &LogView) -> Result<Producer
         let active = (state.active.base_offset, state.active.file.clone());
         (state.sealed.clone(), (active.0, active.1, state.active.size_bytes), state.end)
     };
+    let path = directory.join(PRODUCERS_FILE);
+    let closed = small_file::read(&*context.disk, &path).map_err(at(&path))?;
+    if let Some(states) = closed.and_then(|bytes| RecentProducers::decode(&bytes, end)) {
+        return Ok(states);
+    }
     let (mut states, from) = latest_snapshot(context, end)?;
     let sealed = sealed
         .iter()
@@ -159,7 +166,7 @@ fn latest_snapshot(context: &LogContext, end: i64) -> Result<(ProducerStates, i6
             continue;
         }
         let path = file_path(directory, offset, kind);
-        let bytes = coordinator_disk::small_file::read(&*context.disk, &path).map_err(at(&path))?;
+        let bytes = small_file::read(&*context.disk, &path).map_err(at(&path))?;
         if let Some(Ok(states)) = bytes.map(|bytes| snapshot::decode(&bytes)) {
             return Ok((states, offset));
         }

@@ -68,8 +68,9 @@ struct Walk<'a> {
 }
 
 impl Log {
-    /// Opens the log in the context's folder and recovers it: what it then has is durable. When
-    /// there is none it is created; its folder and files are durable with its first ticket.
+    /// Opens the log in the context's folder and recovers it, creating it when there is none. What
+    /// was kept above the mark counts as durable only after the first ticket was synced, and so
+    /// does a new folder; the owner syncs many logs together.
     ///
     /// # Errors
     /// [`LogError::Disk`]. Damage is no error: the log then ends before it and takes no appends.
@@ -102,6 +103,7 @@ impl Log {
         let next_offset = state.end;
         let view = LogView::new(disk, directory, options.config.index_interval_bytes, state);
         let damage = report.damage;
+        let is_as_sealed = report.segments_checked == 0 && !bases.is_empty() && !dirty.epochs;
         let mut log = Self {
             context,
             config: options.config.clone(),
@@ -114,12 +116,10 @@ impl Log {
             next_offset,
             dirty,
             failed: false,
+            is_as_sealed,
             damage,
         };
         log.producers = rebuild::producers(&log.context, &log.view)?;
-        if damage.is_none() && !bases.is_empty() {
-            log.sync()?;
-        }
         log.check();
         Ok((log, report))
     }

@@ -40,7 +40,7 @@ impl Log {
             self.roll()?;
         }
         let count = self.count_expired(now_ms, limit).max(self.count_excess(limit));
-        Ok(self.remove_first(count))
+        Ok(self.remove_first(count.max(self.count_below_start())))
     }
 
     /// Moves the log start to `offset` (at most `limit`, the high watermark), and takes out the
@@ -77,6 +77,12 @@ impl Log {
             segment.end_offset <= limit && now_ms.saturating_sub(newest) > retention_ms
         };
         self.view.read().sealed.iter().take_while(|segment| expired(segment)).count()
+    }
+
+    /// Segments that the log start had left behind when the files were still there at the last stop.
+    fn count_below_start(&self) -> usize {
+        let state = self.view.read();
+        state.sealed.partition_point(|segment| segment.end_offset <= state.log_start)
     }
 
     fn count_excess(&self, limit: i64) -> usize {

@@ -10,6 +10,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
 use crate::log::{Log, Writer, fresh_state, marks_error};
 use crate::rebuild::{self, Extent};
+use crate::recent::PRODUCERS_FILE;
 use crate::scan::HeaderWalk;
 use crate::segment::{FileKind, file_path, parse_name, remove_file};
 
@@ -76,6 +77,7 @@ impl Log {
     fn cut(&mut self, end: i64) -> Result<i64, LogError> {
         let directory = self.context.directory.clone();
         self.view.raise_generation();
+        self.is_as_sealed = false;
         let (keep, end) = self.cut_place(end)?;
         let lowered = self.context.marks.lower(self.mark_id, end);
         lowered.map_err(|error| marks_error(&directory, error))?;
@@ -144,6 +146,7 @@ impl Log {
         }
         self.writer = parts.writer;
         self.next_offset = new_end;
+        remove_file(&*self.context.disk, &self.context.directory.join(PRODUCERS_FILE))?;
         self.producers = rebuild::producers(&self.context, &self.view)?;
         Ok(())
     }
@@ -151,10 +154,12 @@ impl Log {
     fn restart_files(&mut self, offset: i64) -> Result<(), LogError> {
         let directory = self.context.directory.clone();
         self.view.raise_generation();
+        self.is_as_sealed = false;
         let lowered = self.context.marks.lower(self.mark_id, 0);
         lowered.map_err(|error| marks_error(&directory, error))?;
         self.write_epochs(&LeaderEpochs::default())?;
         self.remove_files(|_, _| true)?;
+        remove_file(&*self.context.disk, &directory.join(PRODUCERS_FILE))?;
         let disk = &self.context.disk;
         let mode = coordinator_disk::OpenMode::Create;
         let file = crate::segment::open_log(&**disk, &directory, offset, mode)?;

@@ -228,7 +228,10 @@ impl Appender {
 
     fn open(&mut self, partition: &Arc<Partition>, options: &OpenOptions) {
         match self.directory.open_log(partition, options) {
-            Ok(log) => self.insert(Arc::clone(partition), log),
+            Ok(log) => {
+                self.directory.announce(partition, &log);
+                self.insert(Arc::clone(partition), log);
+            }
             Err(error) => self.directory.fail(&error.to_string()),
         }
     }
@@ -260,22 +263,25 @@ impl Appender {
         self.touched = touched;
     }
 
-    /// Closes all logs, so that the next start can trust their files.
-    fn close(self) {
-        let usable = !self.directory.is_failed();
-        let mut clean = usable;
-        for slot in self.slots.into_values().filter(|_| usable) {
-            if let Err(error) = slot.log.close() {
-                tracing::warn!(partition = %slot.partition.topic, "not closed cleanly: {error}");
-                clean = false;
-            }
-        }
+    /// Closes all logs, so that the next start can trust their files; the last round syncs them.
+    fn close(mut self) {
         for job in self.directory.queue.end() {
             job.refuse(ErrorCode::NotLeaderOrFollower);
         }
-        if clean {
-            self.directory.note_clean_shutdown();
+        if self.directory.is_failed() {
+            return;
         }
+        let mut in_order = true;
+        for slot in self.slots.values_mut() {
+            if let Err(error) = slot.log.prepare_close() {
+                tracing::warn!(topic = %slot.partition.topic, "not closed in order: {error}");
+                in_order = false;
+            }
+            if let Some(ticket) = slot.log.take_sync_ticket() {
+                self.directory.round.submit(&slot.partition, ticket);
+            }
+        }
+        self.directory.set_closed(in_order);
     }
 }
 
@@ -371,9 +377,14 @@ impl Slot {
             LogJob::Open(_) | LogJob::Delete => {}
             LogJob::Adopt(epoch) => {
                 self.epoch = Some(*epoch);
-                self.partition.with_core(None, |core, effects| {
+                let leads = self.partition.with_core(None, |core, effects| {
                     core.epoch_adopted(*epoch, now, effects);
+                    core.leading() == Some(*epoch)
                 });
+                if leads == Some(true) {
+                    // Elected all the same, so what cannot be read is given up.
+                    self.repair()?;
+                }
             }
             LogJob::AppendFetched(epoch, records) => self.append_fetched(*epoch, records)?,
             LogJob::Truncate(epoch, to) => {
@@ -422,7 +433,7 @@ impl Slot {
         current
     }
 
-    /// What cannot be read is cut, to come again from the leader.
+    /// What cannot be read is cut; to a follower it comes again from its leader.
     fn repair(&mut self) -> Result<(), LogError> {
         if self.log.damage().is_some() {
             self.log.cut_damage()?;

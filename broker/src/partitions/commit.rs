@@ -43,9 +43,10 @@ struct Waiting {
     ended: bool,
 }
 
-struct Entry {
-    partition: Arc<Partition>,
-    ticket: SyncTicket,
+/// What one log needs synced.
+pub(super) struct Entry {
+    pub partition: Arc<Partition>,
+    pub ticket: SyncTicket,
 }
 
 impl Round {
@@ -117,15 +118,22 @@ pub(super) fn run(directory: &Arc<Directory>) {
         }
         if marks_since.is_some_and(|since| idle || since.elapsed() > MARKS_SYNC_MAX) {
             marks_since = None;
-            if let Err(error) = directory.marks.sync() {
-                directory.fail(&error.to_string());
-            }
+            sync_marks(directory);
         }
+    }
+    if marks_since.is_some() && !directory.is_failed() {
+        sync_marks(directory);
+    }
+}
+
+fn sync_marks(directory: &Directory) {
+    if let Err(error) = directory.marks.sync() {
+        directory.fail(&error.to_string());
     }
 }
 
 /// One round: syncs, publishes, notes the marks.
-fn commit(directory: &Directory, entries: &[Entry]) -> Result<(), LogError> {
+pub(super) fn commit(directory: &Directory, entries: &[Entry]) -> Result<(), LogError> {
     let disk = &*directory.disk;
     let files: Vec<Arc<dyn File>> =
         entries.iter().flat_map(|entry| entry.ticket.files.iter().cloned()).collect();

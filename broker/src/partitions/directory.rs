@@ -90,6 +90,8 @@ pub(super) struct PartitionFile {
     pub topic_id: [u8; 16],
     pub topic: String,
     pub partition: i32,
+    /// The topic was compacted when the log was created: gaps between batches are no damage.
+    pub compact: bool,
 }
 
 /// One log directory.
@@ -105,6 +107,8 @@ pub(super) struct Directory {
     pub boot_changed: bool,
     identity: Mutex<Identity>,
     failed: AtomicBool,
+    /// The append thread closed every log in order.
+    closed: AtomicBool,
     removals: Mutex<Vec<PathBuf>>,
     high_watermarks: Offsets,
     log_starts: Offsets,
@@ -145,6 +149,7 @@ impl Directory {
             boot_changed,
             identity: Mutex::new(identity),
             failed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             removals: Mutex::new(Vec::new()),
             high_watermarks,
             log_starts,
@@ -229,7 +234,8 @@ impl Directory {
         envelope::decode(PARTITION, &bytes).ok()
     }
 
-    /// Opens the log of a partition, creating it when there is none, and tells the partition.
+    /// Opens the log of a partition, creating it when there is none. What was kept of it has to be
+    /// synced by the caller.
     pub fn open_log(
         &self,
         partition: &Arc<Partition>,
@@ -262,9 +268,14 @@ impl Directory {
         } else if recovery.cut_bytes > 0 {
             tracing::info!(partition = name, bytes = recovery.cut_bytes, "cut a torn tail");
         }
-        let high_watermark = self.high_watermarks.get(&name).copied().filter(|_| !is_new);
-        partition.log_opened(log.view().clone(), loaded(&log, high_watermark.unwrap_or(0)));
         Ok(log)
+    }
+
+    /// Tells a partition that its log is open, and what is in it.
+    pub fn announce(&self, partition: &Arc<Partition>, log: &Log) {
+        let name = folder_name(&partition.topic, partition.key.partition.get());
+        let high_watermark = self.high_watermarks.get(&name).copied().unwrap_or(0);
+        partition.log_opened(log.view().clone(), loaded(log, high_watermark));
     }
 
     /// A folder that has our name but no file of ours is not ours to use.
@@ -302,6 +313,7 @@ impl Directory {
             topic_id: *partition.key.topic.as_bytes(),
             topic: partition.topic.to_string(),
             partition: partition.key.partition.get(),
+            compact: partition.settings().log.compact,
         };
         let path = folder.join(PARTITION_FILE);
         let bytes = envelope::encode(PARTITION, &contents).expect("a name and two numbers");
@@ -363,8 +375,16 @@ impl Directory {
         }
     }
 
-    /// Notes that everything is closed and synced.
+    /// The append thread has ended, and closed every log in order or not.
+    pub fn set_closed(&self, in_order: bool) {
+        self.closed.store(in_order, Ordering::Release);
+    }
+
+    /// Both threads have ended: notes it if everything is closed and synced.
     pub fn note_clean_shutdown(&self) {
+        if !self.closed.load(Ordering::Acquire) || self.is_failed() {
+            return;
+        }
         if let Err(error) = checkpoint::write_clean_shutdown(&*self.disk, &self.path) {
             tracing::warn!(directory = %self.path.display(), "no clean shutdown: {error}");
         }

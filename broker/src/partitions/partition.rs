@@ -6,6 +6,7 @@
 //! carrying one out only pushes and wakes, so the lock is never held over I/O or an await.
 //! Does not know the wire.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ pub(super) struct Partition {
     settings: ArcSwap<TopicSettings>,
     /// Set once, when the log is open.
     view: OnceLock<LogView>,
+    /// Whether produces may be waiting, so that the ticker need not lock what is idle.
+    waiting: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -65,6 +68,7 @@ impl Partition {
             directory,
             settings: ArcSwap::new(settings),
             view: OnceLock::new(),
+            waiting: AtomicBool::new(false),
             state: Mutex::new(State {
                 loaded: None,
                 core: None,
@@ -209,7 +213,10 @@ impl Partition {
         let now = self.now();
         let mut state = self.lock();
         let State { core, effects, produces, .. } = &mut *state;
-        let Some(core) = core else { return };
+        let Some(core) = core else {
+            let refuse = |w: WaitingProduce| w.ticket.refuse(ErrorCode::NotLeaderOrFollower);
+            return waiting.into_iter().for_each(refuse);
+        };
         if appended.end_offset > appended.base_offset {
             core.appended(appended, now, effects);
         }
@@ -220,6 +227,7 @@ impl Partition {
                 waiting.ticket.settle(Ok(waiting.produced));
             } else if leads {
                 produces.push(waiting);
+                self.waiting.store(true, Ordering::Relaxed);
             } else {
                 // In the log, but this replica cannot learn any more whether it was committed.
                 waiting.ticket.refuse(ErrorCode::NotLeaderOrFollower);
@@ -249,18 +257,20 @@ impl Partition {
         self.lock().fetches.wake_all();
     }
 
-    /// Time passed.
+    /// Time passed: answers what has waited too long.
+    pub fn expire_waiting(&self) {
+        if self.waiting.load(Ordering::Relaxed) {
+            let now = self.now();
+            let mut state = self.lock();
+            state.produces.expire(now);
+            self.waiting.store(!state.produces.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    /// Time passed: lets the core look at lag and at what it asked for.
     pub fn tick(self: &Arc<Self>) {
         let now = self.now();
-        let mut state = self.lock();
-        if !state.produces.is_empty() {
-            state.produces.expire(now);
-        }
-        let State { core, effects, .. } = &mut *state;
-        if let Some(core) = core {
-            core.tick(now, effects);
-        }
-        self.carry_out(&mut state, None);
+        self.with_core(None, |core, effects| core.tick(now, effects));
     }
 
     /// The topic is gone, or the log directory failed: serves nothing any more.

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, TopicPartition, Zxid};
 use broker_core::partition::{AlterRequest, ReplicaReport};
 use broker_core::registration::DirectoryRecord;
-use broker_log::{Log, OpenOptions};
+use broker_log::{Log, LogConfig, OpenOptions};
 use client_protocol::ErrorCode;
 use coordinator_disk::Disk;
 
@@ -86,8 +86,15 @@ pub struct Partitions {
     pub(super) config: PartitionsConfig,
     pub(super) directories: Vec<Arc<Directory>>,
     pub(super) partitions: ArcSwap<HashMap<TopicPartition, Arc<Partition>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
     ticker: Arc<Ticker>,
+}
+
+/// The threads to be joined at the end.
+#[derive(Default)]
+struct Threads {
+    appends: Vec<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
 }
 
 impl Hub {
@@ -160,7 +167,7 @@ impl Partitions {
             config,
             directories,
             partitions: ArcSwap::from_pointee(partitions),
-            threads: Mutex::new(Vec::new()),
+            threads: Mutex::default(),
             ticker,
         });
         this.start_threads();
@@ -230,18 +237,17 @@ impl Partitions {
         }
         self.ticker.end();
         self.checkpoint();
-        for directory in &self.directories {
-            directory.push(Job::Close);
-            directory.round.end();
-        }
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the partitions panicked");
-            }
+        // The rounds end after the appends, whose last tickets they have to fulfil.
+        self.directories.iter().for_each(|directory| directory.push(Job::Close));
+        join(threads.appends);
+        self.directories.iter().for_each(|directory| directory.round.end());
+        join(threads.others);
+        for directory in &self.directories {
+            directory.note_clean_shutdown();
+            directory.unlock();
         }
-        self.directories.iter().for_each(|directory| directory.unlock());
     }
 
     /// Ends the threads as kill -9 would: what was written stays, nothing is closed.
@@ -259,16 +265,16 @@ impl Partitions {
     }
 
     fn start_threads(self: &Arc<Self>) {
-        let mut threads = Vec::new();
+        let mut threads = Threads::default();
         for directory in &self.directories {
             let appends = Arc::clone(directory);
-            threads.push(spawn("append", move || append::run(&appends)));
+            threads.appends.push(spawn("append", move || append::run(&appends)));
             let commits = Arc::clone(directory);
-            threads.push(spawn("commit", move || commit::run(&commits)));
+            threads.others.push(spawn("commit", move || commit::run(&commits)));
         }
         let ticker = Arc::clone(&self.ticker);
         let this = Arc::downgrade(self);
-        threads.push(spawn("ticker", move || ticker.run(&this)));
+        threads.others.push(spawn("ticker", move || ticker.run(&this)));
         *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     }
 }
@@ -278,6 +284,14 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .name(name.to_owned())
         .spawn(run)
         .expect("a handful of threads can be started")
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the partitions panicked");
+        }
+    }
 }
 
 fn status_of(partition: &Arc<Partition>) -> Option<ReplicaStatus> {
@@ -297,6 +311,24 @@ fn status_of(partition: &Arc<Partition>) -> Option<ReplicaStatus> {
 }
 
 type Recovered = HashMap<TopicPartition, (Arc<Partition>, Log)>;
+
+/// Makes what recovery kept durable, all logs together, and only then tells the partitions of it.
+fn sync_recovered(
+    directory: &Arc<Directory>,
+    logs: &mut [(Arc<Partition>, Log)],
+) -> Result<(), PartitionsError> {
+    let entry = |(partition, log): &mut (Arc<Partition>, Log)| {
+        let ticket = log.take_sync_ticket()?;
+        Some(commit::Entry { partition: Arc::clone(partition), ticket })
+    };
+    let entries: Vec<_> = logs.iter_mut().filter_map(entry).collect();
+    commit::commit(directory, &entries)?;
+    directory.marks.sync()?;
+    for (partition, log) in logs {
+        directory.announce(partition, log);
+    }
+    Ok(())
+}
 
 /// Opens all logs of a directory, several at a time.
 fn recover(
@@ -322,7 +354,8 @@ fn recover(
                 Arc::clone(directory),
                 Arc::clone(&settings),
             );
-            let options = OpenOptions { config: settings.log.clone(), ..OpenOptions::default() };
+            let log_config = LogConfig { compact: file.compact, ..settings.log.clone() };
+            let options = OpenOptions { config: log_config, ..OpenOptions::default() };
             let log = directory.open_log(&partition, &options)?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.0.push((partition, log));
@@ -337,7 +370,8 @@ fn recover(
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("recovery does not panic"))
     })?;
-    let (logs, _) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut logs, _) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sync_recovered(directory, &mut logs)?;
     if total > 0 {
         let (directory, ms) = (directory.path.display(), started.elapsed().as_millis());
         tracing::info!(%directory, logs = total, ms, "recovered");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::partition::Durability;
 use broker_log::checkpoint::Offsets;
+use client_protocol::ErrorCode;
 
 use super::append::{Job, LogJob};
 use super::directory::folder_name;
@@ -17,6 +18,8 @@ use super::registry::Partitions;
 
 /// How exact time-outs are.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the cores look at the clock.
+const CORE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the checkpoints are written, when something changed.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often logs that no round syncs are synced.
@@ -38,7 +41,7 @@ impl Ticker {
     /// Runs until it is ended or the partitions are gone.
     pub fn run(&self, partitions: &Weak<Partitions>) {
         let now = Instant::now();
-        let mut due = Due { retention: now, checkpoint: now, flush: now };
+        let mut due = Due { core: now, retention: now, checkpoint: now, flush: now };
         let mut written = BTreeMap::new();
         loop {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +50,7 @@ impl Ticker {
                 return;
             }
             let Some(partitions) = partitions.upgrade() else { return };
-            partitions.tick();
+            partitions.partitions.load().values().for_each(|p| p.expire_waiting());
             due.run(&partitions, &mut written);
         }
     }
@@ -55,6 +58,7 @@ impl Ticker {
 
 /// When each duty ran last.
 struct Due {
+    core: Instant,
     retention: Instant,
     checkpoint: Instant,
     flush: Instant,
@@ -63,6 +67,10 @@ struct Due {
 impl Due {
     fn run(&mut self, partitions: &Partitions, written: &mut BTreeMap<usize, (Offsets, Offsets)>) {
         let now = Instant::now();
+        if now.duration_since(self.core) >= CORE_INTERVAL {
+            self.core = now;
+            partitions.tick();
+        }
         if now.duration_since(self.retention) >= partitions.config.retention_check_interval {
             self.retention = now;
             partitions.each_log(|| LogJob::Retain, |_| true);
@@ -81,7 +89,13 @@ impl Due {
 
 impl Partitions {
     fn tick(&self) {
-        self.partitions.load().values().for_each(|partition| partition.tick());
+        for partition in self.partitions.load().values() {
+            if partition.directory().is_failed() {
+                partition.stop(ErrorCode::KafkaStorageError);
+            } else {
+                partition.tick();
+            }
+        }
     }
 
     fn each_log(&self, job: impl Fn() -> LogJob, of: impl Fn(Durability) -> bool) {

@@ -59,7 +59,9 @@ impl Bench {
             directory: self.directory(),
         };
         let options = OpenOptions { config: self.config.clone(), clean, log_start: None };
-        Log::open(context, &options).unwrap()
+        let (mut log, recovery) = Log::open(context, &options).unwrap();
+        log.sync().unwrap();
+        (log, recovery)
     }
 
     /// Opens after an unclean stop; nothing may be damaged.

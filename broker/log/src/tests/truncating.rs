@@ -82,3 +82,23 @@ fn reader_of_a_cut_range_sees_the_old_end_nowhere() {
     let request = ReadRequest { offset: 9, limit: 30, bytes_max: 1000, at_least_one: true };
     assert_eq!(metas_of(&expect_slice(view.lookup(&request).unwrap())).len(), 1);
 }
+
+#[test]
+fn closed_state_of_producers_does_not_outlive_a_cut() {
+    let mut bench = Bench::new(LogConfig::default());
+    let mut log = bench.open();
+    let batch = |base_sequence| SampleBatch {
+        producer_id: 5,
+        producer_epoch: 0,
+        base_sequence,
+        ..Default::default()
+    };
+    (0..5).for_each(|sequence| drop(append(&mut log, batch(sequence))));
+    log.close().unwrap();
+    let (mut log, _) = bench.try_open(true);
+    log.truncate_to(4).unwrap();
+    append(&mut log, SampleBatch::default());
+    drop(log);
+    let mut log = bench.open();
+    assert_eq!(append(&mut log, batch(4)), 5);
+}

@@ -1,5 +1,6 @@
 //! Partitions on the real disk, driven by hand-made metadata.
 
+mod fencing;
 mod following;
 mod metadata;
 mod producing;
@@ -63,6 +64,7 @@ impl Outlet for Recorder {
 struct Bench {
     folder: PathBuf,
     toml: String,
+    disk: Arc<dyn Disk>,
     feed: ImageFeed,
     zxid: i64,
     outlet: Arc<Recorder>,
@@ -76,7 +78,12 @@ impl Drop for Bench {
     }
 }
 
-fn open(folder: &Path, toml: &str, outlet: &Arc<Recorder>) -> Arc<Partitions> {
+fn open(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    toml: &str,
+    outlet: &Arc<Recorder>,
+) -> Arc<Partitions> {
     let config = PartitionsConfig {
         log_dirs: vec![folder.join("logs")],
         recovery_threads: 2,
@@ -85,27 +92,32 @@ fn open(folder: &Path, toml: &str, outlet: &Arc<Recorder>) -> Arc<Partitions> {
         replica_lag_time_max: Duration::from_secs(10),
         defaults: Values::from_toml(toml).unwrap(),
     };
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let outlet: Arc<dyn Outlet> = Arc::clone(outlet) as Arc<dyn Outlet>;
-    Partitions::open(config, BrokerId::new(1), &disk, outlet).unwrap()
+    Partitions::open(config, BrokerId::new(1), disk, outlet).unwrap()
 }
 
 impl Bench {
     /// Brokers 1 (this one), 2 and 3 are registered; nothing else.
     fn new(toml: &str) -> Self {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        Self::on(&disk, toml)
+    }
+
+    fn on(disk: &Arc<dyn Disk>, toml: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("broker-partitions-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let outlet = Arc::new(Recorder::default());
-        let partitions = open(&folder, toml, &outlet);
+        let partitions = open(disk, &folder, toml, &outlet);
         let mut feed = ImageFeed::default();
         feed.apply(FeedEvent::SnapshotBegin { zxid: Zxid::new(10) });
         let items = (1..=3).map(registration).collect();
         feed.apply(FeedEvent::SnapshotChunk { items });
         feed.apply(FeedEvent::SnapshotEnd { zxid: Zxid::new(10) });
         partitions.begin(Zxid::new(1), feed.image());
-        Self { folder, toml: toml.to_owned(), feed, zxid: 10, outlet, partitions }
+        let (toml, disk) = (toml.to_owned(), Arc::clone(disk));
+        Self { folder, toml, disk, feed, zxid: 10, outlet, partitions }
     }
 
     fn change(&mut self, items: Vec<(ItemKind, String, String)>) {
@@ -179,7 +191,7 @@ impl Bench {
             self.partitions.abandon();
         }
         self.outlet = Arc::new(Recorder::default());
-        self.partitions = open(&self.folder, &self.toml, &self.outlet);
+        self.partitions = open(&self.disk, &self.folder, &self.toml, &self.outlet);
         self.partitions.begin(Zxid::new(self.zxid), self.feed.image());
     }
 

@@ -68,3 +68,17 @@ async fn damaged_log_serves_nothing_false_and_is_repaired_from_the_leader() {
     bench.set_state(&state(2, 1, "[2,1]"));
     assert!(!bench.partitions.describe_replica(key()).unwrap().cut_below_mark);
 }
+
+#[tokio::test]
+async fn clean_stop_is_noted_and_believed_once() {
+    let mut bench = Bench::alone("log.segment.bytes = 1024");
+    for _ in 0..40 {
+        bench.produce(1, batch(&["a"])).await.unwrap();
+    }
+    let marker = bench.folder.join("logs/clean-shutdown");
+    bench.partitions.stop();
+    assert!(marker.exists());
+    bench.restart(false);
+    assert!(!marker.exists());
+    assert_eq!(bench.status().durable_end.get(), 40);
+}

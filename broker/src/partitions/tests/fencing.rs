@@ -1,0 +1,111 @@
+use super::*;
+
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicBool;
+
+use coordinator_disk::{Entry, File, Lock, OpenMode};
+
+/// The real disk, whose syncs and writes fail from a moment on.
+struct FailingDisk {
+    fails: Arc<AtomicBool>,
+}
+
+struct FailingFile {
+    file: Arc<dyn File>,
+    fails: Arc<AtomicBool>,
+}
+
+fn check(fails: &AtomicBool) -> io::Result<()> {
+    match fails.load(Ordering::SeqCst) {
+        true => Err(io::Error::other("planted")),
+        false => Ok(()),
+    }
+}
+
+impl Disk for FailingDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let file = RealDisk.open(path, mode)?;
+        Ok(Arc::new(FailingFile { file, fails: Arc::clone(&self.fails) }))
+    }
+    fn sync_many(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        check(&self.fails)?;
+        RealDisk.sync_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        RealDisk.lock(path)
+    }
+    fn boot_id(&self) -> io::Result<String> {
+        RealDisk.boot_id()
+    }
+}
+
+impl File for FailingFile {
+    fn append(&self, parts: &[IoSlice<'_>]) -> io::Result<u64> {
+        self.file.append(parts)
+    }
+    fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.file.write_at(position, parts)
+    }
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(position, buffer)
+    }
+    fn sync(&self) -> io::Result<()> {
+        check(&self.fails)?;
+        self.file.sync()
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
+    }
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        self.file.preallocate(length)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
+    }
+}
+
+#[tokio::test]
+async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let disk: Arc<dyn Disk> = Arc::new(FailingDisk { fails: Arc::clone(&fails) });
+    let mut bench = Bench::on(&disk, "");
+    bench.create("[1]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
+    assert_eq!(bench.produce(-1, batch(&["a"])).await, Ok(0));
+    fails.store(true, Ordering::SeqCst);
+    assert_eq!(bench.produce(-1, batch(&["b"])).await, Err(ErrorCode::KafkaStorageError));
+    assert!(bench.sent().contains(&Sent::DirectoryFailed));
+    // The fault goes away; the directory stays fenced.
+    fails.store(false, Ordering::SeqCst);
+    bench.until(|bench| !bench.leads());
+    assert_eq!(bench.produce(-1, batch(&["c"])).await, Err(ErrorCode::KafkaStorageError));
+    assert_eq!(bench.partitions.describe_replica(key()), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(bench.status().durable_end.get(), 1);
+    bench.partitions.stop();
+    assert!(!bench.folder.join("logs/clean-shutdown").exists());
+}

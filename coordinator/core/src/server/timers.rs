@@ -71,15 +71,16 @@ impl Timers {
         self.deadlines.get(&id).copied()
     }
 
-    /// The next session whose deadline has come.
+    /// The next session whose deadline is over. Clocks count whole milliseconds and round down, so
+    /// only the one after the deadline proves that the whole time has passed.
     pub(super) fn first_due(&self, now: Millis) -> Option<SessionId> {
         let (deadline, id) = self.order.first()?;
-        (*deadline <= self.lived(now)).then_some(*id)
+        (*deadline < self.lived(now)).then_some(*id)
     }
 
     /// When `first_due` will have something, if nobody is heard.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        self.order.first().map(|(deadline, _)| deadline.plus_ms(self.stalled_ms))
+        self.order.first().map(|(deadline, _)| deadline.plus_ms(self.stalled_ms).plus_ms(1))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,11 +119,11 @@ mod tests {
         let mut timers = Timers::default();
         timers.start(A, 1, 1_000, Millis::new(0));
         timers.touch(A, 50, Millis::new(500));
-        assert_eq!(timers.next_deadline(), Some(Millis::new(1_450)));
+        assert_eq!(timers.next_deadline(), Some(Millis::new(1_451)));
         timers.touch(A, 300, Millis::new(600));
-        assert_eq!(timers.next_deadline(), Some(Millis::new(1_450)), "never nearer");
-        assert_eq!(timers.first_due(Millis::new(1_449)), None);
-        assert_eq!(timers.first_due(Millis::new(1_450)), Some(A));
+        assert_eq!(timers.next_deadline(), Some(Millis::new(1_451)), "never nearer");
+        assert_eq!(timers.first_due(Millis::new(1_450)), None);
+        assert_eq!(timers.first_due(Millis::new(1_451)), Some(A));
         timers.check();
     }
 
@@ -132,10 +133,10 @@ mod tests {
         timers.start(A, 1, 1_000, Millis::new(0));
         timers.start(B, 1, 2_000, Millis::new(0));
         timers.extend_all(5_000);
-        assert_eq!(timers.first_due(Millis::new(5_999)), None);
-        assert_eq!(timers.first_due(Millis::new(6_000)), Some(A));
+        assert_eq!(timers.first_due(Millis::new(6_000)), None);
+        assert_eq!(timers.first_due(Millis::new(6_001)), Some(A));
         timers.remove(A);
-        assert_eq!(timers.next_deadline(), Some(Millis::new(7_000)));
+        assert_eq!(timers.next_deadline(), Some(Millis::new(7_001)));
         timers.check();
     }
 }

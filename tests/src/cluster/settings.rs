@@ -38,7 +38,7 @@ pub fn broker(node: &Node, coordinators: &str, home: &Path, more: &[(String, Str
             "listeners".to_string(),
             format!("PLAINTEXT://127.0.0.1:{},INTERNAL://127.0.0.1:{}", node.port, node.peer_port),
         ),
-        ("http.port".to_string(), node.http_port.to_string()),
+        ("http.address".to_string(), format!("127.0.0.1:{}", node.http_port)),
         ("zookeeper.connect".to_string(), coordinators.to_string()),
     ];
     settings.extend(more.iter().cloned());

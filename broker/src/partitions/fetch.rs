@@ -52,7 +52,8 @@ pub struct FetchPartition {
     pub last_fetched_epoch: Option<LeaderEpoch>,
     /// Of a follower: everything below is on its disk.
     pub durable_end: Option<Offset>,
-    /// Bytes at most.
+    /// Bytes at most, but the first batch found whole; 0 from a follower that only tells how far it
+    /// is, which leaves an older fetch of its own waiting.
     pub bytes_max: u32,
 }
 

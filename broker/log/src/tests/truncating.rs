@@ -93,7 +93,9 @@ fn closed_state_of_producers_does_not_outlive_a_cut() {
         base_sequence,
         ..Default::default()
     };
-    (0..5).for_each(|sequence| drop(append(&mut log, batch(sequence))));
+    for sequence in 0..5 {
+        append(&mut log, batch(sequence));
+    }
     log.close().unwrap();
     let (mut log, _) = bench.try_open(true);
     log.truncate_to(4).unwrap();

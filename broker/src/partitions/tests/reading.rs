@@ -68,6 +68,12 @@ async fn newer_fetch_of_a_follower_answers_the_older() {
         partition.with_fetches(|fetches| fetches.len()) == 1
     });
     bench.until(|bench| bench.status().durable_end.get() == 1);
+    let mut progress = bench.follow(1, 1, Some(0));
+    progress.partitions[0].bytes_max = 0;
+    let told = bench.fetch(progress).await;
+    assert_eq!((told.error, told.high_watermark), (ErrorCode::None, Some(Offset::new(1))));
+    let partition = bench.partitions.partition(key()).unwrap();
+    assert_eq!(partition.with_fetches(|fetches| fetches.len()), 1);
     let newer = bench.fetch(bench.follow(1, 1, Some(0))).await;
     assert_eq!(newer.high_watermark, Some(Offset::new(1)));
     let answers = tokio::time::timeout(PATIENCE / 2, older).await.unwrap().unwrap();

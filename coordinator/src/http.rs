@@ -6,12 +6,11 @@
 
 use std::fmt::Write;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -27,21 +26,23 @@ const EXCHANGES_MAX: usize = 64;
 
 /// Answers probes until the task is dropped.
 pub async fn run(listener: TcpListener, inputs: Inputs) {
-    let places = Arc::new(Semaphore::new(EXCHANGES_MAX));
+    let mut exchanges = JoinSet::new();
     loop {
-        // Waiting for a place bounds the tasks; the kernel's backlog bounds the rest.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // The kernel's backlog holds what is more.
+        while exchanges.try_join_next().is_some() {}
+        if exchanges.len() == EXCHANGES_MAX {
+            exchanges.join_next().await;
+        }
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let inputs = inputs.clone();
-        tokio::spawn(async move {
+        exchanges.spawn(async move {
             let exchange = timeout(EXCHANGE_MAX, exchange(stream, &inputs)).await;
             if let Ok(Err(error)) = exchange {
                 debug!(%error, "a probe went away");
             }
-            drop(place);
         });
     }
 }

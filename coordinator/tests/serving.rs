@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use client::Client;
@@ -181,11 +180,11 @@ struct Ensemble {
 }
 
 impl Ensemble {
-    fn start() -> Ensemble {
-        static ENSEMBLES: AtomicU16 = AtomicU16::new(0);
+    /// `number` differs between the ensembles of this file.
+    fn start(number: u16) -> Ensemble {
         // Loopback addresses that belong to this process alone: the ports stay free while a member is down.
         let [_, _, high, low] = std::process::id().to_be_bytes();
-        let port = 10_000 + 3 * ENSEMBLES.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + 3 * number;
         let address = |id: u16| SocketAddr::from(([127, 77, high, low], port + id));
         let peers = (1..=3).map(|id: u16| (u64::from(id), address(id))).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -233,7 +232,7 @@ impl Ensemble {
 
 #[test]
 fn stopped_leader_hands_over_and_comes_back_with_everything() {
-    let mut ensemble = Ensemble::start();
+    let mut ensemble = Ensemble::start(0);
     let leader = ensemble.leader();
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let mut client = ensemble.client(others[0]);
@@ -250,7 +249,7 @@ fn stopped_leader_hands_over_and_comes_back_with_everything() {
 
 #[test]
 fn session_moves_to_another_member() {
-    let ensemble = Ensemble::start();
+    let ensemble = Ensemble::start(1);
     ensemble.leader();
     let mut client = ensemble.client(1);
     assert_eq!(client.ask(&create("/e", CreateMode::Ephemeral)).0, ErrorCode::Ok);

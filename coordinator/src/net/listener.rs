@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use coordinator_core::ConnectionId;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::connection;
@@ -30,8 +31,9 @@ impl ClientListener {
         ClientListener { listener, connections_max, inputs }
     }
 
-    /// Accepts until the task is dropped.
+    /// Accepts until the task is dropped, and every client's task with it.
     pub async fn run(self) {
+        let mut clients = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.connections_max));
         let numbers = AtomicU64::new(1);
         loop {
@@ -52,11 +54,12 @@ impl ClientListener {
             }
             let id = ConnectionId::new(numbers.fetch_add(1, Ordering::Relaxed));
             let inputs = self.inputs.clone();
-            // The task ends with its socket; the sockets end with the server.
-            tokio::spawn(async move {
+            clients.spawn(async move {
                 connection::serve(id, stream, inputs).await;
                 drop(place);
             });
+            // Ended tasks are kept until they are asked for.
+            while clients.try_join_next().is_some() {}
         }
     }
 }

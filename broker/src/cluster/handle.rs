@@ -137,7 +137,7 @@ impl Handle {
 impl Cluster for Handle {
     fn may_serve(&self) -> bool {
         let Some(client) = self.client() else { return false };
-        let timeout = u64::try_from(self.config.session_timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout = u64::try_from(client.session_timeout().as_millis()).unwrap_or(u64::MAX);
         let mut fence = SelfFence::new(timeout);
         fence.contact(self.millis(client.last_contact()));
         fence.may_serve(self.millis(Instant::now()))

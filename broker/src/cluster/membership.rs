@@ -29,7 +29,7 @@ use crate::config::{ClusterConfig, CoordinatorAddress};
 
 /// How long after its connection broke a broker's session goes on (safety.md A6).
 const FAST_DEATH_GRACE: Duration = Duration::from_millis(200);
-/// Between a session that failed and the next.
+/// Between a session that came to no registration and the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Who joins.
@@ -177,7 +177,7 @@ impl Sessions {
                 _ = stopping.wait_for(|stop| *stop) => None,
             };
             self.handle.set_client(None);
-            self.epoch.send_replace(None);
+            let was_registered = self.epoch.send_replace(None).is_some();
             client.close().await;
             match ended {
                 None => return,
@@ -187,8 +187,9 @@ impl Sessions {
                     }
                 }
             }
+            let pause = if was_registered { Duration::ZERO } else { PAUSE };
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
         }

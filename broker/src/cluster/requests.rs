@@ -216,3 +216,55 @@ pub(super) fn shut_down(answer: Option<Answer>) -> ControlledShutdownResponse {
         remaining_partitions: remaining.into_iter().map(partition).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client_protocol::messages::delete_topics::DeleteTopicState;
+
+    const ID: TopicId = TopicId::from_bytes([7; 16]);
+
+    #[test]
+    fn every_topic_to_create_has_an_answer() {
+        let topic = |name: &str| CreatableTopic { name: name.to_owned(), ..Default::default() };
+        let topics = vec![topic("made"), topic("refused"), topic("forgotten")];
+        let request = CreateTopicsRequest { topics, ..Default::default() };
+        let partitions = [(PartitionId::new(0), vec![BrokerId::new(1), BrokerId::new(2)])].into();
+        let made = CreatedTopic { id: ID, partitions };
+        let error = ErrorCode::TopicAlreadyExists;
+        let refusal = TopicRefusal { error, message: "it is there".to_owned() };
+        let answer =
+            Answer::Created(vec![("refused".into(), Err(refusal)), ("made".into(), Ok(made))]);
+        let response = created(&request, Some(answer));
+        let codes: Vec<_> = response.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [ErrorCode::None, error, ErrorCode::NotController]);
+        assert_eq!(response.topics[0].topic_id, Some(ID));
+        let numbers = (response.topics[0].num_partitions, response.topics[0].replication_factor);
+        assert_eq!(numbers, (1, 2));
+        assert!(created(&request, None).topics.iter().all(|topic| !topic.error_code.is_none()));
+    }
+
+    #[test]
+    fn every_topic_to_delete_has_an_answer() {
+        let by_id = DeleteTopicState { name: None, topic_id: Some(ID) };
+        let by_name = DeleteTopicState { name: Some("gone".to_owned()), topic_id: None };
+        let topics = vec![by_id, by_name];
+        let request = DeleteTopicsRequest { topics, ..Default::default() };
+        let named = named(&request, &Image::default());
+        assert!(matches!(deletions(&named), Ask::Delete { names } if names == ["gone"]));
+        let answer = Answer::Deleted(vec![("gone".to_owned(), Ok(ID))]);
+        let response = deleted(named, Some(answer));
+        let codes: Vec<_> = response.responses.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, [ErrorCode::UnknownTopicId, ErrorCode::None]);
+        assert_eq!(response.responses[1].topic_id, Some(ID));
+    }
+
+    #[test]
+    fn refusals_of_brokers_requests_keep_their_code() {
+        let stale = ErrorCode::StaleBrokerEpoch;
+        assert_eq!(altered(Some(Answer::Altered(Err(stale)))).error_code, stale);
+        assert_eq!(altered(None).error_code, ErrorCode::NotController);
+        assert_eq!(shut_down(Some(Answer::ShutDown(Err(stale)))).error_code, stale);
+        assert_eq!(shut_down(None).error_code, ErrorCode::NotController);
+    }
+}

@@ -21,6 +21,7 @@ use coordinator_protocol::{
 };
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -95,7 +96,7 @@ impl Client {
     pub fn open(config: Config) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (state_sender, state) = watch::channel(SessionState::Connecting);
-        let contact = Arc::new(Contact::new(Instant::now()));
+        let contact = Arc::new(Contact::new(Instant::now(), config.session_timeout));
         let root = Root::new(&config.root);
         let (servers, connect_timeout) = (config.servers.clone(), config.connect_timeout);
         let session = Session::new(config, state_sender, Arc::clone(&contact));
@@ -146,6 +147,12 @@ impl Client {
     #[must_use]
     pub fn last_contact(&self) -> Instant {
         self.shared.contact.last()
+    }
+
+    /// The session time-out that holds: what the last server gave, before that what was asked for.
+    #[must_use]
+    pub fn session_timeout(&self) -> Duration {
+        self.shared.contact.timeout()
     }
 
     /// Creates a znode that is open to everyone; answers with its path (completed, if sequential).

@@ -158,6 +158,7 @@ impl Session {
             last_ping: now,
             ping_unanswered_since: None,
         });
+        self.contact.set_timeout(self.timeout);
         self.contact.answered(asked_at);
         self.out.clear();
         self.set_up_again(now);

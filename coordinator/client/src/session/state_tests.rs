@@ -23,7 +23,7 @@ impl Setup {
     fn new(config: Config) -> Self {
         let start = Instant::now();
         let (sender, state) = watch::channel(SessionState::Connecting);
-        let contact = Arc::new(Contact::new(start));
+        let contact = Arc::new(Contact::new(start, config.session_timeout));
         let session = Session::new(config, sender, Arc::clone(&contact));
         Self { session, state, contact, start }
     }

@@ -1,4 +1,5 @@
 //! The simulated world: everything a server touches, without the machine and repeatable from a seed.
 
 pub mod disk;
+pub mod ensemble;
 pub mod random;

@@ -1,0 +1,177 @@
+//! A read's answer is that of the state at the zxid in its header; behind a sync that state has
+//! everything that anyone was told before; it has the connection's own writes before it and none
+//! behind it; and a session's zxids never fall.
+
+use std::collections::BTreeMap;
+
+use coordinator_core::state::State;
+use coordinator_core::tree::Tree;
+use coordinator_protocol::{
+    ErrorCode, MultiReadOp, MultiReadResult, Request, Response, SessionId, Zxid,
+};
+
+use super::{Audited, Facts};
+use crate::sim::ensemble::client::{Conversation, Heard};
+use crate::sim::ensemble::schedule::Time;
+use crate::sim::ensemble::world::World;
+
+/// A read that was answered.
+struct Read<'a> {
+    zxid: Zxid,
+    session: SessionId,
+    request: &'a Request,
+    outcome: &'a Result<Response, ErrorCode>,
+}
+
+pub(super) fn audit(facts: &Facts<'_>, world: &World, audited: &mut Audited) {
+    let mut reads = Vec::new();
+    let known = Known::new(facts, world);
+    for talk in world.talks.values() {
+        let mut synced_from: Option<Time> = None;
+        let mut last = talk.seen;
+        for heard in &talk.heard {
+            let Heard::Reply { request, zxid, outcome, .. } = heard else { continue };
+            let sent = &talk.sent[*request];
+            assert!(*zxid >= last, "a session saw {last} and then {zxid}");
+            last = *zxid;
+            if matches!(sent.request, Request::Sync(_)) && outcome.is_ok() {
+                synced_from = Some(sent.at);
+            }
+            if !is_read(&sent.request) {
+                continue;
+            }
+            audited.reads += 1;
+            if let Some(at) = synced_from {
+                audited.synced_reads += 1;
+                let told = known.before(at);
+                let who = (talk.connection, talk.server + 1, *request);
+                assert!(*zxid >= told, "{who:?}: a read at {zxid} synced at {at}, {told} known");
+            }
+            check_own_writes(facts, talk, *request, *zxid);
+            let session = talk.opened.expect("it was answered");
+            reads.push(Read { zxid: *zxid, session, request: &sent.request, outcome });
+        }
+    }
+    reads.sort_by_key(|read| read.zxid);
+    replay(world, &reads);
+}
+
+fn is_read(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Exists(_)
+            | Request::GetData(_)
+            | Request::GetChildren2(_)
+            | Request::MultiRead(_)
+            | Request::GetEphemerals(_)
+    )
+}
+
+/// The greatest zxid of a write that anyone was told of, by time.
+struct Known(BTreeMap<Time, Zxid>);
+
+impl Known {
+    fn new(facts: &Facts<'_>, world: &World) -> Self {
+        let mut told: BTreeMap<Time, Zxid> = BTreeMap::new();
+        for talk in world.talks.values() {
+            for heard in &talk.heard {
+                let Heard::Reply { at, request, .. } = heard else { continue };
+                let sequence = talk.sent[*request].sequence;
+                let position = sequence.and_then(|sequence| facts.write_of(talk, sequence));
+                if let Some(position) = position {
+                    let zxid = facts.decided[position].applied.zxid;
+                    let entry = told.entry(*at).or_insert(zxid);
+                    *entry = (*entry).max(zxid);
+                }
+            }
+        }
+        let mut greatest = Zxid::ZERO;
+        for zxid in told.values_mut() {
+            greatest = greatest.max(*zxid);
+            *zxid = greatest;
+        }
+        Self(told)
+    }
+
+    fn before(&self, time: Time) -> Zxid {
+        self.0.range(..time).next_back().map_or(Zxid::ZERO, |(_, zxid)| *zxid)
+    }
+}
+
+fn check_own_writes(facts: &Facts<'_>, talk: &Conversation, read: usize, zxid: Zxid) {
+    for (index, sent) in talk.sent.iter().enumerate() {
+        let position = sent.sequence.and_then(|sequence| facts.write_of(talk, sequence));
+        let Some(applied) = position.map(|position| &facts.decided[position].applied) else {
+            assert!(sent.sequence.is_none() || index > read, "a read overtook a write");
+            continue;
+        };
+        if index < read {
+            assert!(applied.zxid <= zxid, "a read does not see the write before it");
+        } else if !applied.changes.is_empty() {
+            assert!(applied.zxid > zxid, "a read sees the write behind it");
+        }
+    }
+}
+
+/// Goes through the log and answers each read at its zxid.
+fn replay(world: &World, reads: &[Read<'_>]) {
+    let mut state = State::new();
+    let mut reads = reads.iter().peekable();
+    let mut answer_until = |state: &State, next: Zxid| {
+        while let Some(read) = reads.next_if(|read| read.zxid < next) {
+            assert_eq!(read.zxid, state.last_zxid(), "a zxid that was never the last");
+            let expected = expected(state.tree(), read);
+            assert_eq!(*read.outcome, expected, "{:?} at {}", read.request, read.zxid);
+        }
+    };
+    let mut decided = world.ledger.decided.iter();
+    for (index, (term, entry)) in (1..).zip(world.ledger.entries()) {
+        if term > state.applied_term() {
+            answer_until(&state, Zxid::from_parts(state.last_zxid().epoch() + 1, 0));
+        }
+        state.begin_entry(term, index, entry.wall_ms);
+        for command in &entry.commands {
+            let decided = decided.next().expect("as many as there are commands");
+            answer_until(&state, decided.applied.zxid);
+            state.apply_command(command);
+        }
+        state.end_entry();
+    }
+    answer_until(&state, Zxid::new(i64::MAX));
+}
+
+fn expected(tree: &Tree, read: &Read<'_>) -> Result<Response, ErrorCode> {
+    let node = |path: &str| tree.get(path).ok_or(ErrorCode::NoNode);
+    let names = |path: &str| {
+        let names = tree.children(path).ok_or(ErrorCode::NoNode)?;
+        Ok(names.map(str::to_owned).collect::<Vec<_>>())
+    };
+    match read.request {
+        Request::Exists(read) => Ok(Response::Stat(node(&read.path)?.stat())),
+        Request::GetData(read) => {
+            let node = node(&read.path)?;
+            Ok(Response::DataStat(node.data().cloned(), node.stat()))
+        }
+        Request::GetChildren2(read) => {
+            Ok(Response::NamesStat(names(&read.path)?, node(&read.path)?.stat()))
+        }
+        Request::GetEphemerals(_) => {
+            let owned = tree.ephemerals_of(read.session);
+            Ok(Response::Names(owned.map(|path| path.to_string()).collect()))
+        }
+        Request::MultiRead(ops) => {
+            let one = |op: &MultiReadOp| match op {
+                MultiReadOp::GetData(read) => match node(&read.path) {
+                    Ok(node) => MultiReadResult::GetData(node.data().cloned(), node.stat()),
+                    Err(error) => MultiReadResult::Error(error),
+                },
+                MultiReadOp::GetChildren(read) => match names(&read.path) {
+                    Ok(names) => MultiReadResult::GetChildren(names),
+                    Err(error) => MultiReadResult::Error(error),
+                },
+            };
+            Ok(Response::MultiRead(ops.iter().map(one).collect()))
+        }
+        other => panic!("{other:?} is no read"),
+    }
+}

@@ -1,0 +1,156 @@
+//! What the ensemble agreed on, put together from outside: the committed log and its meaning.
+//!
+//! Called by: `world`, after each step of a server. Calls: the state machine, as a reference.
+//! Invariant (asserted): a term has one leader; servers commit the same entries; a server's state
+//! is what its committed entries make of nothing; a write takes effect once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coordinator_core::consensus::LogEntry;
+use coordinator_core::server::{Mode, Server};
+use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
+use coordinator_protocol::SessionId;
+
+use super::schedule::Time;
+use super::storage::Storage;
+
+/// One command of the committed log.
+#[derive(Debug)]
+pub struct Decided {
+    /// When the first server committed it.
+    pub at: Time,
+    /// What was asked.
+    pub command: Command,
+    /// What came of it.
+    pub applied: AppliedCommand,
+}
+
+/// The committed log.
+#[derive(Debug)]
+pub struct Ledger {
+    leaders: BTreeMap<u64, usize>,
+    /// Position i holds index i + 1.
+    log: Vec<(LogEntry, Entry)>,
+    reference: State,
+    /// In log order.
+    pub decided: Vec<Decided>,
+    written: BTreeSet<(SessionId, u64, u64)>,
+    servers: Vec<Observed>,
+}
+
+/// What was seen of one server in its present life.
+#[derive(Debug)]
+struct Observed {
+    committed: u64,
+    /// The committed log applied as far as the server says it has.
+    shadow: State,
+}
+
+impl Ledger {
+    /// Nothing is agreed on.
+    pub fn new(servers: usize) -> Self {
+        let observed = || Observed { committed: 0, shadow: State::new() };
+        Self {
+            leaders: BTreeMap::new(),
+            log: Vec::new(),
+            reference: State::new(),
+            decided: Vec::new(),
+            written: BTreeSet::new(),
+            servers: (0..servers).map(|_| observed()).collect(),
+        }
+    }
+
+    /// A server begins a new life.
+    pub fn restart(&mut self, server: usize) {
+        self.servers[server] = Observed { committed: 0, shadow: State::new() };
+    }
+
+    /// Looks at a server after a step. `compare` also compares its whole state.
+    pub fn observe(
+        &mut self,
+        id: usize,
+        server: &Server,
+        storage: &Storage,
+        (now, compare): (Time, bool),
+    ) {
+        let status = server.status();
+        if status.mode == Mode::Leader {
+            let leader = *self.leaders.entry(status.term).or_insert(id);
+            assert_eq!(leader, id, "two leaders in term {}", status.term);
+        }
+        for index in self.servers[id].committed + 1..=status.commit_index {
+            self.commit(index, storage.entry(index), now);
+        }
+        let committed = self.servers[id].committed;
+        assert!(status.commit_index >= committed, "the commit index of {id} went back");
+        self.servers[id].committed = status.commit_index;
+        if compare {
+            self.compare(id, server);
+        }
+    }
+
+    /// Whether a server's state is what the log up to its applied index makes.
+    pub fn compare(&mut self, id: usize, server: &Server) {
+        let shadow = &mut self.servers[id].shadow;
+        let applied = server.state().applied_index();
+        let from = usize::try_from(shadow.applied_index()).expect("small");
+        let to = usize::try_from(applied).expect("small");
+        assert!(from <= to, "server {id} applied {from} and then {to}");
+        for (raw, entry) in &self.log[from..to] {
+            shadow.apply(raw.term, raw.index, entry);
+        }
+        if shadow != server.state() {
+            panic!(
+                "server {id} differs from the log at {applied}:\n{shadow:?}\n{:?}",
+                server.state()
+            );
+        }
+        server.state().check();
+    }
+
+    /// The state after everything committed.
+    pub fn reference(&self) -> &State {
+        &self.reference
+    }
+
+    /// Entries committed.
+    pub fn entry_count(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// Terms that had a leader.
+    pub fn terms(&self) -> usize {
+        self.leaders.len()
+    }
+
+    /// The log's entries with their terms.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.log.iter().map(|(raw, entry)| (raw.term, entry))
+    }
+
+    fn commit(&mut self, index: u64, raw: Option<&LogEntry>, now: Time) {
+        let position = usize::try_from(index - 1).expect("small");
+        if let Some((known, _)) = self.log.get(position) {
+            if let Some(raw) = raw {
+                assert_eq!(known, raw, "two servers committed different entries at {index}");
+            }
+            return;
+        }
+        let raw = raw.expect("the first server to commit an entry has it in its log").clone();
+        let entry = match raw.data.is_empty() {
+            true => Entry::default(),
+            false => Entry::decode(&raw.data).expect("a committed entry can be read"),
+        };
+        self.reference.begin_entry(raw.term, index, entry.wall_ms);
+        for command in &entry.commands {
+            let applied = self.reference.apply_command(command);
+            if let Outcome::Written { session, generation, sequence, .. } = &applied.outcome {
+                let first = self.written.insert((*session, *generation, *sequence));
+                assert!(first, "a write took effect twice: {command:?}");
+            }
+            self.decided.push(Decided { at: now, command: command.clone(), applied });
+        }
+        self.reference.end_entry();
+        self.log.push((raw, entry));
+    }
+}

@@ -1,0 +1,97 @@
+//! One server process and the machine it runs on.
+//!
+//! Called by: `world`. Calls: the real `Server`.
+//! Invariant: a paused process handles nothing; what comes meanwhile waits in order.
+//! It does not know the network.
+
+use coordinator_core::server::{Config, Event, Server};
+use coordinator_core::{Millis, Now};
+
+use super::schedule::{MS, Time};
+use super::storage::Storage;
+use crate::sim::random::Random;
+
+/// A member of the ensemble.
+pub struct Member {
+    /// Its settings.
+    pub config: Config,
+    /// `None` while it is down.
+    pub server: Option<Server>,
+    /// Counts starts: what is meant for a former life is dropped.
+    pub life: u64,
+    /// Its disk.
+    pub storage: Storage,
+    /// Its disk takes long.
+    pub slow_disk: bool,
+    /// Its disk refuses the next write.
+    pub failing_disk: bool,
+    /// Its process is stopped.
+    pub paused: bool,
+    /// What came while it was.
+    pub inbox: Vec<Event>,
+    /// The tick that is scheduled, if any: its number and time.
+    pub tick: Option<(u64, Time)>,
+    /// Snapshot files being written.
+    pub saving: usize,
+    mono_start: Time,
+    wall_start_ms: i64,
+}
+
+impl Member {
+    /// A member that is down, with a clock of its own.
+    pub fn new(config: Config, random: &mut Random) -> Self {
+        Self {
+            config,
+            server: None,
+            life: 0,
+            storage: Storage::default(),
+            slow_disk: false,
+            failing_disk: false,
+            paused: false,
+            inbox: Vec::new(),
+            tick: None,
+            saving: 0,
+            mono_start: random.below(1_000_000_000_000),
+            wall_start_ms: 1_700_000_000_000 + i64::try_from(random.below(10_000)).expect("small"),
+        }
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, random: &mut Random) {
+        assert!(self.server.is_none());
+        self.life += 1;
+        self.mono_start = random.below(1_000_000_000_000);
+        self.config.seed = random.number();
+        let restored = self.storage.restored();
+        let server = Server::new(self.config.clone(), restored);
+        self.server = Some(server.expect("what storage promised can be continued"));
+    }
+
+    /// The process is gone.
+    pub fn stop(&mut self) {
+        self.server = None;
+        self.life += 1;
+        self.inbox.clear();
+        self.tick = None;
+        self.paused = false;
+        self.slow_disk = false;
+        self.saving = 0;
+    }
+
+    /// Its clocks.
+    pub fn now(&self, time: Time) -> Now {
+        let passed_ms = i64::try_from(time / MS).expect("short runs");
+        let mono = Millis::new((self.mono_start + time) / MS);
+        Now { mono, wall_ms: self.wall_start_ms + passed_ms }
+    }
+
+    /// The first time at which its monotonic clock shows `at`.
+    pub fn time_of(&self, at: Millis) -> Time {
+        (at.get() * MS).saturating_sub(self.mono_start)
+    }
+
+    /// Whether events are handled at once.
+    pub fn is_running(&self) -> bool {
+        self.server.is_some() && !self.paused
+    }
+}

@@ -1,0 +1,33 @@
+//! Deterministic simulation of a whole coordinator ensemble with its clients.
+//!
+//! ```text
+//! run          one seed: work under faults, mend, come to rest, audit
+//! settings     what kind of run; everything from the seed
+//! world        servers, wires, disks, clients on one clock     schedule  what happens next
+//! member       a server process: the real `Server`             storage   what a crash leaves of its disk
+//! links        connections between servers                     network   what a wire may do
+//! client       a client as libraries are                       workload  what it asks
+//! nemesis      what goes wrong
+//! ledger       what was agreed on; checked after each step
+//! audit/       what clients saw against the ledger, at the end
+//! trace        a run as one number
+//! ```
+//!
+//! Invariant: the same seed gives the same run. It does not know files, sockets or threads.
+
+mod audit;
+mod client;
+mod ledger;
+mod links;
+mod member;
+mod nemesis;
+mod network;
+mod run;
+pub(super) mod schedule;
+mod settings;
+mod storage;
+pub(super) mod trace;
+mod workload;
+mod world;
+
+pub use run::{Profile, Report, run};

@@ -1,0 +1,249 @@
+//! What goes wrong, and its mending.
+//!
+//! Called by: `world` (at its times) and `run` (to heal everything). Calls: `world`, `links`.
+//! Invariant: everything that is broken is mended by `heal`.
+
+use coordinator_core::ConnectionId;
+use coordinator_core::server::Event;
+
+use super::schedule::{MS, SECOND, Time};
+use super::storage::Crash;
+use super::world::{Happening, Inward, Outward, World};
+
+/// One thing that goes wrong or is mended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deed {
+    /// Choose something, and when to choose again.
+    Choose,
+    Start(usize),
+    Resume(usize),
+    Unblock,
+    FastDisk(usize),
+    Unbacklog(u64),
+}
+
+impl World {
+    /// Begins to break things.
+    pub fn unleash(&mut self) {
+        if self.settings.faults {
+            self.schedule.after(SECOND, Happening::Nemesis(Deed::Choose));
+        }
+    }
+
+    /// Mends everything and breaks nothing more.
+    pub fn heal(&mut self) {
+        self.settings.faults = false;
+        self.settings.slow_network = false;
+        self.unblock_all();
+        for server in 0..self.members.len() {
+            self.members[server].slow_disk = false;
+            self.members[server].failing_disk = false;
+            self.strike(Deed::Resume(server));
+            self.strike(Deed::Start(server));
+        }
+    }
+
+    pub(super) fn strike(&mut self, deed: Deed) {
+        match deed {
+            Deed::Choose => {
+                if self.settings.faults {
+                    self.choose();
+                    let pause = 50 * MS + self.nemesis.below(1500 * MS);
+                    self.schedule.after(pause, Happening::Nemesis(Deed::Choose));
+                }
+            }
+            Deed::Start(server) => self.start_server(server),
+            Deed::Resume(server) => self.resume_server(server),
+            Deed::Unblock => self.unblock_all(),
+            Deed::FastDisk(server) => self.members[server].slow_disk = false,
+            Deed::Unbacklog(connection) => self.backlog(connection, false),
+        }
+    }
+
+    fn choose(&mut self) {
+        let server = self.nemesis.below(self.members.len() as u64) as usize;
+        let client = self.nemesis.below(self.clients.len() as u64) as usize;
+        let pairs = self.links.pairs();
+        let pair = pairs.get(self.nemesis.below(pairs.len() as u64) as usize).copied();
+        let choice = self.nemesis.below(100);
+        let now = self.schedule.now();
+        self.trace.note(now, "nemesis", &[choice, server as u64 + 1, client as u64], &[]);
+        match choice {
+            0..=11 => self.crash_server(server, Crash::Kill),
+            12..=21 => self.crash_server(server, Crash::Power),
+            22..=31 => self.pause_server(server),
+            32..=43 => self.partition(server),
+            44..=53 => {
+                let noticed = self.nemesis.chance(3, 4);
+                pair.into_iter().for_each(|pair| self.break_link(pair, noticed));
+            }
+            54..=63 => self.reset_line(client),
+            64..=69 => self.slow_down_disk(server),
+            70..=71 => self.members[server].failing_disk = true,
+            72..=77 => self.deliver(server, Event::Resign),
+            78..=85 => self.pause_client(client),
+            86..=92 => self.kill_client(client),
+            93..=96 => self.backlog_line(client),
+            _ => {
+                for server in 0..self.members.len() {
+                    self.crash_server(server, Crash::Power);
+                }
+            }
+        }
+    }
+
+    pub(super) fn start_server(&mut self, server: usize) {
+        if self.members[server].server.is_some() {
+            return;
+        }
+        let now = self.schedule.now();
+        self.members[server].start(&mut self.births);
+        self.ledger.restart(server);
+        self.trace.note(now, "start", &[server as u64 + 1], &[]);
+        self.deliver(server, Event::Tick);
+        for pair in self.links.pairs() {
+            if pair.0 == server || pair.1 == server {
+                self.retry(pair);
+            }
+        }
+        let life = self.members[server].life;
+        let former: Vec<u64> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.server == server && socket.life != life)
+            .map(|(connection, _)| *connection)
+            .collect();
+        for connection in former {
+            self.schedule.after(MS, Happening::Outward { connection, what: Outward::Closed });
+        }
+    }
+
+    fn crash_server(&mut self, server: usize, how: Crash) {
+        if self.members[server].server.is_none() {
+            return;
+        }
+        self.go_down(server, how);
+        let restart = 10 * MS + self.nemesis.below(3 * SECOND);
+        self.schedule.after(restart, Happening::Nemesis(Deed::Start(server)));
+    }
+
+    fn go_down(&mut self, server: usize, how: Crash) {
+        let member = &mut self.members[server];
+        member.stop();
+        member.storage.crash(how, &mut self.disk);
+        let noticed = how == Crash::Kill;
+        self.break_links_of(server, noticed);
+        let its: Vec<u64> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.server == server && socket.client_open)
+            .map(|(connection, _)| *connection)
+            .collect();
+        if noticed {
+            for connection in its {
+                self.schedule.after(MS, Happening::Outward { connection, what: Outward::Closed });
+            }
+        }
+    }
+
+    /// The server says that it cannot go on: its process ends.
+    pub(super) fn halted(&mut self, server: usize) {
+        self.go_down(server, Crash::Kill);
+        let restart = SECOND + self.nemesis.below(3 * SECOND);
+        self.schedule.after(restart, Happening::Nemesis(Deed::Start(server)));
+    }
+
+    fn pause_server(&mut self, server: usize) {
+        let member = &mut self.members[server];
+        if member.is_running() {
+            member.paused = true;
+            let long: Time = if self.nemesis.chance(1, 3) { 5 * SECOND } else { 500 * MS };
+            let resume = 20 * MS + self.nemesis.below(long);
+            self.schedule.after(resume, Happening::Nemesis(Deed::Resume(server)));
+        }
+    }
+
+    fn resume_server(&mut self, server: usize) {
+        let member = &mut self.members[server];
+        if !member.paused {
+            return;
+        }
+        member.paused = false;
+        let mut events = std::mem::take(&mut member.inbox);
+        events.insert(0, Event::Tick);
+        if self.nemesis.chance(1, 2) {
+            self.step(server, events);
+            return;
+        }
+        for event in events {
+            self.deliver(server, event);
+        }
+    }
+
+    /// Cuts a server off: to, from, or both, from one or all others.
+    fn partition(&mut self, server: usize) {
+        let ways = self.nemesis.below(3);
+        let all = self.nemesis.chance(2, 3);
+        let others: Vec<usize> = (0..self.members.len()).filter(|other| *other != server).collect();
+        let first = self.nemesis.below(others.len() as u64) as usize;
+        for (position, other) in others.into_iter().enumerate() {
+            if all || position == first {
+                if ways != 0 {
+                    self.block(server, other);
+                }
+                if ways != 1 {
+                    self.block(other, server);
+                }
+            }
+        }
+        let heal = 50 * MS + self.nemesis.below(5 * SECOND);
+        self.schedule.after(heal, Happening::Nemesis(Deed::Unblock));
+    }
+
+    /// A client's connection is reset by the network.
+    fn reset_line(&mut self, client: usize) {
+        let Some(connection) = self.lines[client] else { return };
+        let by_peer = self.nemesis.chance(1, 2);
+        if let Some(socket) = self.sockets.get_mut(&connection) {
+            socket.broken = true;
+        }
+        self.send_inward(connection, Inward::Closed { by_peer });
+        self.send_outward(connection, Outward::Closed);
+    }
+
+    fn slow_down_disk(&mut self, server: usize) {
+        self.members[server].slow_disk = true;
+        let mended = 100 * MS + self.nemesis.below(4 * SECOND);
+        self.schedule.after(mended, Happening::Nemesis(Deed::FastDisk(server)));
+    }
+
+    fn pause_client(&mut self, client: usize) {
+        let now = self.schedule.now();
+        self.clients[client].paused_until = now + 200 * MS + self.nemesis.below(6 * SECOND);
+    }
+
+    pub(super) fn kill_client(&mut self, client: usize) {
+        let now = self.schedule.now();
+        let mut actions = Vec::new();
+        self.clients[client].die(now, &mut actions);
+        self.act(client, actions);
+        self.wake_client_at(client, now);
+    }
+
+    fn backlog_line(&mut self, client: usize) {
+        if let Some(connection) = self.lines[client] {
+            self.backlog(connection, true);
+            let over = 10 * MS + self.nemesis.below(2 * SECOND);
+            self.schedule.after(over, Happening::Nemesis(Deed::Unbacklog(connection)));
+        }
+    }
+
+    fn backlog(&mut self, connection: u64, backlogged: bool) {
+        let Some(socket) = self.sockets.get(&connection) else { return };
+        let (server, life) = (socket.server, socket.life);
+        if socket.server_open && self.members[server].life == life {
+            let connection = ConnectionId::new(connection);
+            self.deliver(server, Event::Backlogged { connection, backlogged });
+        }
+    }
+}

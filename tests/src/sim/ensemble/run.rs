@@ -1,0 +1,118 @@
+//! One run: work while things break, mend everything, come to rest, audit.
+//!
+//! Called by: tests and the `sim` script. Calls: `world`, `audit`.
+//! Invariant (asserted): after mending, every client is answered again and all replicas are equal.
+
+use coordinator_core::server::Mode;
+
+use super::audit;
+use super::schedule::{SECOND, Time};
+use super::settings::Settings;
+use super::world::World;
+use crate::sim::random::Random;
+
+/// What kind of run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Everything breaks.
+    Chaos,
+    /// Only clients die: expiry must come on time.
+    Calm,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Equal for equal runs.
+    pub digest: u64,
+    /// Events and effects.
+    pub events: u64,
+    /// Log entries committed.
+    pub entries: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Terms that had a leader.
+    pub terms: u64,
+    /// What the audit compared.
+    pub audited: audit::Audited,
+}
+
+/// Runs `seed`. Panics when a rule is broken. `print` writes every event to standard output.
+pub fn run(seed: u64, profile: Profile, print: bool) -> Report {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let settings = match profile {
+        Profile::Chaos => Settings::chaos(&mut random),
+        Profile::Calm => Settings::calm(&mut random),
+    };
+    let (work, rest) = (settings.work, settings.rest);
+    let mut world = World::new(seed, settings, print);
+    world.unleash();
+    if profile == Profile::Calm {
+        kill_clients_until(&mut world, work, &mut random);
+    }
+    world.run_until(work);
+    world.heal();
+    come_to_rest(&mut world, work + rest);
+    let audited = audit::audit(&world, profile);
+    Report {
+        digest: world.trace.digest(),
+        events: world.trace.events(),
+        entries: world.ledger.entry_count(),
+        commands: world.ledger.decided.len() as u64,
+        terms: world.ledger.terms() as u64,
+        audited,
+    }
+}
+
+fn kill_clients_until(world: &mut World, end: Time, random: &mut Random) {
+    while world.now() + 2 * SECOND < end {
+        let next = world.now() + random.below(2 * SECOND);
+        world.run_until(next);
+        let client = random.below(world.clients.len() as u64) as usize;
+        if random.chance(1, 2) {
+            world.kill_client(client);
+        } else {
+            let stands_still = world.clients[client].timeout + random.below(3 * SECOND);
+            world.clients[client].paused_until = world.now() + stands_still;
+        }
+    }
+}
+
+/// Everyone must be answered again, and then nothing may be left to do.
+fn come_to_rest(world: &mut World, end: Time) {
+    let working = world.now() + 8 * SECOND;
+    world.run_until(working);
+    for client in &mut world.clients {
+        client.quiet = true;
+    }
+    while world.now() < end && !is_at_rest(world) {
+        let next = world.now() + SECOND / 4;
+        world.run_until(next);
+    }
+    let idle = world.clients.iter().filter(|client| client.is_idle()).count();
+    let modes: Vec<Mode> = world
+        .members
+        .iter()
+        .map(|member| member.server.as_ref().expect("all were started").status().mode)
+        .collect();
+    assert_eq!(idle, world.clients.len(), "clients are not answered; servers are {modes:?}");
+    let leads = |mode: &Mode| matches!(mode, Mode::Leader | Mode::Standalone);
+    assert_eq!(modes.iter().filter(|mode| leads(mode)).count(), 1, "servers are {modes:?}");
+    let mut states = Vec::new();
+    for id in 0..world.members.len() {
+        let server = world.members[id].server.as_ref().expect("all were started");
+        world.ledger.compare(id, server);
+        states.push(server.state().encode_snapshot());
+    }
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ at rest");
+    assert_eq!(world.ledger.reference().encode_snapshot(), states[0]);
+}
+
+fn is_at_rest(world: &World) -> bool {
+    let all_idle = world.clients.iter().all(|client| client.is_idle());
+    let applied = |id: usize| {
+        let server = world.members[id].server.as_ref();
+        server.map_or(0, |server| server.state().applied_index())
+    };
+    all_idle && (0..world.members.len()).all(|id| applied(id) == world.ledger.entry_count())
+}

@@ -1,0 +1,110 @@
+//! Virtual time: what happens next, and when.
+//!
+//! Called by: `world`. Calls: nothing.
+//! Invariant: events come out in the order of (time, number of scheduling), so that the same seed
+//! gives the same run. Time never goes back.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Microseconds since the start of the run.
+pub type Time = u64;
+
+/// One millisecond.
+pub const MS: Time = 1_000;
+/// One second.
+pub const SECOND: Time = 1_000 * MS;
+
+/// Events to come.
+#[derive(Debug)]
+pub struct Schedule<T> {
+    now: Time,
+    scheduled: u64,
+    heap: BinaryHeap<Reverse<Slot<T>>>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    time: Time,
+    number: u64,
+    event: T,
+}
+
+impl<T> Schedule<T> {
+    /// Nothing to come, at time 0.
+    pub fn new() -> Self {
+        Self { now: 0, scheduled: 0, heap: BinaryHeap::new() }
+    }
+
+    /// The time of the last event taken.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Lets `event` happen at `time`, or now if that is past.
+    pub fn at(&mut self, time: Time, event: T) {
+        self.scheduled += 1;
+        let slot = Slot { time: time.max(self.now), number: self.scheduled, event };
+        self.heap.push(Reverse(slot));
+    }
+
+    /// Lets `event` happen after `delay`.
+    pub fn after(&mut self, delay: Time, event: T) {
+        self.at(self.now + delay, event);
+    }
+
+    /// Takes the next event at or before `end`.
+    pub fn next_until(&mut self, end: Time) -> Option<T> {
+        if self.heap.peek()?.0.time > end {
+            self.now = end;
+            return None;
+        }
+        let Reverse(slot) = self.heap.pop()?;
+        self.now = slot.time;
+        Some(slot.event)
+    }
+}
+
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> PartialEq for Slot<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.time, self.number) == (other.time, other.number)
+    }
+}
+
+impl<T> Eq for Slot<T> {}
+
+impl<T> PartialOrd for Slot<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Slot<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time, self.number).cmp(&(other.time, other.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_the_order_of_time_and_then_of_scheduling() {
+        let mut schedule = Schedule::new();
+        for (time, event) in [(5, 'c'), (3, 'a'), (5, 'd'), (4, 'b')] {
+            schedule.at(time, event);
+        }
+        let order: Vec<char> = std::iter::from_fn(|| schedule.next_until(5)).collect();
+        assert_eq!(order, ['a', 'b', 'c', 'd']);
+        schedule.at(1, 'e');
+        assert_eq!((schedule.next_until(9), schedule.now()), (Some('e'), 5));
+        assert_eq!((schedule.next_until(9), schedule.now()), (None, 9));
+    }
+}

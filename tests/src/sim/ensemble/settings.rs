@@ -1,0 +1,75 @@
+//! What kind of run it is.
+//!
+//! Called by: `run`, `world`. Calls: nothing.
+//! Invariant: everything is drawn from the seed, so that a seed alone names a run.
+
+use coordinator_core::server::Config;
+
+use super::schedule::{MS, SECOND, Time};
+use crate::sim::random::Random;
+
+/// The dimensions of a run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Members of the ensemble.
+    pub servers: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Whether things break.
+    pub faults: bool,
+    /// Whether messages are sometimes slow.
+    pub slow_network: bool,
+    /// How long clients work before everything is mended.
+    pub work: Time,
+    /// How long everything has to come to rest after that.
+    pub rest: Time,
+    snapshot_entries: u64,
+    log_entries_kept: u64,
+    snapshot_chunk_bytes: usize,
+    history: usize,
+    proposals_in_flight_max: usize,
+}
+
+impl Settings {
+    /// Three servers (sometimes one or five), everything breaks.
+    pub fn chaos(random: &mut Random) -> Self {
+        let small = random.chance(2, 3);
+        Self {
+            servers: [3, 3, 3, 3, 3, 3, 3, 5, 5, 1][random.below(10) as usize],
+            clients: 3 + random.below(4) as usize,
+            faults: true,
+            slow_network: random.chance(2, 3),
+            work: 10 * SECOND + random.below(15 * SECOND),
+            rest: 20 * SECOND,
+            snapshot_entries: if small { 20 + random.below(200) } else { 100_000 },
+            log_entries_kept: if small { random.below(50) } else { 10_000 },
+            snapshot_chunk_bytes: if small { 64 + random.below(4000) as usize } else { 256 << 10 },
+            history: if random.chance(1, 2) { 1 + random.below(100) as usize } else { 100_000 },
+            proposals_in_flight_max: 1 + random.below(4) as usize,
+        }
+    }
+
+    /// The same, but no server, wire or disk ever fails.
+    pub fn calm(random: &mut Random) -> Self {
+        Self { faults: false, slow_network: false, servers: 3, ..Self::chaos(random) }
+    }
+
+    /// A server's settings.
+    pub(super) fn configure(&self, config: Config) -> Config {
+        Config {
+            session_timeout_ms_min: 1_000,
+            session_timeout_ms_max: 10_000,
+            snapshot_entries: self.snapshot_entries,
+            log_entries_kept: self.log_entries_kept,
+            snapshot_chunk_bytes: self.snapshot_chunk_bytes,
+            subscription_history_max: self.history,
+            proposals_in_flight_max: self.proposals_in_flight_max,
+            ..config
+        }
+    }
+
+    /// A client's time-out.
+    pub(super) fn timeout(&self, random: &mut Random) -> Time {
+        SECOND + random.below(30) * 100 * MS
+    }
+}

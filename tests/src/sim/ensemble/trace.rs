@@ -1,0 +1,63 @@
+//! What happened in a run, as one number: equal for equal runs.
+//!
+//! Called by: `world`. Calls: nothing.
+//! Invariant: every event and every effect goes in, with its time.
+
+use super::schedule::Time;
+
+/// Digest of a run (FNV-1a, 64 bits), and lines for people if wanted.
+#[derive(Debug)]
+pub struct Trace {
+    digest: u64,
+    events: u64,
+    print: bool,
+}
+
+impl Trace {
+    /// An empty run; `print` writes a line per event to standard output.
+    pub fn new(print: bool) -> Self {
+        Self { digest: 0xcbf2_9ce4_8422_2325, events: 0, print }
+    }
+
+    /// Takes note of an event.
+    pub fn note(&mut self, time: Time, what: &str, numbers: &[u64], bytes: &[u8]) {
+        self.events += 1;
+        self.bytes(&time.to_le_bytes());
+        self.bytes(what.as_bytes());
+        for number in numbers {
+            self.bytes(&number.to_le_bytes());
+        }
+        self.bytes(bytes);
+        if self.print {
+            println!(
+                "{:>9}.{:03} {what} {numbers:?} {} bytes",
+                time / 1000,
+                time % 1000,
+                bytes.len()
+            );
+        }
+    }
+
+    /// A line for people only.
+    pub fn say(&self, time: Time, line: impl FnOnce() -> String) {
+        if self.print {
+            println!("{:>9}.{:03} {}", time / 1000, time % 1000, line());
+        }
+    }
+
+    /// The digest so far.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -194,6 +194,16 @@ impl Partition {
         self.lock().core.as_ref().map(look)
     }
 
+    /// The high watermark; before the core begins, that of the checkpoint.
+    pub fn high_watermark(&self) -> Option<i64> {
+        let state = self.lock();
+        match (&state.core, &state.loaded) {
+            (Some(core), _) => Some(core.high_watermark().get()),
+            (None, Some(loaded)) => Some(loaded.high_watermark.get()),
+            (None, None) => None,
+        }
+    }
+
     /// Whether a produce may be appended, and under which epoch.
     pub fn admit_produce(&self, acks: i16) -> Result<AppendPermit, ErrorCode> {
         let state = self.lock();

@@ -94,7 +94,8 @@ pub struct Partitions {
 #[derive(Default)]
 struct Threads {
     appends: Vec<JoinHandle<()>>,
-    others: Vec<JoinHandle<()>>,
+    commits: Vec<JoinHandle<()>>,
+    ticker: Vec<JoinHandle<()>>,
 }
 
 impl Hub {
@@ -232,18 +233,23 @@ impl Partitions {
 
     /// Closes every log and joins the threads. Blocks; requests that wait are refused.
     pub fn stop(&self) {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        self.ticker.end();
+        let ticked = !threads.ticker.is_empty();
+        join(threads.ticker);
+        if ticked {
+            // While the partitions still know their high watermarks.
+            self.checkpoint();
+        }
         for partition in self.partitions.load().values() {
             partition.stop(ErrorCode::NotLeaderOrFollower);
         }
-        self.ticker.end();
-        self.checkpoint();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // The rounds end after the appends, whose last tickets they have to fulfil.
         self.directories.iter().for_each(|directory| directory.push(Job::Close));
         join(threads.appends);
         self.directories.iter().for_each(|directory| directory.round.end());
-        join(threads.others);
+        join(threads.commits);
         for directory in &self.directories {
             directory.note_clean_shutdown();
             directory.unlock();
@@ -270,11 +276,11 @@ impl Partitions {
             let appends = Arc::clone(directory);
             threads.appends.push(spawn("append", move || append::run(&appends)));
             let commits = Arc::clone(directory);
-            threads.others.push(spawn("commit", move || commit::run(&commits)));
+            threads.commits.push(spawn("commit", move || commit::run(&commits)));
         }
         let ticker = Arc::clone(&self.ticker);
         let this = Arc::downgrade(self);
-        threads.others.push(spawn("ticker", move || ticker.run(&this)));
+        threads.ticker.push(spawn("ticker", move || ticker.run(&this)));
         *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     }
 }

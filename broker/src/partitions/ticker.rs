@@ -120,8 +120,7 @@ impl Partitions {
                     continue;
                 }
                 let name = folder_name(&partition.topic, partition.key.partition.get());
-                let high_watermark = partition.read_core(|core| core.high_watermark().get());
-                let Some(high_watermark) = high_watermark else { continue };
+                let Some(high_watermark) = partition.high_watermark() else { continue };
                 offsets.0.insert(name.clone(), high_watermark);
                 offsets.1.insert(name, view.ends().log_start);
             }

@@ -71,8 +71,8 @@ impl Log {
     /// [`LogError::OffsetGap`] and [`LogError::EpochFell`] when it does not continue the log;
     /// otherwise as [`Log::admit_client`].
     pub fn admit_replicated(&mut self, meta: &BatchMeta, now_ms: i64) -> Result<bool, LogError> {
+        // Whatever its size: the leader took it, perhaps under other settings.
         self.refuse_unusable()?;
-        self.refuse_too_large(meta)?;
         let gap_allowed = self.config.compact && meta.base_offset > self.next_offset;
         if meta.base_offset != self.next_offset && !gap_allowed {
             let end_offset = self.next_offset;

@@ -127,6 +127,13 @@ fn batch_larger_than_a_segment_is_refused() {
     let mut meta = BatchMeta::parse(&batch).unwrap();
     assert!(log.admit_client(&mut meta, 0, NOW_MS).is_err());
     append(&mut log, SampleBatch::default());
+    // A follower takes what its leader took.
+    meta.base_offset = 1;
+    let mut batch = batch;
+    assign_offsets(&mut batch, Offset::new(1), LeaderEpoch::new(0)).unwrap();
+    while !log.admit_replicated(&meta, NOW_MS).unwrap() {}
+    log.write(&[IoSlice::new(&batch)]).unwrap();
+    assert_eq!(read_all(&log, 50).len(), 2);
 }
 
 #[test]

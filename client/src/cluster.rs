@@ -7,14 +7,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client_protocol::messages::metadata::{MetadataPartition, MetadataRequestTopic, MetadataTopic};
 use client_protocol::messages::{MetadataRequest, MetadataResponse};
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, Request, TopicId};
 
+use tokio::task::JoinSet;
+
 use crate::connection::Connection;
 use crate::error::ClientError;
 use crate::options::ClientOptions;
+
+/// How long a server may be silent before the next one is asked too.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 /// A live broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,19 +252,15 @@ impl Cluster {
             return Ok(connection.clone());
         }
         let known = self.brokers.values().map(Broker::address);
-        let addresses: Vec<_> = known.chain(self.bootstrap.iter().cloned()).collect();
-        let mut last = ClientError::NoBootstrap;
-        for address in addresses {
-            match Connection::open(&address, &self.options).await {
-                Ok(connection) => {
-                    let connection = Arc::new(connection);
-                    self.seed = Some(connection.clone());
-                    return Ok(connection);
-                }
-                Err(error) => last = error,
+        let mut addresses: Vec<_> = known.collect();
+        for address in &self.bootstrap {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
             }
         }
-        Err(last)
+        let connection = Arc::new(open_first(addresses, &self.options).await?);
+        self.seed = Some(connection.clone());
+        Ok(connection)
     }
 
     /// Asks a broker; another one when it hangs up or does not answer.
@@ -320,6 +322,34 @@ impl Cluster {
         let is_internal = topic.is_internal;
         let topic = Topic { name: name.clone(), id: topic.topic_id, is_internal, partitions };
         self.topics.insert(name, topic);
+    }
+}
+
+/// Opens a connection to the first of `addresses` that answers. A server that is silent does not hold the others up: the
+/// next one gets its chance after [`NEXT_ADDRESS_AFTER`].
+async fn open_first(
+    addresses: Vec<String>,
+    options: &ClientOptions,
+) -> Result<Connection, ClientError> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut last = ClientError::NoBootstrap;
+    loop {
+        match waiting.next() {
+            Some(address) => {
+                let options = options.clone();
+                attempts.spawn(async move { Connection::open(&address, &options).await });
+            }
+            None if attempts.is_empty() => return Err(last),
+            None => {}
+        }
+        let patience = if waiting.len() > 0 { NEXT_ADDRESS_AFTER } else { options.connect_timeout };
+        // Cancel-safe: an attempt that is not done stays in the set.
+        match tokio::time::timeout(patience, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(connection)))) => return Ok(connection),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(_)) | None) | Err(_) => {}
+        }
     }
 }
 

@@ -166,3 +166,15 @@ async fn the_next_bootstrap_server_is_asked_when_one_is_gone() {
     let error = Cluster::connect(&[], hasty()).await.unwrap_err();
     assert!(matches!(error, ClientError::NoBootstrap), "{error}");
 }
+
+#[tokio::test]
+async fn a_silent_bootstrap_server_does_not_hold_up_the_next() {
+    let broker = FakeBroker::start(3, |_| None).await;
+    // Its socket takes connections and nobody ever answers, as with a stopped process.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let patient = ClientOptions { connect_timeout: Duration::from_secs(3_600), ..hasty() };
+    let servers = [silent_address, broker.address.clone()];
+    let cluster = Cluster::connect(&servers, patient).await.unwrap();
+    assert_eq!(cluster.brokers().count(), 1);
+}

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info, warn};
 
-use crate::api::{Api, Session, Shared};
+use crate::api::{Api, Reach, Session, Shared};
 use crate::cluster::{self, Handle, Member, Running};
 use crate::config::{Config, Endpoint, INTERNAL_LISTENER, ListenersConfig, PUBLIC_LISTENER};
 use crate::embedded::EmbeddedCoordinator;
@@ -136,8 +136,13 @@ impl Server {
         outlets.fetchers.begin(id, Arc::clone(&partitions), images.clone(), config.replica);
         info!(coordinator, "joining the cluster");
         let membership = membership.start(Arc::clone(&partitions) as _).await?;
-        let cluster = Arc::clone(&handle) as _;
-        let shared = Shared::new(id, config.api, images, Arc::clone(&partitions), cluster);
+        let reach = Reach {
+            image: images,
+            partitions: Arc::clone(&partitions),
+            cluster: Arc::clone(&handle) as _,
+            contacts: outlets.fetchers.contacts(),
+        };
+        let shared = Shared::new(id, config.api, reach);
         let mut tasks = JoinSet::new();
         serve(bound, Arc::new(shared), &handle, config.listeners.limits, &stopping, &mut tasks);
         Ok(Self {
@@ -205,11 +210,9 @@ async fn bind(config: &ListenersConfig) -> anyhow::Result<Bound> {
         .await
         .with_context(|| format!("cannot listen on {}", config.internal))?;
     let http = match config.http {
-        Some(address) => Some(
-            Http::bind(address)
-                .await
-                .with_context(|| format!("cannot listen on {address}"))?,
-        ),
+        Some(address) => {
+            Some(Http::bind(address).await.with_context(|| format!("cannot listen on {address}"))?)
+        }
         None => None,
     };
     let addresses = BoundAddresses {

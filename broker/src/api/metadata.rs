@@ -20,17 +20,25 @@ use super::auto_create::AutoCreate;
 use super::call::Call;
 use super::shared::{CLUSTER_OPERATIONS, Shared, TOPIC_OPERATIONS, public_endpoint};
 use super::topic_name;
+use crate::replica::Contacts;
 use crate::response::Dispatch;
+
+/// What an answer is made from.
+struct View<'a> {
+    image: &'a Image,
+    contacts: &'a Contacts,
+}
 
 pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, request: &MetadataRequest) -> Dispatch {
     let image = shared.image();
+    let view = View { image: &image, contacts: &shared.contacts };
     let topic_operations =
         operations(request.include_topic_authorized_operations, TOPIC_OPERATIONS);
     let mut topics = match &request.topics {
         Some(wanted) if !request.wants_all_topics(call.version) => {
-            wanted_topics(shared, &image, request, wanted)
+            wanted_topics(shared, &view, request, wanted)
         }
-        Some(_) | None => image.topics().map(|topic| describe(&image, topic)).collect(),
+        Some(_) | None => image.topics().map(|topic| describe(&view, topic)).collect(),
     };
     for topic in &mut topics {
         topic.topic_authorized_operations = topic_operations;
@@ -67,7 +75,7 @@ fn brokers(image: &Image) -> Vec<MetadataBroker> {
 
 fn wanted_topics(
     shared: &Arc<Shared>,
-    image: &Image,
+    view: &View<'_>,
     request: &MetadataRequest,
     wanted: &[MetadataRequestTopic],
 ) -> Vec<MetadataTopic> {
@@ -81,8 +89,8 @@ fn wanted_topics(
             continue;
         }
         topics.push(match (name, topic.topic_id) {
-            (Some(name), _) => match image.topic(name) {
-                Some(topic) => describe(image, topic),
+            (Some(name), _) => match view.image.topic(name) {
+                Some(topic) => describe(view, topic),
                 None if topic_name::check(name).is_err() => {
                     absent(Some(name), None, ErrorCode::InvalidTopicException)
                 }
@@ -92,8 +100,8 @@ fn wanted_topics(
                 }
                 None => absent(Some(name), None, ErrorCode::UnknownTopicOrPartition),
             },
-            (None, Some(id)) => match image.topic_by_id(id) {
-                Some(topic) => describe(image, topic),
+            (None, Some(id)) => match view.image.topic_by_id(id) {
+                Some(topic) => describe(view, topic),
                 None => absent(None, Some(id), ErrorCode::UnknownTopicId),
             },
             (None, None) => absent(None, None, ErrorCode::InvalidRequest),
@@ -107,7 +115,7 @@ fn absent(name: Option<&str>, id: Option<TopicId>, error_code: ErrorCode) -> Met
     MetadataTopic { error_code, name: name.map(str::to_owned), topic_id: id, ..Default::default() }
 }
 
-fn describe(image: &Image, topic: &Topic) -> MetadataTopic {
+fn describe(view: &View<'_>, topic: &Topic) -> MetadataTopic {
     let partitions = &topic.node.partitions;
     MetadataTopic {
         name: Some(topic.name.to_string()),
@@ -115,21 +123,25 @@ fn describe(image: &Image, topic: &Topic) -> MetadataTopic {
         is_internal: topic_name::is_internal(&topic.name),
         partitions: partitions
             .iter()
-            .map(|(partition, replicas)| describe_partition(image, topic, *partition, replicas))
+            .map(|(partition, replicas)| describe_partition(view, topic, *partition, replicas))
             .collect(),
         ..Default::default()
     }
 }
 
 fn describe_partition(
-    image: &Image,
+    view: &View<'_>,
     topic: &Topic,
     partition: PartitionId,
     replicas: &[BrokerId],
 ) -> MetadataPartition {
+    let image = view.image;
     let state = image.state(&topic.name, partition).map(|stored| &stored.state);
-    // A leader that clients cannot reach is none to them.
-    let leader = image.leader(&topic.name, partition).filter(|l| public_endpoint(l).is_some());
+    // A leader that clients cannot reach is none to them, and one that may have died just now would
+    // only be tried in vain.
+    let leader = image
+        .leader(&topic.name, partition)
+        .filter(|leader| public_endpoint(leader).is_some() && !view.contacts.is_lost(leader.id));
     let error_code = if leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
     MetadataPartition {
         error_code,

@@ -33,4 +33,4 @@ mod tests;
 
 pub use call::Session;
 pub use dispatch::Api;
-pub use shared::{Cluster, Shared};
+pub use shared::{Cluster, Reach, Shared};

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::auto_create::AutoCreate;
 use crate::config::{ApiConfig, PUBLIC_LISTENER};
 use crate::partitions::Partitions;
+use crate::replica::Contacts;
 
 /// Bits of the operations that a client may do with a topic: all, as nothing is forbidden yet
 /// (read, write, create, delete, alter, describe, describe configs, alter configs).
@@ -68,6 +69,18 @@ pub trait Cluster: Send + Sync {
     ) -> Later<ControlledShutdownResponse>;
 }
 
+/// The rest of the broker, as far as the APIs reach.
+pub struct Reach {
+    /// The newest image.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// The partitions of this broker.
+    pub partitions: Arc<Partitions>,
+    /// What changes the cluster.
+    pub cluster: Arc<dyn Cluster>,
+    /// Brokers that may have died a moment ago.
+    pub contacts: Arc<Contacts>,
+}
+
 /// Shared by all listeners.
 pub struct Shared {
     /// This broker.
@@ -80,19 +93,17 @@ pub struct Shared {
     pub partitions: Arc<Partitions>,
     /// What changes the cluster.
     pub cluster: Arc<dyn Cluster>,
+    /// Brokers that may have died a moment ago.
+    pub contacts: Arc<Contacts>,
     pub(super) auto_create: AutoCreate,
 }
 
 impl Shared {
     /// What the APIs of broker `broker_id` reach.
-    pub fn new(
-        broker_id: BrokerId,
-        config: ApiConfig,
-        image: watch::Receiver<Arc<Image>>,
-        partitions: Arc<Partitions>,
-        cluster: Arc<dyn Cluster>,
-    ) -> Self {
-        Self { broker_id, config, image, partitions, cluster, auto_create: AutoCreate::default() }
+    pub fn new(broker_id: BrokerId, config: ApiConfig, reach: Reach) -> Self {
+        let Reach { image, partitions, cluster, contacts } = reach;
+        let auto_create = AutoCreate::default();
+        Self { broker_id, config, image, partitions, cluster, contacts, auto_create }
     }
 
     /// Replicas of a topic whose creator names no number.

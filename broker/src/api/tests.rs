@@ -28,7 +28,7 @@ use coordinator_disk::{Disk, RealDisk};
 use super::call::Session;
 use super::dispatch::Api;
 use super::local_cluster::{BROKER, LocalCluster};
-use super::shared::Shared;
+use super::shared::{Reach, Shared};
 use crate::config::Config;
 use crate::config::values::Values;
 use crate::partitions::{Outlet, Partitions};
@@ -65,8 +65,13 @@ impl Bench {
         let partitions = Partitions::open(config.partitions, BROKER, &disk, Arc::new(Alone));
         let partitions = partitions.expect("an empty folder");
         let cluster = LocalCluster::new(Arc::clone(&partitions), 9092);
-        let images = cluster.images();
-        let shared = Shared::new(BROKER, config.api, images, Arc::clone(&partitions), cluster);
+        let reach = Reach {
+            image: cluster.images(),
+            partitions: Arc::clone(&partitions),
+            cluster,
+            contacts: Arc::default(),
+        };
+        let shared = Shared::new(BROKER, config.api, reach);
         let api = Api::new(scope, Arc::new(shared));
         let address = ([127, 0, 0, 1], 9092).into();
         let session = api.open(address, address);

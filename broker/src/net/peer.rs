@@ -49,6 +49,14 @@ pub enum PeerError {
     Encode(#[from] EncodeError),
 }
 
+impl PeerError {
+    /// The peer, or the system below it, closed an established connection.
+    pub fn is_hang_up(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(self, Self::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+    }
+}
+
 /// A response, with the frame that its records lie in.
 pub struct PeerResponse<M> {
     /// The decoded body; byte ranges in it count in `frame`.

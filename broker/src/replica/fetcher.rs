@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::contacts::Contacts;
 use super::exchange::{self, Asked, FETCH_VERSION, Fetcher, Purpose};
 use super::fetchers::Followed;
 use crate::config::{Endpoint, INTERNAL_LISTENER, ReplicaConfig};
@@ -30,6 +31,7 @@ pub(super) struct Context {
     pub(super) broker: BrokerId,
     pub(super) partitions: Arc<Partitions>,
     pub(super) image: watch::Receiver<Arc<Image>>,
+    pub(super) contacts: Arc<Contacts>,
     pub(super) config: ReplicaConfig,
 }
 
@@ -117,6 +119,7 @@ async fn session(
     )
     .await?;
     debug!(%leader, "fetching");
+    context.contacts.found(leader);
     let mut session = Session {
         leader,
         followed,
@@ -135,6 +138,11 @@ async fn session(
         tokio::select! {
             // Cancel-safe: what has arrived of an answer is kept.
             answer = session.connection.receive::<FetchResponse>(), if !session.sent.is_empty() => {
+                let answer = answer.inspect_err(|error| {
+                    if error.is_hang_up() {
+                        context.contacts.lost(leader);
+                    }
+                });
                 session.take_answer(answer?);
             }
             // Cancel-safe: a notification that is not taken stays.

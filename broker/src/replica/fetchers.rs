@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::contacts::Contacts;
 use super::fetcher::{self, Context};
 use crate::config::ReplicaConfig;
 use crate::partitions::Partitions;
@@ -92,13 +93,19 @@ struct State {
 /// All fetchers of this broker.
 pub struct Fetchers {
     runtime: Handle,
+    contacts: Arc<Contacts>,
     state: Mutex<State>,
 }
 
 impl Fetchers {
     /// No partition follows anybody yet; tasks run on `runtime`.
     pub fn new(runtime: Handle) -> Self {
-        Self { runtime, state: Mutex::default() }
+        Self { runtime, contacts: Arc::default(), state: Mutex::default() }
+    }
+
+    /// What the fetchers see of their leaders.
+    pub fn contacts(&self) -> Arc<Contacts> {
+        Arc::clone(&self.contacts)
     }
 
     /// Tells the fetchers where partitions and metadata are. What was to be fetched so far begins.
@@ -110,7 +117,8 @@ impl Fetchers {
         config: ReplicaConfig,
     ) {
         let mut state = self.lock();
-        state.context = Some(Arc::new(Context { broker, partitions, image, config }));
+        let contacts = self.contacts();
+        state.context = Some(Arc::new(Context { broker, partitions, image, contacts, config }));
         let waiting: Vec<BrokerId> = state.leaders.keys().copied().collect();
         for leader in waiting {
             self.start(&mut state, leader);

@@ -3,3 +3,4 @@
 pub mod disk;
 pub mod ensemble;
 pub mod random;
+pub mod replication;

@@ -1,0 +1,120 @@
+//! Producers and consumers.
+//!
+//! Called by: `world`. Calls: nothing but the batch builder. Invariant: each value is sent by one producer once, in order, and sent again,
+//! byte for byte, until it is acknowledged; a consumer goes on from where it was.
+
+use broker_core::ids::{LeaderEpoch, Offset, TopicPartition};
+use bytes::Bytes;
+use client_protocol::records::{BatchBuilder, Producer as BatchProducer, Record};
+use client_protocol::{ErrorCode, ProducerEpoch, ProducerId};
+
+use crate::sim::ensemble::schedule::{MS, Time};
+use crate::sim::random::Random;
+
+/// A producer gives up waiting for an answer after this.
+pub const PRODUCE_TIMEOUT: Time = 1_500 * MS;
+
+/// A batch that is not answered.
+#[derive(Debug, Clone)]
+pub struct InFlight {
+    pub number: u64,
+    pub batch: Bytes,
+    pub values: Vec<u64>,
+    pub deadline: Time,
+}
+
+/// Who sends values to one partition.
+#[derive(Debug)]
+pub struct Producer {
+    pub key: TopicPartition,
+    pub acks: i16,
+    pub idempotent: bool,
+    /// The greatest leader epoch that it heard of.
+    pub leader_epoch: LeaderEpoch,
+    id: i64,
+    next_value: u64,
+    next_sequence: i32,
+    pub in_flight: Option<InFlight>,
+}
+
+impl Producer {
+    pub fn new(index: usize, key: TopicPartition, acks: i16, idempotent: bool) -> Self {
+        let id = i64::try_from(index).expect("few") + 1;
+        let next_value = id.unsigned_abs() << 32;
+        Self {
+            key,
+            acks,
+            idempotent,
+            leader_epoch: LeaderEpoch::default(),
+            id,
+            next_value,
+            next_sequence: 0,
+            in_flight: None,
+        }
+    }
+
+    /// Makes the next batch.
+    pub fn make_batch(&mut self, random: &mut Random) {
+        let mut builder = BatchBuilder::new(1 << 20);
+        let mut values = Vec::new();
+        for _ in 0..=random.below(3) {
+            let value = self.next_value;
+            self.next_value += 1;
+            let record = Record {
+                timestamp_ms: 1,
+                key: None,
+                value: Some(Bytes::copy_from_slice(&value.to_be_bytes())),
+                headers: Vec::new(),
+            };
+            assert!(builder.push(&record), "small records fit");
+            values.push(value);
+        }
+        let count = i32::try_from(values.len()).expect("few");
+        let producer = self.idempotent.then(|| BatchProducer {
+            id: ProducerId::new(self.id),
+            epoch: ProducerEpoch::new(0),
+            base_sequence: self.next_sequence,
+            is_transactional: false,
+        });
+        self.next_sequence += count;
+        let batch = builder.build(producer).expect("not empty");
+        self.in_flight = Some(InFlight { number: 0, batch, values, deadline: 0 });
+    }
+}
+
+/// What a producer learnt from an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// Not about what is in flight.
+    Nothing,
+    /// These values stand from this offset on.
+    Acknowledged(i64, Vec<u64>),
+    /// To be sent again.
+    Again,
+}
+
+impl Producer {
+    pub fn answered(&mut self, number: u64, error: ErrorCode, base_offset: i64) -> Learnt {
+        let Some(in_flight) = self.in_flight.take_if(|f| f.number == number) else {
+            return Learnt::Nothing;
+        };
+        match error {
+            ErrorCode::None => Learnt::Acknowledged(base_offset, in_flight.values),
+            ErrorCode::NotLeaderOrFollower
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::RequestTimedOut => {
+                self.in_flight = Some(InFlight { deadline: 0, ..in_flight });
+                Learnt::Again
+            }
+            error => panic!("producer {} is told {error:?}", self.id),
+        }
+    }
+}
+
+/// Who reads one partition.
+#[derive(Debug)]
+pub struct Consumer {
+    pub key: TopicPartition,
+    pub position: Offset,
+    pub number: u64,
+}

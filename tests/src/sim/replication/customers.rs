@@ -1,0 +1,153 @@
+//! Producers and consumers in the world, and whoever creates the topic.
+//!
+//! Called by: `world`. Calls: `client`, the ledger. Invariant: a client learns who leads from some broker's image, right or stale; a producer never
+//! goes back to an older epoch.
+
+use std::collections::BTreeMap;
+
+use broker_core::controller::NewTopic;
+use broker_core::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
+use broker_core::partition::Durability;
+use bytes::Bytes;
+use client_protocol::ErrorCode;
+
+use super::client::{Learnt, PRODUCE_TIMEOUT};
+use super::ledger::{Acknowledged, entries};
+use super::message::{Address, Message};
+use super::world::{Event, Machine, TOPIC, World, key};
+use crate::sim::ensemble::schedule::MS;
+
+impl World {
+    /// The leader as some broker's image says.
+    pub(super) fn leader_by_someone(
+        &mut self,
+        key: TopicPartition,
+    ) -> Option<(BrokerId, LeaderEpoch)> {
+        let images: Vec<_> =
+            self.machines.values().filter_map(|m| m.process.as_ref()).map(|p| &p.image).collect();
+        let some = self.clients.below(images.len() as u64) as usize;
+        let image = images.get(some)?;
+        let leader = image.leader(TOPIC, key.partition)?.id;
+        Some((leader, image.state(TOPIC, key.partition)?.state.leader_epoch))
+    }
+
+    pub(super) fn produce(&mut self, index: usize) {
+        let next = 2 * MS + self.clients.below(60 * MS);
+        self.schedule.after(next, Event::Produce(index));
+        let now = self.schedule.now();
+        let producer = &mut self.producers[index];
+        if producer.in_flight.as_ref().is_some_and(|in_flight| in_flight.deadline > now) {
+            return;
+        }
+        if producer.in_flight.is_none() {
+            if self.calm {
+                return;
+            }
+            producer.make_batch(&mut self.clients);
+            let values = &producer.in_flight.as_ref().expect("made").values;
+            self.ledger.sent(producer.key, values, producer.idempotent);
+        }
+        let (key, acks) = (producer.key, producer.acks);
+        let Some((leader, epoch)) = self.leader_by_someone(key) else { return };
+        // Clients do not go back to an older epoch: a deposed leader would find a gap where its successor's records are.
+        let producer = &mut self.producers[index];
+        if epoch < producer.leader_epoch {
+            return;
+        }
+        producer.leader_epoch = epoch;
+        let number = self.clients.number();
+        let in_flight = self.producers[index].in_flight.as_mut().expect("there");
+        in_flight.number = number;
+        in_flight.deadline = now + PRODUCE_TIMEOUT;
+        let batch = in_flight.batch.clone();
+        if acks == 0 {
+            self.producers[index].in_flight = None;
+        }
+        let message = Message::Produce { number, key, acks, batch };
+        self.send(Address::Producer(index), Address::Broker(leader), message);
+    }
+
+    pub(super) fn produced(
+        &mut self,
+        index: usize,
+        number: u64,
+        error: ErrorCode,
+        base_offset: i64,
+    ) {
+        let producer = &mut self.producers[index];
+        let (key, acks) = (producer.key, producer.acks);
+        if let Learnt::Acknowledged(base_offset, values) =
+            producer.answered(number, error, base_offset)
+            && acks == -1
+        {
+            self.ledger.acknowledged.push(Acknowledged { key, base_offset, values });
+        }
+    }
+
+    pub(super) fn consume(&mut self, index: usize) {
+        let next = 5 * MS + self.clients.below(50 * MS);
+        self.schedule.after(next, Event::Consume(index));
+        let (key, offset) = (self.consumers[index].key, self.consumers[index].position);
+        let Some((leader, _)) = self.leader_by_someone(key) else { return };
+        let number = self.clients.number();
+        self.consumers[index].number = number;
+        let message = Message::Consume { number, key, offset, leader_epoch: None };
+        self.send(Address::Consumer(index), Address::Broker(leader), message);
+    }
+
+    pub(super) fn create_topic(&mut self) {
+        if self.coordinator.state(TOPIC, PartitionId::new(0)).is_some() {
+            return;
+        }
+        self.schedule.after(200 * MS, Event::CreateTopic);
+        let brokers = self.settings.brokers as usize;
+        let ready = |m: &Machine| {
+            m.process
+                .as_ref()
+                .is_some_and(|p| p.controller.is_active() && p.image.brokers().count() == brokers)
+        };
+        let found = self.machines.iter().find(|(_, machine)| ready(machine));
+        let Some((&id, life)) = found.map(|(id, machine)| (id, machine.life)) else { return };
+        let durability = match self.settings.durability {
+            Durability::Disk => "disk",
+            Durability::Memory => "memory",
+        };
+        let topic = NewTopic {
+            name: TOPIC.to_owned(),
+            id: key(0).topic,
+            partitions: Some(self.settings.partitions),
+            replication_factor: i16::try_from(self.settings.replication_factor).ok(),
+            assignment: BTreeMap::new(),
+            config: [("durability".to_owned(), durability.to_owned())].into(),
+        };
+        self.step(id, life, |process, now, out| {
+            let mut effects = Vec::new();
+            process.controller.create_topics(u64::MAX, vec![topic], false, &mut effects);
+            process.do_controller(effects, now, out);
+        });
+    }
+
+    pub(super) fn consumed(
+        &mut self,
+        index: usize,
+        number: u64,
+        (error, log_start): (ErrorCode, Offset),
+        records: &Bytes,
+    ) {
+        let consumer = &mut self.consumers[index];
+        if consumer.number != number {
+            return;
+        }
+        if error == ErrorCode::OffsetOutOfRange && log_start > consumer.position {
+            consumer.position = log_start;
+        }
+        let (key, position) = (consumer.key, consumer.position.get());
+        let mut seen = entries(records);
+        seen.retain(|&(offset, ..)| offset >= position);
+        if let (Some(first), Some(last)) = (seen.first(), seen.last()) {
+            assert_eq!(first.0, position, "{key:?}: a consumer skipped records");
+            consumer.position = Offset::new(last.0 + 1);
+        }
+        self.ledger.consumed(key, &seen);
+    }
+}

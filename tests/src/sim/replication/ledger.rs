@@ -1,0 +1,162 @@
+//! What was sent, acknowledged, committed and seen.
+//!
+//! Called by: `world` after each step, `run` at the end. Calls: nothing.
+//! Invariants (asserted): one process leads a partition in an epoch; a high watermark and a log start never go back within a process; what
+//! lies below any high watermark is the same on every replica, for ever; whatever is committed on a disk topic is durable on every
+//! registered in-sync replica; a consumer sees committed values only; what was acknowledged with acks=all is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use bytes::Bytes;
+use client_protocol::records::Batches;
+
+use super::process::Process;
+
+/// An acknowledged batch.
+#[derive(Debug, Clone)]
+pub struct Acknowledged {
+    pub key: TopicPartition,
+    pub base_offset: i64,
+    pub values: Vec<u64>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    sent: BTreeMap<u64, TopicPartition>,
+    idempotent: BTreeSet<u64>,
+    pub acknowledged: Vec<Acknowledged>,
+    /// By partition and offset: the value, and the epoch that wrote it.
+    committed: BTreeMap<TopicPartition, BTreeMap<i64, (u64, i32)>>,
+    leaders: BTreeMap<(TopicPartition, LeaderEpoch), (BrokerId, u64)>,
+    marks: BTreeMap<(BrokerId, u64, TopicPartition), (Offset, Offset)>,
+    pub consumed: u64,
+}
+
+/// Offset, value and epoch of each record.
+pub fn entries(records: &Bytes) -> Vec<(i64, u64, i32)> {
+    let mut entries = Vec::new();
+    for batch in Batches::new(records) {
+        let batch = batch.expect("whole batches");
+        let epoch = batch.header.leader_epoch.expect("appended by a leader").get();
+        for record in batch.records().expect("uncompressed") {
+            let record = record.expect("ours");
+            let value: [u8; 8] = record.value.expect("ours").try_into().expect("eight bytes");
+            entries.push((record.offset.get(), u64::from_be_bytes(value), epoch));
+        }
+    }
+    entries
+}
+
+/// All of a replica's records from `from` below `to`.
+pub fn read_all(
+    process: &Process,
+    key: TopicPartition,
+    from: Offset,
+    to: Offset,
+) -> Vec<(i64, u64, i32)> {
+    let Some(log) = process.directory.log(key) else { return Vec::new() };
+    let mut position = from.get().max(log.view().ends().log_start);
+    let mut all = Vec::new();
+    while position < to.get() {
+        let records = process.directory.read(key, Offset::new(position), to, 1 << 20);
+        let read = entries(&records);
+        let Some(&(last, ..)) = read.last() else { break };
+        all.extend(read.into_iter().filter(|&(offset, ..)| offset >= position));
+        position = last + 1;
+    }
+    all
+}
+
+impl Ledger {
+    /// A producer sends these for the first time.
+    pub fn sent(&mut self, key: TopicPartition, values: &[u64], idempotent: bool) {
+        for &value in values {
+            self.sent.insert(value, key);
+            if idempotent {
+                self.idempotent.insert(value);
+            }
+        }
+    }
+
+    /// A replica's high watermark moved: what lies below is what lies there everywhere.
+    pub fn committed(
+        &mut self,
+        process: &Process,
+        key: TopicPartition,
+        (from, to): (Offset, Offset),
+    ) {
+        assert!(from <= to, "{}: {key:?}: high watermark back from {from} to {to}", process.id);
+        let known = self.committed.entry(key).or_default();
+        for (offset, value, epoch) in read_all(process, key, from, to) {
+            let former = *known.entry(offset).or_insert((value, epoch));
+            assert_eq!(
+                former,
+                (value, epoch),
+                "{}: {key:?} offset {offset}: committed was {former:x?}",
+                process.id
+            );
+        }
+    }
+
+    /// A consumer saw these; the first must be where it wanted to go on, or later only if the log starts later.
+    pub fn consumed(&mut self, key: TopicPartition, records: &[(i64, u64, i32)]) {
+        let known = self.committed.entry(key).or_default();
+        for &(offset, value, epoch) in records {
+            self.consumed += 1;
+            assert_eq!(
+                known.get(&offset),
+                Some(&(value, epoch)),
+                "{key:?} offset {offset}: a consumer saw {value:x} in epoch {epoch}"
+            );
+        }
+    }
+
+    /// After each step of a process.
+    pub fn check(&mut self, process: &Process, life: u64) {
+        for (&key, core) in &process.replicas {
+            if let Some(epoch) = core.leading() {
+                let leader = *self.leaders.entry((key, epoch)).or_insert((process.id, life));
+                assert_eq!(leader, (process.id, life), "two leaders of {key:?} in epoch {epoch}");
+            }
+            let marks = (core.positions().start, core.high_watermark());
+            let former = self.marks.insert((process.id, life, key), marks).unwrap_or(marks);
+            assert!(former.0 <= marks.0, "{}: {key:?}: log start back {former:?}", process.id);
+            assert!(former.1 <= marks.1, "{}: {key:?}: watermark back {former:?}", process.id);
+        }
+    }
+
+    /// How many offsets are committed.
+    pub fn committed_count(&self) -> u64 {
+        self.committed.values().map(|offsets| offsets.len() as u64).sum()
+    }
+
+    /// The end of a run: everything that was acknowledged is committed where it was said to be, once, in order.
+    pub fn audit(&self, key: TopicPartition, log_start: Offset) {
+        let empty = BTreeMap::new();
+        let known = self.committed.get(&key).unwrap_or(&empty);
+        for acknowledged in self.acknowledged.iter().filter(|a| a.key == key) {
+            for (offset, &value) in (acknowledged.base_offset..).zip(&acknowledged.values) {
+                if offset >= log_start.get() {
+                    let found = known.get(&offset).map(|&(value, _)| value);
+                    assert_eq!(found, Some(value), "{key:?}: acknowledged at {offset}: {value:x}");
+                }
+            }
+        }
+        let mut last_of: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut last_epoch = 0;
+        for (offset, &(value, epoch)) in known {
+            assert_eq!(self.sent.get(&value), Some(&key), "{offset}: nobody sent {value:x} here");
+            assert!(last_epoch <= epoch, "{key:?} offset {offset}: epochs fall");
+            last_epoch = epoch;
+            // A follower that fell behind the log start begins anew without what the removed records said of producers: a retry of a
+            // removed batch is then taken for a new one, as in Kafka.
+            if self.idempotent.contains(&value) && *offset >= log_start.get() {
+                let former = last_of.insert(value >> 32, value);
+                let in_order = former.is_none_or(|former| former < value);
+                assert!(in_order, "{key:?} offset {offset}: {value:x} after {former:x?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What travels between brokers and clients, over a network that loses, doubles and delays.
+//!
+//! Called by: `process`, `client`, `world`. Invariant: a message carries all that its receiver needs to tell whether it is still meant.
+
+use std::collections::BTreeMap;
+
+use broker_core::controller::{AlterPartitions, PartitionReport};
+use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+use broker_core::image::FeedEvent;
+use broker_core::partition::{FetchAnswer, FollowerFetch};
+use bytes::Bytes;
+use client_protocol::ErrorCode;
+
+use super::coordinator::{Node, SessionId, StoreOp};
+
+/// Who a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    Broker(BrokerId),
+    Producer(usize),
+    Consumer(usize),
+}
+
+/// A fetch of a follower.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    pub number: u64,
+    pub items: Vec<(TopicPartition, FollowerFetch)>,
+    /// Wait for records when there are none.
+    pub may_wait: bool,
+}
+
+/// A message.
+#[derive(Debug, Clone)]
+pub enum Message {
+    Fetch(FetchRequest),
+    Fetched { number: u64, answers: Vec<(TopicPartition, FetchAnswer, Bytes)> },
+    Alter { key: TopicPartition, attempt: u64, request: AlterPartitions },
+    Altered { key: TopicPartition, attempt: u64, result: Result<(), ErrorCode> },
+    Describe { epoch: BrokerEpoch, partitions: Vec<TopicPartition> },
+    Described { epoch: BrokerEpoch, reports: Vec<PartitionReport> },
+    ShutDown { epoch: BrokerEpoch },
+    Produce { number: u64, key: TopicPartition, acks: i16, batch: Bytes },
+    Produced { number: u64, error: ErrorCode, base_offset: i64 },
+    Consume { number: u64, key: TopicPartition, offset: Offset, leader_epoch: Option<LeaderEpoch> },
+    Consumed { number: u64, error: ErrorCode, log_start: Offset, records: Bytes },
+}
+
+/// What a broker asks the coordinator, in order on one connection.
+#[derive(Debug, Clone)]
+pub enum CoordinatorRequest {
+    Open,
+    Attach(SessionId),
+    Ping,
+    Read(Vec<String>),
+    Multi(Vec<StoreOp>),
+}
+
+/// What the coordinator answers; it also says its zxid.
+#[derive(Debug, Clone)]
+pub enum CoordinatorReply {
+    Opened(SessionId),
+    Attached,
+    Expired,
+    Pong,
+    Nodes(BTreeMap<String, Node>),
+    Multi(Result<(), usize>),
+}
+
+/// Something that reaches a process on its coordinator connection.
+#[derive(Debug, Clone)]
+pub enum FromCoordinator {
+    Reply { number: u64, zxid: broker_core::ids::Zxid, reply: CoordinatorReply },
+    Feed(FeedEvent),
+}
+
+/// A process's own alarms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    Tick,
+    Submit,
+    LogThread,
+    RoundStart,
+    RoundEnd,
+    Fetch(BrokerId),
+}
+
+/// What a process wants done after a step.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub messages: Vec<(Address, Message)>,
+    pub requests: Vec<(u64, CoordinatorRequest)>,
+    /// After so many microseconds.
+    pub alarms: Vec<(u64, Alarm)>,
+    /// High watermarks that moved, for the ledger: partition, from, to, and whether the mover leads.
+    pub watermarks: Vec<(TopicPartition, Offset, Offset, bool)>,
+}

@@ -1,0 +1,41 @@
+//! Deterministic simulation of replication: brokers, controller, logs on disks, producers and consumers.
+//!
+//! ```text
+//! run          one seed: work under faults, heal, come to rest, audit
+//! settings     what kind of run; everything from the seed       plant    bugs put in on purpose
+//! world        everything on one clock                          nemesis  what goes wrong
+//!   machines     processes that start and die    wires  what lies between    customers  clients in the world
+//! coordinator  a modelled coordinator: ordered znodes, sessions, subscriptions
+//! process      a broker's process: the real decisions (broker-core) and the real log (broker-log)
+//!   session      its coordinator session, registration and election
+//!   storage      its log directory: append thread and commit rounds
+//!   serving      what it answers to clients, followers, leaders and the controller
+//!   fetching     how it follows
+//! message      what travels between them
+//! client       producers and consumers
+//! ledger       what was acknowledged, committed and seen; checked after each step and at the end
+//! ```
+//!
+//! Invariant: the same seed gives the same run. The coordinator is a model because the ensemble has a simulation of its own; it keeps the
+//! promises that safety.md A gives to brokers and no more.
+
+mod client;
+mod coordinator;
+mod customers;
+mod fetching;
+mod ledger;
+mod machines;
+mod message;
+mod nemesis;
+mod plant;
+mod process;
+mod run;
+mod serving;
+mod session;
+mod settings;
+mod storage;
+mod wires;
+mod world;
+
+pub use plant::Plant;
+pub use run::{Report, run};

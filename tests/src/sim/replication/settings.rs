@@ -1,0 +1,83 @@
+//! What kind of run it is.
+//!
+//! Called by: `run`. Calls: nothing.
+//! Invariant: everything is drawn from the seed, so that a seed alone names a run.
+
+use broker_core::partition::Durability;
+use broker_log::LogConfig;
+
+use super::plant::Plant;
+use crate::sim::ensemble::schedule::{MS, SECOND, Time};
+use crate::sim::random::Random;
+
+/// The dimensions of a run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub brokers: i32,
+    pub partitions: i32,
+    pub replication_factor: usize,
+    pub durability: Durability,
+    pub lag_time_max_ms: u64,
+    pub alter_retry_ms: u64,
+    pub session_timeout: Time,
+    pub segment_bytes: u32,
+    pub retention_bytes: Option<u64>,
+    pub fetch_bytes_max: u32,
+    /// Of a thousand messages between brokers and clients, so many are lost, doubled, late.
+    pub lost: u64,
+    pub doubled: u64,
+    pub late: u64,
+    /// Mean time between faults.
+    pub fault_every: Time,
+    pub power_cuts: bool,
+    pub wipes: bool,
+    pub slow_log: bool,
+    pub producers: usize,
+    pub work: Time,
+    pub rest: Time,
+    pub plant: Plant,
+}
+
+impl Settings {
+    pub fn new(random: &mut Random, plant: Plant) -> Self {
+        let memory = random.chance(1, 6);
+        let harsh = random.chance(1, 2);
+        Self {
+            brokers: 3,
+            partitions: 1 + i32::try_from(random.below(3)).expect("small"),
+            replication_factor: if random.chance(1, 8) { 2 } else { 3 },
+            durability: if memory { Durability::Memory } else { Durability::Disk },
+            lag_time_max_ms: [300, 1_000, 3_000, 10_000][random.below(4) as usize],
+            alter_retry_ms: 100 + random.below(400),
+            session_timeout: SECOND + random.below(5 * SECOND),
+            segment_bytes: [300, 1_000, 10_000, 1 << 20][random.below(4) as usize],
+            retention_bytes: random.chance(1, 5).then(|| 2_000 + random.below(8_000)),
+            fetch_bytes_max: [1, 500, 4_000, 1 << 20][random.below(4) as usize],
+            lost: if harsh { random.below(60) } else { 0 },
+            doubled: if harsh { random.below(60) } else { 0 },
+            late: random.below(100),
+            fault_every: 300 * MS + random.below(2 * SECOND),
+            power_cuts: !memory && random.chance(4, 5),
+            wipes: !memory && random.chance(1, 2),
+            slow_log: random.chance(1, 2),
+            producers: 2 + random.below(4) as usize,
+            work: 8 * SECOND + random.below(12 * SECOND),
+            rest: 60 * SECOND,
+            plant,
+        }
+    }
+
+    pub fn min_insync_replicas(&self) -> usize {
+        self.replication_factor.min(2)
+    }
+
+    pub fn log_config(&self) -> LogConfig {
+        LogConfig {
+            segment_bytes: self.segment_bytes,
+            index_interval_bytes: 200,
+            retention_ms: None,
+            retention_bytes: self.retention_bytes,
+            ..LogConfig::default()
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Everything on one clock: brokers on their machines, the network, the coordinator, clients.
+//!
+//! Called by: `run`. Calls: everything here. Invariant: one event at a time, in the order of (time, number); after each the touched process is
+//! checked and the ledger with it. A paused process gets everything later, in order; a dead one nothing.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use broker_core::ids::{BrokerId, Offset, PartitionId, TopicId, TopicPartition, Zxid};
+use broker_core::partition::Durability;
+
+use super::client::{Consumer, Producer};
+use super::coordinator::{Coordinator, SessionId};
+use super::ledger::Ledger;
+use super::message::{Address, Alarm, CoordinatorReply, CoordinatorRequest, Message, Outbox};
+use super::process::Process;
+use super::settings::Settings;
+use crate::sim::disk::SimulatedDisk;
+use crate::sim::ensemble::schedule::{MS, SECOND, Schedule, Time};
+use crate::sim::ensemble::trace::Trace;
+use crate::sim::random::Random;
+
+pub const TOPIC: &str = "simulated";
+pub(super) const FAST_DEATH: Time = 200 * MS;
+pub(super) const BOOKMARK_EVERY: Time = 100 * MS;
+
+/// Something that happens.
+#[derive(Debug)]
+pub enum Event {
+    Message {
+        from: Address,
+        to: Address,
+        message: Message,
+    },
+    Alarm {
+        id: BrokerId,
+        life: u64,
+        alarm: Alarm,
+    },
+    Asked {
+        id: BrokerId,
+        life: u64,
+        connection: u64,
+        session: Option<SessionId>,
+        number: u64,
+        request: CoordinatorRequest,
+    },
+    Replied {
+        id: BrokerId,
+        life: u64,
+        connection: u64,
+        number: u64,
+        zxid: Zxid,
+        reply: CoordinatorReply,
+    },
+    Feed {
+        id: BrokerId,
+        connection: u64,
+        up_to: usize,
+        bookmark: Option<Zxid>,
+    },
+    LinkUp {
+        id: BrokerId,
+        life: u64,
+        connection: u64,
+    },
+    FastDeath(SessionId),
+    Bookmarks,
+    Start {
+        id: BrokerId,
+        life: u64,
+    },
+    ShutDownEnd {
+        id: BrokerId,
+        life: u64,
+        time: Time,
+    },
+    CreateTopic,
+    Produce(usize),
+    Consume(usize),
+    Nemesis,
+}
+
+/// A broker's machine.
+pub struct Machine {
+    pub disk: SimulatedDisk,
+    pub process: Option<Process>,
+    pub life: u64,
+    pub(super) paused_until: Time,
+    /// The coordinator connection; a broken one has an older number.
+    pub(super) connection: u64,
+    pub(super) link_is_up: bool,
+    /// How far the subscription was delivered on this connection; none before it began.
+    pub(super) cursor: Option<usize>,
+    pub(super) last_asked: Time,
+    pub(super) last_replied: Time,
+    pub wiped: bool,
+}
+
+/// See the module.
+pub struct World {
+    pub settings: Rc<Settings>,
+    pub schedule: Schedule<Event>,
+    pub trace: Trace,
+    pub machines: BTreeMap<BrokerId, Machine>,
+    pub coordinator: Coordinator,
+    pub producers: Vec<Producer>,
+    pub consumers: Vec<Consumer>,
+    pub ledger: Ledger,
+    pub(super) network: Random,
+    pub(super) clients: Random,
+    pub(super) faults: Random,
+    pub(super) seeds: Random,
+    pub(super) isolated: BTreeMap<(Address, Address), Time>,
+    pub wiped_any: bool,
+    pub(super) calm: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, settings: Settings, print: bool) -> Self {
+        let settings = Rc::new(settings);
+        let mut world = Self {
+            schedule: Schedule::new(),
+            trace: Trace::new(print),
+            machines: BTreeMap::new(),
+            coordinator: Coordinator::default(),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            ledger: Ledger::default(),
+            network: Random::new(seed ^ 0x6e65_7477),
+            clients: Random::new(seed ^ 0x636c_6965),
+            faults: Random::new(seed ^ 0x6661_756c),
+            seeds: Random::new(seed ^ 0x7365_6564),
+            isolated: BTreeMap::new(),
+            wiped_any: false,
+            calm: false,
+            settings,
+        };
+        world.coordinator.seed_parents();
+        for id in 1..=world.settings.brokers {
+            let id = BrokerId::new(id);
+            world.machines.insert(id, Machine::new());
+            world.schedule.at(0, Event::Start { id, life: 0 });
+        }
+        world.make_clients();
+        world.schedule.after(SECOND, Event::CreateTopic);
+        world.schedule.after(BOOKMARK_EVERY, Event::Bookmarks);
+        world
+    }
+
+    pub(super) fn make_clients(&mut self) {
+        let keys: Vec<_> = (0..self.settings.partitions).map(key).collect();
+        for index in 0..self.settings.producers {
+            let key = keys[index % keys.len()];
+            let (acks, idempotent) =
+                [(-1, true), (-1, true), (-1, false), (1, false), (0, false)][index.min(4)];
+            self.producers.push(Producer::new(index, key, acks, idempotent));
+            self.schedule.after(2 * SECOND, Event::Produce(index));
+        }
+        for (index, &key) in keys.iter().enumerate() {
+            self.consumers.push(Consumer { key, position: Offset::ZERO, number: 0 });
+            self.schedule.after(2 * SECOND, Event::Consume(index));
+        }
+    }
+
+    /// Lets things go wrong.
+    pub fn unleash(&mut self) {
+        self.schedule.after(3 * SECOND, Event::Nemesis);
+    }
+
+    pub fn run_until(&mut self, end: Time) {
+        while let Some(event) = self.schedule.next_until(end) {
+            self.happen(event);
+        }
+    }
+
+    /// Mends everything; nothing breaks any more and no new values are made.
+    pub fn heal(&mut self) {
+        self.calm = true;
+        self.isolated.clear();
+        let now = self.schedule.now();
+        let ids: Vec<_> = self.machines.keys().copied().collect();
+        for id in ids {
+            let machine = self.machines.get_mut(&id).expect("there");
+            machine.paused_until = machine.paused_until.min(now);
+            if machine.process.is_none() {
+                let life = machine.life;
+                self.schedule.after(0, Event::Start { id, life });
+            } else if !machine.link_is_up {
+                let (life, connection) = (machine.life, machine.connection);
+                self.schedule.after(0, Event::LinkUp { id, life, connection });
+            }
+        }
+    }
+
+    pub(super) fn happen(&mut self, event: Event) {
+        if let Some(id) = event.broker() {
+            let machine = &self.machines[&id];
+            if machine.paused_until > self.schedule.now() && machine.process.is_some() {
+                self.schedule.at(machine.paused_until, event);
+                return;
+            }
+        }
+        let now = self.schedule.now();
+        self.trace.say(now, || format!("{event:?}"));
+        match event {
+            Event::Message { from, to, message } => self.deliver(from, to, message),
+            Event::Alarm { id, life, alarm } => {
+                self.step(id, life, |process, now, out| process.alarm(alarm, now, out));
+            }
+            Event::Asked { id, life, connection, session, number, request } => {
+                self.asked((id, life, connection), session, number, request);
+            }
+            Event::Replied { id, life, connection, number, zxid, reply } => {
+                self.replied((id, life, connection), number, zxid, reply);
+            }
+            Event::Feed { id, connection, up_to, bookmark } => {
+                self.feed(id, connection, up_to, bookmark);
+            }
+            Event::LinkUp { id, life, connection } => self.link_up(id, life, connection),
+            Event::FastDeath(session) => {
+                self.coordinator.expire(session);
+                self.announce();
+            }
+            Event::Bookmarks => self.bookmarks(),
+            Event::Start { id, life } => self.start(id, life),
+            Event::ShutDownEnd { id, life, time } => self.shut_down_end(id, life, time),
+            Event::CreateTopic => self.create_topic(),
+            Event::Produce(index) => self.produce(index),
+            Event::Consume(index) => self.consume(index),
+            Event::Nemesis => {
+                if !self.calm {
+                    self.strike();
+                }
+            }
+        }
+    }
+
+    /// Lets a process do one thing, sends what it wants sent, and checks.
+    pub(super) fn step(
+        &mut self,
+        id: BrokerId,
+        life: u64,
+        act: impl FnOnce(&mut Process, Time, &mut Outbox),
+    ) {
+        let now = self.schedule.now();
+        let machine = self.machines.get_mut(&id).expect("there");
+        if machine.life != life {
+            return;
+        }
+        let Some(process) = &mut machine.process else { return };
+        let mut out = Outbox::default();
+        act(process, now, &mut out);
+        process.check();
+        self.sent(id, life, out);
+    }
+
+    pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {
+        let machine = &self.machines[&id];
+        let process = machine.process.as_ref().expect("stepped");
+        for &(key, from, to, leads) in &out.watermarks {
+            self.ledger.committed(process, key, (from, to));
+            if leads {
+                let (isr, least) =
+                    (process.replicas[&key].isr(), self.settings.min_insync_replicas());
+                assert!(isr.len() >= least, "{id}: {key:?}: committed to {to} by {isr:?} alone");
+            }
+            if leads && self.settings.durability == Durability::Disk {
+                self.check_durable(key, to);
+            }
+        }
+        self.ledger.check(process, life);
+        let session = process.session.id;
+        let (connection, is_up) = (machine.connection, machine.link_is_up);
+        let numbers = [
+            id.get().unsigned_abs().into(),
+            life,
+            out.messages.len() as u64,
+            out.requests.len() as u64,
+            out.alarms.len() as u64,
+            out.watermarks.iter().map(|w| w.2.get().unsigned_abs()).sum(),
+        ];
+        self.trace.note(self.schedule.now(), "step", &numbers, &[]);
+        for (after, alarm) in out.alarms {
+            self.schedule.after(after, Event::Alarm { id, life, alarm });
+        }
+        for (to, message) in out.messages {
+            self.send(Address::Broker(id), to, message);
+        }
+        for (number, request) in out.requests {
+            let delay = self.coordinator_delay();
+            let machine = self.machines.get_mut(&id).expect("there");
+            machine.last_asked = (self.schedule.now() + delay).max(machine.last_asked + 1);
+            if is_up {
+                let asked = Event::Asked { id, life, connection, session, number, request };
+                self.schedule.at(machine.last_asked, asked);
+            }
+        }
+    }
+
+    /// D1: what is committed is durable on every in-sync replica that runs; a wiped one is found out by the controller.
+    pub(super) fn check_durable(&self, key: TopicPartition, high_watermark: Offset) {
+        let Some(state) = self.coordinator.state(TOPIC, key.partition) else { return };
+        for id in state.isr {
+            let machine = &self.machines[&id];
+            let core = machine.process.as_ref().and_then(|process| process.replicas.get(&key));
+            if let Some(core) = core.filter(|_| !machine.wiped) {
+                let durable_end = core.positions().durable_end;
+                assert!(
+                    durable_end >= high_watermark,
+                    "{key:?}: committed to {high_watermark}, in-sync {id} has {durable_end}"
+                );
+            }
+        }
+    }
+}
+
+/// The partition of this number.
+pub fn key(partition: i32) -> TopicPartition {
+    TopicPartition { topic: TopicId::from_bytes([7; 16]), partition: PartitionId::new(partition) }
+}

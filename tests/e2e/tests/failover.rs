@@ -63,6 +63,23 @@ fn killed_partition_leader_loses_nothing() -> Result<()> {
 }
 
 #[test]
+fn broker_that_restarts_within_the_grace_loses_nothing() -> Result<()> {
+    under_load(|running, load| {
+        let leader = running.leader(TOPIC, 0)?;
+        let killed = Instant::now();
+        running.signal(&leader, Signal::KILL)?;
+        // At once: its old registration and session are still there.
+        running.cluster.start(&leader)?;
+        let again = load.next_acknowledged(killed, Some(0))?;
+        println!("kill -9 and start of {leader}: next acknowledged after {} ms", again.as_millis());
+        running.cluster.wait_ready(&leader)?;
+        running.wait_for("the restarted broker to be in sync again", || {
+            Ok((running.in_sync(TOPIC, 0)?.len() == 3).then_some(()))
+        })
+    })
+}
+
+#[test]
 fn killed_coordinator_leader_and_controller_lose_nothing() -> Result<()> {
     under_load(|running, load| {
         let coordinator = running.coordinator_leader()?;

@@ -37,20 +37,24 @@ pub(super) struct Described {
     pub(super) reports: Vec<PartitionReport>,
 }
 
-/// Asks until there is an answer; `None` when that life of the broker is over.
+/// Asks until there is an answer; `None` when that life of the broker, or all that was asked about, is over.
 pub(super) async fn ask(
     peers: Arc<Peers>,
     images: watch::Receiver<Arc<Image>>,
-    question: Question,
+    mut question: Question,
     timeout: Duration,
 ) -> Option<Described> {
-    let request = request(&question);
     let (broker, epoch) = (question.broker, question.epoch);
     loop {
         let image = Arc::clone(&images.borrow());
         if image.broker(broker).is_none_or(|found| found.epoch != epoch) {
             return None;
         }
+        question.partitions.retain(|&partition| image.partition(partition).is_some());
+        if question.partitions.is_empty() {
+            return None;
+        }
+        let request = request(&question);
         match peers.ask(&image, broker, (&request, VERSION), timeout).await {
             Ok(response) if response.broker_epoch == epoch.get() => {
                 if let Some(reports) = reports(&response) {
@@ -84,6 +88,11 @@ fn reports(response: &DescribeReplicasResponse) -> Option<Vec<PartitionReport>> 
     let mut reports = Vec::new();
     for topic in &response.topics {
         for described in &topic.partitions {
+            // It has registered but not yet taken in what it holds. To take that for a loss would
+            // keep the partition offline for the whole life of this broker: ask again.
+            if described.error_code == ErrorCode::UnknownTopicOrPartition {
+                return None;
+            }
             let partition =
                 TopicPartition { topic: topic.topic_id, partition: described.partition_index };
             reports.push(PartitionReport { partition, report: report(described) });
@@ -103,4 +112,32 @@ fn report(described: &ReplicaDescription) -> Option<ReplicaReport> {
         durable_end: described.durable_end_offset.unwrap_or(Offset::new(0)),
         cut_below_mark: described.cut_below_mark,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use client_protocol::messages::describe_replicas::DescribeReplicasTopicResponse;
+    use client_protocol::{PartitionId, TopicId};
+
+    use super::*;
+
+    fn answer(error_code: ErrorCode) -> DescribeReplicasResponse {
+        let described = ReplicaDescription {
+            partition_index: PartitionId::new(0),
+            error_code,
+            ..Default::default()
+        };
+        let topic_id = TopicId::from_bytes([1; 16]);
+        let topics = vec![DescribeReplicasTopicResponse { topic_id, partitions: vec![described] }];
+        DescribeReplicasResponse { topics, ..Default::default() }
+    }
+
+    #[test]
+    fn a_replica_that_is_not_taken_in_yet_is_no_answer() {
+        assert_eq!(reports(&answer(ErrorCode::UnknownTopicOrPartition)), None);
+        let lost = reports(&answer(ErrorCode::KafkaStorageError)).expect("an answer");
+        assert_eq!(lost.first().map(|report| report.report), Some(None));
+        let held = reports(&answer(ErrorCode::None)).expect("an answer");
+        assert!(held.first().is_some_and(|report| report.report.is_some()));
+    }
 }

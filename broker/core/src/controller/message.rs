@@ -139,7 +139,8 @@ pub struct AlterPartitions {
     pub items: Vec<AlterItem>,
 }
 
-/// One partition of an answer to DescribeReplicas (C5); none: the broker holds no such replica.
+/// One partition of an answer to DescribeReplicas (C5); none: the broker has lost the replica, and this life of it is elected no more.
+/// A broker that has not yet taken in the metadata up to its own registration, or not yet opened the log, has not answered: ask again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionReport {
     /// Which partition.

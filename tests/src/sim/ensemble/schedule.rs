@@ -55,7 +55,7 @@ impl<T> Schedule<T> {
 
     /// Takes the next event at or before `end`.
     pub fn next_until(&mut self, end: Time) -> Option<T> {
-        if self.heap.peek()?.0.time > end {
+        if self.heap.peek().is_none_or(|next| next.0.time > end) {
             self.now = end;
             return None;
         }

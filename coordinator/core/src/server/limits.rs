@@ -25,6 +25,11 @@ pub const FORWARD_BYTES_MAX: usize = 1 << 20;
 /// Commands that wait at the leader for a place in an entry. What is forwarded beyond is dropped;
 /// its origin sends it again.
 pub const PROPOSAL_QUEUE_MAX: usize = 200_000;
+/// Bytes of those commands, likewise.
+pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 512 << 20;
+/// Bytes in the answer of a multiRead after which its further reads are refused with -127: one
+/// frame of small reads can ask for far more than fits into memory.
+pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;
 /// Sessions in one report of touched ones.
 pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
 /// Bytes of subscription events given to one connection in one step.

@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSAL_QUEUE_MAX};
+use super::limits::{
+    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSAL_QUEUE_BYTES_MAX, PROPOSAL_QUEUE_MAX,
+};
 use super::step::Server;
 use super::weight::command_bytes;
 use crate::state::{Command, Entry};
@@ -16,6 +18,8 @@ use crate::state::{Command, Entry};
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     queue: VecDeque<Command>,
+    /// Weight of `queue`.
+    queued_bytes: usize,
     /// Log indexes.
     in_flight: VecDeque<u64>,
 }
@@ -23,8 +27,10 @@ pub(super) struct Proposals {
 impl Proposals {
     /// Adds a command, or drops it when too many wait: its origin sends it again.
     pub(super) fn push(&mut self, command: Command) {
-        if self.queue.len() < PROPOSAL_QUEUE_MAX {
+        let bytes = self.queued_bytes.saturating_add(command_bytes(&command));
+        if self.queue.len() < PROPOSAL_QUEUE_MAX && bytes <= PROPOSAL_QUEUE_BYTES_MAX {
             self.queue.push_back(command);
+            self.queued_bytes = bytes;
         }
     }
 
@@ -38,6 +44,7 @@ impl Proposals {
     /// This server leads no more: origins send again to the next leader.
     pub(super) fn clear(&mut self) {
         self.queue.clear();
+        self.queued_bytes = 0;
         self.in_flight.clear();
     }
 
@@ -45,10 +52,12 @@ impl Proposals {
         let mut bytes = 0usize;
         let mut batch = Vec::new();
         while let Some(command) = self.queue.front() {
-            bytes = bytes.saturating_add(command_bytes(command));
+            let weight = command_bytes(command);
+            bytes = bytes.saturating_add(weight);
             if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_COMMANDS_MAX) {
                 break;
             }
+            self.queued_bytes = self.queued_bytes.saturating_sub(weight);
             batch.extend(self.queue.pop_front());
         }
         batch
@@ -56,6 +65,7 @@ impl Proposals {
 
     fn put_back(&mut self, batch: Vec<Command>) {
         for command in batch.into_iter().rev() {
+            self.queued_bytes = self.queued_bytes.saturating_add(command_bytes(&command));
             self.queue.push_front(command);
         }
     }
@@ -88,5 +98,50 @@ impl Server {
             }
             self.settle();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use coordinator_protocol::{SessionId, SetDataRequest};
+
+    use super::*;
+    use crate::state::{TreeOp, WriteOp};
+
+    /// One of them weighs a little more than `bytes`; they share their memory.
+    fn write(sequence: u64, data: &Bytes) -> Command {
+        let set = SetDataRequest { path: String::new(), data: Some(data.clone()), version: -1 };
+        let op = WriteOp::Tree(TreeOp::SetData(set));
+        Command::Write { session: SessionId::new(1), generation: 1, sequence, op }
+    }
+
+    #[test]
+    fn queue_is_bounded_by_bytes_and_gives_room_back() {
+        let data = Bytes::from(vec![0; 8 << 20]);
+        let mut proposals = Proposals::default();
+        let fit = PROPOSAL_QUEUE_BYTES_MAX / command_bytes(&write(1, &data));
+        for sequence in 1..=fit as u64 + 5 {
+            proposals.push(write(sequence, &data));
+        }
+        assert_eq!(proposals.queue.len(), fit);
+        let batch = proposals.take_batch();
+        assert_eq!(batch.len(), 1, "one command may be larger than a batch");
+        proposals.put_back(batch);
+        assert_eq!(proposals.take_batch(), [write(1, &data)]);
+        proposals.push(write(100, &data));
+        proposals.push(write(101, &data));
+        assert_eq!(proposals.queue.len(), fit);
+        while !proposals.take_batch().is_empty() {}
+        assert_eq!(proposals.queued_bytes, 0);
+    }
+
+    #[test]
+    fn queue_is_bounded_by_the_number_of_commands() {
+        let mut proposals = Proposals::default();
+        for sequence in 0..=PROPOSAL_QUEUE_MAX as u64 {
+            proposals.push(write(sequence, &Bytes::new()));
+        }
+        assert_eq!(proposals.queue.len(), PROPOSAL_QUEUE_MAX);
     }
 }

@@ -4,11 +4,13 @@
 //! a read and its watch see the same state; notifications that setWatches finds missed leave
 //! before its answer. It does not know sessions or consensus.
 
+use bytes::Bytes;
 use coordinator_protocol::{
     AddWatchRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch, Request, Response,
     SetWatchesRequest,
 };
 
+use super::limits::MULTI_READ_BYTES_MAX;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::tree::{NodeView, validate_path};
@@ -99,8 +101,22 @@ impl Server {
         Ok(Response::NamesStat(self.read_children(id, read)?, stat))
     }
 
+    /// Each read for itself, until the answer is large enough.
     fn read_many(&mut self, id: ConnectionId, ops: Vec<MultiReadOp>) -> Response {
-        let one = |op: &MultiReadOp| match op {
+        let mut bytes = 0usize;
+        let one = |op: &MultiReadOp| {
+            if bytes >= MULTI_READ_BYTES_MAX {
+                return MultiReadResult::Error(ErrorCode::ThrottledOp);
+            }
+            let result = self.read_one_of_many(id, op);
+            bytes = bytes.saturating_add(result_bytes(&result));
+            result
+        };
+        Response::MultiRead(ops.iter().map(one).collect())
+    }
+
+    fn read_one_of_many(&mut self, id: ConnectionId, op: &MultiReadOp) -> MultiReadResult {
+        match op {
             MultiReadOp::GetData(read) => match self.read_data(id, read) {
                 Ok(Response::DataStat(data, stat)) => MultiReadResult::GetData(data, stat),
                 Ok(_) => MultiReadResult::Error(ErrorCode::SystemError),
@@ -110,8 +126,7 @@ impl Server {
                 Ok(names) => MultiReadResult::GetChildren(names),
                 Err(code) => MultiReadResult::Error(code),
             },
-        };
-        Response::MultiRead(ops.iter().map(one).collect())
+        }
     }
 
     fn count_descendants(&self, path: &str) -> Result<Response, ErrorCode> {
@@ -141,5 +156,17 @@ impl Server {
     fn who_am_i(&self, id: ConnectionId) -> Result<Response, ErrorCode> {
         let connection = self.connections.get(id).ok_or(ErrorCode::SessionExpired)?;
         Ok(Response::ClientInfos(connection.identities.clone()))
+    }
+}
+
+/// What varies of a result's size.
+fn result_bytes(result: &MultiReadResult) -> usize {
+    match result {
+        MultiReadResult::GetData(data, _) => data.as_ref().map_or(0, Bytes::len),
+        MultiReadResult::GetChildren(names) => {
+            let lengths = names.iter().map(|name| name.len().saturating_add(size_of::<i32>()));
+            lengths.fold(0, usize::saturating_add)
+        }
+        MultiReadResult::Error(_) => 0,
     }
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    DecodeError, ErrorCode, EventType, OpCode, Request, RequestHeader, Response, WatcherEvent, Xid,
+    DecodeError, ErrorCode, EventType, MultiReadOp, MultiReadResult, OpCode, PathWatch, Request,
+    RequestHeader, Response, SetDataRequest, WatcherEvent, Xid,
 };
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use super::{create, delete, exists, get_data, set_data};
-use crate::server::Event;
+use crate::server::{Event, MULTI_READ_BYTES_MAX};
 
 fn data_of(answer: Result<Response, ErrorCode>) -> Bytes {
     match answer {
@@ -102,6 +103,34 @@ fn notification_leaves_before_the_reply_that_reveals_the_change() {
     });
     assert_eq!(told, Some(got.len() - 2));
     assert!(matches!(got.last(), Some(Got::Reply(_, _, Ok(Response::Path(_))))));
+}
+
+#[test]
+fn multi_read_answers_until_it_is_large_and_refuses_the_rest() {
+    let mut ensemble = Ensemble::new(1);
+    let id = ensemble.connect(member(1), 10_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    let data = Some(Bytes::from(vec![7; 1 << 19]));
+    let set = SetDataRequest { path: "/a".into(), data: data.clone(), version: -1 };
+    ensemble.ask(id, Request::SetData(set)).unwrap();
+    let read = || MultiReadOp::GetData(PathWatch { path: "/a".into(), watch: false });
+    let fit = MULTI_READ_BYTES_MAX >> 19;
+    let mut answers = |count: usize| {
+        let request = Request::MultiRead((0..count).map(|_| read()).collect());
+        match ensemble.ask(id, request) {
+            Ok(Response::MultiRead(results)) => results,
+            other => panic!("{other:?}"),
+        }
+    };
+    let whole = |result: &MultiReadResult| match result {
+        MultiReadResult::GetData(got, _) => *got == data,
+        _ => false,
+    };
+    assert!(answers(fit).iter().all(whole));
+    let results = answers(fit + 2);
+    assert!(results[..fit].iter().all(whole));
+    let refused = MultiReadResult::Error(ErrorCode::ThrottledOp);
+    assert_eq!(results[fit..], [refused.clone(), refused]);
 }
 
 #[test]

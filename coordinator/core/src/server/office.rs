@@ -39,7 +39,8 @@ impl Office {
         self.term.is_some()
     }
 
-    /// A session was created or moved: it is alive.
+    /// A session was created or moved: it is alive. Said again of the same generation, it is only a
+    /// repetition in the log and says nothing of now: a grace that was begun since goes on.
     pub(super) fn begin_session(
         &mut self,
         id: SessionId,
@@ -47,7 +48,8 @@ impl Office {
         timeout_ms: u32,
         now: Millis,
     ) {
-        if self.is_held() {
+        let known = self.silences.get(id).map(|timer| timer.generation);
+        if self.is_held() && known != Some(generation) {
             self.graces.remove(id);
             self.silences.start(id, generation, u64::from(timeout_ms), now);
         }

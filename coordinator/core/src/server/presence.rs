@@ -58,7 +58,15 @@ impl Presence {
         self.lost_handshakes.remove(&origin).is_some()
     }
 
-    /// The session moved or ended.
+    /// The session moved to this generation; what was lost of it since stays lost.
+    pub(super) fn moved(&mut self, session: SessionId, generation: u64) {
+        if self.lost.get(&session).is_some_and(|lost| *lost != generation) {
+            self.lost.remove(&session);
+        }
+        self.touched.remove(&session);
+    }
+
+    /// The session ended.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.lost.remove(&session);
         self.touched.remove(&session);

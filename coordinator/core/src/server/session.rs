@@ -54,7 +54,7 @@ impl Server {
     }
 
     fn begin_session(&mut self, session: Session, origin: Origin) {
-        self.presence.forget(session.id);
+        self.presence.moved(session.id, session.generation);
         self.office.begin_session(
             session.id,
             session.generation,

@@ -197,6 +197,10 @@ impl Ensemble {
         self.members[&id].server.as_ref().unwrap()
     }
 
+    pub fn server_mut(&mut self, id: ServerId) -> &mut Server {
+        self.members.get_mut(&id).unwrap().server.as_mut().unwrap()
+    }
+
     pub fn leader(&self) -> Option<ServerId> {
         let leads = |member: &Member| {
             member.server.as_ref().is_some_and(|server| {

@@ -4,6 +4,7 @@ use coordinator_protocol::{ConnectRequest, ErrorCode, Request, Response, Session
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use super::{create, exists};
+use crate::state::Command;
 use crate::{ConnectionId, ServerId};
 
 fn follower(ensemble: &Ensemble) -> ServerId {
@@ -109,6 +110,27 @@ fn lost_socket_ends_a_session_that_chose_so_after_its_grace() {
     die_fast(&mut ensemble, id);
     let lost = ensemble.now;
     ensemble.hang_up(id, true);
+    ensemble.run_until("fast death", |e| !is_there(e, "/e"));
+    let took = ensemble.now.since(lost);
+    assert!((200..=260).contains(&took), "died after {took} ms");
+}
+
+#[test]
+fn repeated_attach_in_the_log_does_not_bring_a_lost_session_back() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let old = ensemble.connect(follower(&ensemble), 6_000);
+    die_fast(&mut ensemble, old);
+    let request = back(&ensemble, old);
+    let (session, password) = (request.session, request.password.clone());
+    let id = ensemble.dial(leader, request);
+    ensemble.run_ms(20);
+    let origin = ensemble.server(leader).state().session(session).unwrap().origin;
+    let lost = ensemble.now;
+    ensemble.hang_up(id, true);
+    ensemble.run_ms(100);
+    let attach = Command::Attach { session, password, timeout_ms: 6_000, origin };
+    ensemble.server_mut(leader).proposals.push(attach);
     ensemble.run_until("fast death", |e| !is_there(e, "/e"));
     let took = ensemble.now.since(lost);
     assert!((200..=260).contains(&took), "died after {took} ms");

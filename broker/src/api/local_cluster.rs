@@ -38,12 +38,17 @@ struct State {
 }
 
 impl LocalCluster {
-    /// Registers the broker at `port` and lets `partitions` begin.
-    pub(crate) fn new(partitions: Arc<Partitions>, port: u16) -> Arc<Self> {
+    /// Knows no broker and no topic.
+    pub(crate) fn idle(partitions: Arc<Partitions>) -> Arc<Self> {
         let state =
             State { feed: ImageFeed::default(), zxid: 0, next_topic: 1, next_producer: 1000 };
         let images = watch::Sender::new(Arc::new(Image::default()));
-        let cluster = Arc::new(Self { state: Mutex::new(state), images, partitions });
+        Arc::new(Self { state: Mutex::new(state), images, partitions })
+    }
+
+    /// Registers the broker at `port` and lets `partitions` begin.
+    pub(crate) fn new(partitions: Arc<Partitions>, port: u16) -> Arc<Self> {
+        let cluster = Self::idle(partitions);
         let endpoint = Endpoint {
             listener: "PLAINTEXT".to_owned(),
             protocol: "PLAINTEXT".to_owned(),

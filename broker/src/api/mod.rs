@@ -22,7 +22,7 @@ mod find_coordinator;
 mod init_producer_id;
 mod list_offsets;
 #[cfg(test)]
-mod local_cluster;
+pub(crate) mod local_cluster;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;

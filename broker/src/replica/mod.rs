@@ -12,6 +12,8 @@ mod contacts;
 mod exchange;
 mod fetcher;
 mod fetchers;
+#[cfg(test)]
+mod tests;
 
 pub use contacts::Contacts;
 pub use fetchers::Fetchers;

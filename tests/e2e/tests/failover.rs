@@ -80,6 +80,21 @@ fn broker_that_restarts_within_the_grace_loses_nothing() -> Result<()> {
 }
 
 #[test]
+fn stopped_leader_hands_over_first() -> Result<()> {
+    under_load(|running, load| {
+        let leader = running.leader(TOPIC, 0)?;
+        let asked = Instant::now();
+        running.signal(&leader, Signal::TERM)?;
+        println!("SIGTERM of {leader}: gone after {} ms", asked.elapsed().as_millis());
+        ensure!(running.leader(TOPIC, 0)? != leader, "it still leads");
+        let again = load.next_acknowledged(asked, Some(0))?;
+        println!("next record of its partition acknowledged after {} ms", again.as_millis());
+        running.cluster.start(&leader)?;
+        running.cluster.wait_ready(&leader)
+    })
+}
+
+#[test]
 fn killed_coordinator_leader_and_controller_lose_nothing() -> Result<()> {
     under_load(|running, load| {
         let coordinator = running.coordinator_leader()?;

@@ -193,7 +193,11 @@ impl Walk<'_> {
         self.report.segments_checked = self.report.segments_checked.saturating_add(1);
         let bytes = u64::from(rebuilt.active.size_bytes).saturating_add(rebuilt.bad_bytes);
         self.report.bytes_checked = self.report.bytes_checked.saturating_add(bytes);
+        // Its name, and even that of the folder, may be as new as the records: a process that was
+        // killed left them to the machine, which may yet lose power.
         self.dirty.files.push(Arc::clone(&rebuilt.active.file));
+        self.dirty.directory = true;
+        self.dirty.parent = true;
         Ok(rebuilt)
     }
 

@@ -231,3 +231,22 @@ fn missing_segment_is_a_fault_where_it_is_missing() {
         }
     }
 }
+
+#[test]
+fn names_that_a_killed_process_left_unsynced_are_synced_with_the_records() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append(&mut log, SampleBatch::default());
+    log.roll().unwrap();
+    append(&mut log, SampleBatch::default());
+    drop(log);
+    let context = LogContext {
+        disk: Arc::new(RealDisk),
+        marks: Arc::clone(&bench.marks),
+        directory: bench.directory(),
+    };
+    let options = OpenOptions { config: bench.config.clone(), ..OpenOptions::default() };
+    let (mut log, _) = Log::open(context, &options).unwrap();
+    let ticket = log.take_sync_ticket().unwrap();
+    assert_eq!((ticket.end, ticket.directory, ticket.parent), (2, true, true));
+}

@@ -242,3 +242,40 @@ fn failed_sync_or_full_disk_loses_nothing_acknowledged() {
         }
     }
 }
+
+#[test]
+fn name_left_unsynced_by_a_killed_process_is_kept_before_anything_is_built_on_it() {
+    let behind = |index| PersistWrite {
+        entries: vec![LogEntry {
+            index,
+            term: 1,
+            kind: EntryKind::Normal,
+            data: vec![index.to_le_bytes()[0]; 10].into(),
+        }],
+        sync: true,
+        ..PersistWrite::default()
+    };
+    for (seed, killed_at) in (0..8).flat_map(|seed| (0..12).map(move |sync| (seed, sync))) {
+        let disk = SimulatedDisk::new();
+        let (mut storage, _) = open(&disk);
+        storage.write(vec![behind(1)]).unwrap();
+        // An installed snapshot begins a segment: two files get their names on the way.
+        let install = PersistWrite { install: Some(image(9, 1)), sync: true, ..behind(10) };
+        disk.fail_sync_after(killed_at);
+        let installed = storage.write(vec![install]).is_ok();
+        disk.fail_sync_after(u64::MAX);
+        disk.kill();
+        let owner = Owner { cluster_id: "simulated".into(), server_id: 1 };
+        let path = Path::new("/data");
+        // What cannot be opened here is a file whose sync failed, which keeps failing.
+        let Ok((mut storage, before)) = storage::open(Arc::new(disk.clone()), path, owner) else {
+            continue;
+        };
+        let last = Known::of(&before).last_index();
+        assert!(last == 10 || !installed);
+        storage.write(vec![behind(last + 1)]).unwrap();
+        disk.crash(seed);
+        let (_, after) = open(&disk);
+        assert_eq!(Known::of(&after).last_index(), last + 1, "seed {seed}, sync {killed_at}");
+    }
+}

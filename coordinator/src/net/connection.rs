@@ -139,7 +139,7 @@ impl Reader<'_> {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
-            self.outbox.stream().readable().await.map_err(|_| End::Peer)?;
+            self.outbox.stream().readable().await.map_err(|error| loss(&error))?;
             self.buffer.reserve(READ_BYTES);
             match self.outbox.stream().try_read_buf(&mut self.buffer) {
                 Ok(0) => return Err(End::Peer),

@@ -26,6 +26,11 @@ struct Replay {
 pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
     snapshot::remove_unfinished(place)?;
     let numbers = segment_numbers(place)?;
+    // A process that was killed between a rename and its sync left a name that a power cut could take back, and with
+    // it everything that is acknowledged from here on.
+    for folder in [&place.snapshots, &place.log] {
+        place.disk.sync_dir(folder).map_err(|error| io_error(folder, error))?;
+    }
     let mut replay = Replay::default();
     let mut sealed = VecDeque::new();
     let mut active = None;
@@ -41,6 +46,11 @@ pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
     let Replay { hard_state, mut entries, .. } = replay;
     let mut log = match active {
         Some(active) => Log::resume(place.clone(), sealed, active, hard_state),
+        // The first segment is older than any snapshot: without it the vote and entries behind the snapshot are gone.
+        None if snapshot.is_some() => {
+            let reason = "there are snapshots, but the log is missing".to_owned();
+            return Err(StorageError::Gap { path: place.log.clone(), reason });
+        }
         None => Log::create(place.clone())?,
     };
     if let Some(image) = &snapshot

@@ -116,7 +116,11 @@ fn drop_old(place: &Place) -> Result<(), StorageError> {
     let surplus = indexes.len().saturating_sub(KEPT);
     for index in &indexes[..surplus] {
         let path = path(place, *index);
-        place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
+        match place.disk.remove(&path) {
+            // A received snapshot and one of our own may be written at once, and both threads clean up.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome.map_err(|error| io_error(&path, error))?,
+        }
     }
     Ok(())
 }

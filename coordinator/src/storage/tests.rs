@@ -162,6 +162,37 @@ fn missing_segment_is_reported() {
     assert!(outcome.err().unwrap().to_string().contains("segment 2 is missing"));
 }
 
+#[test]
+fn snapshots_without_a_log_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=9, 1)]).unwrap();
+    storage.save(&image(5, 1)).unwrap();
+    drop(storage);
+    RealDisk.remove(&folder.path().join("log").join("0000000000000001.log")).unwrap();
+    let outcome = open(Arc::new(RealDisk), folder.path(), owner());
+    assert!(outcome.err().unwrap().to_string().contains("the log is missing"));
+}
+
+#[test]
+fn snapshots_saved_at_once_do_not_stumble_over_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, _) = reopen(folder.path());
+    let place = &storage.place;
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            scope.spawn(move || {
+                for round in 1..=8 {
+                    let data = vec![7; 10].into();
+                    let image = SnapshotImage { index: 2 * round + thread, term: 1, data };
+                    snapshot::save(place, &image).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(snapshot::list(place).unwrap(), [16, 17]);
+}
+
 #[tokio::test]
 async fn waiting_writes_are_reported_by_the_last_of_them() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use broker_core::ids::{LeaderEpoch, Offset, TopicPartition};
 use broker_core::partition::{FetchAnswer, FetchPosition};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
-use client_protocol::records::validate_fetched;
+use client_protocol::records::{Batches, validate_fetched};
 
 use super::registry::Partitions;
 
@@ -58,10 +58,17 @@ impl Partitions {
             return Ok(0);
         }
         let end: Offset = answer.fetch_offset;
-        let checked = validate_fetched(records, end, last_epoch);
-        checked.map(|(length, _)| length).map_err(|error| {
+        let (length, _) = validate_fetched(records, end, last_epoch).map_err(|error| {
             tracing::warn!("fetched records are damaged: {error}");
             ErrorCode::CorruptMessage
-        })
+        })?;
+        // The leader lost its office, cut its log and took in its successor's records while this
+        // answer was on its way out of the file. Taken in, they would hide what diverges below.
+        let later = |epoch: LeaderEpoch| epoch > answer.leader_epoch;
+        if Batches::new(records).flatten().any(|b| b.header.leader_epoch.is_some_and(later)) {
+            tracing::debug!("fetched records are of a later leader than the one that was asked");
+            return Err(ErrorCode::CorruptMessage);
+        }
+        Ok(length)
     }
 }

@@ -144,3 +144,10 @@ async fn follower_becomes_leader_and_goes_on() {
     let epochs: Vec<_> = records_of(&fetched).iter().map(|(_, epoch, _)| *epoch).collect();
     assert_eq!(epochs, [0, 1]);
 }
+
+#[tokio::test]
+async fn records_of_a_later_epoch_than_was_asked_under_are_not_taken() {
+    let bench = follower("");
+    assert_eq!(bench.answer(0, led(0, 2, &["a"])), Err(ErrorCode::CorruptMessage));
+    assert_eq!(bench.status().end.get(), 0);
+}

@@ -26,7 +26,7 @@ pub const LOG_START_FILE: &str = "log-start-offsets";
 /// File of all high watermarks of a log directory.
 pub const HIGH_WATERMARK_FILE: &str = "high-watermarks";
 
-/// Offsets of the logs of one directory, by folder name.
+/// Offsets of the logs of one directory, by a name of the owner's that no later log has.
 pub type Offsets = BTreeMap<String, i64>;
 
 pub(crate) fn encode_epochs(epochs: &LeaderEpochs) -> Vec<u8> {

@@ -273,6 +273,12 @@ impl Log {
         Ok(())
     }
 
+    /// The folder is about to be renamed: a round under way writes nothing there by name from here
+    /// on, least of all into the folder of a successor.
+    pub fn retire(&self) {
+        *self.view.retired() = true;
+    }
+
     /// [`Log::prepare_close`] and a sync of its own, for a log that is alone.
     ///
     /// # Errors
@@ -369,6 +375,10 @@ impl SyncTicket {
     /// [`LogError::Disk`]; the log directory is to be fenced.
     pub fn finish(&self, disk: &dyn Disk) -> Result<(), LogError> {
         let directory = self.view.directory();
+        let retired = self.view.retired();
+        if *retired {
+            return Ok(());
+        }
         if let Some(epochs) = &self.epochs {
             crate::checkpoint::write_epochs(disk, directory, epochs)?;
         } else if self.directory {

@@ -129,6 +129,10 @@ impl Marks {
         let mut inner = self.lock();
         let mut entries = Vec::new();
         for (MarkId(id), durable_end) in ends {
+            // A round may end after the log that it synced was deleted, and its id forgotten.
+            if !inner.names.contains_key(&id) {
+                continue;
+            }
             let mark = inner.marks.entry(id).or_insert(Mark { durable_end: 0, cut_below: false });
             mark.durable_end = durable_end;
             entries.push(Entry::Mark(id, durable_end));
@@ -171,7 +175,8 @@ impl Marks {
         self.lock().marks.get(&id).is_some_and(|mark| mark.cut_below)
     }
 
-    /// Forgets a deleted log. Durable with the next sync; until then its folder is gone anyway.
+    /// Forgets a log that is about to be deleted; durable when it returns. A mark that outlived its
+    /// log would make the next one of the name look as if it had lost records.
     ///
     /// # Errors
     /// [`MarksError`].
@@ -181,7 +186,8 @@ impl Marks {
         if let Some(name) = inner.names.remove(&id) {
             inner.ids.remove(&name);
         }
-        self.write(&mut inner, &[Entry::Forget(id)])
+        self.write(&mut inner, &[Entry::Forget(id)])?;
+        inner.file.sync()
     }
 
     /// Makes all notes durable.
@@ -362,6 +368,19 @@ mod tests {
         assert!(length < FILE_BYTES_MAX, "{length}");
         drop(marks);
         assert_eq!(open(&folder).get("a-0").unwrap().durable_end, 59_999);
+    }
+
+    #[test]
+    fn round_that_ends_after_a_deletion_leaves_no_mark() {
+        let folder = Folder::new();
+        let marks = open(&folder);
+        let id = marks.register("a-0").unwrap();
+        marks.forget(id).unwrap();
+        marks.append([(id, 10)]).unwrap();
+        drop(marks);
+        let marks = open(&folder);
+        assert_eq!(marks.register("b-0").unwrap(), id, "numbers of the forgotten are given again");
+        assert_eq!(marks.get("b-0"), None);
     }
 
     #[test]

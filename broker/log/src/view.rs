@@ -7,7 +7,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use coordinator_disk::{Disk, File};
 
@@ -30,6 +32,8 @@ struct Shared {
     interval_bytes: u32,
     /// Raised by every truncation; a commit round's result counts only under its own.
     generation: AtomicU64,
+    /// The folder is not this log's any more; held while a round writes there by path.
+    retired: Mutex<bool>,
     state: RwLock<ViewState>,
 }
 
@@ -135,7 +139,9 @@ impl LogView {
     ) -> Self {
         let generation = AtomicU64::new(0);
         let state = RwLock::new(state);
-        Self { shared: Arc::new(Shared { disk, directory, interval_bytes, generation, state }) }
+        let retired = Mutex::new(false);
+        let shared = Shared { disk, directory, interval_bytes, generation, retired, state };
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ViewState> {
@@ -205,6 +211,10 @@ impl LogView {
         state.durable_end = state.durable_end.max(durable_end);
         state.check();
         Some(state.durable_end)
+    }
+
+    pub(crate) fn retired(&self) -> MutexGuard<'_, bool> {
+        self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn raise_generation(&self) {

@@ -227,6 +227,7 @@ impl Appender {
     }
 
     fn open(&mut self, partition: &Arc<Partition>, options: &OpenOptions) {
+        self.retire_namesakes(partition);
         match self.directory.open_log(partition, options) {
             Ok(log) => {
                 self.directory.announce(partition, &log);
@@ -236,9 +237,29 @@ impl Appender {
         }
     }
 
+    /// A former topic of the same name, whose end was not heard of: the folder is not its log's any
+    /// more, so nothing of it is written by that path.
+    fn retire_namesakes(&mut self, partition: &Partition) {
+        let number = partition.key.partition;
+        let is_namesake = |(key, slot): &(&TopicPartition, &Slot)| {
+            key.partition == number
+                && **key != partition.key
+                && slot.partition.topic == partition.topic
+        };
+        let former: Vec<_> = self.slots.iter().filter(is_namesake).map(|(key, _)| *key).collect();
+        for key in former {
+            let Some(mut slot) = self.slots.remove(&key) else { continue };
+            if let Err(error) = slot.flush() {
+                self.directory.fail(&error.to_string());
+            }
+            slot.log.retire();
+        }
+    }
+
     fn delete(&mut self, partition: &Arc<Partition>) {
         let Some(slot) = self.slots.remove(&partition.key) else { return };
         let mark_id = slot.log.mark_id();
+        slot.log.retire();
         drop(slot);
         if let Err(error) = self.directory.delete_log(partition, mark_id) {
             self.directory.fail(&error.to_string());
@@ -396,6 +417,7 @@ impl Slot {
             }
             LogJob::RestartAt(epoch, start) => {
                 if self.is_current(*epoch) {
+                    self.repair()?;
                     self.log.restart_at(start.get())?;
                     self.partition.truncated();
                 }

@@ -21,7 +21,7 @@ use broker_log::checkpoint::{self, HIGH_WATERMARK_FILE, LOG_START_FILE, Offsets}
 use broker_log::{Log, LogContext, LogError, MarkId, Marks, MarksError, OpenOptions};
 use client_protocol::{ErrorCode, PartitionId, TopicId};
 use coordinator_disk::envelope::{self, Schema};
-use coordinator_disk::{Disk, EntryKind, Lock, OpenMode, small_file};
+use coordinator_disk::{Disk, Entry, EntryKind, Lock, OpenMode, small_file};
 use serde::{Deserialize, Serialize};
 
 use super::append::{Job, Queue};
@@ -106,6 +106,8 @@ pub(super) struct Directory {
     pub clean: bool,
     pub boot_changed: bool,
     identity: Mutex<Identity>,
+    /// The machine's boot that this process runs in.
+    boot_id: String,
     failed: AtomicBool,
     /// The append thread closed every log in order.
     closed: AtomicBool,
@@ -132,7 +134,11 @@ impl Directory {
         let clean = checkpoint::take_clean_shutdown(&*disk, path)?;
         let mut identity = read_identity(&*disk, path)?;
         let boot_changed = identity.boot_id != boot_id && !clean;
-        identity.boot_id = boot_id;
+        if !boot_changed {
+            // Else the former one stays until a registration has told of the change: a process that
+            // ends before that must not hide it from the next.
+            identity.boot_id.clone_from(&boot_id);
+        }
         write_identity(&*disk, path, &identity)?;
         let marks = Arc::new(Marks::open(Arc::clone(&disk), path, &identity.id)?);
         let offsets = |name| checkpoint::read_offsets(&*disk, &path.join(name));
@@ -148,6 +154,7 @@ impl Directory {
             clean,
             boot_changed,
             identity: Mutex::new(identity),
+            boot_id,
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             removals: Mutex::new(Vec::new()),
@@ -171,6 +178,9 @@ impl Directory {
     pub fn record(&self, record: DirectoryRecord) -> Result<(), DirectoryError> {
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         identity.incarnations = Some((record.confirmed.get(), record.intended.get()));
+        if record.confirmed == record.intended {
+            identity.boot_id.clone_from(&self.boot_id);
+        }
         write_identity(&*self.disk, &self.path, &identity)
     }
 
@@ -217,7 +227,7 @@ impl Directory {
             if entry.kind != EntryKind::Folder {
                 continue;
             }
-            match self.read_partition_file(&folder) {
+            match self.read_partition_file(&folder).ok().flatten() {
                 Some(file) if entry.name == folder_name(&file.topic, file.partition) => {
                     found.push((folder, file));
                 }
@@ -229,9 +239,11 @@ impl Directory {
         Ok(found)
     }
 
-    fn read_partition_file(&self, folder: &Path) -> Option<PartitionFile> {
-        let bytes = small_file::read(&*self.disk, &folder.join(PARTITION_FILE)).ok()??;
-        envelope::decode(PARTITION, &bytes).ok()
+    /// `Ok(None)`: there is none that can be understood.
+    fn read_partition_file(&self, folder: &Path) -> Result<Option<PartitionFile>, LogError> {
+        let path = folder.join(PARTITION_FILE);
+        let bytes = small_file::read(&*self.disk, &path).map_err(in_file(&path))?;
+        Ok(bytes.and_then(|bytes| envelope::decode(PARTITION, &bytes).ok()))
     }
 
     /// Opens the log of a partition, creating it when there is none. What was kept of it has to be
@@ -248,14 +260,20 @@ impl Directory {
             marks: Arc::clone(&self.marks),
             directory: folder.clone(),
         };
-        let is_new = !self.disk.exists(&folder.join(PARTITION_FILE)).map_err(in_file(&folder))?;
+        let held = self.read_partition_file(&folder)?;
+        let is_new = held.as_ref().is_none_or(|file| file.key() != partition.key);
         if is_new {
             self.put_aside_foreign(&folder)?;
-            self.forget_mark(&name)?;
+            // What another topic of the name held says nothing of this one. Without a file, a mark
+            // tells of a log that was lost: it stays, and the log opens as damaged (D6).
+            if held.is_some() {
+                self.forget_mark(&name)?;
+            }
         }
+        let log_start = self.log_starts.get(&checkpoint_name(partition.key)).copied();
         let options = OpenOptions {
             clean: self.clean,
-            log_start: self.log_starts.get(&name).copied().filter(|_| !is_new),
+            log_start: log_start.filter(|_| !is_new),
             ..options.clone()
         };
         let (mut log, recovery) = Log::open(context, &options)?;
@@ -273,18 +291,19 @@ impl Directory {
 
     /// Tells a partition that its log is open, and what is in it.
     pub fn announce(&self, partition: &Arc<Partition>, log: &Log) {
-        let name = folder_name(&partition.topic, partition.key.partition.get());
+        let name = checkpoint_name(partition.key);
         let high_watermark = self.high_watermarks.get(&name).copied().unwrap_or(0);
         partition.log_opened(log.view().clone(), loaded(log, high_watermark));
     }
 
-    /// A folder that has our name but no file of ours is not ours to use.
+    /// A folder that has our name but no file of this partition is not ours to use.
     fn put_aside_foreign(&self, folder: &Path) -> Result<(), LogError> {
         if !self.disk.exists(folder).map_err(in_file(folder))? {
             return Ok(());
         }
         let entries = self.disk.list(folder).map_err(in_file(folder))?;
-        if entries.iter().any(|entry| entry.name.ends_with(".log")) {
+        let is_used = |entry: &Entry| entry.name == PARTITION_FILE || entry.name.ends_with(".log");
+        if entries.iter().any(is_used) {
             self.set_aside(folder, "stray")?;
         }
         Ok(())
@@ -410,6 +429,11 @@ impl Directory {
 /// Name of a partition's folder.
 pub(super) fn folder_name(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
+}
+
+/// Name of a partition in the checkpoints: a later topic of the same name is another one.
+pub(super) fn checkpoint_name(key: TopicPartition) -> String {
+    format!("{}-{}", key.topic, key.partition)
 }
 
 impl PartitionFile {

@@ -49,7 +49,12 @@ impl Partitions {
     /// Takes in what changed; `image` is the one after the changes.
     pub fn apply(&self, image: &Image, changes: &[Change]) {
         let mut map = Map::clone(&self.partitions.load());
-        let mut gone = Vec::new();
+        // First what goes: a topic of its name may come with the same changes, to the same folder.
+        for change in changes {
+            if let Change::TopicGone { id, .. } = change {
+                take_topic(&mut map, *id).into_iter().for_each(delete);
+            }
+        }
         let brokers_changed = changes.iter().any(|change| {
             matches!(change, Change::BrokerRegistered { .. } | Change::BrokerGone { .. })
         });
@@ -70,8 +75,8 @@ impl Partitions {
                         self.apply_settings(&map, image, topic);
                     }
                 }
-                Change::TopicGone { id, .. } => gone.extend(take_topic(&mut map, *id)),
-                Change::BrokerRegistered { .. }
+                Change::TopicGone { .. }
+                | Change::BrokerRegistered { .. }
                 | Change::BrokerGone { .. }
                 | Change::BrokerChanged { .. }
                 | Change::ClusterId
@@ -83,10 +88,6 @@ impl Partitions {
             }
         }
         self.partitions.store(Arc::new(map));
-        for partition in gone {
-            partition.stop(ErrorCode::UnknownTopicOrPartition);
-            partition.directory().push(Job::Log(partition, LogJob::Delete));
-        }
     }
 
     fn apply_topic(&self, map: &mut Map, image: &Image, name: &str) {
@@ -163,6 +164,11 @@ impl Partitions {
         let replicas = topic.node.partitions.values().map(Vec::len).max().unwrap_or(1);
         TopicSettings::resolve(&self.config, &overrides, replicas)
     }
+}
+
+fn delete(partition: Arc<Partition>) {
+    partition.stop(ErrorCode::UnknownTopicOrPartition);
+    partition.directory().push(Job::Log(partition, LogJob::Delete));
 }
 
 /// Takes all partitions of a topic out of the map.

@@ -146,8 +146,10 @@ impl Partition {
     pub fn apply_settings(self: &Arc<Self>, settings: Arc<TopicSettings>) {
         let now = self.now();
         let core_settings = settings.core;
-        self.directory.push(Job::Log(Arc::clone(self), LogJob::Configure(settings.log.clone())));
+        let configure = LogJob::Configure(settings.log.clone());
+        // Before the job, behind which the thread asks them whether to sync.
         self.settings.store(settings);
+        self.directory.push(Job::Log(Arc::clone(self), configure));
         self.with_core(None, |core, effects| core.apply_settings(core_settings, now, effects));
     }
 

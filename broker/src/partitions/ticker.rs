@@ -13,7 +13,7 @@ use broker_log::checkpoint::Offsets;
 use client_protocol::ErrorCode;
 
 use super::append::{Job, LogJob};
-use super::directory::folder_name;
+use super::directory::checkpoint_name;
 use super::registry::Partitions;
 
 /// How exact time-outs are.
@@ -119,7 +119,7 @@ impl Partitions {
                 if !std::sync::Arc::ptr_eq(&partition.directory(), directory) {
                     continue;
                 }
-                let name = folder_name(&partition.topic, partition.key.partition.get());
+                let name = checkpoint_name(partition.key);
                 let Some(high_watermark) = partition.high_watermark() else { continue };
                 offsets.0.insert(name.clone(), high_watermark);
                 offsets.1.insert(name, view.ends().log_start);

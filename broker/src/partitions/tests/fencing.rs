@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use coordinator_disk::{Entry, File, Lock, OpenMode};
 
-/// The real disk, whose syncs and writes fail from a moment on.
+/// The real disk, whose syncs fail from a moment on, in a machine that can be booted.
 struct FailingDisk {
     fails: Arc<AtomicBool>,
+    boot: Arc<Mutex<String>>,
 }
 
 struct FailingFile {
@@ -57,7 +58,7 @@ impl Disk for FailingDisk {
         RealDisk.lock(path)
     }
     fn boot_id(&self) -> io::Result<String> {
-        RealDisk.boot_id()
+        Ok(self.boot.lock().unwrap().clone())
     }
 }
 
@@ -92,7 +93,8 @@ impl File for FailingFile {
 #[tokio::test]
 async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     let fails = Arc::new(AtomicBool::new(false));
-    let disk: Arc<dyn Disk> = Arc::new(FailingDisk { fails: Arc::clone(&fails) });
+    let disk: Arc<dyn Disk> =
+        Arc::new(FailingDisk { fails: Arc::clone(&fails), boot: Arc::default() });
     let mut bench = Bench::on(&disk, "");
     bench.create("[1]", &state(1, 0, "[1]"));
     bench.until(Bench::leads);
@@ -108,4 +110,29 @@ async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     assert_eq!(bench.status().durable_end.get(), 1);
     bench.partitions.stop();
     assert!(!bench.folder.join("logs/clean-shutdown").exists());
+}
+
+#[test]
+fn changed_boot_is_told_until_a_registration_has_heard_it() {
+    use broker_core::ids::Incarnation;
+    use broker_core::registration::DirectoryRecord;
+    let boot = Arc::new(Mutex::new("one".to_owned()));
+    let disk: Arc<dyn Disk> =
+        Arc::new(FailingDisk { fails: Arc::default(), boot: Arc::clone(&boot) });
+    let mut bench = Bench::on(&disk, "");
+    let record = |confirmed, intended| DirectoryRecord {
+        confirmed: Incarnation::new(confirmed),
+        intended: Incarnation::new(intended),
+    };
+    bench.partitions.record(record(1, 1)).unwrap();
+    "two".clone_into(&mut boot.lock().unwrap());
+    bench.restart(false);
+    assert!(bench.partitions.held().boot_changed);
+    // Killed before its registration was known to have gone through.
+    bench.partitions.record(record(1, 2)).unwrap();
+    bench.restart(false);
+    assert!(bench.partitions.held().boot_changed);
+    bench.partitions.record(record(2, 2)).unwrap();
+    bench.restart(false);
+    assert!(!bench.partitions.held().boot_changed);
 }

@@ -70,3 +70,68 @@ fn directories_are_held_by_one_process_and_remember() {
     assert!(bench.partitions.held().directories.values().all(|found| *found == Some(record)));
     assert!(bench.image().topics().next().is_none());
 }
+
+/// Topic `t` goes and comes again with another id, all in one change of the image.
+fn replace_topic(bench: &mut Bench) -> broker_core::image::Applied {
+    let partitions = "/brokers/topics/t/partitions/0/state".to_owned();
+    let topic = r#"{"partitions":{"0":[1]},"topic_id":"3AoYbHmeRFmrj6Tnl-VdtQ","adding_replicas":{},"removing_replicas":{},"version":3}"#;
+    let items = [
+        (ItemKind::Deleted, partitions.clone(), String::new()),
+        (ItemKind::Deleted, "/brokers/topics/t".into(), String::new()),
+        (ItemKind::Created, "/brokers/topics/t".into(), topic.to_owned()),
+        (ItemKind::Created, partitions, state(1, 0, "[1]")),
+    ];
+    bench.zxid += 1;
+    let zxid = Zxid::new(bench.zxid);
+    let stat = Stat { czxid: zxid, mzxid: zxid, version: 0 };
+    let item = |(kind, path, data): (_, _, String)| Item { kind, path, data: data.into(), stat };
+    let items = items.into_iter().map(item).collect();
+    bench.feed.apply(FeedEvent::Changes { zxid, items }).expect("new to the image")
+}
+
+fn replacement() -> TopicPartition {
+    let topic: TopicId = "3AoYbHmeRFmrj6Tnl-VdtQ".parse().unwrap();
+    TopicPartition { topic, ..key() }
+}
+
+async fn replacement_is_empty_and_lasts(bench: &mut Bench) {
+    let status = |bench: &Bench| {
+        let all = bench.partitions.status();
+        all.into_iter().find(|status| status.partition == replacement())
+    };
+    bench.until(|bench| status(bench).is_some_and(|status| status.leading.is_some()));
+    assert_eq!(status(bench).map(|status| status.end), Some(Offset::ZERO));
+    let request = ProduceRequest {
+        acks: -1,
+        timeout: PATIENCE,
+        zstd_allowed: true,
+        transactional: false,
+        batches: vec![ProduceBatch { partition: replacement(), records: batch(&["new"]) }],
+    };
+    let outcomes = bench.partitions.produce(request).await;
+    assert_eq!(outcomes[0].as_ref().map(|produced| produced.base_offset), Ok(Offset::ZERO));
+    bench.restart(false);
+    let ended = status(bench).map(|status| (status.log_start, status.end, status.durable_end));
+    assert_eq!(ended, Some((Offset::ZERO, Offset::new(1), Offset::new(1))));
+    let report = bench.partitions.describe_replica(replacement()).expect("held");
+    assert!(!report.cut_below_mark);
+    assert!(!bench.sent().contains(&Sent::DirectoryFailed));
+}
+
+#[tokio::test]
+async fn topic_of_the_same_name_gets_nothing_of_the_former_one() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["old", "older"])).await.unwrap();
+    let applied = replace_topic(&mut bench);
+    bench.partitions.apply(&applied.image, &applied.changes);
+    replacement_is_empty_and_lasts(&mut bench).await;
+}
+
+#[tokio::test]
+async fn topic_whose_end_was_missed_leaves_its_folder_to_the_next() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["old", "older"])).await.unwrap();
+    let applied = replace_topic(&mut bench);
+    bench.partitions.begin(Zxid::new(1), &applied.image);
+    replacement_is_empty_and_lasts(&mut bench).await;
+}

@@ -85,3 +85,14 @@ async fn clean_stop_is_noted_and_believed_once() {
         assert_eq!((status.durable_end.get(), status.high_watermark.get()), (40, 40));
     }
 }
+
+#[tokio::test]
+async fn lost_folder_of_what_was_durable_is_told() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["a"])).await.unwrap();
+    bench.partitions.stop();
+    std::fs::remove_dir_all(bench.folder.join("logs/t-0")).unwrap();
+    bench.restart(false);
+    bench.until(|bench| bench.partitions.describe_replica(key()).is_ok());
+    assert!(bench.partitions.describe_replica(key()).unwrap().cut_below_mark);
+}

@@ -8,13 +8,17 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 /// Frames handed to one system call.
 const FRAMES_PER_WRITE: usize = 64;
+/// How long what is unsent at a close may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// A socket and its unsent frames.
 pub struct Outbox {
@@ -26,6 +30,8 @@ pub struct Outbox {
     read: Notify,
     /// More unsent bytes than this end the connection: the other side does not read.
     unsent_bytes_max: usize,
+    /// How long a close waits for the other side to take the rest.
+    close_wait: Duration,
 }
 
 struct State {
@@ -67,7 +73,8 @@ impl Outbox {
             overflowed: false,
         };
         let (write, read) = (Notify::new(), Notify::new());
-        Outbox { stream, state: Mutex::new(state), write, read, unsent_bytes_max }
+        let state = Mutex::new(state);
+        Outbox { stream, state, write, read, unsent_bytes_max, close_wait: CLOSE_WAIT }
     }
 
     /// The socket, for reading.
@@ -103,7 +110,7 @@ impl Outbox {
         unsent
     }
 
-    /// Ends the connection once everything pushed so far is sent.
+    /// Ends the connection once everything pushed so far is sent, or the other side took nothing of it for too long.
     pub fn close(&self) {
         self.state().closing = true;
         self.write.notify_one();
@@ -130,6 +137,7 @@ impl Outbox {
     /// Waits until something is left over by a flush, and sends it. Cancel-safe: what was not sent stays.
     pub async fn drive(&self) -> WriteEnd {
         self.write.notified().await;
+        let mut give_up_at = None;
         loop {
             let (unsent, closing, overflowed) = {
                 let mut state = self.state();
@@ -144,9 +152,28 @@ impl Outbox {
                 (false, 0, false) => return WriteEnd::Drained,
                 (false, _, _) => {}
             }
-            if let Err(error) = self.stream.writable().await {
+            if closing {
+                give_up_at.get_or_insert_with(|| Instant::now() + self.close_wait);
+            }
+            if let Err(error) = self.room(give_up_at).await {
                 return WriteEnd::Failed(error);
             }
+        }
+    }
+
+    /// Waits until the socket may take more or somebody flushes or closes. Once `give_up_at` has come it fails: who
+    /// takes nothing must not hold memory and a place for ever. Cancel-safe.
+    async fn room(&self, give_up_at: Option<Instant>) -> io::Result<()> {
+        let late = async {
+            match give_up_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            writable = self.stream.writable() => writable,
+            () = self.write.notified() => Ok(()),
+            () = late => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
@@ -185,5 +212,31 @@ impl State {
             sent -= frame.len();
             self.frames.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn close_does_not_wait_for_ever_for_who_does_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (silent, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let mut outbox = Outbox::new(accepted.unwrap().0, 64 << 20);
+        outbox.close_wait = Duration::from_millis(20);
+        outbox.push(Bytes::from(vec![0; 32 << 20]));
+        assert!(outbox.flush().bytes > 0, "more than the kernel holds");
+        // The close comes while the rest is being sent.
+        let close = async { outbox.close() };
+        let (end, ()) = tokio::join!(outbox.drive(), close);
+        assert!(
+            matches!(&end, WriteEnd::Failed(error) if error.kind() == io::ErrorKind::TimedOut),
+            "{end:?}"
+        );
+        drop(silent);
     }
 }

@@ -505,7 +505,10 @@ impl Process {
     }
 
     /// Closes all logs in order, as the last act of a process.
-    pub(super) fn close_logs(self) -> SimulatedDisk {
+    pub(super) fn close_logs(mut self) -> SimulatedDisk {
+        // A round under way has taken over what it syncs: the logs do not know of it any more.
+        let tickets = self.directory.round.take().unwrap_or_default();
+        self.sync_tickets(&tickets);
         let Directory { disk, slots, .. } = self.directory;
         for (_, slot) in slots {
             slot.log.close().expect("the disk works");

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// The largest frame that is taken from a server, in bytes: a listing of very many children, or a
 /// chunk of a subscription.
@@ -26,6 +26,10 @@ pub(crate) enum ConnectionError {
     ClosedByServer,
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The handshake was sent and may still be answered. Whoever holds the session must not close
+    /// this before it has another connection.
+    #[error("no answer to the handshake within {0:?}")]
+    Unanswered(Duration, Box<Connection>),
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("the handshake cannot be read: {0}")]
@@ -53,17 +57,31 @@ impl Connection {
         request: Bytes,
         limit: Duration,
     ) -> Result<(Self, Shaken), ConnectionError> {
-        let opening = async {
+        let until = Instant::now() + limit;
+        let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            let (reader, mut writer) = stream.into_split();
-            let mut reader = FrameReader { half: reader, buffer: BytesMut::new() };
-            let asked_at = Instant::now();
-            writer.write_all(&request).await?;
-            let response = ConnectResponse::decode_frame(reader.next().await?)?;
-            Ok((Self { reader, writer }, Shaken { response, asked_at }))
+            Ok::<_, ConnectionError>(stream)
         };
-        timeout(limit, opening).await.unwrap_or(Err(ConnectionError::TimedOut(limit)))
+        let stream = match timeout_at(until, connecting).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(ConnectionError::TimedOut(limit)),
+        };
+        let (reader, writer) = stream.into_split();
+        let reader = FrameReader { half: reader, buffer: BytesMut::new() };
+        let mut connection = Self { reader, writer };
+        let shaken = timeout_at(until, connection.shake_hands(&request)).await;
+        match shaken {
+            Ok(shaken) => Ok((connection, shaken?)),
+            Err(_) => Err(ConnectionError::Unanswered(limit, Box::new(connection))),
+        }
+    }
+
+    async fn shake_hands(&mut self, request: &[u8]) -> Result<Shaken, ConnectionError> {
+        let asked_at = Instant::now();
+        self.writer.write_all(request).await?;
+        let response = ConnectResponse::decode_frame(self.reader.next().await?)?;
+        Ok(Shaken { response, asked_at })
     }
 }
 

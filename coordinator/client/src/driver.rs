@@ -2,14 +2,16 @@
 //!
 //! Called by: `client`, which starts and joins it. Calls: `connection`, `session`.
 //! Invariant: every call that was taken from the channel is answered before the task ends, and a
-//! connection that fell silent stays open until another server has the session (closing it would
-//! look like our death to a server that watches for it).
+//! connection that fell silent, or whose handshake was not answered in time, stays open until
+//! another server has the session (closing it would look like our death to a server that watches
+//! for it, or that is about to be given the session).
 //! It holds no decisions: those are in `session`.
 
 use crate::connection::{Connection, ConnectionError};
 use crate::error::Error;
 use crate::session::{Broken, Call, Hook, Reply, Servers, Session, SessionState};
 use coordinator_protocol::Request;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 use thiserror::Error;
@@ -19,6 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Without anything due, the session is looked at this often.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Connections with an unanswered handshake that are kept. An older one was opened longer ago than
+/// servers let a handshake wait.
+const UNANSWERED_MAX: usize = 16;
 
 /// What handles ask of the task.
 #[derive(Debug)]
@@ -73,11 +79,16 @@ impl Driver {
 
     /// Tries servers until one has the session.
     async fn connect(&mut self) -> Result<Connection, Over> {
+        let mut unanswered = VecDeque::new();
         loop {
             let pause = match self.connect_once().await? {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(%error, "coordinator not reached");
+                    if let ConnectionError::Unanswered(_, connection) = error {
+                        unanswered.truncate(UNANSWERED_MAX - 1);
+                        unanswered.push_front(connection);
+                    }
                     self.servers.failed(random())
                 }
             };

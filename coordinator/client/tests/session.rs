@@ -4,7 +4,8 @@ mod fake;
 
 use bytes::Bytes;
 use coordinator_client::protocol::{
-    CreateMode, ErrorCode, EventType, ItemKind, MultiOp, MultiResult, SessionId, Zxid,
+    ConnectResponse, CreateMode, ErrorCode, EventType, ItemKind, MultiOp, MultiResult, SessionId,
+    SessionPassword, Zxid,
 };
 use coordinator_client::{
     Client, CompareAndSet, Config, Election, Error, Registration, SessionState, Subscription,
@@ -12,6 +13,7 @@ use coordinator_client::{
 };
 use fake::Fake;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -103,6 +105,40 @@ async fn a_client_with_a_root_names_everything_below_it() {
     assert!(matches!(&event, Some(WatchEvent::Changed { path, .. }) if path == "/a/c"));
     let plain = client(&fake).await;
     assert_eq!(plain.get_children("/kafka/one/a").await.unwrap().0, ["b", "d"]);
+}
+
+/// Answers nobody but the second who comes, and says whether the first was still there by then.
+fn answer_the_second(listener: &std::net::TcpListener) -> (bool, std::net::TcpStream) {
+    let (first, _) = listener.accept().unwrap();
+    let (mut second, _) = listener.accept().unwrap();
+    let mut request = [0; 49];
+    (&first).read_exact(&mut request).unwrap();
+    first.set_nonblocking(true).unwrap();
+    let rest = first.peek(&mut [0]);
+    let stayed = rest.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    let response = ConnectResponse {
+        protocol_version: 0,
+        timeout_ms: 6_000,
+        session: SessionId::new(7),
+        password: SessionPassword::zeros(),
+        read_only: Some(false),
+    };
+    second.write_all(&response.encode_frame()).unwrap();
+    first.set_nonblocking(false).unwrap();
+    assert_eq!((&first).read(&mut [0]).unwrap(), 0, "the first is closed in the end");
+    (stayed, second)
+}
+
+#[tokio::test]
+async fn unanswered_handshake_is_not_hung_up_before_another_is_answered() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new(vec![listener.local_addr().unwrap().to_string()]);
+    config.connect_timeout = Duration::from_millis(200);
+    let server = tokio::task::spawn_blocking(move || answer_the_second(&listener));
+    let client = Client::open(config);
+    assert_eq!(timeout(SOON, client.connected()).await.unwrap(), Ok(SessionId::new(7)));
+    let (stayed, _second) = timeout(SOON, server).await.unwrap().unwrap();
+    assert!(stayed, "a closed handshake looks like the death of the session it asks for");
 }
 
 #[tokio::test]

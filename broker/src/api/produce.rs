@@ -65,9 +65,11 @@ pub(super) fn handle(
         let any_refused = topics.iter().flat_map(|t| &t.slots).any(|s| s.refused.is_some());
         let outcomes = pending.await;
         match acks {
-            0 if any_refused || !outcomes.is_empty() => Answer::Close("acks=0 and an error"),
-            0 => Answer::Nothing,
             _ if outcomes.len() != submitted => Answer::Close("the broker stops"),
+            0 if any_refused || outcomes.iter().any(Result::is_err) => {
+                Answer::Close("acks=0 and an error")
+            }
+            0 => Answer::Nothing,
             _ => reply_to.answer(&respond(&shared, topics, outcomes)),
         }
     };

@@ -68,8 +68,9 @@ pub struct Refused {
 /// What became of one batch.
 pub type ProduceOutcome = Result<Produced, Refused>;
 
-/// The outcomes of a request's batches in their order, once all are known. With acks=0 there is
-/// nothing to wait for: errors found at submission only.
+/// The outcomes of a request's batches in their order, once all are known. With acks=0 too that is
+/// when they are appended: until then the request counts among what its connection has in flight,
+/// else a fast sender could fill the memory while a disk is slow.
 pub enum PendingProduce {
     /// Known already.
     Now(Vec<ProduceOutcome>),
@@ -106,14 +107,9 @@ impl Partitions {
             transactional: request.transactional,
             timeout_ms: u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        if request.acks == 0 {
-            let submit = |batch| self.submit(batch, &rules, Ticket::new(None, 0)).err();
-            let errors = request.batches.into_iter().filter_map(submit).map(Err);
-            return PendingProduce::Now(errors.collect());
-        }
         let (reply, receiver) = Reply::new(count);
         for (index, batch) in request.batches.into_iter().enumerate() {
-            let ticket = Ticket::new(Some(&reply), index);
+            let ticket = Ticket::new(&reply, index);
             if let Err(refused) = self.submit(batch, &rules, ticket.clone()) {
                 ticket.settle(Err(refused));
             }

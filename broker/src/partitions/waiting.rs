@@ -51,21 +51,20 @@ impl Reply {
     }
 }
 
-/// One batch of a produce request, and whom to tell about it; nobody for acks=0.
+/// One batch of a produce request, and whom to tell about it.
 #[derive(Clone)]
 pub(super) struct Ticket {
-    reply: Option<(Arc<Reply>, usize)>,
+    reply: Arc<Reply>,
+    index: usize,
 }
 
 impl Ticket {
-    pub fn new(reply: Option<&Arc<Reply>>, index: usize) -> Self {
-        Self { reply: reply.map(|reply| (Arc::clone(reply), index)) }
+    pub fn new(reply: &Arc<Reply>, index: usize) -> Self {
+        Self { reply: Arc::clone(reply), index }
     }
 
     pub fn settle(self, outcome: ProduceOutcome) {
-        if let Some((reply, index)) = self.reply {
-            reply.settle(index, outcome);
-        }
+        self.reply.settle(self.index, outcome);
     }
 
     pub fn refuse(self, error: ErrorCode) {

@@ -224,7 +224,7 @@ impl Process {
     pub(super) fn submit(&mut self, job: Job, out: &mut Outbox) {
         self.submitting.push_back(job);
         let slow = self.settings.slow_log && self.random.chance(1, 20);
-        let wait = if slow { self.random.below(50 * MS) } else { self.random.below(MS / 4) };
+        let wait = if slow { self.random.below(500 * MS) } else { self.random.below(MS / 4) };
         out.alarms.push((wait, Alarm::Submit));
     }
 

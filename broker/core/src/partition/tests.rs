@@ -85,15 +85,14 @@ impl Replica {
         isr: &[i32],
         now: u64,
     ) -> Vec<Effect> {
-        self.state_at(STARTED + 1 + i64::from(version), version, leader, epoch, isr, now)
+        self.state_at(STARTED + 1 + i64::from(version), version, (leader, epoch), isr, now)
     }
 
     fn state_at(
         &mut self,
         written: i64,
         version: i32,
-        leader: i32,
-        epoch: i32,
+        (leader, epoch): (i32, i32),
         isr: &[i32],
         now: u64,
     ) -> Vec<Effect> {
@@ -267,13 +266,13 @@ fn an_epoch_from_before_the_start_is_never_led() {
     let mut r = replica(Durability::Disk, &[], 0, 0);
     r.brokers(LIVES, 0);
     let adopt = |epoch| vec![Effect::AdoptEpoch { leader_epoch: e(epoch) }];
-    assert_eq!(r.state_at(STARTED - 3, 0, 1, 5, &[1, 2], 0), adopt(5));
+    assert_eq!(r.state_at(STARTED - 3, 0, (1, 5), &[1, 2], 0), adopt(5));
     assert_eq!(r.partition.leading(), None);
     // The same epoch in a later write is still of a former life.
-    assert_eq!(r.state_at(STARTED + 3, 1, 1, 5, &[1], 0), adopt(5));
+    assert_eq!(r.state_at(STARTED + 3, 1, (1, 5), &[1], 0), adopt(5));
     r.adopted(5, 0);
     assert_eq!(r.partition.leading(), None);
-    assert_eq!(r.state_at(STARTED + 4, 2, 1, 6, &[1], 0), adopt(6));
+    assert_eq!(r.state_at(STARTED + 4, 2, (1, 6), &[1], 0), adopt(6));
     r.adopted(6, 0);
     assert_eq!(r.partition.leading(), Some(e(6)));
 }
@@ -565,7 +564,7 @@ fn a_cut_replica_says_so_until_it_is_in_sync_again() {
     r.partition = Partition::new(id(1), KEY, Zxid::new(STARTED), loaded, settings);
     assert_eq!(r.partition.high_watermark(), o(4));
     let adopt = Effect::AdoptEpoch { leader_epoch: e(5) };
-    assert_eq!(r.state_at(STARTED - 1, 0, 2, 5, &[1, 2], 0), vec![adopt]);
+    assert_eq!(r.state_at(STARTED - 1, 0, (2, 5), &[1, 2], 0), vec![adopt]);
     assert!(r.partition.report().cut_below_mark);
     assert_eq!(r.state(1, 2, 5, &[2], 0), vec![]);
     assert_eq!(r.state(2, 2, 5, &[2, 1], 0), vec![Effect::CutRepaired]);

@@ -134,13 +134,13 @@ pub const SETTINGS: &[Setting] = &[
         "durability",
         Choice(&["disk", "memory"]),
         "disk",
-        "When acks=all is answered: disk: all in-sync replicas have synced the record; memory: all have received it.",
+        "When acks=all is answered: disk: all in-sync replicas have synced the record; memory, which only a topic can choose: all have received it.",
     ),
     setting(
         "unclean.leader.election.enable",
         Boolean,
         "false",
-        "Elect a replica that is not in sync when no other is left, at the price of records.",
+        "Not possible yet: a partition without an eligible replica waits.",
     ),
     setting("message.max.bytes", Int(0), "1048588", "Largest record batch."),
     setting(

@@ -38,6 +38,22 @@ impl SettingError {
     }
 }
 
+/// Values that the table allows for topics' sake, and that a broker must not take for all of them.
+const REFUSED: [(&str, &str, &str); 2] = [
+    (
+        // Brokers and controller have to agree on it for each topic; only the topic tells all.
+        "durability",
+        "memory",
+        "is a topic's choice: create the topic with the configuration durability=memory",
+    ),
+    (UNCLEAN_ELECTION, "true", UNCLEAN_REFUSED),
+];
+/// Kafka's name of a setting that nothing acts on yet.
+pub(super) const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
+/// Why it is refused rather than silently ignored.
+pub(super) const UNCLEAN_REFUSED: &str =
+    "electing a replica that is not in sync is not possible yet; leave it false";
+
 /// The settings that were given, as text.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
@@ -71,6 +87,10 @@ impl Values {
         };
         if !(text.is_empty() && setting.default.is_empty()) {
             setting.kind.check(text).map_err(|why| SettingError::invalid(name, why))?;
+        }
+        if let Some((_, _, why)) = REFUSED.iter().find(|(n, t, _)| (*n, *t) == (name, text.trim()))
+        {
+            return Err(SettingError::invalid(name, *why));
         }
         self.set.insert(setting.name, text.trim().to_owned());
         Ok(())
@@ -174,6 +194,14 @@ mod tests {
             ("broker.id = \"x\"", "broker.id: \"x\" is not a number"),
             ("num.partitions = 0", "num.partitions: 0 is not within 1..=2147483647"),
             ("durability = \"ram\"", "durability: \"ram\" is not one of [\"disk\", \"memory\"]"),
+            (
+                "durability = \"memory\"",
+                "durability: is a topic's choice: create the topic with the configuration durability=memory",
+            ),
+            (
+                "unclean.leader.election.enable = true",
+                "unclean.leader.election.enable: electing a replica that is not in sync is not possible yet; leave it false",
+            ),
             ("insecure = 1", "insecure: \"1\" is not one of [\"true\", \"false\"]"),
         ] {
             assert_eq!(Values::from_toml(text).expect_err("invalid").to_string(), message);

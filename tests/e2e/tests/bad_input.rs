@@ -25,6 +25,9 @@ impl Victim {
         let running = Running::start(1, 1, &[])?;
         let address = running.cluster.node(name)?.address();
         running.create_topic(TOPIC, 1)?;
+        // The topic stands when the controller says so; its leader takes office a moment later.
+        let held = e2e::load::read_records(&running.bootstrap(), TOPIC, 1)?;
+        ensure!(held.is_empty(), "a new topic holds {} records", held.len());
         let mut bystander = Wire::connect(&address)?;
         if name.starts_with("coordinator") {
             bystander.send(&connect_request(0, 10_000, &[0; 16]));

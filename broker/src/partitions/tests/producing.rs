@@ -141,7 +141,11 @@ async fn too_few_in_sync_replicas_refuse_acks_all_only() {
 
 #[tokio::test]
 async fn memory_topic_is_acknowledged_without_a_sync() {
-    let bench = Bench::alone("durability = \"memory\"");
+    let mut bench = Bench::new("");
+    let config = r#"{"version":1,"config":{"durability":"memory"}}"#;
+    bench.change(vec![(ItemKind::Created, "/config/topics/t".into(), config.into())]);
+    bench.create("[1]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
     assert_eq!(bench.produce(-1, batch(&["a"])).await, Ok(0));
     let status = bench.status();
     assert_eq!((status.high_watermark.get(), status.durable_end.get()), (1, 0));

@@ -294,6 +294,11 @@ fn coordinator_refuses_what_no_client_should_send() -> Result<()> {
         both[8..16].copy_from_slice(&i64::MAX.to_be_bytes());
         both
     })?;
+    for garbage in [&b"xxxx"[..], b"RUOK", b"ruo\0", b"stmk", b"kill"] {
+        let answer = answer_to_word(&victim.address, garbage)?;
+        ensure!(!answer.contains("imok"), "{garbage:?} was answered {answer:?}");
+    }
+    wrong_password(&mut victim)?;
     for (what, request, code) in requests() {
         victim.serves_others()?;
         let mut wire = Wire::connect(&victim.address)?;
@@ -318,6 +323,32 @@ fn coordinator_refuses_what_no_client_should_send() -> Result<()> {
         }
     }
     victim.is_well()
+}
+
+/// Bytes in the place of a four-letter word, then end-of-file, and all that came back.
+fn answer_to_word(address: &str, word: &[u8]) -> Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
+    stream.write_all(word)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).context("neither answered nor closed")?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Somebody else's session cannot be had with a guess, and stays where it is.
+fn wrong_password(victim: &mut Victim) -> Result<()> {
+    let mut owner = Wire::connect(&victim.address)?;
+    owner.send(&connect_request(0, 30_000, &[0; 16]));
+    let Answer::Frame(frame) = owner.answer()? else { anyhow::bail!("no session") };
+    let session = i64::from_be_bytes(frame[8..16].try_into()?);
+    let guess = send_alone(&victim.address, &connect_request(session, 30_000, &[1; 16]))?;
+    let Answer::Frame(frame) = guess else { anyhow::bail!("a wrong password was not answered") };
+    ensure!(frame[4..8] == [0; 4], "a wrong password has time-out 0: {frame:?}");
+    owner.send(&Bytes::default().i32(-2).i32(11).framed());
+    ensure!(owner.answer()? != Answer::Closed, "the owner was dropped by a wrong password");
+    Ok(())
 }
 
 /// Requests after the handshake, with the error code that answers them (`None`: it cannot be read, so it is
@@ -352,6 +383,12 @@ fn requests() -> Vec<(&'static str, Bytes, Option<i32>)> {
         ("a path that is not UTF-8", request(4).buffer(&[0xc3, 0x28]).i8(0), None),
         ("a million watches", request(101).i64(0).i32(1_000_000), None),
         ("a multi that never ends", request(14).i32(1).i8(0).i32(-1), None),
+        (
+            "a multi in a multi",
+            request(14).raw(&[0, 0, 0, 14, 0, 255, 255, 255, 255].repeat(9)),
+            None,
+        ),
+        ("a million empty checks", request(14).raw(&[0; 1_000_000]), None),
         ("a write below /zookeeper", create("/zookeeper/quota"), Some(-110)),
     ]);
     cases

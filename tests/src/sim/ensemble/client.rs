@@ -44,6 +44,8 @@ pub struct Conversation {
     pub seen: Zxid,
     /// The session that was given.
     pub opened: Option<SessionId>,
+    /// Whether the server was ever told to send only what it must.
+    pub backlogged: bool,
     /// What was sent, in order, the handshake left out.
     pub sent: Vec<Sent>,
     /// What was heard, in order, the handshake left out.

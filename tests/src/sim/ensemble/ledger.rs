@@ -17,6 +17,8 @@ use super::storage::Storage;
 /// One command of the committed log.
 #[derive(Debug)]
 pub struct Decided {
+    /// When the first server had it in its log.
+    pub logged: Time,
     /// When the first server committed it.
     pub at: Time,
     /// What was asked.
@@ -30,7 +32,9 @@ pub struct Decided {
 pub struct Ledger {
     leaders: BTreeMap<u64, usize>,
     /// Position i holds index i + 1.
-    log: Vec<(LogEntry, Entry)>,
+    committed: Vec<(LogEntry, Entry)>,
+    /// When an entry of this term and index was first seen in a log.
+    logged: BTreeMap<(u64, u64), Time>,
     reference: State,
     /// In log order.
     pub decided: Vec<Decided>,
@@ -52,7 +56,8 @@ impl Ledger {
         let observed = || Observed { committed: 0, shadow: State::new() };
         Self {
             leaders: BTreeMap::new(),
-            log: Vec::new(),
+            committed: Vec::new(),
+            logged: BTreeMap::new(),
             reference: State::new(),
             decided: Vec::new(),
             written: BTreeSet::new(),
@@ -63,6 +68,11 @@ impl Ledger {
     /// A server begins a new life.
     pub fn restart(&mut self, server: usize) {
         self.servers[server] = Observed { committed: 0, shadow: State::new() };
+    }
+
+    /// A server writes an entry to its log.
+    pub fn log(&mut self, entry: &LogEntry, now: Time) {
+        self.logged.entry((entry.term, entry.index)).or_insert(now);
     }
 
     /// Looks at a server after a step. `compare` also compares its whole state.
@@ -96,7 +106,7 @@ impl Ledger {
         let from = usize::try_from(shadow.applied_index()).expect("small");
         let to = usize::try_from(applied).expect("small");
         assert!(from <= to, "server {id} applied {from} and then {to}");
-        for (raw, entry) in &self.log[from..to] {
+        for (raw, entry) in &self.committed[from..to] {
             shadow.apply(raw.term, raw.index, entry);
         }
         if shadow != server.state() {
@@ -115,7 +125,7 @@ impl Ledger {
 
     /// Entries committed.
     pub fn entry_count(&self) -> u64 {
-        self.log.len() as u64
+        self.committed.len() as u64
     }
 
     /// Terms that had a leader.
@@ -125,12 +135,12 @@ impl Ledger {
 
     /// The log's entries with their terms.
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.log.iter().map(|(raw, entry)| (raw.term, entry))
+        self.committed.iter().map(|(raw, entry)| (raw.term, entry))
     }
 
     fn commit(&mut self, index: u64, raw: Option<&LogEntry>, now: Time) {
         let position = usize::try_from(index - 1).expect("small");
-        if let Some((known, _)) = self.log.get(position) {
+        if let Some((known, _)) = self.committed.get(position) {
             if let Some(raw) = raw {
                 assert_eq!(known, raw, "two servers committed different entries at {index}");
             }
@@ -141,6 +151,7 @@ impl Ledger {
             true => Entry::default(),
             false => Entry::decode(&raw.data).expect("a committed entry can be read"),
         };
+        let logged = self.logged.get(&(raw.term, index)).copied().unwrap_or(now);
         self.reference.begin_entry(raw.term, index, entry.wall_ms);
         for command in &entry.commands {
             let applied = self.reference.apply_command(command);
@@ -148,9 +159,9 @@ impl Ledger {
                 let first = self.written.insert((*session, *generation, *sequence));
                 assert!(first, "a write took effect twice: {command:?}");
             }
-            self.decided.push(Decided { at: now, command: command.clone(), applied });
+            self.decided.push(Decided { logged, at: now, command: command.clone(), applied });
         }
         self.reference.end_entry();
-        self.log.push((raw, entry));
+        self.committed.push((raw, entry));
     }
 }

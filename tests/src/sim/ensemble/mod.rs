@@ -9,6 +9,7 @@
 //! client       a client as libraries are                       workload  what it asks
 //! nemesis      what goes wrong
 //! ledger       what was agreed on; checked after each step
+//! plant        bugs put in on purpose
 //! audit/       what clients saw against the ledger, at the end
 //! trace        a run as one number
 //! ```
@@ -22,6 +23,7 @@ mod links;
 mod member;
 mod nemesis;
 mod network;
+mod plant;
 mod run;
 pub(super) mod schedule;
 mod settings;
@@ -30,4 +32,5 @@ pub(super) mod trace;
 mod workload;
 mod world;
 
-pub use run::{Profile, Report, run};
+pub use plant::Plant;
+pub use run::{Profile, Report, run, run_with};

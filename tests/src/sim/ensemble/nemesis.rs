@@ -242,6 +242,9 @@ impl World {
         let Some(socket) = self.sockets.get(&connection) else { return };
         let (server, life) = (socket.server, socket.life);
         if socket.server_open && self.members[server].life == life {
+            if let Some(talk) = self.talks.get_mut(&connection) {
+                talk.backlogged = true;
+            }
             let connection = ConnectionId::new(connection);
             self.deliver(server, Event::Backlogged { connection, backlogged });
         }

@@ -6,6 +6,7 @@
 use coordinator_core::server::Mode;
 
 use super::audit;
+use super::plant::Plant;
 use super::schedule::{SECOND, Time};
 use super::settings::Settings;
 use super::world::World;
@@ -39,11 +40,17 @@ pub struct Report {
 
 /// Runs `seed`. Panics when a rule is broken. `print` writes every event to standard output.
 pub fn run(seed: u64, profile: Profile, print: bool) -> Report {
+    run_with(seed, profile, Plant::None, print)
+}
+
+/// Runs `seed` with a bug put in.
+pub fn run_with(seed: u64, profile: Profile, plant: Plant, print: bool) -> Report {
     let mut random = Random::new(seed ^ 0x5eed);
-    let settings = match profile {
+    let mut settings = match profile {
         Profile::Chaos => Settings::chaos(&mut random),
         Profile::Calm => Settings::calm(&mut random),
     };
+    settings.plant = plant;
     let (work, rest) = (settings.work, settings.rest);
     let mut world = World::new(seed, settings, print);
     world.unleash();

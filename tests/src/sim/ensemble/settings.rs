@@ -5,6 +5,7 @@
 
 use coordinator_core::server::Config;
 
+use super::plant::Plant;
 use super::schedule::{MS, SECOND, Time};
 use crate::sim::random::Random;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub work: Time,
     /// How long everything has to come to rest after that.
     pub rest: Time,
+    /// The bug that is put in.
+    pub plant: Plant,
     snapshot_entries: u64,
     log_entries_kept: u64,
     snapshot_chunk_bytes: usize,
@@ -41,6 +44,7 @@ impl Settings {
             slow_network: random.chance(2, 3),
             work: 10 * SECOND + random.below(15 * SECOND),
             rest: 20 * SECOND,
+            plant: Plant::None,
             snapshot_entries: if small { 20 + random.below(200) } else { 100_000 },
             log_entries_kept: if small { random.below(50) } else { 10_000 },
             snapshot_chunk_bytes: if small { 64 + random.below(4000) as usize } else { 256 << 10 },

@@ -15,6 +15,7 @@ use coordinator_core::consensus::{
     HardState, LogEntry, PersistId, PersistWrite, Restored, SnapshotImage,
 };
 
+use super::plant::Plant;
 use crate::sim::random::Random;
 
 /// How a server dies.
@@ -63,9 +64,9 @@ impl Storage {
     }
 
     /// The writes begun are done: their ids.
-    pub fn finish(&mut self) -> Vec<PersistId> {
+    pub fn finish(&mut self, plant: Plant) -> Vec<PersistId> {
         let batch = std::mem::take(&mut self.writing);
-        let synced = batch.iter().any(|(_, write)| write.sync);
+        let synced = batch.iter().any(|(_, write)| write.sync) && plant != Plant::AckBeforeSync;
         let ids = batch.iter().map(|(id, _)| *id).collect();
         self.unsynced.extend(batch.into_iter().map(|(_, write)| write));
         if synced {

@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::links::Links;
 use super::member::Member;
 use super::network::{Pipe, delay};
+use super::plant::Plant;
 use super::schedule::{MS, Schedule, Time};
 use super::settings::Settings;
 use super::trace::Trace;
@@ -220,7 +221,7 @@ impl World {
             self.deliver(server, Event::PersistFailed { id });
             return;
         }
-        let ids = member.storage.finish();
+        let ids = member.storage.finish(self.settings.plant);
         let each = self.disk.chance(1, 2);
         let first = if each { 0 } else { ids.len() - 1 };
         for id in &ids[first..] {
@@ -307,6 +308,9 @@ impl World {
         match effect {
             Effect::Respond { connection, frame } => {
                 self.trace.note(now, "  respond", &[connection.get()], &frame);
+                if self.plant_strikes(connection.get(), &frame) {
+                    return;
+                }
                 self.send_outward(connection.get(), Outward::Frame(frame));
             }
             Effect::Close { connection } => {
@@ -326,6 +330,7 @@ impl World {
             }
             Effect::Persist { id: number, write } => {
                 self.trace.note(now, "  persist", &[number.0, write.entries.len() as u64], &[]);
+                write.entries.iter().for_each(|entry| self.ledger.log(entry, now));
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }
@@ -344,6 +349,25 @@ impl World {
                 self.halted(id);
             }
         }
+    }
+
+    /// Whether a planted bug swallows this frame, or lets it leave late.
+    fn plant_strikes(&mut self, connection: u64, frame: &Bytes) -> bool {
+        let xid = frame.get(4..8).map(|xid| i32::from_be_bytes(xid.try_into().expect("four")));
+        let kind = match (self.settings.plant, xid) {
+            (Plant::LoseEvent | Plant::LateEvent, Some(-1)) => self.settings.plant,
+            (Plant::LoseChange, Some(-9)) if frame.get(27) == Some(&3) => Plant::LoseChange,
+            (Plant::LoseReply, Some(1..)) => Plant::LoseReply,
+            _ => return false,
+        };
+        if !self.network.chance(1, 50) {
+            return false;
+        }
+        if kind == Plant::LateEvent {
+            let what = Outward::Frame(frame.clone());
+            self.schedule.after(MS, Happening::Outward { connection, what });
+        }
+        true
     }
 
     fn schedule_tick(&mut self, id: usize) {
@@ -487,6 +511,7 @@ impl World {
             asked: request.session,
             seen: request.last_zxid_seen,
             opened: None,
+            backlogged: false,
             sent: Vec::new(),
             heard: Vec::new(),
         };

@@ -21,13 +21,19 @@ use crate::sim::ensemble::world::{Contacts, World};
 const LATE_MAX: Time = 100 * MS;
 /// From proposing an expiry to seeing it committed, in calm weather.
 const ON_ITS_WAY: Time = 20 * MS;
-/// Slow messages and reports on their way, in bad weather.
+/// How long the leader may not know of a request that a follower answered, in bad weather: a
+/// report waits 100 ms and may then be slow.
 const UNREPORTED: Time = 500 * MS;
+/// How long a session may be about to move, in bad weather.
+const HANDSHAKE_MAX: Time = 6 * SECOND;
 
 /// A session as the log tells it.
+#[derive(Debug)]
 struct Life {
     timeout: Time,
     grace: Option<Time>,
+    /// The choice before it, which an expiry that was on its way still went by.
+    former_grace: Option<Time>,
     /// When it was created, or last moved.
     attached: Time,
 }
@@ -48,7 +54,7 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited:
             Profile::Calm => check_on_time(&life, contacts, decided.at),
             Profile::Chaos => {
                 let answered = answers.get(&ended.session).map_or(&[][..], Vec::as_slice);
-                check_not_early(&life, contacts, answered, decided.at);
+                check_not_early(&life, contacts, answered, decided.logged);
             }
         }
     }
@@ -80,7 +86,7 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
     match &decided.applied.outcome {
         Outcome::Created(created) => {
             let timeout = Time::from(created.timeout_ms) * MS;
-            let life = Life { timeout, grace: None, attached: decided.at };
+            let life = Life { timeout, grace: None, former_grace: None, attached: decided.at };
             lives.entry(created.session).or_insert(life);
         }
         Outcome::Attached(attached) => {
@@ -98,6 +104,7 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
                 panic!("options set by {:?}", decided.command)
             };
             let life = lives.get_mut(session).expect("it was created");
+            life.former_grace = life.grace;
             life.grace = fast_death_grace_ms.map(|grace| Time::from(grace) * MS);
         }
         Outcome::Written { .. }
@@ -108,18 +115,25 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
     }
 }
 
-/// Whether the grace after a lost socket was over, and for how long. The socket may be lost while
-/// the session is about to move to it.
-fn over_grace(life: &Life, contacts: &Contacts, at: Time) -> Option<Time> {
-    let grace = life.grace?;
-    let since = life.attached.saturating_sub(LATE_MAX);
-    let mut lost = contacts.lost.iter().filter(|time| **time >= since && **time < at);
-    // Both clocks count whole milliseconds.
-    (at + MS - lost.next_back()?).checked_sub(grace)
+/// Whether the grace after a lost socket was over, for at most `late`. The socket may have been
+/// lost while the session was still about to move to it, for as long as `handshake`.
+fn is_over_grace(
+    life: &Life,
+    contacts: &Contacts,
+    (handshake, late): (Time, Time),
+    at: Time,
+) -> bool {
+    let Some(grace) = life.grace.or(life.former_grace) else { return false };
+    let since = life.attached.saturating_sub(handshake);
+    contacts.lost.iter().filter(|lost| **lost >= since).any(|lost| {
+        let end = (*lost).max(life.attached) + grace;
+        // Both clocks count whole milliseconds.
+        at + MS >= end && at <= end.saturating_add(late)
+    })
 }
 
 fn check_on_time(life: &Life, contacts: &Contacts, at: Time) {
-    if over_grace(life, contacts, at).is_some_and(|over| over <= LATE_MAX) {
+    if is_over_grace(life, contacts, (LATE_MAX, LATE_MAX), at) {
         return;
     }
     let mut heard = contacts.heard.iter().filter(|time| **time + ON_ITS_WAY < at);
@@ -132,13 +146,15 @@ fn check_on_time(life: &Life, contacts: &Contacts, at: Time) {
 }
 
 fn check_not_early(life: &Life, contacts: &Contacts, answered: &[Time], at: Time) {
-    if over_grace(life, contacts, at).is_some() {
+    if is_over_grace(life, contacts, (HANDSHAKE_MAX, Time::MAX), at) {
         return;
     }
-    let before = answered.iter().filter(|time| **time < at).max();
-    let silence = at - before.copied().unwrap_or(0).max(life.attached);
-    let unconfirmed = (life.timeout / 3).min(2 * SECOND);
-    let least = life.timeout.saturating_sub(unconfirmed + UNREPORTED);
-    let timeout = life.timeout;
-    assert!(silence >= least, "expired {silence} us after a request that was answered: {timeout}");
+    let reported = answered.iter().filter(|time| **time + UNREPORTED < at).max();
+    let silence = at - reported.copied().unwrap_or(0).max(life.attached);
+    let least = life.timeout - (life.timeout / 3).min(2 * SECOND);
+    let lost = contacts.lost.last();
+    assert!(
+        silence >= least,
+        "expired at {at}, {silence} us after answers: {life:?}, lost {lost:?}"
+    );
 }

@@ -17,6 +17,8 @@ struct Follower {
     path: String,
     /// Everything up to here was told; `None` before the first snapshot's end.
     complete: Option<Zxid>,
+    /// It was sent something that makes it complete: from then on nothing may overtake changes.
+    live: bool,
     /// A snapshot that is under way.
     snapshot: Option<(Zxid, Vec<Item>)>,
 }
@@ -30,13 +32,17 @@ pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audite
                 Some(follower) => follower.take(event, facts, audited),
                 None => panic!("an event of no subscription: {event:?}"),
             },
-            Heard::Reply { request, outcome, .. } => {
+            Heard::Reply { request, outcome, zxid, .. } => {
+                if !talk.backlogged {
+                    followers.values().for_each(|follower| follower.check_reply(facts, *zxid));
+                }
                 match (&talk.sent[*request].request, outcome) {
                     (Request::Subscribe(subscribe), Ok(_)) => {
                         let resumed = subscribe.from_zxid;
                         let follower = Follower {
                             path: subscribe.path.clone(),
                             complete: (resumed > Zxid::ZERO).then_some(resumed),
+                            live: false,
                             snapshot: None,
                         };
                         followers.insert(subscribe.subscription, follower);
@@ -54,6 +60,7 @@ pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audite
 impl Follower {
     fn take(&mut self, event: &SubscriptionEvent, facts: &Facts<'_>, audited: &mut Audited) {
         let zxid = event.zxid;
+        self.live = true;
         match event.kind {
             SubscriptionEventKind::SnapshotBegin => {
                 assert!(self.complete <= Some(zxid), "a snapshot of the past");
@@ -86,6 +93,14 @@ impl Follower {
                 assert!(due.is_empty(), "a bookmark at {zxid} jumps over {due:?}");
                 self.complete = self.complete.max(Some(zxid));
             }
+        }
+    }
+
+    /// An answer that could reveal a change comes after the change (safety.md A8).
+    fn check_reply(&self, facts: &Facts<'_>, zxid: Zxid) {
+        if self.live && self.snapshot.is_none() {
+            let due = self.changes(facts, zxid);
+            assert!(due.is_empty(), "an answer at {zxid} overtook {due:?}");
         }
     }
 

@@ -37,7 +37,16 @@ impl Contact {
         self.leading = false;
     }
 
-    /// The leader spoke; it was sure of a quorum `quorum_age_ms` before it did.
+    /// On a leader: the last moment at which it was certain and `member` was known to hear and be
+    /// heard. What only one side hears is no contact: sessions there would be answered while their
+    /// touches do not arrive.
+    pub(super) fn confirmed_with(&self, member: ServerId, now: Millis) -> Option<Millis> {
+        let heard = self.answered.get(&member).copied().max(self.followed);
+        self.confirmed_at(now).min(heard)
+    }
+
+    /// The leader spoke; `quorum_age_ms` before it did, it was sure of a quorum and heard this
+    /// server.
     pub(super) fn heard_leader(&mut self, quorum_age_ms: u64, now: Millis) {
         let at = Millis::new(now.get().saturating_sub(quorum_age_ms));
         self.followed = self.followed.max(Some(at));
@@ -85,6 +94,19 @@ mod tests {
         assert_eq!(contact.confirmed_at(Millis::new(99)), Some(Millis::new(50)));
         contact.end_leading(Millis::new(99));
         assert_eq!(contact.confirmed_at(Millis::new(200)), Some(Millis::new(50)));
+    }
+
+    #[test]
+    fn leader_is_no_surer_with_a_member_than_it_heard_of_it() {
+        let mut contact = Contact::new(3);
+        contact.begin_leading(Millis::new(10));
+        contact.heard_member(server(2), Millis::new(90));
+        assert_eq!(contact.confirmed_at(Millis::new(99)), Some(Millis::new(90)));
+        assert_eq!(contact.confirmed_with(server(2), Millis::new(99)), Some(Millis::new(90)));
+        assert_eq!(contact.confirmed_with(server(3), Millis::new(99)), Some(Millis::new(10)));
+        contact.heard_member(server(3), Millis::new(95));
+        assert_eq!(contact.confirmed_with(server(2), Millis::new(99)), Some(Millis::new(90)));
+        assert_eq!(contact.confirmed_with(server(3), Millis::new(99)), Some(Millis::new(95)));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub struct ConsensusMessage(pub(super) Body);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Body {
     /// A message of the engine; `quorum_age_ms` is how long ago the sender, if it leads, was sure
-    /// of a quorum.
+    /// of a quorum and heard the receiver.
     Raft { message: RaftMessage, quorum_age_ms: u64 },
     /// A piece of a snapshot.
     Chunk(Chunk),

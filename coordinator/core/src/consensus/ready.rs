@@ -157,7 +157,8 @@ impl Consensus {
             self.begin_transfer(to, &message, now, out);
             return;
         }
-        let quorum_age_ms = self.confirmed_at(now).map_or(u64::MAX, |at| now.since(at));
+        let certain = self.contact.confirmed_with(to, now);
+        let quorum_age_ms = certain.map_or(u64::MAX, |at| now.since(at));
         if let Some(message) = message::outgoing(message) {
             let message = ConsensusMessage(Body::Raft { message, quorum_age_ms });
             out.push(Output::Send { to, message });

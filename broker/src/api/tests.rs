@@ -116,7 +116,8 @@ impl Bench {
     async fn create(&mut self, name: &str) {
         let topic = MetadataRequestTopic { name: Some(name.to_owned()), ..Default::default() };
         let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-        for _ in 0..1_000 {
+        let begun = std::time::Instant::now();
+        while begun.elapsed().as_secs() < 60 {
             let (response, _) = self.ask(12, &request).await;
             if response.topics[0].error_code.is_none() {
                 // The log is opened by its own thread.
@@ -153,7 +154,7 @@ fn produce(acks: i16, name: &str, batches: &[Option<Bytes>]) -> ProduceRequest {
     };
     let partitions = batches.iter().map(partition).collect();
     let topics = vec![ProduceTopic { name: name.to_owned(), partitions }];
-    ProduceRequest { acks, timeout_ms: 5_000, topics, ..Default::default() }
+    ProduceRequest { acks, timeout_ms: 60_000, topics, ..Default::default() }
 }
 
 fn fetch(name: &str, offset: i64) -> FetchRequest {

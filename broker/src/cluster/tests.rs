@@ -22,7 +22,7 @@ use crate::api::Cluster;
 use crate::config::values::Values;
 use crate::config::{Config, CoordinatorAddress};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Log directories in memory, and what the partitions were told.
 struct Logs {

@@ -373,7 +373,7 @@ impl Slot {
         };
         self.run_base = self.log.end_offset();
         let log_start = Offset::new(self.log.view().ends().log_start);
-        let mut parked = Vec::new();
+        let (mut parked, mut done) = (Vec::new(), Vec::new());
         for Admitted { job, base_offset, needed, .. } in run.drain(..) {
             let produced = Produced {
                 base_offset: Offset::new(base_offset),
@@ -384,10 +384,12 @@ impl Slot {
                 let (deadline, ticket) = (job.deadline, job.ticket);
                 parked.push(WaitingProduce { needed, deadline, produced, ticket });
             } else {
-                job.ticket.settle(Ok(produced));
+                done.push((job.ticket, produced));
             }
         }
+        // Before any answer: who hears of a record may ask for it at once.
         self.partition.appended(&appended, parked);
+        done.into_iter().for_each(|(ticket, produced)| ticket.settle(Ok(produced)));
         self.run = run;
         Ok(())
     }

@@ -300,20 +300,34 @@ fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
+/// What the core knows, where there is one: the log publishes an end before the core has heard of
+/// it, and whoever reads a status may act on the core next.
 fn status_of(partition: &Arc<Partition>) -> Option<ReplicaStatus> {
     let view = partition.view()?;
-    let ends = view.ends();
-    let core = partition.read_core(|core| (core.leading(), core.high_watermark()));
-    Some(ReplicaStatus {
-        partition: partition.key,
-        topic: Arc::clone(&partition.topic),
-        leading: core.and_then(|(leading, _)| leading),
-        log_start: Offset::new(ends.log_start),
-        high_watermark: core.map_or(Offset::new(ends.log_start), |(_, offset)| offset),
-        durable_end: Offset::new(ends.durable_end),
-        end: Offset::new(ends.end),
-        size_bytes: view.size_bytes(),
-    })
+    let status = |leading, high_watermark, [log_start, durable_end, end]: [Offset; 3]| {
+        let (partition, topic) = (partition.key, Arc::clone(&partition.topic));
+        let size_bytes = view.size_bytes();
+        ReplicaStatus {
+            partition,
+            topic,
+            leading,
+            log_start,
+            high_watermark,
+            durable_end,
+            end,
+            size_bytes,
+        }
+    };
+    let known = partition.read_core(|core| {
+        let positions = core.positions();
+        let ends = [positions.start, positions.durable_end, positions.end];
+        status(core.leading(), core.high_watermark(), ends)
+    });
+    Some(known.unwrap_or_else(|| {
+        let ends = view.ends();
+        let start = Offset::new(ends.log_start);
+        status(None, start, [start, Offset::new(ends.durable_end), Offset::new(ends.end)])
+    }))
 }
 
 type Recovered = HashMap<TopicPartition, (Arc<Partition>, Log)>;

@@ -140,7 +140,7 @@ impl Pair {
         wait_until(|| status(partitions).is_some_and(|status| status.leading.is_some())).await;
         let request = ProduceRequest {
             acks: -1,
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
             zstd_allowed: true,
             transactional: false,
             batches: vec![ProduceBatch { partition: PARTITION, records: batch(value) }],
@@ -225,7 +225,7 @@ fn status(partitions: &Partitions) -> Option<ReplicaStatus> {
 
 /// Waits for other threads; fails after many looks.
 async fn wait_until(holds: impl Fn() -> bool) {
-    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(tokio::time::Instant::now() < limit, "it does not come true");
         tokio::task::yield_now().await;

@@ -101,7 +101,7 @@ async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     assert_eq!(bench.produce(-1, batch(&["a"])).await, Ok(0));
     fails.store(true, Ordering::SeqCst);
     assert_eq!(bench.produce(-1, batch(&["b"])).await, Err(ErrorCode::KafkaStorageError));
-    assert!(bench.sent().contains(&Sent::DirectoryFailed));
+    bench.until(|bench| bench.sent().contains(&Sent::DirectoryFailed));
     // The fault goes away; the directory stays fenced.
     fails.store(false, Ordering::SeqCst);
     bench.until(|bench| !bench.leads());

@@ -27,7 +27,7 @@ use crate::response::Piece;
 
 const TOPIC_ID: &str = "2AoYbHmeRFmrj6Tnl-VdtQ";
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What went out through the outlet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +169,12 @@ impl Bench {
     fn until(&self, so: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !so(self) {
-            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "not within {PATIENCE:?}: {:?}, sent {:?}",
+                self.partitions.status(),
+                self.sent()
+            );
             std::thread::yield_now();
         }
     }

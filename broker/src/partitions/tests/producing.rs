@@ -176,3 +176,13 @@ async fn waiting_requests_are_refused_at_the_stop() {
     let late = tokio::time::timeout(PATIENCE, bench.submit(1, batch(&["b"]))).await.unwrap();
     assert!(late[0].is_err());
 }
+
+#[tokio::test]
+async fn what_is_answered_is_there_for_whoever_asks_next() {
+    let bench = Bench::alone("");
+    for number in 0..200 {
+        assert_eq!(bench.produce(1, batch(&["a"])).await, Ok(number));
+        let end_offset = bench.partitions.describe_replica(key()).unwrap().end_offset;
+        assert_eq!(end_offset.get(), number + 1);
+    }
+}

@@ -30,6 +30,7 @@ impl Server {
         self.proposals.applied(index);
         for command in &entry.commands {
             let applied = self.state.apply_command(command);
+            self.proposals.decided(&applied);
             self.publish(applied);
         }
         self.state.end_entry();

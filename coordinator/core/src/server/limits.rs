@@ -27,6 +27,11 @@ pub const FORWARD_BYTES_MAX: usize = 1 << 20;
 pub const PROPOSAL_QUEUE_MAX: usize = 200_000;
 /// Bytes of those commands, likewise.
 pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 512 << 20;
+/// Sessions of whose queued writes a leader keeps the numbers; repetitions of others are dropped only
+/// at apply.
+pub const QUEUED_SESSIONS_MAX: usize = 1_000_000;
+/// Connections of whose queued create or attach a leader knows, likewise.
+pub const QUEUED_HANDSHAKES_MAX: usize = 200_000;
 /// Bytes in the answer of a multiRead after which its further reads are refused with -127: one
 /// frame of small reads can ask for far more than fits into memory.
 pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;

@@ -2,9 +2,10 @@
 //!
 //! Called by whatever makes commands; flushed at the end of each step. Calls `proposals` when this
 //! server leads, `peer` otherwise. Invariant (safety.md A4): commands of a session are sent in
-//! order over one ordered stream; when the leader or the stream changes, or an answer is overdue,
-//! all unanswered ones are sent again in order, and the state machine drops repetitions. It does
-//! not know what commands do.
+//! order over one ordered stream; when the leader or the stream changes, when the log shows a gap
+//! or the leader had no room, all unanswered ones are sent again in order. The leader drops those
+//! that it has queued already, the state machine those that it has applied. It does not know what
+//! commands do.
 
 use super::limits::FORWARD_BYTES_MAX;
 use super::peer::PeerMessage;
@@ -13,8 +14,11 @@ use super::weight::command_bytes;
 use crate::state::Command;
 use crate::{Millis, ServerId};
 
-/// Unanswered commands are sent again when one is older than this.
+/// Unanswered commands are sent again when one is this old and nothing was applied since...
 const STUCK_MS: u64 = 1_500;
+/// ...then after twice that pause and so on, up to this one. One that is so old is sent again even
+/// while others are applied.
+const STUCK_MS_MAX: u64 = 24_000;
 /// Between two repetitions because of a gap: those already on their way show the same gap.
 const GAP_PAUSE_MS: u64 = 100;
 
@@ -28,6 +32,12 @@ pub(super) struct Link {
     /// When everything unanswered was last sent again.
     resent: Millis,
     resend_wanted: bool,
+    /// The log showed a gap since.
+    gap_seen: bool,
+    /// Applied index when it was last seen to move, and when that was.
+    moved: (u64, Millis),
+    /// How long it must stand still before the next repetition; 0 is taken for the least.
+    patience_ms: u64,
     last_session: u64,
 }
 
@@ -39,7 +49,33 @@ impl Link {
 
     /// The log showed a gap.
     pub(super) fn ask_to_resend(&mut self, now: Millis) {
-        self.resend_wanted |= now.since(self.resent) >= GAP_PAUSE_MS;
+        self.gap_seen = true;
+        self.resend_after_gap(now);
+    }
+
+    /// The leader asks for it.
+    pub(super) fn resend_at_once(&mut self) {
+        self.resend_wanted = true;
+    }
+
+    fn resend_after_gap(&mut self, now: Millis) {
+        self.resend_wanted |= self.gap_seen && now.since(self.resent) >= GAP_PAUSE_MS;
+    }
+
+    /// Whether it is time to think that something dropped commands without a sign, given when the
+    /// oldest unanswered one came.
+    fn is_stuck(&mut self, applied: u64, oldest: Millis, now: Millis) -> bool {
+        if self.moved.0 != applied {
+            self.moved = (applied, now);
+            self.patience_ms = STUCK_MS;
+        }
+        let patience_ms = self.patience_ms.max(STUCK_MS);
+        let waited_ms = now.since(self.resent.max(oldest));
+        let stuck = waited_ms >= patience_ms && now.since(self.moved.1) >= patience_ms;
+        if stuck {
+            self.patience_ms = patience_ms.saturating_mul(2).min(STUCK_MS_MAX);
+        }
+        stuck || waited_ms >= STUCK_MS_MAX
     }
 
     /// What was sent over the stream to this peer may be lost.
@@ -67,6 +103,7 @@ impl Server {
             return;
         }
         self.link.resend_wanted = false;
+        self.link.gap_seen = false;
         self.link.sent_to = target;
         if target.is_none() {
             return;
@@ -91,7 +128,7 @@ impl Server {
         let commands = std::mem::take(&mut self.link.outbox);
         if leader == self.config.id {
             for command in commands {
-                self.proposals.push(command);
+                self.queue_command(leader, command);
             }
             return;
         }
@@ -111,10 +148,42 @@ impl Server {
     /// A last resort: something dropped a command without a sign.
     pub(super) fn resend_if_stuck(&mut self) {
         let now = self.now.mono;
-        if self.link.sent_to.is_some() && now.since(self.link.resent) >= STUCK_MS {
-            let overdue = |sent: Millis| now.since(sent) >= STUCK_MS;
-            self.link.resend_wanted |=
-                self.connections.iter().any(|(_, held)| held.oldest_command().is_some_and(overdue));
+        self.link.resend_after_gap(now);
+        if self.link.sent_to.is_none() {
+            return;
         }
+        let oldest = self.connections.iter().filter_map(|(_, held)| held.oldest_command()).min();
+        if let Some(oldest) = oldest {
+            let applied = self.state.applied_index();
+            self.link.resend_wanted |= self.link.is_stuck(applied, oldest, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_the_log_stands_still_and_only_then_is_anything_sent_again() {
+        let mut link = Link::default();
+        let mut resent = Vec::new();
+        for at in (0..=60_000).step_by(50) {
+            let now = Millis::new(at);
+            if link.is_stuck(7, Millis::ZERO, now) {
+                link.resent = now;
+                resent.push(at);
+            }
+        }
+        assert_eq!(resent, [1_500, 4_500, 10_500, 22_500, 46_500]);
+        resent.clear();
+        for at in (60_050..=120_000).step_by(50) {
+            let now = Millis::new(at);
+            if link.is_stuck(at, Millis::new(60_050), now) {
+                link.resent = now;
+                resent.push(at);
+            }
+        }
+        assert_eq!(resent, [84_050, 108_050], "the log moves on, but never to this command");
     }
 }

@@ -11,6 +11,7 @@
 //! apply          committed entries: notifications, then answers
 //! session        what creates, moves and ends sessions do to connections
 //! proposals      the leader's queue of commands              link       commands to the leader
+//! repetition     what is in that queue already
 //! peer           messages between members                    snapshot   when to take one
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
@@ -35,6 +36,7 @@ mod presence;
 mod proposals;
 mod quorum;
 mod read;
+mod repetition;
 mod reply;
 mod request;
 mod session;

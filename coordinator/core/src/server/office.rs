@@ -137,7 +137,7 @@ impl Server {
 
     fn expire(&mut self, session: SessionId, generation: u64) {
         self.office.silences.defer(session, EXPIRE_AGAIN_MS, self.now.mono);
-        self.proposals.push(Command::Expire { session, generation });
+        self.queue_command(self.config.id, Command::Expire { session, generation });
     }
 
     /// A session's socket was closed by its client's side: it has its grace to come back.

@@ -15,7 +15,7 @@ use crate::ServerId;
 use crate::consensus::ConsensusMessage;
 use crate::state::Command;
 
-const SCHEMA: Schema = Schema { kind: 0x04, version: 1 };
+const SCHEMA: Schema = Schema { kind: 0x04, version: 2 };
 
 /// What one member tells another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub(super) enum PeerMessage {
     Touched(Vec<(SessionId, u64)>),
     /// Sessions whose socket was closed by the client's side, with their generation.
     Lost(Vec<(SessionId, u64)>),
+    /// The leader dropped commands of this server for want of room, and has room now.
+    Resend,
 }
 
 impl Server {
@@ -53,10 +55,8 @@ impl Server {
                 self.consensus.on_message(from, message, now, &mut self.outputs);
             }
             PeerMessage::Forward(commands) => {
-                if self.consensus.is_leader() {
-                    for command in commands {
-                        self.proposals.push(command);
-                    }
+                for command in commands {
+                    self.queue_command(from, command);
                 }
             }
             PeerMessage::Touched(touched) => {
@@ -67,6 +67,11 @@ impl Server {
             PeerMessage::Lost(lost) => {
                 for (session, generation) in lost {
                     self.begin_grace(session, generation);
+                }
+            }
+            PeerMessage::Resend => {
+                if self.consensus.leader() == Some(from) {
+                    self.link.resend_at_once();
                 }
             }
         }
@@ -96,7 +101,7 @@ mod tests {
         let session = SessionId::new(0x0102);
         let check = |message: PeerMessage, payload: &[u8]| {
             let bytes = envelope::encode(SCHEMA, &message).unwrap();
-            assert_eq!(&bytes[..8], b"TGEV\x04\x00\x01\x00");
+            assert_eq!(&bytes[..8], b"TGEV\x04\x00\x02\x00");
             assert_eq!(&bytes[envelope::HEADER_BYTES..], payload, "{message:?}");
             assert_eq!(envelope::decode::<PeerMessage>(SCHEMA, &bytes), Ok(message));
         };
@@ -104,5 +109,6 @@ mod tests {
         check(PeerMessage::Forward(vec![expire]), &[1, 1, 3, 0xfb, 0x04, 0x02, 7]);
         check(PeerMessage::Touched(vec![(session, 9)]), &[2, 1, 0xfb, 0x04, 0x02, 9]);
         check(PeerMessage::Lost(vec![(session, 1)]), &[3, 1, 0xfb, 0x04, 0x02, 1]);
+        check(PeerMessage::Resend, &[4]);
     }
 }

@@ -15,8 +15,6 @@ use crate::{ConnectionId, Millis, Now, ServerId};
 
 /// One way of a message between members.
 const HOP_MS: u64 = 1;
-/// A sync.
-const SYNC_MS: u64 = 2;
 
 /// What one member's disk holds.
 #[derive(Clone, Default)]
@@ -91,6 +89,8 @@ pub struct Ensemble {
     pub clients: BTreeMap<ConnectionId, Client>,
     next_connection: u64,
     configure: fn(&mut Config),
+    /// How long a sync takes.
+    pub sync_ms: u64,
     pub halted: Vec<(ServerId, &'static str)>,
 }
 
@@ -114,6 +114,7 @@ impl Ensemble {
             clients: BTreeMap::new(),
             next_connection: 1,
             configure,
+            sync_ms: 2,
             halted: Vec::new(),
         };
         for id in 1..=size {
@@ -197,6 +198,11 @@ impl Ensemble {
         self.members[&id].server.as_ref().unwrap()
     }
 
+    /// What is in the log on this member's disk.
+    pub fn logged_entries(&self, id: ServerId) -> Vec<LogEntry> {
+        self.members[&id].disk.entries.clone()
+    }
+
     pub fn server_mut(&mut self, id: ServerId) -> &mut Server {
         self.members.get_mut(&id).unwrap().server.as_mut().unwrap()
     }
@@ -275,7 +281,7 @@ impl Ensemble {
             }
             Effect::Persist { id: persist, write } => {
                 let event = Event::Persisted { id: persist };
-                self.push(SYNC_MS, Due::Synced { at: id, life, write, event });
+                self.push(self.sync_ms, Due::Synced { at: id, life, write, event });
             }
             Effect::SaveSnapshot { state } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());

@@ -2,6 +2,7 @@
 
 mod ensemble;
 mod failures;
+mod forwarding;
 mod random;
 mod sessions;
 mod single;

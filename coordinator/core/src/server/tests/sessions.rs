@@ -130,7 +130,8 @@ fn repeated_attach_in_the_log_does_not_bring_a_lost_session_back() {
     ensemble.hang_up(id, true);
     ensemble.run_ms(100);
     let attach = Command::Attach { session, password, timeout_ms: 6_000, origin };
-    ensemble.server_mut(leader).proposals.push(attach);
+    let term = ensemble.server(leader).status().term;
+    ensemble.server_mut(leader).proposals.push(term, leader, attach);
     ensemble.run_until("fast death", |e| !is_there(e, "/e"));
     let took = ensemble.now.since(lost);
     assert!((200..=260).contains(&took), "died after {took} ms");

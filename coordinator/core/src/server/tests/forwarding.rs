@@ -1,0 +1,44 @@
+//! Commands on their way to the leader: none is lost, and none is logged over and over.
+
+use coordinator_protocol::{Request, Response};
+
+use super::create;
+use super::ensemble::{Ensemble, member};
+use crate::state::{Command, Entry};
+
+/// Writes in the log on a member's disk, repetitions included.
+fn logged_writes(ensemble: &Ensemble, id: crate::ServerId) -> usize {
+    let entries = ensemble.logged_entries(id).into_iter().filter(|entry| !entry.data.is_empty());
+    let commands = entries.flat_map(|entry| Entry::decode(&entry.data).unwrap().commands);
+    commands.filter(|command| matches!(command, Command::Write { .. })).count()
+}
+
+#[test]
+fn slow_disk_and_broken_streams_make_no_repetitions_in_the_log() {
+    for at_leader in [false, true] {
+        let mut ensemble = Ensemble::with(3, |config| config.proposals_in_flight_max = 1);
+        let leader = ensemble.await_leader();
+        let home =
+            [1, 2, 3].map(member).into_iter().find(|id| (*id == leader) == at_leader).unwrap();
+        let id = ensemble.connect(home, 30_000);
+        ensemble.ask(id, create("/s", 0)).unwrap();
+        let before = logged_writes(&ensemble, leader);
+        ensemble.sync_ms = 900;
+        let mut last = ensemble.send(id, create("/s/n", 2));
+        for round in 0..99 {
+            if round % 20 == 10 && !at_leader {
+                ensemble.cut_peers(home, leader, true);
+                ensemble.run_ms(2);
+                ensemble.connect_peers(home, leader);
+            }
+            ensemble.run_ms(40);
+            last = ensemble.send(id, create("/s/n", 2));
+        }
+        ensemble.run_until("all answers", |e| e.clients[&id].reply(last).is_some());
+        ensemble.sync_ms = 2;
+        let count = ensemble.ask(id, Request::GetAllChildrenNumber("/s".into()));
+        assert_eq!(count, Ok(Response::Count(100)));
+        ensemble.run_ms(2_000);
+        assert_eq!(logged_writes(&ensemble, leader) - before, 100, "at the leader: {at_leader}");
+    }
+}

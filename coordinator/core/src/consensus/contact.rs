@@ -3,16 +3,56 @@
 //! Called by the engine. Calls: nothing. Invariant: the time given is never later than the last
 //! moment at which a majority of members took part in a leader's term with this server.
 //! It does not know sessions or what follows from a lost quorum.
+//!
+//! When a message arrives says nothing: it may have waited in a socket for as long as this process
+//! stood still. So each message carries a stamp of its sender's clock, and the latest stamp that
+//! its sender has of its receiver: who gets its own stamp back knows that the other side took part
+//! after that moment of its own clock.
+//!
+//! ```text
+//!   follower   s ------------.                      .----> certain at s - lag
+//!                             \                    /
+//!   leader     c ............. r ---- {echo: s, lag: r - c}      c: its quorum's certainty
+//! ```
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Millis, ServerId};
+
+/// A moment of one process's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    /// Differs between processes that were the same member.
+    life: u64,
+    at_ms: u64,
+}
+
+/// The latest stamp of the receiver that the sender has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Echo {
+    stamp: Stamp,
+    /// From a leader: how long before the stamp came it was last sure of a quorum, 0 if it was
+    /// since; `None` if it never was, and from others.
+    lag_ms: Option<u64>,
+}
+
+/// What stands beside every message of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proof {
+    stamp: Stamp,
+    echo: Option<Echo>,
+}
 
 /// What one member knows about contact in its ensemble.
 #[derive(Debug)]
 pub(super) struct Contact {
     quorum: usize,
-    /// On a leader: when each other member last answered in this term.
+    life: u64,
+    /// The latest stamp of each other member, and when it came.
+    stamps: BTreeMap<ServerId, (Stamp, Millis)>,
+    /// On a leader: until when, at least, each other member took part in this term.
     answered: BTreeMap<ServerId, Millis>,
     /// On a follower: see the module's invariant.
     followed: Option<Millis>,
@@ -20,15 +60,22 @@ pub(super) struct Contact {
 }
 
 impl Contact {
-    pub(super) fn new(members: usize) -> Self {
-        Self { quorum: members / 2 + 1, answered: BTreeMap::new(), followed: None, leading: false }
+    /// `life` should differ from that of all earlier processes of this member.
+    pub(super) fn new(members: usize, life: u64) -> Self {
+        Self {
+            quorum: members / 2 + 1,
+            life,
+            stamps: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            followed: None,
+            leading: false,
+        }
     }
 
-    /// This server won an election: a quorum voted for it just now.
-    pub(super) fn begin_leading(&mut self, now: Millis) {
+    /// This server won an election. The votes may have waited for it: nothing is sure by them.
+    pub(super) fn begin_leading(&mut self) {
         self.leading = true;
         self.answered.clear();
-        self.followed = Some(now);
     }
 
     /// This server no longer leads. What it knew last keeps its age.
@@ -37,25 +84,38 @@ impl Contact {
         self.leading = false;
     }
 
-    /// On a leader: the last moment at which it was certain and `member` was known to hear and be
-    /// heard. What only one side hears is no contact: sessions there would be answered while their
-    /// touches do not arrive.
-    pub(super) fn confirmed_with(&self, member: ServerId, now: Millis) -> Option<Millis> {
-        let heard = self.answered.get(&member).copied().max(self.followed);
-        self.confirmed_at(now).min(heard)
+    /// What goes along with a message to `to`. `current`: the message is of this server's term; one
+    /// that waited for the disk may be of an earlier one, and proves nothing of this one.
+    pub(super) fn proof(&self, to: ServerId, current: bool, now: Millis) -> Proof {
+        let stamp = Stamp { life: self.life, at_ms: now.get() };
+        let heard = self.stamps.get(&to).filter(|_| current);
+        let echo = heard.map(|(stamp, came)| {
+            let certain = self.confirmed_at(now).filter(|_| self.leading);
+            Echo { stamp: *stamp, lag_ms: certain.map(|at| came.since(at)) }
+        });
+        Proof { stamp, echo }
     }
 
-    /// The leader spoke; `quorum_age_ms` before it did, it was sure of a quorum and heard this
-    /// server.
-    pub(super) fn heard_leader(&mut self, quorum_age_ms: u64, now: Millis) {
-        let at = Millis::new(now.get().saturating_sub(quorum_age_ms));
-        self.followed = self.followed.max(Some(at));
+    /// A message came, whatever it says.
+    pub(super) fn heard(&mut self, from: ServerId, proof: &Proof, now: Millis) {
+        self.stamps.insert(from, (proof.stamp, now));
     }
 
-    /// A member answered this leader.
-    pub(super) fn heard_member(&mut self, from: ServerId, now: Millis) {
-        if self.leading {
-            self.answered.insert(from, now);
+    /// The leader that this server follows spoke.
+    pub(super) fn heard_leader(&mut self, proof: &Proof, now: Millis) {
+        if let Some((echoed, Some(lag_ms))) = self.echoed(proof, now) {
+            let at = Millis::new(echoed.get().saturating_sub(lag_ms));
+            self.followed = self.followed.max(Some(at));
+        }
+    }
+
+    /// A member answered this leader in its term.
+    pub(super) fn heard_member(&mut self, from: ServerId, proof: &Proof, now: Millis) {
+        if self.leading
+            && let Some((echoed, _)) = self.echoed(proof, now)
+        {
+            let answered = self.answered.entry(from).or_insert(echoed);
+            *answered = echoed.max(*answered);
         }
     }
 
@@ -72,6 +132,13 @@ impl Contact {
         times.sort_unstable_by(|a, b| b.cmp(a));
         times.get(others_needed.saturating_sub(1)).copied().max(self.followed)
     }
+
+    /// The moment of this process that the sender has heard of, and the lag that it tells.
+    fn echoed(&self, proof: &Proof, now: Millis) -> Option<(Millis, Option<u64>)> {
+        let echo = proof.echo?;
+        let at = Millis::new(echo.stamp.at_ms);
+        (echo.stamp.life == self.life && at <= now).then_some((at, echo.lag_ms))
+    }
 }
 
 #[cfg(test)]
@@ -82,45 +149,78 @@ mod tests {
         ServerId::new(id).unwrap()
     }
 
-    #[test]
-    fn leader_counts_the_slowest_member_of_its_best_quorum() {
-        let mut contact = Contact::new(5);
-        assert_eq!(contact.confirmed_at(Millis::new(5)), None);
-        contact.begin_leading(Millis::new(10));
-        contact.heard_member(server(2), Millis::new(90));
-        assert_eq!(contact.confirmed_at(Millis::new(99)), Some(Millis::new(10)));
-        contact.heard_member(server(3), Millis::new(50));
-        contact.heard_member(server(4), Millis::new(40));
-        assert_eq!(contact.confirmed_at(Millis::new(99)), Some(Millis::new(50)));
-        contact.end_leading(Millis::new(99));
-        assert_eq!(contact.confirmed_at(Millis::new(200)), Some(Millis::new(50)));
+    fn at(ms: u64) -> Millis {
+        Millis::new(ms)
+    }
+
+    /// A member's answer to what this process sent at `ms`.
+    fn answer(life: u64, ms: u64) -> Proof {
+        let stamp = Stamp { life: 99, at_ms: 0 };
+        Proof { stamp, echo: Some(Echo { stamp: Stamp { life, at_ms: ms }, lag_ms: None }) }
     }
 
     #[test]
-    fn leader_is_no_surer_with_a_member_than_it_heard_of_it() {
-        let mut contact = Contact::new(3);
-        contact.begin_leading(Millis::new(10));
-        contact.heard_member(server(2), Millis::new(90));
-        assert_eq!(contact.confirmed_at(Millis::new(99)), Some(Millis::new(90)));
-        assert_eq!(contact.confirmed_with(server(2), Millis::new(99)), Some(Millis::new(90)));
-        assert_eq!(contact.confirmed_with(server(3), Millis::new(99)), Some(Millis::new(10)));
-        contact.heard_member(server(3), Millis::new(95));
-        assert_eq!(contact.confirmed_with(server(2), Millis::new(99)), Some(Millis::new(90)));
-        assert_eq!(contact.confirmed_with(server(3), Millis::new(99)), Some(Millis::new(95)));
+    fn leader_counts_when_it_asked_the_slowest_member_of_its_best_quorum() {
+        let mut contact = Contact::new(5, 7);
+        assert_eq!(contact.confirmed_at(at(5)), None);
+        contact.begin_leading();
+        contact.heard_member(server(2), &answer(7, 90), at(95));
+        assert_eq!(contact.confirmed_at(at(99)), None, "votes may have waited in a socket");
+        contact.heard_member(server(3), &answer(7, 50), at(96));
+        contact.heard_member(server(4), &answer(7, 40), at(97));
+        assert_eq!(contact.confirmed_at(at(99)), Some(at(50)));
+        contact.heard_member(server(3), &answer(7, 45), at(98));
+        assert_eq!(
+            contact.confirmed_at(at(99)),
+            Some(at(50)),
+            "an older answer takes nothing away"
+        );
+        contact.end_leading(at(99));
+        assert_eq!(contact.confirmed_at(at(200)), Some(at(50)));
     }
 
     #[test]
-    fn follower_inherits_the_age_of_its_leaders_quorum() {
-        let mut contact = Contact::new(3);
-        contact.heard_leader(30, Millis::new(100));
-        contact.heard_leader(90, Millis::new(110));
-        assert_eq!(contact.confirmed_at(Millis::new(120)), Some(Millis::new(70)));
+    fn answers_to_another_life_or_to_the_future_prove_nothing() {
+        let mut contact = Contact::new(3, 7);
+        contact.begin_leading();
+        contact.heard_member(server(2), &answer(6, 50), at(95));
+        contact.heard_member(server(2), &answer(7, 96), at(95));
+        let stamp = Stamp { life: 99, at_ms: 0 };
+        contact.heard_member(server(2), &Proof { stamp, echo: None }, at(95));
+        assert_eq!(contact.confirmed_at(at(99)), None);
+    }
+
+    /// A leader and a follower, each with a clock of its own: the leader's shows 1,000 more.
+    #[test]
+    fn follower_is_as_sure_as_its_leader_was_when_it_heard_it() {
+        let (mut leader, mut follower) = (Contact::new(3, 1), Contact::new(3, 2));
+        leader.begin_leading();
+        let asked = leader.proof(server(2), true, at(1_100));
+        follower.heard(server(1), &asked, at(105));
+        follower.heard_leader(&asked, at(105));
+        assert_eq!(follower.confirmed_at(at(105)), None, "it echoes nothing");
+        let answered = follower.proof(server(1), true, at(106));
+        leader.heard(server(2), &answered, at(1_110));
+        leader.heard_member(server(2), &answered, at(1_110));
+        assert_eq!(leader.confirmed_at(at(1_111)), Some(at(1_100)));
+        let word = leader.proof(server(2), true, at(1_200));
+        follower.heard_leader(&word, at(90_000));
+        assert_eq!(follower.confirmed_at(at(90_000)), Some(at(96)), "whenever the word arrives");
+    }
+
+    #[test]
+    fn message_of_an_earlier_term_echoes_nothing() {
+        let mut member = Contact::new(3, 2);
+        member.heard(server(1), &answer(2, 5), at(10));
+        assert!(member.proof(server(1), true, at(11)).echo.is_some());
+        assert_eq!(member.proof(server(1), false, at(11)).echo, None);
+        assert_eq!(member.proof(server(3), true, at(11)).echo, None);
     }
 
     #[test]
     fn single_member_is_always_sure() {
-        let mut contact = Contact::new(1);
-        contact.begin_leading(Millis::new(1));
-        assert_eq!(contact.confirmed_at(Millis::new(900)), Some(Millis::new(900)));
+        let mut contact = Contact::new(1, 1);
+        contact.begin_leading();
+        assert_eq!(contact.confirmed_at(at(900)), Some(at(900)));
     }
 }

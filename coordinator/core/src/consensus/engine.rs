@@ -11,7 +11,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 
-use super::contact::Contact;
+use super::contact::{Contact, Proof};
 use super::election::{Election, Phase};
 use super::log_store::LogStore;
 use super::message::{self, RaftMessage};
@@ -118,7 +118,7 @@ impl Consensus {
             applied,
             election: Election::new(config.seed, rank),
             led_term: 0,
-            contact: Contact::new(config.members.len()),
+            contact: Contact::new(config.members.len(), config.seed),
             reads: ReadRounds::new(config.id.get(), config.seed),
             peers_up: BTreeSet::new(),
             outgoing: Vec::new(),
@@ -257,8 +257,8 @@ impl Consensus {
             return;
         }
         match message.0 {
-            Body::Raft { message, quorum_age_ms } => {
-                self.on_raft_message(from, message, quorum_age_ms, (now, out));
+            Body::Raft { message, proof } => {
+                self.on_raft_message(from, message, &proof, (now, out));
             }
             Body::Chunk(chunk) => self.on_chunk(from, chunk, out),
             Body::ChunkReceived(answer) => self.on_chunk_received(from, &answer, now, out),
@@ -444,9 +444,10 @@ impl Consensus {
         &mut self,
         from: ServerId,
         message: RaftMessage,
-        quorum_age_ms: u64,
+        proof: &Proof,
         (now, out): (Millis, &mut Vec<Output>),
     ) {
+        self.contact.heard(from, proof, now);
         let commit = message.heartbeat_commit().unwrap_or(0);
         if commit > self.last_index() && message.term() >= self.term() {
             // The leader counts on entries that this member acknowledged and does not have: its
@@ -464,9 +465,9 @@ impl Consensus {
             return;
         }
         if from_leader && self.leader() == Some(from) {
-            self.contact.heard_leader(quorum_age_ms, now);
+            self.contact.heard_leader(proof, now);
         } else if current && self.is_leader() {
-            self.contact.heard_member(from, now);
+            self.contact.heard_member(from, proof, now);
         }
     }
 }

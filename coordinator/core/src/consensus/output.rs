@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::contact::Proof;
 use super::message::RaftMessage;
 use super::read_index::ReadId;
 use super::record::{PersistId, PersistWrite, SnapshotImage};
@@ -65,9 +66,8 @@ pub struct ConsensusMessage(pub(super) Body);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Body {
-    /// A message of the engine; `quorum_age_ms` is how long ago the sender, if it leads, was sure
-    /// of a quorum and heard the receiver.
-    Raft { message: RaftMessage, quorum_age_ms: u64 },
+    /// A message of the engine, and what it proves of contact.
+    Raft { message: RaftMessage, proof: Proof },
     /// A piece of a snapshot.
     Chunk(Chunk),
     /// An answer to pieces.

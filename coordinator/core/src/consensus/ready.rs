@@ -50,7 +50,7 @@ impl Consensus {
         let mut ready = self.node.ready();
         if let Some(soft) = ready.ss() {
             if soft.raft_state == StateRole::Leader {
-                self.contact.begin_leading(now);
+                self.contact.begin_leading();
             } else {
                 self.contact.end_leading(now);
             }
@@ -157,10 +157,9 @@ impl Consensus {
             self.begin_transfer(to, &message, now, out);
             return;
         }
-        let certain = self.contact.confirmed_with(to, now);
-        let quorum_age_ms = certain.map_or(u64::MAX, |at| now.since(at));
+        let proof = self.contact.proof(to, message.term == self.term(), now);
         if let Some(message) = message::outgoing(message) {
-            let message = ConsensusMessage(Body::Raft { message, quorum_age_ms });
+            let message = ConsensusMessage(Body::Raft { message, proof });
             out.push(Output::Send { to, message });
         }
     }

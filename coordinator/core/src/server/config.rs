@@ -15,7 +15,8 @@ pub struct Config {
     pub id: ServerId,
     /// All voting members, this one included, sorted, without repetition.
     pub members: Vec<ServerId>,
-    /// Where election jitter comes from; should differ between members and lives.
+    /// Where election jitter comes from, and what tells this life from earlier ones: should differ
+    /// between members and lives.
     pub seed: u64,
     /// Length of a consensus tick.
     pub tick_ms: u64,

@@ -1,6 +1,6 @@
 //! No quorum, no answers: a server that may be cut off lets its clients go.
 //!
-//! Called by `request` and once per tick. Calls consensus. Invariant (safety.md A7): a session is
+//! Called by `request`, `pipeline` and once per step. Calls consensus. Invariant (safety.md A7): a session is
 //! answered only while a leader with a quorum was heard of within min(2 s, a third of its
 //! time-out). It does not know why there is no quorum.
 

@@ -198,6 +198,9 @@ impl Server {
         assert!(now.mono >= self.now.mono, "time went back: {} after {}", now.mono, self.now.mono);
         self.now = now;
         self.measure_stall();
+        // Before anything that waited in a socket is answered.
+        self.close_unconfirmed();
+        self.settle();
     }
 
     fn handle(&mut self, event: Event) {
@@ -252,7 +255,6 @@ impl Server {
     /// Things done once per consensus tick.
     fn on_tick(&mut self) {
         self.close_late_handshakes();
-        self.close_unconfirmed();
         self.resend_if_stuck();
         self.deliver_bookmarks();
     }

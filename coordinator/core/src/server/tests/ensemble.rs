@@ -194,6 +194,17 @@ impl Ensemble {
         }
     }
 
+    /// Gives a frozen process time to handle the first `count` things that happened; the rest
+    /// still waits in its sockets.
+    pub fn thaw_for(&mut self, id: ServerId, count: usize) {
+        let member = self.members.get_mut(&id).unwrap();
+        member.frozen = false;
+        let rest = member.waiting.split_off(count.min(member.waiting.len()));
+        for due in std::mem::replace(&mut member.waiting, rest) {
+            self.happen(due);
+        }
+    }
+
     pub fn server(&self, id: ServerId) -> &Server {
         self.members[&id].server.as_ref().unwrap()
     }

@@ -3,6 +3,7 @@
 mod ensemble;
 mod failures;
 mod forwarding;
+mod pauses;
 mod random;
 mod sessions;
 mod single;

@@ -56,12 +56,12 @@ fn run_all(profile: Profile, seeds: u64) {
 
 #[test]
 fn ensemble_keeps_its_promises_while_everything_breaks() {
-    run_all(Profile::Chaos, 100);
+    run_all(Profile::Chaos, 300);
 }
 
 #[test]
 fn ensemble_expires_sessions_on_time() {
-    run_all(Profile::Calm, 30);
+    run_all(Profile::Calm, 60);
 }
 
 #[test]
@@ -83,6 +83,7 @@ fn is_found(plant: Plant) -> bool {
 fn planted_bugs_are_found() {
     let plants = [
         Plant::AckBeforeSync,
+        Plant::ForgetVote,
         Plant::LoseEvent,
         Plant::LateEvent,
         Plant::LoseChange,

@@ -67,6 +67,7 @@ pub struct Log {
     active: RecordFile,
     active_info: Sealed,
     hard_state: HardState,
+    segment_bytes: u64,
 }
 
 impl Log {
@@ -78,7 +79,7 @@ impl Log {
         hard_state: HardState,
     ) -> Log {
         let (active, active_info) = active;
-        Log { place, sealed, active, active_info, hard_state }
+        Log { place, sealed, active, active_info, hard_state, segment_bytes: SEGMENT_BYTES }
     }
 
     /// Begins an empty log with segment 1.
@@ -86,7 +87,12 @@ impl Log {
         let info = Sealed { number: 1, last_index: 0 };
         let hard_state = HardState::default();
         let active = create_segment(&place, info.number, &hard_state)?;
-        Ok(Log { place, sealed: VecDeque::new(), active, active_info: info, hard_state })
+        Ok(Log::resume(place, VecDeque::new(), (active, info), hard_state))
+    }
+
+    /// Begins the next segment when one has `bytes`.
+    pub fn set_segment_bytes(&mut self, bytes: u64) {
+        self.segment_bytes = bytes;
     }
 
     /// Writes all of `writes` in order; durable when it returns, where a write asks for it.
@@ -116,7 +122,7 @@ impl Log {
             discard_to = discard_to.max(write.discard_to.unwrap_or(0));
         }
         self.append(&mut frames, sync)?;
-        if self.active.end() >= SEGMENT_BYTES {
+        if self.active.end() >= self.segment_bytes {
             self.roll()?;
         }
         self.discard(discard_to)

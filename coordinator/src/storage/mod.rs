@@ -105,6 +105,13 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Begins the next segment when one has `bytes`, in place of the usual number.
+    #[must_use]
+    pub fn with_segments_of(mut self, bytes: u64) -> Opened {
+        self.log.set_segment_bytes(bytes);
+        self
+    }
+
     /// Writes at once, on the caller's thread; durable when it returns, where a write asks for it.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ struct State {
     syncs: u64,
     syncs_until_failure: Option<u64>,
     bytes_until_full: Option<u64>,
+    operations_until_death: Option<u64>,
 }
 
 impl SimulatedDisk {
@@ -60,12 +61,26 @@ impl SimulatedDisk {
     pub fn kill(&self) {
         let mut state = self.state();
         state.end_process();
+        state.storage.forgive();
         state.storage.drop_unnamed();
     }
 
     /// Lets `count` syncs of files or folders pass and fails the one after.
     pub fn fail_sync_after(&self, count: u64) {
         self.state().syncs_until_failure = Some(count);
+    }
+
+    /// No sync fails that did not, and there is room.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        state.syncs_until_failure = None;
+        state.bytes_until_full = None;
+    }
+
+    /// Lets the process do `count` more operations that change the disk; then its handles are dead, until `kill` or
+    /// `crash` says what its end leaves.
+    pub fn die_after(&self, count: u64) {
+        self.state().operations_until_death = Some(count);
     }
 
     /// Takes only `bytes` more of writes, then refuses with `StorageFull`; `None` takes any number.
@@ -97,10 +112,25 @@ impl State {
     fn end_process(&mut self) {
         self.process += 1;
         self.locks.clear();
+        self.operations_until_death = None;
+        self.syncs_until_failure = None;
+    }
+
+    /// Counts one operation that changes the disk; after the last one of a dying process there is none.
+    fn count_operation(&mut self) -> io::Result<()> {
+        match &mut self.operations_until_death {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("simulated disk: the process is dying")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 
     /// Counts one sync; the one that was asked for fails.
     fn count_sync(&mut self) -> io::Result<()> {
+        self.count_operation()?;
         self.syncs += 1;
         match &mut self.syncs_until_failure {
             None => Ok(()),
@@ -135,6 +165,7 @@ impl Disk for SimulatedDisk {
             Ok(_) if mode == OpenMode::CreateNew => return Err(ErrorKind::AlreadyExists.into()),
             Ok(id) => id,
             Err(error) if error.kind() == ErrorKind::NotFound && create => {
+                state.count_operation()?;
                 state.storage.create_file(path)?
             }
             Err(error) => return Err(error),
@@ -148,19 +179,27 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state().storage.rename(from, to)
+        let mut state = self.state();
+        state.count_operation()?;
+        state.storage.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().storage.remove_file(path)
+        let mut state = self.state();
+        state.count_operation()?;
+        state.storage.remove_file(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.state().storage.remove_folder(path)
+        let mut state = self.state();
+        state.count_operation()?;
+        state.storage.remove_folder(path)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.state().storage.create_folders(path)
+        let mut state = self.state();
+        state.count_operation()?;
+        state.storage.create_folders(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -247,6 +286,7 @@ impl File for SimulatedFile {
         let mut state = self.alive_for_writing()?;
         let position = state.storage.length(self.id);
         let bytes = concat(parts);
+        state.count_operation()?;
         state.take_space(bytes.len() as u64)?;
         state.storage.write(self.id, position, bytes);
         Ok(position)
@@ -255,6 +295,7 @@ impl File for SimulatedFile {
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let mut state = self.alive_for_writing()?;
         let bytes = concat(parts);
+        state.count_operation()?;
         state.take_space(bytes.len() as u64)?;
         state.storage.write(self.id, position, bytes);
         Ok(())
@@ -266,6 +307,9 @@ impl File for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.alive()?;
+        if state.operations_until_death == Some(0) {
+            return state.count_operation();
+        }
         if let Err(error) = state.count_sync() {
             state.storage.poison(self.id);
             return Err(error);
@@ -274,7 +318,9 @@ impl File for SimulatedFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.alive_for_writing()?.storage.truncate(self.id, length);
+        let mut state = self.alive_for_writing()?;
+        state.count_operation()?;
+        state.storage.truncate(self.id, length);
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! What the ensemble agreed on, put together from outside: the committed log and its meaning.
 //!
 //! Called by: `world`, after each step of a server. Calls: the state machine, as a reference.
-//! Invariant (asserted): a term has one leader; servers commit the same entries; a server's state
+//! Invariant (asserted): a term has one leader; a server votes for one in a term; servers commit the same entries; a server's state
 //! is what its committed entries make of nothing; a write takes effect once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::consensus::LogEntry;
+use coordinator_core::consensus::{HardState, LogEntry};
 use coordinator_core::server::{Mode, Server};
 use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
 use coordinator_protocol::SessionId;
@@ -17,6 +17,8 @@ use super::storage::Storage;
 /// One command of the committed log.
 #[derive(Debug)]
 pub struct Decided {
+    /// The term of the leader that put it into the log.
+    pub term: u64,
     /// When the first server had it in its log.
     pub logged: Time,
     /// When the first server committed it.
@@ -30,7 +32,12 @@ pub struct Decided {
 /// The committed log.
 #[derive(Debug)]
 pub struct Ledger {
-    leaders: BTreeMap<u64, usize>,
+    /// Who led each term, and since when.
+    leaders: BTreeMap<u64, (usize, Time)>,
+    /// By server and term.
+    votes: BTreeMap<(usize, u64), u64>,
+    /// When a message of each server was lost without a sign.
+    silenced: Vec<Vec<Time>>,
     /// Position i holds index i + 1.
     committed: Vec<(LogEntry, Entry)>,
     /// When an entry of this term and index was first seen in a log.
@@ -56,6 +63,8 @@ impl Ledger {
         let observed = || Observed { committed: 0, shadow: State::new() };
         Self {
             leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            silenced: vec![Vec::new(); servers],
             committed: Vec::new(),
             logged: BTreeMap::new(),
             reference: State::new(),
@@ -75,6 +84,34 @@ impl Ledger {
         self.logged.entry((entry.term, entry.index)).or_insert(now);
     }
 
+    /// A server writes down its vote.
+    pub fn vote(&mut self, id: usize, hard_state: HardState) {
+        if hard_state.vote != 0 {
+            let term = hard_state.term;
+            let vote = *self.votes.entry((id, term)).or_insert(hard_state.vote);
+            assert_eq!(vote, hard_state.vote, "server {id} votes twice in term {term}");
+        }
+    }
+
+    /// A server's message was lost without a sign.
+    pub fn silenced(&mut self, server: usize, now: Time) {
+        self.silenced[server].push(now);
+    }
+
+    /// Whether any message was lost without a sign, from `from` to `to`.
+    pub fn was_silenced(&self, from: Time, to: Time) -> bool {
+        let within = |times: &Vec<Time>| {
+            let first = times.partition_point(|time| *time < from);
+            times.get(first).is_some_and(|time| *time <= to)
+        };
+        self.silenced.iter().any(within)
+    }
+
+    /// When the leader of `term` took office.
+    pub fn office_since(&self, term: u64) -> Time {
+        self.leaders.get(&term).expect("a committed entry's leader was seen").1
+    }
+
     /// Looks at a server after a step. `compare` also compares its whole state.
     pub fn observe(
         &mut self,
@@ -84,8 +121,8 @@ impl Ledger {
         (now, compare): (Time, bool),
     ) {
         let status = server.status();
-        if status.mode == Mode::Leader {
-            let leader = *self.leaders.entry(status.term).or_insert(id);
+        if matches!(status.mode, Mode::Leader | Mode::Standalone) {
+            let (leader, _) = *self.leaders.entry(status.term).or_insert((id, now));
             assert_eq!(leader, id, "two leaders in term {}", status.term);
         }
         for index in self.servers[id].committed + 1..=status.commit_index {
@@ -159,7 +196,8 @@ impl Ledger {
                 let first = self.written.insert((*session, *generation, *sequence));
                 assert!(first, "a write took effect twice: {command:?}");
             }
-            self.decided.push(Decided { logged, at: now, command: command.clone(), applied });
+            let (term, command) = (raw.term, command.clone());
+            self.decided.push(Decided { term, logged, at: now, command, applied });
         }
         self.reference.end_entry();
         self.committed.push((raw, entry));

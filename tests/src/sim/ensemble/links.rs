@@ -10,7 +10,7 @@ use bytes::Bytes;
 use coordinator_core::ServerId;
 use coordinator_core::server::Event;
 
-use super::network::{Pipe, delay};
+use super::network::{Disorder, Pipe, delay};
 use super::schedule::{MS, SECOND, Time};
 use super::world::{Happening, World};
 
@@ -66,8 +66,22 @@ impl World {
             return;
         }
         let epoch = link.epoch;
-        if let Some((time, bytes)) = link.pipes[end].send(now, took, bytes) {
-            self.schedule.at(time, Happening::PeerBytes { from, to, epoch, bytes });
+        let Disorder { lost, doubled, reordered } = self.settings.disorder;
+        if self.disorder.chance(lost, 1000) {
+            self.ledger.silenced(from, now);
+            return;
+        }
+        let copies = if self.disorder.chance(doubled, 1000) { 2 } else { 1 };
+        for _ in 0..copies {
+            let aside = self.disorder.chance(reordered, 1000);
+            let (pipe, bytes) = (&mut link.pipes[end], bytes.clone());
+            let sent = match aside {
+                true => pipe.send_aside(now, self.disorder.below(300 * MS), bytes),
+                false => pipe.send(now, took, bytes),
+            };
+            if let Some((time, bytes)) = sent {
+                self.schedule.at(time, Happening::PeerBytes { from, to, epoch, bytes });
+            }
         }
     }
 

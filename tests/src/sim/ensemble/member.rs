@@ -23,34 +23,28 @@ pub struct Member {
     pub storage: Storage,
     /// Its disk takes long.
     pub slow_disk: bool,
-    /// Its disk refuses the next write.
-    pub failing_disk: bool,
     /// Its process is stopped.
     pub paused: bool,
     /// What came while it was.
     pub inbox: Vec<Event>,
     /// The tick that is scheduled, if any: its number and time.
     pub tick: Option<(u64, Time)>,
-    /// Snapshot files being written.
-    pub saving: usize,
     mono_start: Time,
     wall_start_ms: i64,
 }
 
 impl Member {
     /// A member that is down, with a clock of its own.
-    pub fn new(config: Config, random: &mut Random) -> Self {
+    pub fn new(config: Config, segment_bytes: u64, random: &mut Random) -> Self {
         Self {
+            storage: Storage::new(config.id.get(), segment_bytes),
             config,
             server: None,
             life: 0,
-            storage: Storage::default(),
             slow_disk: false,
-            failing_disk: false,
             paused: false,
             inbox: Vec::new(),
             tick: None,
-            saving: 0,
             mono_start: random.below(1_000_000_000_000),
             wall_start_ms: 1_700_000_000_000 + i64::try_from(random.below(10_000)).expect("small"),
         }
@@ -62,7 +56,7 @@ impl Member {
         self.life += 1;
         self.mono_start = random.below(1_000_000_000_000);
         self.config.seed = random.number();
-        let restored = self.storage.restored();
+        let restored = self.storage.open();
         let server = Server::new(self.config.clone(), restored);
         self.server = Some(server.expect("what storage promised can be continued"));
     }
@@ -75,7 +69,6 @@ impl Member {
         self.tick = None;
         self.paused = false;
         self.slow_disk = false;
-        self.saving = 0;
     }
 
     /// Its clocks.

@@ -4,8 +4,10 @@
 //! Invariant: everything that is broken is mended by `heal`.
 
 use coordinator_core::ConnectionId;
-use coordinator_core::server::Event;
+use coordinator_core::server::{Event, Mode};
 
+use super::member::Member;
+use super::network::Disorder;
 use super::schedule::{MS, SECOND, Time};
 use super::storage::Crash;
 use super::world::{Happening, Inward, Outward, World};
@@ -34,10 +36,11 @@ impl World {
     pub fn heal(&mut self) {
         self.settings.faults = false;
         self.settings.slow_network = false;
+        self.settings.disorder = Disorder::default();
         self.unblock_all();
         for server in 0..self.members.len() {
             self.members[server].slow_disk = false;
-            self.members[server].failing_disk = false;
+            self.members[server].storage.mend();
             self.strike(Deed::Resume(server));
             self.strike(Deed::Start(server));
         }
@@ -77,9 +80,10 @@ impl World {
                 let noticed = self.nemesis.chance(3, 4);
                 pair.into_iter().for_each(|pair| self.break_link(pair, noticed));
             }
-            54..=63 => self.reset_line(client),
-            64..=69 => self.slow_down_disk(server),
-            70..=71 => self.members[server].failing_disk = true,
+            54..=59 => self.reset_line(client),
+            60..=64 => self.unseat(),
+            65..=69 => self.slow_down_disk(server),
+            70..=71 => self.members[server].storage.fail_sync(),
             72..=77 => self.deliver(server, Event::Resign),
             78..=85 => self.pause_client(client),
             86..=92 => self.kill_client(client),
@@ -116,6 +120,35 @@ impl World {
         for connection in former {
             self.schedule.after(MS, Happening::Outward { connection, what: Outward::Closed });
         }
+    }
+
+    /// A server that has just given its vote to another dies with it, now and then, and is soon
+    /// back to be asked again.
+    pub(super) fn tempt_voter(&mut self, server: usize) {
+        let given = self.members[server].storage.take_vote_given();
+        if given && self.settings.faults && self.settings.voters_die && self.nemesis.chance(2, 3) {
+            let power = self.nemesis.chance(1, 2);
+            self.go_down(server, if power { Crash::Power } else { Crash::Kill });
+            let restart = 1 + self.nemesis.below(50 * MS);
+            self.schedule.after(restart, Happening::Nemesis(Deed::Start(server)));
+        }
+    }
+
+    /// The leader loses everyone for a moment, and two others who may take its place do not hear
+    /// each other.
+    fn unseat(&mut self) {
+        let leads = |member: &Member| {
+            member.server.as_ref().is_some_and(|server| server.status().mode == Mode::Leader)
+        };
+        let Some(leader) = self.members.iter().position(leads) else { return };
+        let others: Vec<usize> = (0..self.members.len()).filter(|other| *other != leader).collect();
+        for pair in others.windows(2) {
+            self.block(pair[0], pair[1]);
+            self.block(pair[1], pair[0]);
+        }
+        self.break_links_of(leader, true);
+        let heal = 50 * MS + self.nemesis.below(5 * SECOND);
+        self.schedule.after(heal, Happening::Nemesis(Deed::Unblock));
     }
 
     fn crash_server(&mut self, server: usize, how: Crash) {

@@ -11,6 +11,8 @@ pub enum Plant {
     None,
     /// Writes are reported as synced before they are.
     AckBeforeSync,
+    /// Votes do not reach the disk.
+    ForgetVote,
     /// A watch event is lost now and then.
     LoseEvent,
     /// A watch event leaves after the answer that it belongs before.

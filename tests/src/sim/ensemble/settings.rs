@@ -5,6 +5,7 @@
 
 use coordinator_core::server::Config;
 
+use super::network::Disorder;
 use super::plant::Plant;
 use super::schedule::{MS, SECOND, Time};
 use crate::sim::random::Random;
@@ -20,12 +21,18 @@ pub struct Settings {
     pub faults: bool,
     /// Whether messages are sometimes slow.
     pub slow_network: bool,
+    /// Whether servers often die with their vote just given.
+    pub voters_die: bool,
+    /// What becomes of messages between servers.
+    pub disorder: Disorder,
     /// How long clients work before everything is mended.
     pub work: Time,
     /// How long everything has to come to rest after that.
     pub rest: Time,
     /// The bug that is put in.
     pub plant: Plant,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
     snapshot_entries: u64,
     log_entries_kept: u64,
     snapshot_chunk_bytes: usize,
@@ -42,9 +49,19 @@ impl Settings {
             clients: 3 + random.below(4) as usize,
             faults: true,
             slow_network: random.chance(2, 3),
+            voters_die: random.chance(1, 2),
+            disorder: match random.chance(1, 2) {
+                true => Disorder {
+                    lost: random.below(60),
+                    doubled: random.below(100),
+                    reordered: random.below(100),
+                },
+                false => Disorder::default(),
+            },
             work: 10 * SECOND + random.below(15 * SECOND),
             rest: 20 * SECOND,
             plant: Plant::None,
+            segment_bytes: if small { 500 + random.below(20_000) } else { 16 << 20 },
             snapshot_entries: if small { 20 + random.below(200) } else { 100_000 },
             log_entries_kept: if small { random.below(50) } else { 10_000 },
             snapshot_chunk_bytes: if small { 64 + random.below(4000) as usize } else { 256 << 10 },
@@ -55,7 +72,8 @@ impl Settings {
 
     /// The same, but no server, wire or disk ever fails.
     pub fn calm(random: &mut Random) -> Self {
-        Self { faults: false, slow_network: false, servers: 3, ..Self::chaos(random) }
+        let (faults, slow_network, disorder) = (false, false, Disorder::default());
+        Self { faults, slow_network, disorder, servers: 3, ..Self::chaos(random) }
     }
 
     /// A server's settings.

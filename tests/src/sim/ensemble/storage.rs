@@ -1,56 +1,98 @@
-//! What one server has on disk, and what a crash leaves of it.
+//! What one server has on disk: the shell's own log and snapshot files, on a simulated disk, step by step.
 //!
-//! Called by: `world`. Calls: nothing.
-//! Invariant: what was answered with a sync is there after every crash; of what was not, a prefix.
-//! It does not know files: the shell's own storage is tested on the simulated disk.
+//! Called by: `world`. Calls: the coordinator's storage, the simulated disk.
+//! Invariant: writes happen one group at a time and whole, unless the process dies within one: then after any of its operations.
+//! It does not know time; the world says when a group is done.
 //!
 //! ```text
-//!   durable | written, not synced | being written | queued
-//!             ^ lost by a power cut  ^ a prefix survives  ^ lost by every crash
+//!   durable | written, not synced  | being written | queued
+//!             ^ parts survive power  ^ cut anywhere  ^ lost by every crash
 //! ```
 
 use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
 
-use coordinator_core::consensus::{
-    HardState, LogEntry, PersistId, PersistWrite, Restored, SnapshotImage,
-};
+use coordinator::storage::{self, Opened, Owner, StorageError};
+use coordinator_core::consensus::{LogEntry, PersistId, PersistWrite, Restored, SnapshotImage};
 
 use super::plant::Plant;
+use crate::sim::disk::SimulatedDisk;
 use crate::sim::random::Random;
+
+const FOLDER: &str = "/data";
 
 /// How a server dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
     /// The process only: what was written stays, synced or not.
     Kill,
-    /// The machine: what was not synced may go.
+    /// The machine: what was not synced may go, in parts.
     Power,
 }
 
-/// Hard state, snapshot and log.
-#[derive(Debug, Clone, Default)]
-struct Image {
-    hard_state: HardState,
-    snapshot: Option<SnapshotImage>,
-    /// Contiguous.
-    entries: VecDeque<LogEntry>,
-}
-
 /// A server's storage.
-#[derive(Debug, Default)]
 pub struct Storage {
-    durable: Image,
-    /// Everything that was asked for.
-    asked: Image,
-    unsynced: Vec<PersistWrite>,
+    server_id: u64,
+    segment_bytes: u64,
+    disk: SimulatedDisk,
+    opened: Option<Opened>,
+    /// The log as the server asked for it.
+    asked: VecDeque<LogEntry>,
     writing: Vec<(PersistId, PersistWrite)>,
     queued: Vec<(PersistId, PersistWrite)>,
+    saving: Option<SnapshotImage>,
+    /// The last vote written: term and server.
+    vote: (u64, u64),
+    /// A vote for another has reached the disk.
+    vote_given: bool,
 }
 
 impl Storage {
+    /// An empty disk.
+    pub fn new(server_id: u64, segment_bytes: u64) -> Self {
+        Self {
+            server_id,
+            segment_bytes,
+            disk: SimulatedDisk::new(),
+            opened: None,
+            asked: VecDeque::new(),
+            writing: Vec::new(),
+            queued: Vec::new(),
+            saving: None,
+            vote: (0, 0),
+            vote_given: false,
+        }
+    }
+
+    /// A process starts: what `Server::new` is given.
+    pub fn open(&mut self) -> Restored {
+        let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
+        let disk = Arc::new(self.disk.clone());
+        let opened = storage::open(disk, Path::new(FOLDER), owner);
+        let (opened, restored) =
+            opened.unwrap_or_else(|error| panic!("server {}: {error}", self.server_id));
+        self.opened = Some(opened.with_segments_of(self.segment_bytes));
+        self.asked = restored.entries.iter().cloned().collect();
+        restored
+    }
+
     /// Takes a write.
     pub fn persist(&mut self, id: PersistId, write: PersistWrite) {
-        self.asked.apply(&write);
+        if write.install.is_some() {
+            self.asked.clear();
+        }
+        for entry in &write.entries {
+            while self.asked.back().is_some_and(|last| last.index >= entry.index) {
+                self.asked.pop_back();
+            }
+            let follows = self.asked.back().is_none_or(|last| last.index + 1 == entry.index);
+            assert!(follows, "a hole in the log before {}", entry.index);
+            self.asked.push_back(entry.clone());
+        }
+        if let Some(last) = write.discard_to {
+            self.asked.retain(|entry| entry.index > last);
+        }
         self.queued.push((id, write));
     }
 
@@ -63,120 +105,84 @@ impl Storage {
         !self.writing.is_empty()
     }
 
-    /// The writes begun are done: their ids.
-    pub fn finish(&mut self, plant: Plant) -> Vec<PersistId> {
-        let batch = std::mem::take(&mut self.writing);
-        let synced = batch.iter().any(|(_, write)| write.sync) && plant != Plant::AckBeforeSync;
-        let ids = batch.iter().map(|(id, _)| *id).collect();
-        self.unsynced.extend(batch.into_iter().map(|(_, write)| write));
-        if synced {
-            for write in std::mem::take(&mut self.unsynced) {
-                self.durable.apply(&write);
+    /// Writes what was begun: its ids, or the first one and why it failed.
+    pub fn finish(&mut self, plant: Plant) -> Result<Vec<PersistId>, (PersistId, StorageError)> {
+        let group = std::mem::take(&mut self.writing);
+        let ids: Vec<PersistId> = group.iter().map(|(id, _)| *id).collect();
+        let mut writes: Vec<PersistWrite> = group.into_iter().map(|(_, write)| write).collect();
+        for write in &mut writes {
+            let vote = write.hard_state.map_or(self.vote, |state| (state.term, state.vote));
+            self.vote_given |= vote != self.vote && ![0, self.server_id].contains(&vote.1);
+            self.vote = vote;
+            write.sync &= plant != Plant::AckBeforeSync;
+            if let (Plant::ForgetVote, Some(hard_state)) = (plant, &mut write.hard_state) {
+                hard_state.vote = 0;
             }
         }
-        ids
+        let opened = self.opened.as_mut().expect("a process runs");
+        opened.write(writes).map_err(|error| (ids[0], error))?;
+        Ok(ids)
     }
 
-    /// The first write that is under way, which a failing disk refuses.
-    pub fn first_being_written(&self) -> Option<PersistId> {
-        self.writing.first().map(|(id, _)| *id)
+    /// Whether a vote for another has reached the disk since the last time.
+    pub fn take_vote_given(&mut self) -> bool {
+        std::mem::take(&mut self.vote_given)
     }
 
-    /// A snapshot file is complete.
-    pub fn save_snapshot(&mut self, image: SnapshotImage) {
-        for stored in [&mut self.durable, &mut self.asked] {
-            if stored.snapshot.as_ref().is_none_or(|held| held.index < image.index) {
-                stored.snapshot = Some(image.clone());
-            }
+    /// Begins to write a snapshot.
+    pub fn begin_saving(&mut self, image: SnapshotImage) {
+        assert!(self.saving.is_none(), "one snapshot at a time");
+        self.saving = Some(image);
+    }
+
+    /// Writes the snapshot: its index.
+    pub fn finish_saving(&mut self) -> Result<u64, (u64, StorageError)> {
+        let image = self.saving.take().expect("begun");
+        let opened = self.opened.as_ref().expect("a process runs");
+        opened.save(&image).map_err(|error| (image.index, error))?;
+        Ok(image.index)
+    }
+
+    /// The next sync of the process that runs fails.
+    pub fn fail_sync(&self) {
+        if self.opened.is_some() {
+            self.disk.fail_sync_after(0);
         }
     }
 
-    /// What a restart finds.
+    /// No sync fails.
+    pub fn mend(&self) {
+        self.disk.mend();
+    }
+
+    /// The process is gone, perhaps in the middle of what it was writing; with `Power` the machine too.
     pub fn crash(&mut self, how: Crash, random: &mut Random) {
-        let mut lost = Vec::new();
-        let unsynced = std::mem::take(&mut self.unsynced);
+        if let Some(mut opened) = self.opened.take() {
+            self.disk.die_after(random.below(8));
+            let snapshot_first = random.chance(1, 2);
+            // What could not be written before the end is the point of it.
+            if snapshot_first && let Some(image) = &self.saving {
+                drop(opened.save(image));
+            }
+            let group = std::mem::take(&mut self.writing);
+            drop(opened.write(group.into_iter().map(|(_, write)| write).collect()));
+            if !snapshot_first && let Some(image) = &self.saving {
+                drop(opened.save(image));
+            }
+        }
         match how {
-            Crash::Kill => unsynced.iter().for_each(|write| self.durable.apply(write)),
-            Crash::Power => lost.extend(unsynced),
+            Crash::Kill => self.disk.kill(),
+            Crash::Power => self.disk.crash(random.number()),
         }
-        lost.extend(std::mem::take(&mut self.writing).into_iter().map(|(_, write)| write));
-        let parts: usize = lost.iter().map(parts_of).sum();
-        let mut kept = random.below(parts as u64 + 1) as usize;
-        for write in lost {
-            let here = kept.min(parts_of(&write));
-            kept -= here;
-            self.durable.apply_parts(&write, here);
-        }
+        self.writing.clear();
         self.queued.clear();
-        self.asked = self.durable.clone();
-    }
-
-    /// What `Server::new` is given.
-    pub fn restored(&self) -> Restored {
-        Restored {
-            hard_state: self.durable.hard_state,
-            snapshot: self.durable.snapshot.clone(),
-            entries: self.durable.entries.iter().cloned().collect(),
-        }
+        self.saving = None;
+        self.asked.clear();
     }
 
     /// The entry at `index`, as far as the server asked for it and has not discarded it.
     pub fn entry(&self, index: u64) -> Option<&LogEntry> {
-        let first = self.asked.entries.front()?.index;
-        self.asked.entries.get(usize::try_from(index.checked_sub(first)?).ok()?)
-    }
-}
-
-/// The parts in which a write reaches the disk: one for each field that is set, one for each entry.
-fn parts_of(write: &PersistWrite) -> usize {
-    let fixed = [write.install.is_some(), write.hard_state.is_some(), write.discard_to.is_some()];
-    fixed.iter().filter(|set| **set).count() + write.entries.len()
-}
-
-impl Image {
-    fn apply(&mut self, write: &PersistWrite) {
-        self.apply_parts(write, parts_of(write));
-    }
-
-    fn apply_parts(&mut self, write: &PersistWrite, mut parts: usize) {
-        let mut take = || {
-            let more = parts > 0;
-            parts = parts.saturating_sub(1);
-            more
-        };
-        if let Some(image) = &write.install
-            && take()
-        {
-            self.snapshot = Some(image.clone());
-            self.entries.clear();
-        }
-        if let Some(hard_state) = write.hard_state
-            && take()
-        {
-            assert!(hard_state.term >= self.hard_state.term, "the term went back on disk");
-            self.hard_state = hard_state;
-        }
-        for entry in &write.entries {
-            if take() {
-                self.append(entry);
-            }
-        }
-        if let Some(last) = write.discard_to
-            && take()
-        {
-            let saved = self.snapshot.as_ref().map_or(0, |image| image.index);
-            assert!(last <= saved, "log discarded to {last}, snapshot at {saved}");
-            self.entries.retain(|entry| entry.index > last);
-        }
-    }
-
-    fn append(&mut self, entry: &LogEntry) {
-        while self.entries.back().is_some_and(|last| last.index >= entry.index) {
-            self.entries.pop_back();
-        }
-        if let Some(last) = self.entries.back() {
-            assert_eq!(last.index + 1, entry.index, "a hole in the log");
-        }
-        self.entries.push_back(entry.clone());
+        let first = self.asked.front()?.index;
+        self.asked.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
 }

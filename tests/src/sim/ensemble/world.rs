@@ -48,7 +48,7 @@ pub(super) enum Happening {
 pub(super) enum Inside {
     Tick(u64),
     DiskDone,
-    SnapshotDone(SnapshotImage),
+    SnapshotDone,
 }
 
 /// What a client sends.
@@ -81,14 +81,6 @@ pub(super) struct Socket {
     pub(super) broken: bool,
 }
 
-/// Times at which a session's client was heard by a running server, and at which its socket was
-/// seen closed by its side.
-#[derive(Debug, Default)]
-pub(super) struct Contacts {
-    pub(super) heard: Vec<Time>,
-    pub(super) lost: Vec<Time>,
-}
-
 /// Everything.
 pub struct World {
     pub(super) settings: Settings,
@@ -102,10 +94,14 @@ pub struct World {
     /// Which connection each client uses.
     pub(super) lines: Vec<Option<u64>>,
     pub(super) talks: BTreeMap<u64, Conversation>,
-    /// When servers heard of each session's client.
-    pub(super) contacts: BTreeMap<SessionId, Contacts>,
+    /// When running servers heard of each session's client.
+    pub(super) heard: BTreeMap<SessionId, Vec<Time>>,
+    /// When a server handled that the client's side had closed a socket: by the server, from 0,
+    /// and the socket's number in the log.
+    pub(super) lost: BTreeMap<(usize, u64), Time>,
     pub(super) ledger: Ledger,
     pub(super) network: Random,
+    pub(super) disorder: Random,
     pub(super) disk: Random,
     pub(super) births: Random,
     pub(super) nemesis: Random,
@@ -121,7 +117,8 @@ impl World {
         let ids: Vec<ServerId> =
             (1..=settings.servers as u64).map(|id| ServerId::new(id).expect("small")).collect();
         let member = |id: &ServerId| {
-            Member::new(settings.configure(Config::new(*id, ids.clone())), &mut births)
+            let config = settings.configure(Config::new(*id, ids.clone()));
+            Member::new(config, settings.segment_bytes, &mut births)
         };
         let members: Vec<Member> = ids.iter().map(member).collect();
         let (network, disk, nemesis) = (stream(), stream(), stream());
@@ -139,12 +136,14 @@ impl World {
             lines: vec![None; clients.len()],
             sockets: BTreeMap::new(),
             talks: BTreeMap::new(),
-            contacts: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            lost: BTreeMap::new(),
             ledger: Ledger::new(settings.servers),
             members,
             clients,
             settings,
             network,
+            disorder: Random::new(seed ^ 0x6469_736f_7264),
             disk,
             births,
             nemesis,
@@ -204,30 +203,25 @@ impl World {
                 }
             }
             Inside::DiskDone => self.disk_done(server),
-            Inside::SnapshotDone(image) => {
-                let index = image.index;
-                member.saving -= 1;
-                member.storage.save_snapshot(image);
-                self.deliver(server, Event::SnapshotSaved { index });
-            }
+            Inside::SnapshotDone => match member.storage.finish_saving() {
+                Ok(index) => self.deliver(server, Event::SnapshotSaved { index }),
+                Err((index, _)) => self.deliver(server, Event::SnapshotFailed { index }),
+            },
         }
     }
 
     fn disk_done(&mut self, server: usize) {
-        let member = &mut self.members[server];
-        if member.failing_disk {
-            member.failing_disk = false;
-            let id = member.storage.first_being_written().expect("a write is under way");
-            self.deliver(server, Event::PersistFailed { id });
-            return;
-        }
-        let ids = member.storage.finish(self.settings.plant);
+        let ids = match self.members[server].storage.finish(self.settings.plant) {
+            Ok(ids) => ids,
+            Err((id, _)) => return self.deliver(server, Event::PersistFailed { id }),
+        };
         let each = self.disk.chance(1, 2);
         let first = if each { 0 } else { ids.len() - 1 };
         for id in &ids[first..] {
             self.deliver(server, Event::Persisted { id: *id });
         }
         self.begin_writing(server);
+        self.tempt_voter(server);
     }
 
     /// Starts to write what waits, if the disk is free.
@@ -278,6 +272,10 @@ impl World {
 
     fn note_event(&mut self, id: usize, event: &Event) {
         let now = self.schedule.now();
+        if let Event::Disconnected { connection, by_peer: true } = event {
+            let talk = self.talks.get(&connection.get()).expect("it dialled");
+            self.lost.entry((id, talk.origin)).or_insert(now);
+        }
         let (name, numbers, bytes): (&str, [u64; 2], &[u8]) = match event {
             Event::Connect { connection, .. } => ("connect", [connection.get(), 0], &[]),
             Event::Request { connection, header, .. } => {
@@ -331,6 +329,7 @@ impl World {
             Effect::Persist { id: number, write } => {
                 self.trace.note(now, "  persist", &[number.0, write.entries.len() as u64], &[]);
                 write.entries.iter().for_each(|entry| self.ledger.log(entry, now));
+                write.hard_state.into_iter().for_each(|state| self.ledger.vote(id, state));
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }
@@ -339,8 +338,8 @@ impl World {
                 let image = SnapshotImage { index, term, data };
                 self.trace.note(now, "  snapshot", &[image.index], &image.data);
                 let member = &mut self.members[id];
-                member.saving += 1;
-                let what = Inside::SnapshotDone(image);
+                member.storage.begin_saving(image);
+                let what = Inside::SnapshotDone;
                 let happening = Happening::Server { server: id, life: member.life, what };
                 self.schedule.after(MS + self.disk.below(50 * MS), happening);
             }
@@ -407,18 +406,13 @@ impl World {
             }
             Inward::Request(xid, request) => {
                 if let Some(session) = self.talks.get(&connection).and_then(|talk| talk.opened) {
-                    self.contacts.entry(session).or_default().heard.push(now);
+                    self.heard.entry(session).or_default().push(now);
                 }
                 let header = RequestHeader { xid, op: request.op() };
                 Event::Request { connection: id, header, request: Ok(request) }
             }
             Inward::Closed { by_peer } => {
                 socket.server_open = false;
-                let talk = self.talks.get(&connection).filter(|_| by_peer);
-                if let Some(talk) = talk {
-                    let session = talk.opened.unwrap_or(talk.asked);
-                    self.contacts.entry(session).or_default().lost.push(now);
-                }
                 Event::Disconnected { connection: id, by_peer }
             }
         };

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator_core::state::{Command, OpResult, Outcome, WriteOp};
+use coordinator_core::state::{Command, OpResult, Origin, Outcome, WriteOp};
 use coordinator_protocol::SessionId;
 
 use super::{Audited, Facts};
@@ -15,7 +15,7 @@ use crate::sim::ensemble::client::Heard;
 use crate::sim::ensemble::ledger::Decided;
 use crate::sim::ensemble::run::Profile;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
-use crate::sim::ensemble::world::{Contacts, World};
+use crate::sim::ensemble::world::World;
 
 /// How late an expiry may be.
 const LATE_MAX: Time = 100 * MS;
@@ -24,18 +24,26 @@ const ON_ITS_WAY: Time = 20 * MS;
 /// How long the leader may not know of a request that a follower answered, in bad weather: a
 /// report waits 100 ms and may then be slow.
 const UNREPORTED: Time = 400 * MS;
-/// How long a session may be about to move, in bad weather.
-const HANDSHAKE_MAX: Time = 6 * SECOND;
 
 /// A session as the log tells it.
 #[derive(Debug)]
 struct Life {
     timeout: Time,
-    grace: Option<Time>,
-    /// The choice before it, which an expiry that was on its way still went by.
-    former_grace: Option<Time>,
+    /// Its choices of a grace, each with the time from which it holds; the last is in force.
+    graces: Vec<(Time, Option<Time>)>,
     /// When it was created, or last moved.
     attached: Time,
+    /// The connection that holds it: server, from 0, and number in the log.
+    held_by: (usize, u64),
+}
+
+/// An expiry: when the leader that ended the session took office, when it put the expiry into its
+/// log, and when that was committed.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    office: Time,
+    logged: Time,
+    committed: Time,
 }
 
 pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited: &mut Audited) {
@@ -48,19 +56,31 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited:
         };
         audited.expiries += 1;
         let life = lives.remove(&ended.session).expect("it was created");
-        let none = Contacts::default();
-        let contacts = world.contacts.get(&ended.session).unwrap_or(&none);
+        let office = world.ledger.office_since(decided.term);
+        let expiry = Expiry { office, logged: decided.logged, committed: decided.at };
+        let lost = world.lost.get(&life.held_by).copied();
+        let late = if profile == Profile::Calm { LATE_MAX } else { Time::MAX };
+        if is_over_grace(&life, lost, expiry, late) {
+            audited.graces += 1;
+            continue;
+        }
         match profile {
-            Profile::Calm => check_on_time(&life, contacts, decided.at),
+            Profile::Calm => {
+                let heard = world.heard.get(&ended.session).map_or(&[][..], Vec::as_slice);
+                check_on_time(&life, heard, expiry);
+            }
             Profile::Chaos => {
                 let answered = answers.get(&ended.session).map_or(&[][..], Vec::as_slice);
-                check_not_early(&life, contacts, answered, decided.logged);
+                let silenced = world
+                    .ledger
+                    .was_silenced(expiry.logged.saturating_sub(life.timeout), expiry.logged);
+                check_not_early(&life, if silenced { &[] } else { answered }, expiry);
             }
         }
     }
     if profile == Profile::Calm {
         for (session, life) in &lives {
-            let heard = world.contacts.get(session).and_then(|contacts| contacts.heard.last());
+            let heard = world.heard.get(session).and_then(|heard| heard.last());
             let last = heard.copied().unwrap_or(0).max(life.attached);
             let silence = world.now() - last;
             assert!(silence <= life.timeout + LATE_MAX, "{session} lives on after {silence} us");
@@ -86,7 +106,8 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
     match &decided.applied.outcome {
         Outcome::Created(created) => {
             let timeout = Time::from(created.timeout_ms) * MS;
-            let life = Life { timeout, grace: None, former_grace: None, attached: decided.at };
+            let (attached, held_by) = (decided.at, held_by(created.origin));
+            let life = Life { timeout, graces: Vec::new(), attached, held_by };
             lives.entry(created.session).or_insert(life);
         }
         // A repeated one is the server's doing, no sign of the client.
@@ -95,6 +116,7 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
             let life = lives.get_mut(&attached.session).expect("it was created");
             life.timeout = Time::from(attached.timeout_ms) * MS;
             life.attached = decided.at;
+            life.held_by = held_by(attached.origin);
         }
         Outcome::Written { session, result: Ok(OpResult::SessionClosed(_)), .. } => {
             lives.remove(session).expect("it was created");
@@ -106,8 +128,8 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
                 panic!("options set by {:?}", decided.command)
             };
             let life = lives.get_mut(session).expect("it was created");
-            life.former_grace = life.grace;
-            life.grace = fast_death_grace_ms.map(|grace| Time::from(grace) * MS);
+            let grace = fast_death_grace_ms.map(|grace| Time::from(grace) * MS);
+            life.graces.push((decided.at, grace));
         }
         Outcome::Written { .. }
         | Outcome::Refused { .. }
@@ -117,49 +139,47 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
     }
 }
 
-/// Whether the grace after a lost socket was over, for at most `late`. The socket may have been
-/// lost while the session was still about to move to it, for as long as `handshake`.
-fn is_over_grace(
-    life: &Life,
-    contacts: &Contacts,
-    (handshake, late): (Time, Time),
-    at: Time,
-) -> bool {
-    let Some(grace) = life.grace.or(life.former_grace) else { return false };
-    let since = life.attached.saturating_sub(handshake);
-    contacts.lost.iter().filter(|lost| **lost >= since).any(|lost| {
-        let end = (*lost).max(life.attached) + grace;
+fn held_by(origin: Origin) -> (usize, u64) {
+    (usize::try_from(origin.server.get() - 1).expect("small"), origin.connection)
+}
+
+/// Whether a grace that the session had chosen was over, for at most `late`: counted by the leader
+/// that ended it, from when the socket that held the session was closed by its client's side, the
+/// session was there to be lost, and the leader in office.
+fn is_over_grace(life: &Life, lost: Option<Time>, expiry: Expiry, late: Time) -> bool {
+    let Some(lost) = lost else { return false };
+    let begun = lost.max(life.attached).max(expiry.office);
+    life.graces.iter().enumerate().any(|(at, (from, grace))| {
+        let until = life.graces.get(at + 1).map_or(Time::MAX, |next| next.0);
+        let Some(grace) = grace.filter(|_| begun <= until) else { return false };
+        let end = begun.max(*from) + grace;
         // Both clocks count whole milliseconds.
-        at + MS >= end && at <= end.saturating_add(late)
+        expiry.logged + MS >= end && expiry.committed <= end.saturating_add(late)
     })
 }
 
-fn check_on_time(life: &Life, contacts: &Contacts, at: Time) {
-    if is_over_grace(life, contacts, (LATE_MAX, LATE_MAX), at) {
-        return;
-    }
-    let mut heard = contacts.heard.iter().filter(|time| **time + ON_ITS_WAY < at);
+fn check_on_time(life: &Life, heard: &[Time], expiry: Expiry) {
+    let at = expiry.committed;
+    let mut heard = heard.iter().filter(|time| **time + ON_ITS_WAY < at);
     let last = heard.next_back().copied().unwrap_or(0).max(life.attached);
     let silence = at - last;
-    let (timeout, grace) = (life.timeout, life.grace);
     // Both clocks count whole milliseconds.
-    assert!(silence + MS >= timeout, "expired after {silence} us of {timeout}, grace {grace:?}");
-    assert!(silence <= timeout + LATE_MAX, "expired after {silence} us of {timeout}");
+    assert!(silence + MS >= life.timeout, "expired after {silence} us: {life:?}, {expiry:?}");
+    assert!(silence <= life.timeout + LATE_MAX, "expired after {silence} us: {life:?}");
 }
 
-/// A move of the session is in the log and starts the time-out anew. What a follower answers does
-/// so only when its report arrives: all that was answered during the last time-out must have been
-/// too late for a report, or answered by a server that was cut off.
-fn check_not_early(life: &Life, contacts: &Contacts, answered: &[Time], at: Time) {
-    if is_over_grace(life, contacts, (HANDSHAKE_MAX, Time::MAX), at) {
-        return;
-    }
-    let since_move = (at + ON_ITS_WAY).saturating_sub(life.attached);
-    assert!(since_move >= life.timeout, "expired at {at}, {since_move} us after a move: {life:?}");
+/// A move of the session is in the log and starts the time-out anew, and so does taking office.
+/// What a follower answers does so only when its report arrives: all that was answered during the
+/// last time-out must have been too late for a report, or answered by a server that was cut off.
+fn check_not_early(life: &Life, answered: &[Time], expiry: Expiry) {
+    let at = expiry.logged;
+    let since = life.attached.max(expiry.office);
+    let passed = (at + ON_ITS_WAY).saturating_sub(since);
+    assert!(passed >= life.timeout, "expired after {passed} us: {life:?}, {expiry:?}");
     let counts = |time: &&Time| **time + life.timeout > at && **time + UNREPORTED < at;
     let last = answered.iter().filter(counts).max().copied().unwrap_or(0);
     let first = answered.iter().filter(counts).min().copied().unwrap_or(0);
     let cut_off = (life.timeout / 3).min(2 * SECOND) + UNREPORTED;
     let spell = last - first;
-    assert!(spell <= cut_off, "expired at {at} while it was answered for {spell} us: {life:?}");
+    assert!(spell <= cut_off, "answered for {spell} us before: {life:?}, {expiry:?}");
 }

@@ -45,6 +45,8 @@ pub struct Audited {
     pub snapshots: u64,
     /// Expired sessions.
     pub expiries: u64,
+    /// Of them, those after a lost socket.
+    pub graces: u64,
 }
 
 /// The committed log, sorted for looking things up.

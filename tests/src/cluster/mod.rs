@@ -87,7 +87,7 @@ pub struct Options {
     pub programs: PathBuf,
     /// Ensemble members: 1 or 3.
     pub coordinators: u32,
-    /// Brokers, at least 1.
+    /// Brokers; with none it is an ensemble alone.
     pub brokers: u32,
     /// Settings for every broker beside those that wire the cluster up.
     pub broker_settings: Vec<(String, String)>,
@@ -112,7 +112,6 @@ impl Cluster {
     /// # Errors
     /// When one already lives in the folder, a program is missing, or a node does not come up.
     pub fn up(options: Options) -> Result<Cluster> {
-        ensure!(options.brokers >= 1, "a cluster needs at least one broker");
         ensure!(
             matches!(options.coordinators, 1 | 3),
             "an ensemble has 1 or 3 coordinators, not {}",

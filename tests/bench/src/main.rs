@@ -1,0 +1,71 @@
+//! `scripts/bench`: the real peers and ours in turn, on the same work, in one run.
+//!
+//! ```text
+//! peers/      starts Apache ZooKeeper, Kafka 3.9, Kafka 4 and ours on loopback, and ends them
+//! machine     what the figures were taken on          report      rows, ratios, Markdown, JSON
+//! tool        librdkafka's own load tool              topic       a fresh topic on any server
+//! start       time to serving, idle memory            throughput  records a second, CPU, memory
+//! latency     end to end at a fixed rate              failover    a killed leader
+//! ensemble    coordinator and ZooKeeper               floor       a bare loop on the same bytes
+//! ```
+//!
+//! Invariant: no row holds a figure that this run did not measure; what could not be measured is said.
+
+mod ensemble;
+mod failover;
+mod floor;
+mod latency;
+mod machine;
+mod peers;
+mod plan;
+mod report;
+mod start;
+mod throughput;
+mod tool;
+mod topic;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+use plan::{Part, Size};
+
+/// Runs Kafka and ZooKeeper beside ours, in turn, on the same work, and prints what each did.
+///
+/// Every row names the same work for every system. CPU is user and system time of all server
+/// processes together (ZooKeeper and the coordinators counted in); the client's is not in it.
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    after_help = "Examples:\n  scripts/bench smoke                       everything, short (about 20 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
+)]
+struct Arguments {
+    /// How much work
+    #[arg(value_enum, default_value_t = Size::Smoke)]
+    size: Size,
+    /// Only these parts; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Leave a system out; may be repeated
+    #[arg(long, value_name = "SYSTEM")]
+    without: Vec<String>,
+    /// Where the result is written: NAME.md and NAME.json
+    #[arg(long, value_name = "NAME")]
+    save: Option<PathBuf>,
+    /// Folder for the servers' data; decides which disk is measured
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let data = arguments.data.unwrap_or_else(std::env::temp_dir);
+    let run = plan::Run::new(arguments.size, arguments.only, arguments.without, data)?;
+    let report = run.measure()?;
+    println!("\n{}", report.markdown());
+    if let Some(name) = arguments.save {
+        report.save(&name)?;
+    }
+    Ok(())
+}

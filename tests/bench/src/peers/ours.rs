@@ -1,0 +1,44 @@
+//! Ours: release programs, by the same harness as the tests.
+//!
+//! Called by: `peers`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use tests::cluster::{Cluster, Kind, Options};
+
+use super::{Product, System};
+
+/// Starts coordinators and brokers as processes of their own.
+///
+/// # Errors
+/// When a node does not come up.
+pub fn start(coordinators: u32, brokers: u32, data: &Path) -> Result<System> {
+    let options = Options {
+        dir: data.join(format!("tidegate-bench-ours-{}", std::process::id())),
+        programs: e2e::running::programs()?,
+        coordinators,
+        brokers,
+        broker_settings: Vec::new(),
+    };
+    let cluster = Cluster::up(options)?;
+    let processes = |kind| cluster.of_kind(kind).filter_map(|node| node.process).collect();
+    Ok(System {
+        product: if brokers == 0 { Product::Coordinator } else { Product::Tidegate },
+        bootstrap: cluster.addresses(Kind::Broker),
+        ensemble_addresses: cluster.of_kind(Kind::Coordinator).map(|node| node.address()).collect(),
+        brokers: processes(Kind::Broker),
+        ensemble: processes(Kind::Coordinator),
+        ready_ms: cluster.ready_ms as f64,
+        cluster: Some(cluster),
+        folder: None,
+    })
+}
+
+/// Starts coordinators alone.
+///
+/// # Errors
+/// When a node does not come up.
+pub fn start_ensemble(nodes: u32, data: &Path) -> Result<System> {
+    start(nodes, 0, data)
+}

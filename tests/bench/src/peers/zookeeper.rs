@@ -1,0 +1,100 @@
+//! Apache ZooKeeper, one server or an ensemble, with its defaults (it syncs each write).
+//!
+//! Called by: `peers`, and by `kafka` for Kafka 3.9.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tests::cluster::ports::free_ports;
+use tests::cluster::process::Process;
+
+use super::java::{self, Program};
+use super::{Folder, Product, System};
+
+const PROGRAM: Program = Program {
+    jars: "zookeeper",
+    heap: &["-Xmx1000m"],
+    class: "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+};
+
+/// Started servers and where they answer.
+pub struct Servers {
+    /// Client addresses.
+    pub addresses: Vec<String>,
+    /// Their processes.
+    pub processes: Vec<Process>,
+}
+
+/// Starts ZooKeeper alone.
+///
+/// # Errors
+/// When a server does not come up.
+pub fn start(nodes: u32, data: &Path) -> Result<System> {
+    let folder = Folder::new(data, "zookeeper")?;
+    let began = Instant::now();
+    let servers = start_servers(nodes, &folder.0)?;
+    Ok(System {
+        product: Product::ZooKeeper,
+        bootstrap: String::new(),
+        ensemble_addresses: servers.addresses,
+        brokers: Vec::new(),
+        ensemble: servers.processes,
+        ready_ms: began.elapsed().as_secs_f64() * 1e3,
+        cluster: None,
+        folder: Some(folder),
+    })
+}
+
+/// Starts servers below `folder` and waits until each answers in its role.
+///
+/// # Errors
+/// When a server does not come up.
+pub fn start_servers(nodes: u32, folder: &Path) -> Result<Servers> {
+    let count = usize::try_from(nodes)?;
+    let ports = free_ports(count * 3)?;
+    let (clients, rest) = ports.split_at(count);
+    let (peers, elections) = rest.split_at(count);
+    let members: String = (0..count)
+        .map(|at| format!("server.{}=127.0.0.1:{}:{}\n", at + 1, peers[at], elections[at]))
+        .collect();
+    let (mut processes, mut folders): (Vec<Process>, Vec<PathBuf>) = Default::default();
+    for (at, port) in clients.iter().enumerate() {
+        let home = folder.join(format!("zookeeper-{}", at + 1));
+        std::fs::create_dir_all(home.join("data"))?;
+        std::fs::write(home.join("data/myid"), (at + 1).to_string())?;
+        let mut settings = format!(
+            "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={port}\n\
+             clientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=*\n\
+             maxClientCnxns=0\n",
+            home.join("data").display()
+        );
+        if count > 1 {
+            settings.push_str(&members);
+        }
+        let file = home.join("zoo.cfg");
+        std::fs::write(&file, settings)?;
+        processes.push(PROGRAM.start(&home, &[&file.display().to_string()])?);
+        folders.push(home);
+    }
+    for ((process, home), port) in processes.iter().zip(&folders).zip(clients) {
+        java::wait_ready(*process, home, || answers(*port))?;
+    }
+    let addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    Ok(Servers { addresses, processes })
+}
+
+/// Whether a server says which role it has.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"srvr")?;
+        let mut text = String::new();
+        stream.take(4096).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    ask().is_ok_and(|text| text.contains("Mode:"))
+}

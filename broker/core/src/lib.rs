@@ -9,6 +9,7 @@
 //! - [`controller`]: the single writer of partition state.
 //! - [`partition`]: one replica of one partition: leader, follower, ISR, high watermark.
 //! - [`purgatory`]: parked produce and fetch requests.
+//! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fence`]: when a broker without coordinator contact stops serving.
 #![cfg_attr(
     not(test),
@@ -22,6 +23,7 @@
 
 pub mod controller;
 pub mod fence;
+pub mod group;
 pub mod ids;
 pub mod image;
 pub mod partition;

@@ -5,6 +5,7 @@
 //! checked here. Modules never see the whole.
 
 pub mod flags;
+pub mod groups;
 pub mod table;
 pub mod topic;
 pub mod values;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use client_protocol::BrokerId;
 
 use crate::net::budget::Limits;
+use groups::GroupsConfig;
 use values::{SettingError, Values};
 
 /// Name of the listener for clients.
@@ -38,6 +40,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Follower fetchers.
     pub replica: ReplicaConfig,
+    /// The group coordinator.
+    pub groups: GroupsConfig,
     /// Request handlers.
     pub api: ApiConfig,
 }
@@ -153,6 +157,8 @@ pub struct ApiConfig {
     pub replication_factor: Option<i16>,
     /// Largest answer to a fetch.
     pub fetch_bytes_max: usize,
+    /// `__consumer_offsets` as it is created.
+    pub offsets_topic: groups::OffsetsTopic,
     /// Everything that was set, for DescribeConfigs.
     pub values: Values,
 }
@@ -177,12 +183,14 @@ impl Config {
             partitions: partitions(values),
             cluster: cluster(values, coordinator),
             replica: replica(values)?,
+            groups: GroupsConfig::from_values(values)?,
             api: ApiConfig {
                 auto_create_topics: values.flag("auto.create.topics.enable"),
                 delete_topics: values.flag("delete.topic.enable"),
                 partitions_default: narrow("num.partitions", count(values, "num.partitions"))?,
                 replication_factor: replication_factor.transpose()?.or(embedded.then_some(1)),
                 fetch_bytes_max: values.count("fetch.max.bytes"),
+                offsets_topic: groups::OffsetsTopic::from_values(values, embedded)?,
                 values: values.clone(),
             },
         })

@@ -8,6 +8,7 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod embedded;
+pub mod groups;
 pub mod http;
 pub mod net;
 pub mod partitions;

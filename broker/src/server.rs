@@ -27,6 +27,7 @@ use crate::api::{Api, Reach, Session, Shared};
 use crate::cluster::{self, Handle, Member, Running};
 use crate::config::{Config, Endpoint, INTERNAL_LISTENER, ListenersConfig, PUBLIC_LISTENER};
 use crate::embedded::EmbeddedCoordinator;
+use crate::groups::Groups;
 use crate::http::Http;
 use crate::net::budget::Limits;
 use crate::net::listener::Listener;
@@ -136,14 +137,17 @@ impl Server {
         outlets.fetchers.begin(id, Arc::clone(&partitions), images.clone(), config.replica);
         info!(coordinator, "joining the cluster");
         let membership = membership.start(Arc::clone(&partitions) as _).await?;
+        let groups = Groups::new(id, config.groups.shard, Arc::clone(&partitions), images.clone());
         let reach = Reach {
             image: images,
             partitions: Arc::clone(&partitions),
+            groups: Arc::clone(&groups),
             cluster: Arc::clone(&handle) as _,
             contacts: outlets.fetchers.contacts(),
         };
         let shared = Shared::new(id, config.api, reach);
         let mut tasks = JoinSet::new();
+        tasks.spawn(groups.run(stopping.clone()));
         serve(bound, Arc::new(shared), &handle, config.listeners.limits, &stopping, &mut tasks);
         Ok(Self {
             addresses,

@@ -1,6 +1,6 @@
 //! Creates topics that somebody used before they existed.
 //!
-//! Called by: `metadata`. Invariant: a name is asked of the controller once at a time, and at most
+//! Called by: `metadata`, `find_coordinator`. Invariant: a name is asked of the controller once at a time, and at most
 //! [`PENDING_MAX`] names at once, so that clients that repeat themselves cost nothing. The outcome
 //! shows in the image; whoever asked will ask again.
 
@@ -23,22 +23,28 @@ pub(super) struct AutoCreate {
 }
 
 impl AutoCreate {
-    /// Asks the controller for `names`, apart from those that it was asked for already.
-    pub(super) fn start(shared: &Arc<Shared>, names: Vec<String>) {
+    /// Asks the controller for topics called `names`, with default numbers.
+    pub(super) fn start_named(shared: &Arc<Shared>, names: Vec<String>) {
+        let topic = |name| CreatableTopic {
+            name,
+            num_partitions: shared.config.partitions_default,
+            replication_factor: shared.default_replication_factor(),
+            ..Default::default()
+        };
+        Self::start(shared, names.into_iter().map(topic).collect());
+    }
+
+    /// Asks the controller for `topics`, apart from those that it was asked for already.
+    pub(super) fn start(shared: &Arc<Shared>, mut topics: Vec<CreatableTopic>) {
+        let names = topics.iter().map(|topic| topic.name.clone()).collect();
         let names = shared.auto_create.admit(names);
-        if names.is_empty() {
+        topics.retain(|topic| names.contains(&topic.name));
+        if topics.is_empty() {
             return;
         }
         let shared = Arc::clone(shared);
         // Ends by itself: the call has a time limit. Nobody waits for it.
         tokio::spawn(async move {
-            let topic = |name: &String| CreatableTopic {
-                name: name.clone(),
-                num_partitions: shared.config.partitions_default,
-                replication_factor: shared.default_replication_factor(),
-                ..Default::default()
-            };
-            let topics = names.iter().map(topic).collect();
             let request = CreateTopicsRequest { topics, ..Default::default() };
             for result in shared.cluster.create_topics(request).await.topics {
                 match result.error_message {

@@ -16,9 +16,11 @@ use tracing::debug;
 use super::call::{Call, Session};
 use super::shared::Shared;
 use super::{
-    alter_partition, api_versions, controlled_shutdown, create_topics, delete_topics,
-    describe_cluster, describe_configs, describe_replicas, fetch, find_coordinator,
-    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    alter_partition, api_versions, controlled_shutdown, create_topics, delete_groups,
+    delete_topics, describe_cluster, describe_configs, describe_groups, describe_replicas, fetch,
+    find_coordinator, heartbeat, init_producer_id, join_group, leave_group, list_groups,
+    list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    produce, sync_group,
 };
 use crate::response::Dispatch;
 
@@ -95,7 +97,7 @@ impl Api {
                 describe_replicas::handle(shared, call, read(call, reader)?)
             }
             ApiKey::Fetch => fetch::handle(shared, call, read(call, reader)?),
-            ApiKey::FindCoordinator => find_coordinator::handle(call, &read(call, reader)?),
+            ApiKey::FindCoordinator => find_coordinator::handle(shared, call, &read(call, reader)?),
             ApiKey::InitProducerId => init_producer_id::handle(shared, call, &read(call, reader)?),
             ApiKey::ListOffsets => list_offsets::handle(shared, call, read(call, reader)?),
             ApiKey::Metadata => metadata::handle(shared, call, &read(call, reader)?),
@@ -103,13 +105,34 @@ impl Api {
                 offset_for_leader_epoch::handle(shared, call, read(call, reader)?)
             }
             ApiKey::Produce => return None,
-            // Offered to nobody, so never here.
-            ApiKey::Heartbeat
+            ApiKey::DeleteGroups
+            | ApiKey::DescribeGroups
+            | ApiKey::Heartbeat
             | ApiKey::JoinGroup
             | ApiKey::LeaveGroup
+            | ApiKey::ListGroups
             | ApiKey::OffsetCommit
+            | ApiKey::OffsetDelete
             | ApiKey::OffsetFetch
-            | ApiKey::SyncGroup => return None,
+            | ApiKey::SyncGroup => return self.route_group(call, header.key, reader),
+        })
+    }
+
+    /// As [`Api::route`], for what goes to a group's coordinator.
+    fn route_group(&self, call: &Call<'_>, key: ApiKey, reader: Reader<'_>) -> Option<Dispatch> {
+        let shared = &self.shared;
+        Some(match key {
+            ApiKey::DeleteGroups => delete_groups::handle(shared, call, read(call, reader)?),
+            ApiKey::DescribeGroups => describe_groups::handle(shared, call, read(call, reader)?),
+            ApiKey::Heartbeat => heartbeat::handle(shared, call, read(call, reader)?),
+            ApiKey::JoinGroup => join_group::handle(shared, call, read(call, reader)?),
+            ApiKey::LeaveGroup => leave_group::handle(shared, call, read(call, reader)?),
+            ApiKey::ListGroups => list_groups::handle(shared, call, read(call, reader)?),
+            ApiKey::OffsetCommit => offset_commit::handle(shared, call, read(call, reader)?),
+            ApiKey::OffsetDelete => offset_delete::handle(shared, call, read(call, reader)?),
+            ApiKey::OffsetFetch => offset_fetch::handle(shared, call, read(call, reader)?),
+            ApiKey::SyncGroup => sync_group::handle(shared, call, read(call, reader)?),
+            _ => return None,
         })
     }
 }

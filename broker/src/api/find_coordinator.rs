@@ -1,14 +1,26 @@
 //! FindCoordinator (key 10, versions 0-4): which broker coordinates a group or a transaction.
 //!
-//! This broker keeps no groups and no transactions yet. A group is answered with
-//! COORDINATOR_NOT_AVAILABLE, which clients take as "not now"; a transactional id with an error
-//! that clients report at once, as waiting would not help. Version 4 asks for many keys.
+//! A group's coordinator is the leader of the group's partition of `__consumer_offsets`. That topic is
+//! created when it is first asked for and enough brokers are there for its replicas; until it is led,
+//! the answer is COORDINATOR_NOT_AVAILABLE, which clients take as "not now". There are no
+//! transactions yet: a transactional id is answered with an error that clients report at once, as
+//! waiting would not help. Version 4 asks for many keys.
 
+use std::sync::Arc;
+
+use broker_core::group::OFFSETS_TOPIC;
+use broker_core::image::Image;
 use client_protocol::ErrorCode;
-use client_protocol::messages::find_coordinator::{Coordinator, KEY_TYPE_TRANSACTION};
+use client_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use client_protocol::messages::find_coordinator::{
+    Coordinator, KEY_TYPE_GROUP, KEY_TYPE_TRANSACTION,
+};
 use client_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
+use super::auto_create::AutoCreate;
 use super::call::Call;
+use super::shared::{Shared, public_endpoint};
+use crate::groups::Groups;
 use crate::response::Dispatch;
 
 /// First version that asks for many keys.
@@ -16,27 +28,81 @@ const MANY_KEYS_FROM: i16 = 4;
 /// "No port", where there is no coordinator.
 const NO_PORT: i32 = -1;
 
-pub(super) fn handle(call: &Call<'_>, request: &FindCoordinatorRequest) -> Dispatch {
-    let error_code = match request.key_type {
-        KEY_TYPE_TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed,
-        _ => ErrorCode::CoordinatorNotAvailable,
-    };
-    let error_message = Some(error_code.message().to_owned());
+pub(super) fn handle(
+    shared: &Arc<Shared>,
+    call: &Call<'_>,
+    request: &FindCoordinatorRequest,
+) -> Dispatch {
+    let image = shared.image();
+    if request.key_type == KEY_TYPE_GROUP {
+        create_topic(shared, &image);
+    }
+    let find = |key: &String| find(shared, &image, request.key_type, key);
     if call.version < MANY_KEYS_FROM {
+        let found = find(&request.key);
         return call.respond(&FindCoordinatorResponse {
-            error_code,
-            error_message,
-            port: NO_PORT,
+            error_code: found.error_code,
+            error_message: found.error_message,
+            node_id: found.node_id,
+            host: found.host,
+            port: found.port,
             ..Default::default()
         });
     }
-    let coordinator = |key: &String| Coordinator {
-        key: key.clone(),
+    let coordinators = request.coordinator_keys.iter().map(find).collect();
+    call.respond(&FindCoordinatorResponse { coordinators, ..Default::default() })
+}
+
+fn find(shared: &Shared, image: &Image, key_type: i8, key: &str) -> Coordinator {
+    let refused = |error_code: ErrorCode| Coordinator {
+        key: key.to_owned(),
         port: NO_PORT,
         error_code,
-        error_message: error_message.clone(),
+        error_message: Some(error_code.message().to_owned()),
         ..Default::default()
     };
-    let coordinators = request.coordinator_keys.iter().map(coordinator).collect();
-    call.respond(&FindCoordinatorResponse { coordinators, ..Default::default() })
+    match key_type {
+        KEY_TYPE_GROUP => {}
+        KEY_TYPE_TRANSACTION => return refused(ErrorCode::TransactionalIdAuthorizationFailed),
+        _ => return refused(ErrorCode::InvalidRequest),
+    }
+    let partition = Groups::partition_of(image, key);
+    let leader = partition.and_then(|partition| image.leader(OFFSETS_TOPIC, partition));
+    // One that may have died just now would only be tried in vain.
+    let leader = leader.filter(|leader| !shared.contacts.is_lost(leader.id));
+    match leader.and_then(|leader| Some((leader, public_endpoint(leader)?))) {
+        Some((leader, endpoint)) => Coordinator {
+            key: key.to_owned(),
+            node_id: Some(leader.id),
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            ..Default::default()
+        },
+        None => refused(ErrorCode::CoordinatorNotAvailable),
+    }
+}
+
+/// Asks for the topic where it is missing and can be had.
+fn create_topic(shared: &Arc<Shared>, image: &Image) {
+    let config = shared.config.offsets_topic;
+    let brokers = i16::try_from(image.brokers().count()).unwrap_or(i16::MAX);
+    if image.topic(OFFSETS_TOPIC).is_some() || brokers < config.replication_factor {
+        return;
+    }
+    let setting = |name: &str, value: String| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value),
+    };
+    let topic = CreatableTopic {
+        name: OFFSETS_TOPIC.to_owned(),
+        num_partitions: config.partitions,
+        replication_factor: config.replication_factor,
+        configs: vec![
+            setting("cleanup.policy", "compact".to_owned()),
+            setting("compression.type", "producer".to_owned()),
+            setting("segment.bytes", config.segment_bytes.to_string()),
+        ],
+        ..Default::default()
+    };
+    AutoCreate::start(shared, vec![topic]);
 }

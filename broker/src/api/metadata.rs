@@ -107,7 +107,7 @@ fn wanted_topics(
             (None, None) => absent(None, None, ErrorCode::InvalidRequest),
         });
     }
-    AutoCreate::start(shared, missing);
+    AutoCreate::start_named(shared, missing);
     topics
 }
 

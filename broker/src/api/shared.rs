@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::group;
 use broker_core::image::{Broker, Endpoint, Image};
 use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use super::auto_create::AutoCreate;
 use crate::config::{ApiConfig, PUBLIC_LISTENER};
+use crate::groups::Groups;
 use crate::partitions::Partitions;
 use crate::replica::Contacts;
 
@@ -28,6 +30,12 @@ pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// The same for the cluster (create, alter, describe, cluster action, describe configs, alter
 /// configs, idempotent write).
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// The same for a group (read, delete, describe).
+pub(super) const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
+
+/// Groups that one request may ask for.
+const GROUPS_MAX: usize = 1_000;
 
 /// Default replication factor where there are enough brokers.
 const REPLICAS_DEFAULT: usize = 3;
@@ -75,6 +83,8 @@ pub struct Reach {
     pub image: watch::Receiver<Arc<Image>>,
     /// The partitions of this broker.
     pub partitions: Arc<Partitions>,
+    /// The groups that this broker coordinates.
+    pub groups: Arc<Groups>,
     /// What changes the cluster.
     pub cluster: Arc<dyn Cluster>,
     /// Brokers that may have died a moment ago.
@@ -91,6 +101,8 @@ pub struct Shared {
     pub image: watch::Receiver<Arc<Image>>,
     /// The partitions of this broker.
     pub partitions: Arc<Partitions>,
+    /// The groups that this broker coordinates.
+    pub groups: Arc<Groups>,
     /// What changes the cluster.
     pub cluster: Arc<dyn Cluster>,
     /// Brokers that may have died a moment ago.
@@ -101,9 +113,9 @@ pub struct Shared {
 impl Shared {
     /// What the APIs of broker `broker_id` reach.
     pub fn new(broker_id: BrokerId, config: ApiConfig, reach: Reach) -> Self {
-        let Reach { image, partitions, cluster, contacts } = reach;
+        let Reach { image, partitions, groups, cluster, contacts } = reach;
         let auto_create = AutoCreate::default();
-        Self { broker_id, config, image, partitions, cluster, contacts, auto_create }
+        Self { broker_id, config, image, partitions, groups, cluster, contacts, auto_create }
     }
 
     /// Replicas of a topic whose creator names no number.
@@ -126,6 +138,40 @@ impl Shared {
         let mut images = self.image.clone();
         let held = tokio::time::timeout(timeout, images.wait_for(|image| holds(image))).await;
         matches!(held, Ok(Ok(_)))
+    }
+
+    /// Asks the group coordinator, or refuses in its place while this broker hears of nobody who
+    /// coordinates by now.
+    pub(super) fn ask_group(
+        &self,
+        request: group::Request,
+    ) -> impl Future<Output = group::Response> + Send + use<> {
+        let refused = (!self.cluster.may_serve())
+            .then(|| request.refused(ErrorCode::CoordinatorNotAvailable));
+        let asked = refused.is_none().then(|| self.groups.ask(request));
+        async move {
+            match (refused, asked) {
+                (Some(refused), _) => refused,
+                (None, Some(asked)) => asked.await,
+                (None, None) => unreachable!("asked unless refused"),
+            }
+        }
+    }
+
+    /// Asks for each of several groups; the answers come in the order of the requests. What is more
+    /// than [`GROUPS_MAX`] is refused.
+    pub(super) fn ask_groups(
+        &self,
+        requests: impl Iterator<Item = group::Request>,
+    ) -> Vec<Later<group::Response>> {
+        let ask = |(place, request): (usize, group::Request)| -> Later<group::Response> {
+            if place < GROUPS_MAX {
+                return Box::pin(self.ask_group(request));
+            }
+            let refused = request.refused(ErrorCode::InvalidRequest);
+            Box::pin(async { refused })
+        };
+        requests.enumerate().map(ask).collect()
     }
 
     /// The broker that clients should take for the controller: the real one if it is registered,

@@ -1,5 +1,7 @@
 //! The APIs of one broker with real logs, from request frames to response frames.
 
+mod groups;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use client_protocol::{
     decode_response_header, encode_request,
 };
 use coordinator_disk::{Disk, RealDisk};
+use tokio::sync::watch;
 
 use super::call::Session;
 use super::dispatch::Api;
@@ -31,6 +34,7 @@ use super::local_cluster::{BROKER, LocalCluster};
 use super::shared::{Reach, Shared};
 use crate::config::Config;
 use crate::config::values::Values;
+use crate::groups::Groups;
 use crate::partitions::{Outlet, Partitions};
 use crate::response::{Answer, Dispatch, Piece};
 
@@ -51,6 +55,7 @@ struct Bench {
     api: Api,
     session: Session,
     partitions: Arc<Partitions>,
+    _stop: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
 
@@ -65,9 +70,15 @@ impl Bench {
         let partitions = Partitions::open(config.partitions, BROKER, &disk, Arc::new(Alone));
         let partitions = partitions.expect("an empty folder");
         let cluster = LocalCluster::new(Arc::clone(&partitions), 9092);
+        let groups =
+            Groups::new(BROKER, config.groups.shard, Arc::clone(&partitions), cluster.images());
+        let (stop, stopping) = watch::channel(false);
+        // Ends with the bench, which holds the sender.
+        tokio::spawn(Arc::clone(&groups).run(stopping));
         let reach = Reach {
             image: cluster.images(),
             partitions: Arc::clone(&partitions),
+            groups,
             cluster,
             contacts: Arc::default(),
         };
@@ -75,7 +86,7 @@ impl Bench {
         let api = Api::new(scope, Arc::new(shared));
         let address = ([127, 0, 0, 1], 9092).into();
         let session = api.open(address, address);
-        Self { api, session, partitions, _folder: folder }
+        Self { api, session, partitions, _stop: stop, _folder: folder }
     }
 
     async fn send<R: Request>(&mut self, version: i16, request: &R) -> Answer {
@@ -310,13 +321,6 @@ async fn transactions_are_refused_and_identities_are_unique() {
     let (first, _) = bench.ask(4, &idempotent).await;
     let (second, _) = bench.ask(0, &idempotent).await;
     assert!(first.producer_id.is_some() && first.producer_id != second.producer_id);
-    let group = FindCoordinatorRequest {
-        coordinator_keys: vec!["a".to_owned(), "b".to_owned()],
-        ..Default::default()
-    };
-    let (response, _) = bench.ask(4, &group).await;
-    assert_eq!(response.coordinators.len(), 2);
-    assert_eq!(response.coordinators[1].error_code, ErrorCode::CoordinatorNotAvailable);
     let (response, _) = bench.ask(4, &DescribeConfigsRequest::default()).await;
     assert!(response.results.is_empty());
     bench.partitions.stop();

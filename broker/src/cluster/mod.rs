@@ -25,7 +25,7 @@ mod membership;
 mod office;
 mod peers;
 mod producer_ids;
-mod random;
+pub(crate) mod random;
 mod registration;
 mod requests;
 mod writes;

@@ -1,6 +1,6 @@
-//! Random bytes for the ids of directories, topics and clusters.
+//! Random bytes for the ids of directories, topics, clusters and members of groups.
 //!
-//! Called by: `directories`, `layout`, `requests`. Calls: the operating system.
+//! Called by: `directories`, `layout`, `requests`, the JoinGroup handler. Calls: the operating system.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 ///
 /// # Errors
 /// The system has none.
-pub(super) fn bytes() -> io::Result<[u8; 16]> {
+pub(crate) fn bytes() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
     if count == bytes.len() {

@@ -254,6 +254,63 @@ pub const SETTINGS: &[Setting] = &[
         "86400000",
         "How long an idle producer's sequence is remembered.",
     ),
+    // Groups.
+    setting(
+        "offsets.topic.num.partitions",
+        Int(1),
+        "50",
+        "Partitions of __consumer_offsets when it is created.",
+    ),
+    setting(
+        "offsets.topic.replication.factor",
+        Derived,
+        "",
+        "Replicas of __consumer_offsets, which is created when that many brokers are there; empty: 1 with a coordinator inside this process, else 3.",
+    ),
+    setting(
+        "offsets.topic.segment.bytes",
+        Int(1024),
+        "104857600",
+        "Size of a segment of __consumer_offsets when it is created.",
+    ),
+    setting(
+        "offsets.retention.minutes",
+        Int(1),
+        "10080",
+        "How long offsets are kept after the last member has left, or after the commit where there never was a member.",
+    ),
+    setting(
+        "offsets.retention.check.interval.ms",
+        Long(1),
+        "600000",
+        "How often offsets that have been kept long enough are looked for.",
+    ),
+    setting("offset.metadata.max.bytes", Int(0), "4096", "Largest note beside an offset."),
+    setting(
+        "offsets.commit.timeout.ms",
+        Int(1),
+        "5000",
+        "How long a commit waits for the in-sync replicas.",
+    ),
+    setting(
+        "group.min.session.timeout.ms",
+        Int(1),
+        "6000",
+        "Shortest silence after which a member may ask to be taken out.",
+    ),
+    setting(
+        "group.max.session.timeout.ms",
+        Int(1),
+        "1800000",
+        "Longest silence after which a member may ask to be taken out.",
+    ),
+    setting(
+        "group.initial.rebalance.delay.ms",
+        Int(0),
+        "300",
+        "How long an empty group waits for more members after each that comes. Kafka waits 3000, which a single member feels.",
+    ),
+    setting("group.max.size", Int(1), "2000", "Members of one group."),
     // Replication and the cluster.
     setting("fetch.max.bytes", Int(1024), "57671680", "Largest answer to a fetch."),
     setting(

@@ -10,6 +10,7 @@
 //! - `metadata`: what a change of the image means for the partitions here.
 //! - `partition`: one partition: core, published log, who waits on it.
 //! - `produce`, `fetch`, `lookup`, `follow`: the four ways in.
+//! - `internal`: what the broker itself writes and asks.
 //! - `directory`, `append`, `commit`: a log directory, its two threads.
 //! - `ticker`: what time does. `settings`: what a topic's settings mean here.
 
@@ -18,6 +19,7 @@ mod commit;
 mod directory;
 mod fetch;
 mod follow;
+mod internal;
 mod lookup;
 mod metadata;
 mod partition;

@@ -97,6 +97,15 @@ impl Partitions {
     /// relative to every later submission. Await the result for what became of them; an empty
     /// result means that the broker stopped meanwhile.
     pub fn produce(&self, request: ProduceRequest) -> PendingProduce {
+        self.produce_under(None, request)
+    }
+
+    /// As [`Partitions::produce`], but under this leader epoch or not at all.
+    pub(super) fn produce_under(
+        &self,
+        leader_epoch: Option<LeaderEpoch>,
+        request: ProduceRequest,
+    ) -> PendingProduce {
         let count = request.batches.len();
         if count == 0 {
             return PendingProduce::Now(Vec::new());
@@ -105,6 +114,7 @@ impl Partitions {
             acks: request.acks,
             zstd_allowed: request.zstd_allowed,
             transactional: request.transactional,
+            leader_epoch,
             timeout_ms: u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX),
         };
         let (reply, receiver) = Reply::new(count);
@@ -123,6 +133,9 @@ impl Partitions {
         let log_append_time_ms = check(&partition, &mut records, rules)?;
         let meta = client_meta(&records)?;
         let permit = partition.admit_produce(rules.acks).map_err(refused)?;
+        if rules.leader_epoch.is_some_and(|epoch| epoch != permit.leader_epoch) {
+            return Err(refused(ErrorCode::NotLeaderOrFollower));
+        }
         let deadline = partition.now().plus(rules.timeout_ms);
         let directory = partition.directory();
         directory.push(Job::Produce(ProduceJob {
@@ -143,6 +156,7 @@ struct Rules {
     acks: i16,
     zstd_allowed: bool,
     transactional: bool,
+    leader_epoch: Option<LeaderEpoch>,
     timeout_ms: u64,
 }
 

@@ -24,6 +24,7 @@ use crate::api::local_cluster::LocalCluster;
 use crate::api::{Api, Reach, Shared};
 use crate::config::Config;
 use crate::config::values::Values;
+use crate::groups::Groups;
 use crate::net::listener::Listener;
 use crate::partitions::{
     Outlet, Partitions, ProduceBatch, ProduceOutcome, ProduceRequest, ReplicaStatus,
@@ -181,6 +182,12 @@ impl Broker {
         let reach = Reach {
             image: images.subscribe(),
             partitions: Arc::clone(&self.partitions),
+            groups: Groups::new(
+                self.id,
+                config.groups.shard,
+                Arc::clone(&self.partitions),
+                images.subscribe(),
+            ),
             cluster: LocalCluster::idle(Arc::clone(&self.partitions)),
             contacts: self.outlet.fetchers().contacts(),
         };

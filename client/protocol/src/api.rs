@@ -45,8 +45,6 @@ pub enum Audience {
     },
     /// Brokers of the same cluster.
     Brokers,
-    /// Nobody: this crate speaks it, our broker does not serve it yet.
-    Nobody,
 }
 
 const fn everyone(min: i16, max: i16) -> Audience {
@@ -117,19 +115,23 @@ apis! {
     /// A stopping broker asks the controller to move its leaders. Inter-broker.
     ControlledShutdown = 7, 3..=3, flexible Some(3), for Audience::Brokers;
     /// Remember how far a group has read.
-    OffsetCommit = 8, 2..=9, flexible Some(8), for Audience::Nobody;
+    OffsetCommit = 8, 2..=9, flexible Some(8), for everyone(2, 9);
     /// How far a group has read.
-    OffsetFetch = 9, 1..=9, flexible Some(6), for Audience::Nobody;
+    OffsetFetch = 9, 1..=9, flexible Some(6), for everyone(1, 9);
     /// Which broker is the group's or transaction's coordinator.
     FindCoordinator = 10, 0..=4, flexible Some(3), for everyone(0, 4);
     /// Become a member of a group's next generation.
-    JoinGroup = 11, 0..=9, flexible Some(6), for Audience::Nobody;
+    JoinGroup = 11, 0..=9, flexible Some(6), for everyone(0, 9);
     /// A member lives.
-    Heartbeat = 12, 0..=4, flexible Some(4), for Audience::Nobody;
+    Heartbeat = 12, 0..=4, flexible Some(4), for everyone(0, 4);
     /// Members go.
-    LeaveGroup = 13, 0..=5, flexible Some(4), for Audience::Nobody;
+    LeaveGroup = 13, 0..=5, flexible Some(4), for everyone(0, 5);
     /// Hand out, or get, the work of a generation.
-    SyncGroup = 14, 0..=5, flexible Some(4), for Audience::Nobody;
+    SyncGroup = 14, 0..=5, flexible Some(4), for everyone(0, 5);
+    /// State and members of groups.
+    DescribeGroups = 15, 0..=5, flexible Some(5), for everyone(0, 5);
+    /// The groups that a broker coordinates.
+    ListGroups = 16, 0..=5, flexible Some(3), for everyone(0, 5);
     /// Which APIs and versions the broker speaks.
     ApiVersions = 18, 0..=4, flexible Some(3), for everyone(0, 4);
     /// Create topics.
@@ -142,6 +144,10 @@ apis! {
     OffsetForLeaderEpoch = 23, 2..=4, flexible Some(4), for everyone(2, 4);
     /// Settings of topics and brokers.
     DescribeConfigs = 32, 1..=4, flexible Some(4), for everyone(1, 4);
+    /// Forget groups.
+    DeleteGroups = 42, 0..=2, flexible Some(2), for everyone(0, 2);
+    /// Forget how far a group has read in some partitions.
+    OffsetDelete = 47, 0..=0, flexible None, for everyone(0, 0);
     /// A leader asks the controller to change an ISR. Inter-broker.
     AlterPartition = 56, 2..=3, flexible Some(0), for Audience::Brokers;
     /// Brokers and controller.
@@ -194,7 +200,7 @@ impl ApiKey {
             (Audience::Everyone { .. } | Audience::Brokers, Scope::InterBroker) => {
                 Some(entry.min_version..=entry.max_version)
             }
-            (Audience::Brokers, Scope::Public) | (Audience::Nobody, _) => None,
+            (Audience::Brokers, Scope::Public) => None,
         }
     }
 }
@@ -223,6 +229,5 @@ mod tests {
         assert!(!ApiKey::Produce.allows(0, Scope::Public));
         assert_eq!(ApiKey::Produce.advertised(Scope::Public), Some(0..=11));
         assert_eq!(ApiKey::DescribeReplicas.advertised(Scope::Public), None);
-        assert!(!ApiKey::JoinGroup.allows(9, Scope::InterBroker));
     }
 }

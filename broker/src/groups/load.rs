@@ -1,0 +1,140 @@
+//! Reads a partition of `__consumer_offsets` to its end.
+//!
+//! Called by: `task`, before a shard answers. Calls: `partitions` (as a consumer reads). Invariant:
+//! what is replayed is committed, and nothing that the log held when the leadership began is left
+//! out: the end is taken first, and waited for until it is committed.
+//! Does not know what the records mean.
+//!
+//! The whole log is read, so the time is that of reading it: about a second for each few hundred
+//! megabytes. How much there is depends on compaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::group::{GroupRecord, Shard};
+use broker_core::ids::TopicPartition;
+use client_protocol::records::{Batch, Batches};
+use client_protocol::{ErrorCode, LeaderEpoch, Offset};
+use tokio::task::spawn_blocking;
+use tracing::error;
+
+use crate::partitions::{FetchPartition, FetchRequest, Partitions, Reader};
+use crate::response::Piece;
+
+/// Bytes that are read at a time; a larger batch is read whole.
+const CHUNK_BYTES: u32 = 4 << 20;
+/// How long a read waits for records to be committed before it looks again whether it still leads.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long to wait before asking again whether the partition has become leader: its log may be
+/// opening.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Waits until this broker leads under `epoch`, and yields the end of the log (exclusive). Does not
+/// end if that never comes; dropping it is fine.
+pub(super) async fn leadership(
+    partitions: &Partitions,
+    key: TopicPartition,
+    epoch: LeaderEpoch,
+) -> Offset {
+    loop {
+        match partitions.leading(key) {
+            Some((leading, end)) if leading == epoch => return end,
+            Some(_) | None => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// Replays the log into `shard`, from its first record to `end`.
+///
+/// # Errors
+/// The leadership is lost, or the log cannot be read.
+pub(super) async fn replay(
+    partitions: &Arc<Partitions>,
+    key: TopicPartition,
+    epoch: LeaderEpoch,
+    end: Offset,
+    mut shard: Shard,
+) -> Result<Shard, ErrorCode> {
+    let mut next = Offset::ZERO;
+    while next < end {
+        let fetched = partitions.fetch(FetchRequest {
+            reader: Reader::Consumer,
+            wait_max: WAIT_MAX,
+            bytes_min: 1,
+            bytes_max: CHUNK_BYTES,
+            partitions: vec![FetchPartition {
+                partition: key,
+                fetch_offset: next,
+                current_leader_epoch: Some(epoch),
+                last_fetched_epoch: None,
+                durable_end: None,
+                bytes_max: CHUNK_BYTES,
+            }],
+        });
+        let fetched = fetched.await.pop().ok_or(ErrorCode::UnknownServerError)?;
+        match (fetched.error, fetched.log_start) {
+            (ErrorCode::None, _) => {}
+            // The log begins later than that.
+            (ErrorCode::OffsetOutOfRange, Some(start)) if start > next => {
+                next = start;
+                continue;
+            }
+            (error, _) => return Err(error),
+        }
+        let Some(records) = fetched.records else { continue };
+        let read = spawn_blocking(move || {
+            let bytes = read(&records)?;
+            let after = replay_batches(&bytes, next, key, &mut shard);
+            Ok::<_, ErrorCode>((shard, after))
+        });
+        (shard, next) = read.await.map_err(|_| ErrorCode::UnknownServerError)??;
+    }
+    Ok(shard)
+}
+
+fn read(piece: &Piece) -> Result<Vec<u8>, ErrorCode> {
+    match piece {
+        Piece::Bytes(bytes) => Ok(bytes.to_vec()),
+        Piece::File { file, position, length } => {
+            let mut bytes = vec![0; *length];
+            let read = file.read_exact_at(*position, &mut bytes);
+            read.map(|()| bytes).map_err(|_| ErrorCode::KafkaStorageError)
+        }
+    }
+}
+
+/// Replays the batches in `bytes` from offset `next` on; yields the offset after the last.
+fn replay_batches(bytes: &[u8], next: Offset, key: TopicPartition, shard: &mut Shard) -> Offset {
+    let mut after = next;
+    for batch in Batches::new(bytes) {
+        let Ok(batch) = batch else {
+            error!(partition = %key.partition, offset = %after, "a batch of groups is damaged");
+            break;
+        };
+        if !batch.header.is_control() {
+            replay_batch(&batch, next, key, shard);
+        }
+        after = batch.header.end_offset().unwrap_or(after).max(after);
+    }
+    after
+}
+
+fn replay_batch(batch: &Batch<'_>, from: Offset, key: TopicPartition, shard: &mut Shard) {
+    let skipped = |offset: Offset, why: &str| {
+        error!(partition = %key.partition, %offset, "a record of groups is left out: {why}");
+    };
+    let records = match batch.records() {
+        Ok(records) => records,
+        Err(why) => return skipped(batch.header.base_offset, &why.to_string()),
+    };
+    for record in records {
+        match record {
+            Ok(record) if record.offset < from => {}
+            Ok(record) => match GroupRecord::decode(record.key.unwrap_or_default(), record.value) {
+                Ok(understood) => shard.replay(understood),
+                Err(why) => skipped(record.offset, &why.to_string()),
+            },
+            Err(why) => skipped(batch.header.base_offset, &why.to_string()),
+        }
+    }
+}

@@ -1,7 +1,8 @@
-//! `/live` and `/ready`, for whoever watches the process.
+//! `/live`, `/ready` and `/metrics`, for whoever watches the process.
 //!
 //! Called by: the server's start. Invariant: a request costs one small buffer and a bounded time;
-//! at most [`CONNECTIONS_MAX`] at once. Does not know why the broker is ready.
+//! at most [`CONNECTIONS_MAX`] at once. Does not know why the broker is ready,
+//! nor what is measured.
 
 use std::future::Future;
 use std::io;
@@ -22,8 +23,16 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 /// Requests at once.
 const CONNECTIONS_MAX: usize = 32;
 
-/// What `/ready` asks.
-pub type Readiness = Box<dyn Fn() -> bool + Send + Sync>;
+const TEXT_PLAIN: &str = "text/plain";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the answers are made of.
+pub struct Probes {
+    /// What `/ready` asks.
+    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What `/metrics` answers, in OpenMetrics' text form.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+}
 
 /// The bound socket.
 pub struct Http {
@@ -47,8 +56,9 @@ impl Http {
         self.socket.local_addr()
     }
 
-    /// Serves until `stop` turns true; `ready` says what `/ready` answers.
-    pub async fn run(self, ready: Readiness, mut stop: watch::Receiver<bool>) {
+    /// Serves until `stop` turns true.
+    pub async fn run(self, probes: Probes, mut stop: watch::Receiver<bool>) {
+        let probes = Arc::new(probes);
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut requests = JoinSet::new();
         loop {
@@ -59,10 +69,11 @@ impl Http {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             let Ok((stream, permit)) = accepted else { continue };
-            let ready = ready();
+            let probes = Arc::clone(&probes);
             requests.spawn(async move {
                 let _permit = permit;
-                let answered = tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, ready)).await;
+                let answered =
+                    tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, &probes)).await;
                 if let Ok(Err(error)) = answered {
                     debug!("http: {error}");
                 }
@@ -84,30 +95,33 @@ fn accept<'a>(
     }
 }
 
-async fn answer(mut stream: TcpStream, ready: bool) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, probes: &Probes) -> io::Result<()> {
     let mut request = Vec::with_capacity(REQUEST_BYTES_MAX);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         if request.len() >= REQUEST_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
             break;
         }
     }
-    stream.write_all(respond(&request, ready).as_bytes()).await?;
+    stream.write_all(respond(&request, probes).as_bytes()).await?;
     stream.shutdown().await
 }
 
-fn respond(request: &[u8], ready: bool) -> String {
+fn respond(request: &[u8], probes: &Probes) -> String {
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
-    let (status, body) = match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/live")) => ("200 OK", "live\n"),
-        (Some(b"GET"), Some(b"/ready")) if ready => ("200 OK", "ready\n"),
-        (Some(b"GET"), Some(b"/ready")) => ("503 Service Unavailable", "not ready\n"),
-        (Some(b"GET"), Some(_)) => ("404 Not Found", "try /live or /ready\n"),
-        _ => ("400 Bad Request", "GET /live or GET /ready\n"),
+    let (method, path) = (words.next(), words.next());
+    let plain = |body: &str| (TEXT_PLAIN, body.to_owned());
+    let (status, (kind, body)) = match (method, path) {
+        (Some(b"GET"), Some(b"/live")) => ("200 OK", plain("live\n")),
+        (Some(b"GET"), Some(b"/ready")) if (probes.ready)() => ("200 OK", plain("ready\n")),
+        (Some(b"GET"), Some(b"/ready")) => ("503 Service Unavailable", plain("not ready\n")),
+        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", (OPEN_METRICS, (probes.metrics)())),
+        (Some(b"GET"), Some(_)) => ("404 Not Found", plain("try /live, /ready or /metrics\n")),
+        _ => ("400 Bad Request", plain("GET /live, /ready or /metrics\n")),
     };
     let length = body.len();
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
     )
 }
@@ -122,12 +136,14 @@ mod tests {
             (&b"GET /live HTTP/1.1\r\n\r\n"[..], false, "HTTP/1.1 200"),
             (b"GET /ready HTTP/1.1\r\n\r\n", false, "HTTP/1.1 503"),
             (b"GET /ready HTTP/1.1\r\n\r\n", true, "HTTP/1.1 200"),
+            (b"GET /metrics HTTP/1.1\r\n\r\n", false, "HTTP/1.1 200"),
             (b"GET /other HTTP/1.1\r\n\r\n", true, "HTTP/1.1 404"),
             (b"POST /ready HTTP/1.1\r\n\r\n", true, "HTTP/1.1 400"),
             (b"", true, "HTTP/1.1 400"),
             (b"\xff\xfe", true, "HTTP/1.1 400"),
         ] {
-            assert!(respond(request, ready).starts_with(status), "{request:?}");
+            let probes = Probes { ready: Box::new(move || ready), metrics: Box::new(String::new) };
+            assert!(respond(request, &probes).starts_with(status), "{request:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod embedded;
 pub mod groups;
 pub mod http;
+pub mod metrics;
 pub mod net;
 pub mod partitions;
 pub mod replica;

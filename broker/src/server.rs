@@ -28,7 +28,8 @@ use crate::cluster::{self, Handle, Member, Running};
 use crate::config::{Config, Endpoint, INTERNAL_LISTENER, ListenersConfig, PUBLIC_LISTENER};
 use crate::embedded::EmbeddedCoordinator;
 use crate::groups::Groups;
-use crate::http::Http;
+use crate::http::{Http, Probes};
+use crate::metrics::{Metrics, Sources};
 use crate::net::budget::Limits;
 use crate::net::listener::Listener;
 use crate::net::service::Service;
@@ -46,7 +47,7 @@ pub struct BoundAddresses {
     pub public: SocketAddr,
     /// Brokers.
     pub internal: SocketAddr,
-    /// /live and /ready.
+    /// /live, /ready and /metrics.
     pub http: Option<SocketAddr>,
 }
 
@@ -144,11 +145,12 @@ impl Server {
             groups: Arc::clone(&groups),
             cluster: Arc::clone(&handle) as _,
             contacts: outlets.fetchers.contacts(),
+            traffic: Arc::default(),
         };
-        let shared = Shared::new(id, config.api, reach);
+        let shared = Arc::new(Shared::new(id, config.api, reach));
         let mut tasks = JoinSet::new();
         tasks.spawn(groups.run(stopping.clone()));
-        serve(bound, Arc::new(shared), &handle, config.listeners.limits, &stopping, &mut tasks);
+        serve(bound, shared, &handle, config.listeners.limits, &stopping, &mut tasks);
         Ok(Self {
             addresses,
             moves_leaders: config.cluster.controlled_shutdown && embedded.is_none(),
@@ -235,15 +237,26 @@ fn serve(
     stopping: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) {
+    if let Some(http) = bound.http {
+        let epoch = handle.epoch();
+        let open = [&bound.public, &bound.internal];
+        let metrics = Metrics::new(Sources {
+            broker_id: shared.broker_id,
+            image: shared.image.clone(),
+            partitions: Arc::clone(&shared.partitions),
+            traffic: Arc::clone(&shared.traffic),
+            connections: open.map(|socket| (socket.name(), socket.open_connections())).to_vec(),
+        });
+        let probes = Probes {
+            ready: Box::new(move || epoch.borrow().is_some()),
+            metrics: Box::new(move || metrics.text()),
+        };
+        tasks.spawn(http.run(probes, stopping.clone()));
+    }
     let clients = Arc::new(Api::new(Scope::Public, Arc::clone(&shared)));
     let brokers = Arc::new(Api::new(Scope::InterBroker, shared));
     tasks.spawn(bound.public.run(clients, limits, stopping.clone()));
     tasks.spawn(bound.internal.run(brokers, limits, stopping.clone()));
-    if let Some(http) = bound.http {
-        let epoch = handle.epoch();
-        let registered = Box::new(move || epoch.borrow().is_some());
-        tasks.spawn(http.run(registered, stopping.clone()));
-    }
 }
 
 async fn start_coordinator(config: &Config) -> anyhow::Result<Option<EmbeddedCoordinator>> {

@@ -77,7 +77,11 @@ pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, request: FetchReques
     Dispatch::Later(Box::pin(async move {
         let fetched = fetch.await;
         let image = shared.image();
+        let from_client = matches!(reader, Reader::Consumer);
         let (responses, pieces) = respond(&image, topics, fetched, committed_only);
+        if from_client {
+            count(&shared, &image, &responses);
+        }
         let response = FetchResponse { responses, ..Default::default() };
         reply_to.answer_spliced(&response, pieces)
     }))
@@ -196,6 +200,21 @@ fn respond(
     });
     let responses = responses.collect();
     (responses, pieces)
+}
+
+/// Consumers only: what followers fetch is not traffic of clients.
+fn count(shared: &Shared, image: &Image, responses: &[FetchTopicResponse]) {
+    for topic in responses {
+        let known = image.topic(&topic.topic).is_some();
+        for partition in &topic.partitions {
+            let bytes = match &partition.records {
+                Some(Records::Spliced(length)) => *length as u64,
+                _ => 0,
+            };
+            let got = partition.error_code.is_none().then_some(bytes);
+            shared.traffic.fetched(&topic.topic, known, got);
+        }
+    }
 }
 
 fn read(

@@ -14,6 +14,7 @@ use broker_core::image::Image;
 use bytes::BytesMut;
 use client_protocol::messages::produce::{ProducePartitionResponse, ProduceTopicResponse};
 use client_protocol::messages::{LeaderIdAndEpoch, NodeEndpoint, ProduceRequest, ProduceResponse};
+use client_protocol::records::BatchHeader;
 use client_protocol::{ByteRange, ErrorCode, Offset, PartitionId};
 
 use super::call::Call;
@@ -31,6 +32,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 struct Slot {
     index: PartitionId,
     refused: Option<(ErrorCode, Option<String>)>,
+    /// Bytes and records that its batch claims, for the counters.
+    claimed: (u64, u64),
 }
 
 /// One topic of the request.
@@ -64,6 +67,7 @@ pub(super) fn handle(
             topics.iter().flat_map(|t| &t.slots).filter(|s| s.refused.is_none()).count();
         let any_refused = topics.iter().flat_map(|t| &t.slots).any(|s| s.refused.is_some());
         let outcomes = pending.await;
+        count(&shared, &topics, &outcomes);
         match acks {
             _ if outcomes.len() != submitted => Answer::Close("the broker stops"),
             0 if any_refused || outcomes.iter().any(Result::is_err) => {
@@ -108,6 +112,7 @@ fn split(
         };
         let slots = topic.partitions.into_iter().map(|partition| {
             let range = partition.records.and_then(|records| records.in_frame());
+            let mut claimed = (0, 0);
             let refused = match (id, range) {
                 (Err(error), _) => Some((error, None)),
                 (Ok(_), None) => {
@@ -115,12 +120,14 @@ fn split(
                 }
                 (Ok(topic), Some(range)) => {
                     let records = cut(&mut frame, &mut taken, range);
+                    let messages = BatchHeader::decode(&records).map_or(0, |h| h.record_count);
+                    claimed = (records.len() as u64, u64::try_from(messages).unwrap_or(0));
                     let partition = TopicPartition { topic, partition: partition.index };
                     batches.push(ProduceBatch { partition, records });
                     None
                 }
             };
-            Slot { index: partition.index, refused }
+            Slot { index: partition.index, refused, claimed }
         });
         Topic { name: topic.name, slots: slots.collect() }
     });
@@ -133,6 +140,18 @@ fn cut(frame: &mut BytesMut, taken: &mut usize, range: ByteRange) -> BytesMut {
     let records = frame.split_to(before + range.length()).split_off(before);
     *taken = range.end;
     records
+}
+
+fn count(shared: &Shared, topics: &[Topic], outcomes: &[ProduceOutcome]) {
+    let image = shared.image();
+    let mut outcomes = outcomes.iter();
+    for topic in topics {
+        let known = image.topic(&topic.name).is_some();
+        for slot in &topic.slots {
+            let taken = slot.refused.is_none() && outcomes.next().is_some_and(Result::is_ok);
+            shared.traffic.produced(&topic.name, known, taken.then_some(slot.claimed));
+        }
+    }
 }
 
 fn respond(shared: &Shared, topics: Vec<Topic>, outcomes: Vec<ProduceOutcome>) -> ProduceResponse {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::auto_create::AutoCreate;
 use crate::config::{ApiConfig, PUBLIC_LISTENER};
 use crate::groups::Groups;
+use crate::metrics::Traffic;
 use crate::partitions::Partitions;
 use crate::replica::Contacts;
 
@@ -89,6 +90,8 @@ pub struct Reach {
     pub cluster: Arc<dyn Cluster>,
     /// Brokers that may have died a moment ago.
     pub contacts: Arc<Contacts>,
+    /// Where produced and fetched bytes are counted.
+    pub traffic: Arc<Traffic>,
 }
 
 /// Shared by all listeners.
@@ -107,15 +110,27 @@ pub struct Shared {
     pub cluster: Arc<dyn Cluster>,
     /// Brokers that may have died a moment ago.
     pub contacts: Arc<Contacts>,
+    /// Where produced and fetched bytes are counted.
+    pub traffic: Arc<Traffic>,
     pub(super) auto_create: AutoCreate,
 }
 
 impl Shared {
     /// What the APIs of broker `broker_id` reach.
     pub fn new(broker_id: BrokerId, config: ApiConfig, reach: Reach) -> Self {
-        let Reach { image, partitions, groups, cluster, contacts } = reach;
+        let Reach { image, partitions, groups, cluster, contacts, traffic } = reach;
         let auto_create = AutoCreate::default();
-        Self { broker_id, config, image, partitions, groups, cluster, contacts, auto_create }
+        Self {
+            broker_id,
+            config,
+            image,
+            partitions,
+            groups,
+            cluster,
+            contacts,
+            traffic,
+            auto_create,
+        }
     }
 
     /// Replicas of a topic whose creator names no number.

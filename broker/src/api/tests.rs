@@ -1,6 +1,7 @@
 //! The APIs of one broker with real logs, from request frames to response frames.
 
 mod groups;
+mod metrics;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +56,7 @@ struct Bench {
     api: Api,
     session: Session,
     partitions: Arc<Partitions>,
+    shared: Arc<Shared>,
     _stop: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
@@ -81,12 +83,13 @@ impl Bench {
             groups,
             cluster,
             contacts: Arc::default(),
+            traffic: Arc::default(),
         };
-        let shared = Shared::new(BROKER, config.api, reach);
-        let api = Api::new(scope, Arc::new(shared));
+        let shared = Arc::new(Shared::new(BROKER, config.api, reach));
+        let api = Api::new(scope, Arc::clone(&shared));
         let address = ([127, 0, 0, 1], 9092).into();
         let session = api.open(address, address);
-        Self { api, session, partitions, _stop: stop, _folder: folder }
+        Self { api, session, partitions, shared, _stop: stop, _folder: folder }
     }
 
     async fn send<R: Request>(&mut self, version: i16, request: &R) -> Answer {

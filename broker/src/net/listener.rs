@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -25,9 +26,20 @@ pub struct Listener {
     socket: TcpListener,
     local: SocketAddr,
     name: &'static str,
+    open: Arc<AtomicUsize>,
 }
 
 impl Listener {
+    /// What it was bound as.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How many connections are open, kept up to date while it runs.
+    pub fn open_connections(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.open)
+    }
+
     /// Binds `address` (port 0 lets the system choose).
     ///
     /// # Errors
@@ -35,7 +47,7 @@ impl Listener {
     pub async fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, name })
+        Ok(Self { socket, local, name, open: Arc::default() })
     }
 
     /// The address that was bound, with its real port.
@@ -53,6 +65,7 @@ impl Listener {
         let budget = Budget::new(limits.in_flight_bytes_max);
         let mut connections = JoinSet::new();
         loop {
+            self.open.store(connections.len(), Ordering::Relaxed);
             let accepted = tokio::select! {
                 // Cancel-safe: an accept that loses the race leaves the connection in the backlog.
                 accepted = self.socket.accept() => accepted,

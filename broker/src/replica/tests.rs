@@ -190,6 +190,7 @@ impl Broker {
             ),
             cluster: LocalCluster::idle(Arc::clone(&self.partitions)),
             contacts: self.outlet.fetchers().contacts(),
+            traffic: Arc::default(),
         };
         let shared = Shared::new(self.id, config.api, reach);
         let api = Api::new(Scope::InterBroker, Arc::new(shared));

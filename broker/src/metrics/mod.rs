@@ -1,0 +1,12 @@
+//! What the broker tells Prometheus, under the names that Kafka's dashboards know.
+//!
+//! `traffic` counts what the APIs do, `collect` reads everything else when it is asked for.
+//!
+//! Called by: `api` (counts), `http` (asks). Invariant: a request costs a handful of atomic additions
+//! per partition, none per record; topics that are gone leave with the next scrape.
+
+mod collect;
+mod traffic;
+
+pub use collect::{Metrics, Sources};
+pub use traffic::Traffic;

@@ -3,4 +3,5 @@
 //! Imports everything, imported by nobody.
 
 pub mod cluster;
+pub mod history;
 pub mod sim;

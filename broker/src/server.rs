@@ -306,6 +306,8 @@ fn member(
         controller: ControllerConfig {
             partitions: config.api.partitions_default,
             replication_factor: default_factor,
+            #[cfg(planted)]
+            planted: None,
         },
     })
 }

@@ -21,11 +21,29 @@
     )
 )]
 
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(planted)]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        $chosen == Some($crate::planted::Planted::$bug)
+    };
+}
+
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(not(planted))]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        false
+    };
+}
+
 pub mod controller;
 pub mod fence;
 pub mod group;
 pub mod ids;
 pub mod image;
 pub mod partition;
+#[cfg(planted)]
+pub mod planted;
 pub mod purgatory;
 pub mod registration;

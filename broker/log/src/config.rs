@@ -21,6 +21,9 @@ pub struct LogConfig {
     pub delete: bool,
     /// Whether `cleanup.policy` has `compact`: batches may then have gaps between them.
     pub compact: bool,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Default for LogConfig {
@@ -35,6 +38,8 @@ impl Default for LogConfig {
             producer_id_expiration_ms: 24 * 3_600_000,
             delete: true,
             compact: false,
+            #[cfg(planted)]
+            planted: None,
         }
     }
 }

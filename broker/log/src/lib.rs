@@ -7,6 +7,22 @@
 //! Called by: the broker's `partitions`. Calls: `coordinator-disk`. Everything is synchronous.
 //! Does not know: replicas, groups, sockets, the high watermark, the clock.
 
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(planted)]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        $chosen == Some($crate::planted::Planted::$bug)
+    };
+}
+
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(not(planted))]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        false
+    };
+}
+
 mod append;
 mod batch;
 pub mod checkpoint;
@@ -17,6 +33,8 @@ mod error;
 mod index;
 mod log;
 mod marks;
+#[cfg(planted)]
+pub mod planted;
 mod producer;
 mod rebuild;
 mod recent;

@@ -79,8 +79,10 @@ impl Log {
         self.view.raise_generation();
         self.is_as_sealed = false;
         let (keep, end) = self.cut_place(end)?;
-        let lowered = self.context.marks.lower(self.mark_id, end);
-        lowered.map_err(|error| marks_error(&directory, error))?;
+        if !planted!(self.config.planted, KeepMarkWhenTruncating) {
+            let lowered = self.context.marks.lower(self.mark_id, end);
+            lowered.map_err(|error| marks_error(&directory, error))?;
+        }
         // Before the log, so that what is appended next never disagrees with the stored epochs.
         let mut epochs = self.view.epochs();
         epochs.truncate_from_end(end);

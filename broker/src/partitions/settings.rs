@@ -61,6 +61,8 @@ impl TopicSettings {
             producer_id_expiration_ms: config.producer_id_expiration_ms,
             delete: has_policy("delete"),
             compact: has_policy("compact"),
+            #[cfg(planted)]
+            planted: None,
         };
         let durability =
             if text("durability") == "memory" { Durability::Memory } else { Durability::Disk };
@@ -70,6 +72,8 @@ impl TopicSettings {
             min_insync_replicas: within("min.insync.replicas", 1, u32::from(u16::MAX)) as usize,
             lag_time_max_ms: lag_ms,
             alter_retry_ms: ALTER_RETRY_MS,
+            #[cfg(planted)]
+            planted: None,
         };
         Self {
             log,

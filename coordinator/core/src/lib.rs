@@ -13,9 +13,27 @@
 //! Invariant: two servers that applied the same entries hold equal `state::State`, byte for byte
 //! in their snapshots. It does not know sockets, files, threads or the clock.
 
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(planted)]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        $chosen == Some($crate::planted::Planted::$bug)
+    };
+}
+
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(not(planted))]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        false
+    };
+}
+
 pub mod clock;
 pub mod consensus;
 pub mod ids;
+#[cfg(planted)]
+pub mod planted;
 pub mod server;
 pub mod state;
 pub mod subscription;

@@ -2,5 +2,7 @@
 
 pub mod disk;
 pub mod ensemble;
+#[cfg(planted)]
+pub mod planted;
 pub mod random;
 pub mod replication;

@@ -40,6 +40,8 @@ pub struct Facts<'a> {
     pub(super) leaving: &'a Leaving,
     /// The topic's records may live in memory only.
     pub(super) memory: bool,
+    #[cfg(planted)]
+    pub(super) planted: Option<crate::planted::Planted>,
 }
 
 /// What to do about a partition.
@@ -59,7 +61,7 @@ impl Facts<'_> {
     pub fn standing(&self, key: TopicPartition, id: BrokerId, stored: &StoredState) -> Standing {
         let Some(identity) = self.image.identity(id) else { return Standing::Void };
         let lost_at = if self.memory { identity.memory_lost_at() } else { identity.lost_at() };
-        if stored.written <= lost_at {
+        if stored.written <= lost_at && !planted!(self.planted, ElectWiped) {
             return Standing::Void;
         }
         let Some(broker) = self.image.broker(id) else { return Standing::Gone };
@@ -115,7 +117,15 @@ impl Facts<'_> {
                 | Standing::Void => None,
             })
             .collect();
-        if ask.is_empty() { go_offline(stored, &members) } else { Decision::Ask(ask) }
+        if !ask.is_empty() {
+            return Decision::Ask(ask);
+        }
+        if planted!(self.planted, ElectOutsideIsr)
+            && let Some(&alive) = replicas.iter().find(|&&id| self.image.broker(id).is_some())
+        {
+            return elect(stored, &[(alive, Standing::Stayed)], alive);
+        }
+        go_offline(stored, &members)
     }
 }
 

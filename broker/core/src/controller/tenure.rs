@@ -26,6 +26,9 @@ pub struct ControllerConfig {
     pub partitions: i32,
     /// `default.replication.factor`, bounded by the number of registered brokers.
     pub replication_factor: i16,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 /// Brokers that are shutting down, with the life that is.
@@ -92,6 +95,8 @@ pub(super) struct Office {
     pub(super) leaving: Leaving,
     pub(super) shutdowns: Vec<(RequestId, BrokerId)>,
     pub(super) reports: Reports,
+    #[cfg(planted)]
+    pub(super) planted: Option<crate::planted::Planted>,
 }
 
 /// The controller of a broker, in office or not.
@@ -128,6 +133,8 @@ impl Controller {
             election,
             complete: false,
             last_write: 0,
+            #[cfg(planted)]
+            planted: self.config.planted,
             pending: BTreeMap::new(),
             busy: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -336,7 +343,14 @@ impl Office {
             return None;
         };
         let memory = image.replication_settings(&topic.name).memory;
-        let facts = Facts { image, reports: &self.reports, leaving: &self.leaving, memory };
+        let facts = Facts {
+            image,
+            reports: &self.reports,
+            leaving: &self.leaving,
+            memory,
+            #[cfg(planted)]
+            planted: self.planted,
+        };
         let (mut state, alter) = match facts.decide(key, stored, replicas) {
             Decision::Write(state) => (state, None),
             Decision::Keep => {

@@ -138,7 +138,11 @@ impl Partition {
     pub fn consumer_fetch(&self, fetch: &ConsumerFetch) -> Result<Readable, FetchRefused> {
         self.check_leader(fetch.leader_epoch).map_err(|error| self.refused(error))?;
         let diverging = self.divergence(fetch.fetch_offset, fetch.last_fetched_epoch)?;
-        let up_to = if diverging.is_some() { fetch.fetch_offset } else { self.high_watermark };
+        let committed = match planted!(self.settings.planted, ServeAboveHighWatermark) {
+            true => self.log.end,
+            false => self.high_watermark,
+        };
+        let up_to = if diverging.is_some() { fetch.fetch_offset } else { committed };
         Ok(self.readable(fetch.fetch_offset, up_to, diverging))
     }
 

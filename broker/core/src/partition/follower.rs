@@ -82,6 +82,12 @@ impl Follower {
         first
     }
 
+    /// The cut to be made; nothing is fetched before it is.
+    pub(super) fn cut_at(&mut self, to: Offset) -> Effect {
+        self.phase = Phase::Cutting;
+        Effect::Truncate { leader_epoch: self.epoch, to }
+    }
+
     pub(super) fn may_fetch(&self) -> bool {
         self.phase == Phase::Fetching
     }
@@ -172,8 +178,7 @@ impl Partition {
         };
         let to = own_end.min(theirs.end_offset).max(self.log.start);
         if let Role::Follower(follower) = &mut self.role {
-            follower.phase = Phase::Cutting;
-            effects.push(Effect::Truncate { leader_epoch: follower.epoch, to });
+            effects.push(follower.cut_at(to));
         }
     }
 

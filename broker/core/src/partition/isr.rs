@@ -34,6 +34,12 @@ impl IsrChange {
         &self.proposed
     }
 
+    /// Whether a change that would leave `replica` out is under way.
+    #[cfg(planted)]
+    pub(super) fn drops(&self, replica: BrokerId) -> bool {
+        self.in_flight && !self.proposed.contains(&replica)
+    }
+
     pub(super) fn check(&self) {
         assert!(!self.in_flight || self.attempt > 0, "in flight without an attempt");
     }
@@ -122,7 +128,8 @@ impl Partition {
         let Some(progress) = leader.followers.get(&replica) else { return false };
         let needed: Offset = self.high_watermark.max(leader.epoch_start);
         self.live.get(&replica) == Some(&progress.broker_epoch)
-            && progress.judged(self.settings.durability) >= needed
+            && (progress.judged(self.settings.durability) >= needed
+                || planted!(self.settings.planted, JoinOnUnsyncedEnd) && progress.end >= needed)
     }
 
     /// A change of members, or a proposal that nobody wants any more and that must be made void by a new partition epoch.

@@ -29,7 +29,7 @@ pub struct AppendPermit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Progress {
     pub(super) broker_epoch: BrokerEpoch,
-    end: Offset,
+    pub(super) end: Offset,
     durable_end: Offset,
     /// When it last had all that the leader had.
     caught_up_at: Millis,
@@ -159,7 +159,9 @@ impl Partition {
             return Err(ErrorCode::InvalidRequiredAcks);
         }
         let leader_epoch = self.leading().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        if acks == -1 && self.isr().len() < self.settings.min_insync_replicas {
+        let enough = self.isr().len() >= self.settings.min_insync_replicas
+            || planted!(self.settings.planted, AcknowledgeBelowMinIsr);
+        if acks == -1 && !enough {
             return Err(ErrorCode::NotEnoughReplicas);
         }
         Ok(AppendPermit { leader_epoch })
@@ -168,7 +170,9 @@ impl Partition {
     /// What is committed by D1 now; none while nothing more can be.
     fn committed(&self, leader: &Leader) -> Option<Offset> {
         let adopted = self.adopted.as_ref()?;
-        if adopted.isr.len() < self.settings.min_insync_replicas {
+        if adopted.isr.len() < self.settings.min_insync_replicas
+            && !planted!(self.settings.planted, AcknowledgeBelowMinIsr)
+        {
             return None;
         }
         let mut least = match self.settings.durability {
@@ -177,6 +181,10 @@ impl Partition {
         };
         // While a change is pending the larger set counts (C3).
         for &replica in adopted.isr.iter().chain(leader.change.proposed()) {
+            #[cfg(planted)]
+            if planted!(self.settings.planted, CountPendingShrink) && leader.change.drops(replica) {
+                continue;
+            }
             if replica != self.me {
                 // A member that has not fetched in this leadership is not known to hold anything.
                 let progress = leader.followers.get(&replica)?;

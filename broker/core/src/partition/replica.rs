@@ -39,6 +39,9 @@ pub struct Settings {
     pub lag_time_max_ms: u64,
     /// An unanswered AlterPartition is sent again after this; a refused one is tried again after it.
     pub alter_retry_ms: u64,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 /// What the log said when it was opened.
@@ -122,6 +125,8 @@ impl Partition {
         loaded: Loaded,
         settings: Settings,
     ) -> Self {
+        #[cfg(planted)]
+        std::hint::black_box(crate::planted::MARK);
         let Loaded { positions: log, high_watermark, cut_below_mark } = loaded;
         let high_watermark = high_watermark.clamp(log.start, log.end);
         Self {
@@ -220,7 +225,8 @@ impl Partition {
             isr: stored.state.isr.clone(),
             replicas: update.replicas.to_vec(),
         });
-        let granted = stored.written > self.started;
+        let granted =
+            stored.written > self.started || planted!(self.settings.planted, LeadUnderOldEpoch);
         if granted && self.cut_below_mark && stored.state.isr.contains(&self.me) {
             // Only a replica that caught up, or was asked and answered, stands in a state written after its start.
             self.cut_below_mark = false;
@@ -317,6 +323,9 @@ impl Partition {
                 if follower.begin() {
                     let leader = follower.leader;
                     effects.push(Effect::FetchFrom { leader, leader_epoch });
+                    if planted!(self.settings.planted, TruncateToHighWatermark) {
+                        effects.push(follower.cut_at(self.high_watermark));
+                    }
                 }
             }
             Role::Idle | Role::Leader(_) | Role::Follower(_) => {}
@@ -326,6 +335,9 @@ impl Partition {
     /// Records were appended, by the lead or by following; reported in log order.
     pub fn appended(&mut self, appended: &Appended, now: Millis, effects: &mut Vec<Effect>) {
         let moved = self.log.append(appended);
+        if planted!(self.settings.planted, AcknowledgeBeforeSync) {
+            self.log.durable_end = self.log.end;
+        }
         match &mut self.role {
             Role::Leader(_) => {
                 if moved {

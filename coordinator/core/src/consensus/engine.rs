@@ -72,6 +72,17 @@ pub struct Consensus {
     /// A whole snapshot that the engine is about to take.
     pub(super) received: Option<SnapshotImage>,
     pub(super) halted: bool,
+    #[cfg(planted)]
+    pub(super) planted: Option<crate::planted::Planted>,
+}
+
+#[cfg(planted)]
+fn forget_vote(config: &Config, restored: &Restored) -> Restored {
+    let mut restored = restored.clone();
+    if planted!(config.planted, ForgetVote) {
+        restored.hard_state.vote = 0;
+    }
+    restored
 }
 
 impl Consensus {
@@ -81,6 +92,8 @@ impl Consensus {
     /// [`RestoreError`] if what was found cannot be continued safely.
     pub fn new(config: &Config, restored: &Restored) -> Result<Self, RestoreError> {
         let voters: Vec<u64> = config.members.iter().map(|member| member.get()).collect();
+        #[cfg(planted)]
+        let restored = &forget_vote(config, restored);
         let store = LogStore::restore(voters, restored).map_err(RestoreError::Log)?;
         let applied = restored.snapshot.as_ref().map_or(0, |image| image.index);
         let settings = raft::Config {
@@ -125,6 +138,8 @@ impl Consensus {
             incoming: None,
             received: None,
             halted: false,
+            #[cfg(planted)]
+            planted: config.planted,
         };
         consensus.set_jitter();
         Ok(consensus)

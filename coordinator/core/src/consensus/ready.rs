@@ -76,6 +76,9 @@ impl Consensus {
         let after = match write {
             Some(write) => {
                 let id = self.queue.next_id();
+                if planted!(self.planted, AcknowledgeBeforeSync) {
+                    self.queue.persisted(id);
+                }
                 out.push(Output::Persist { id, write });
                 id
             }

@@ -44,6 +44,8 @@ impl Server {
             self.halt("an installed snapshot cannot be read");
             return;
         };
+        #[cfg(planted)]
+        let state = state.planted_with(self.config.planted);
         self.state = state;
         self.snapshots.installed(image.index);
         // Watches fire by changes, and those that the snapshot jumped over are not known: their
@@ -63,7 +65,17 @@ impl Server {
         for change in &changes {
             self.watches.collect(change, &mut notifications);
         }
-        self.subscriptions.record(zxid, &changes);
+        if planted!(self.config.planted, LoseNotification) && zxid.get() % 16 == 0 {
+            notifications.clear();
+        }
+        if !planted!(self.config.planted, LoseChange) || zxid.get() % 16 != 0 {
+            self.subscriptions.record(zxid, &changes);
+        }
+        if planted!(self.config.planted, ReplyBeforeNotification) {
+            self.on_outcome(outcome);
+            self.notify(notifications);
+            return self.deliver_subscriptions();
+        }
         self.notify(notifications);
         self.deliver_subscriptions();
         self.on_outcome(outcome);

@@ -49,6 +49,9 @@ pub struct Config {
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
     pub subscription_history_max: usize,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 /// Why a configuration cannot be used.
@@ -90,6 +93,8 @@ impl Config {
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
+            #[cfg(planted)]
+            planted: None,
         }
     }
 

@@ -55,6 +55,12 @@ impl Office {
         }
     }
 
+    /// The mistake of an office that does not see a session move: its silence goes on, and ends the new generation.
+    pub(super) fn keep_counting(&mut self, id: SessionId, generation: u64) {
+        self.silences.rename(id, generation);
+        self.graces.rename(id, generation);
+    }
+
     pub(super) fn end_session(&mut self, id: SessionId) {
         self.graces.remove(id);
         self.silences.remove(id);

@@ -10,6 +10,9 @@ use crate::ConnectionId;
 impl Server {
     /// Whether a session with this time-out may be answered at this moment.
     pub(super) fn may_answer(&self, timeout_ms: u32) -> bool {
+        if planted!(self.config.planted, AnswerWithoutQuorum) {
+            return true;
+        }
         self.is_confirmed_within(self.unconfirmed_limit_ms(timeout_ms))
     }
 

@@ -149,6 +149,9 @@ impl Server {
     ) -> Result<Response, ErrorCode> {
         let last = self.state.last_zxid();
         let missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        if planted!(self.config.planted, LoseWatchOnReconnect) {
+            return Ok(Response::Empty);
+        }
         self.notify(missed);
         Ok(Response::Empty)
     }

@@ -66,7 +66,9 @@ impl Server {
             Sorted::Sync(path) => {
                 let read = self.consensus.read_index(self.now.mono, &mut self.outputs);
                 self.syncs.wait(read, id);
-                Step::Sync { path, read, index: None }
+                let known = planted!(self.config.planted, SyncWithoutQuorum);
+                let index = known.then(|| self.state.applied_index());
+                Step::Sync { path, read, index }
             }
             Sorted::Answer(answer) => Step::Answer(answer),
             Sorted::Auth(auth) => Step::Answer(self.authenticate(id, auth)),
@@ -149,8 +151,13 @@ impl Server {
 
     /// Closes a connection from this side: never a sign that the client died.
     pub(super) fn close(&mut self, id: ConnectionId) {
-        if self.forget_connection(id).is_some() {
-            self.effects.push(Effect::Close { connection: id });
+        let Some(connection) = self.forget_connection(id) else { return };
+        self.effects.push(Effect::Close { connection: id });
+        if planted!(self.config.planted, CountOwnClose)
+            && let Some(session) = connection.session()
+        {
+            self.presence.lose(session.id, session.generation);
+            self.report_loss(session.id);
         }
     }
 

@@ -55,6 +55,9 @@ impl Server {
 
     fn begin_session(&mut self, session: Session, origin: Origin) {
         self.presence.moved(session.id, session.generation);
+        if planted!(self.config.planted, ExpireReattached) && session.generation > 1 {
+            self.office.keep_counting(session.id, session.generation);
+        }
         self.office.begin_session(
             session.id,
             session.generation,

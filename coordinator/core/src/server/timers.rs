@@ -61,6 +61,12 @@ impl Timers {
         }
     }
 
+    pub(super) fn rename(&mut self, id: SessionId, generation: u64) {
+        if let Some(timer) = self.deadlines.get_mut(&id) {
+            timer.generation = generation;
+        }
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) {
         if let Some(timer) = self.deadlines.remove(&id) {
             self.order.remove(&(timer.deadline, id));

@@ -37,6 +37,8 @@ pub struct State {
     /// Latest last; as many as `ENDED_SESSIONS_MAX`.
     pub(super) ended: VecDeque<SessionId>,
     pub(super) tree: Tree,
+    #[cfg(planted)]
+    pub(super) planted: Option<crate::planted::Planted>,
 }
 
 impl Default for State {
@@ -57,7 +59,16 @@ impl State {
             sessions: BTreeMap::new(),
             ended: VecDeque::new(),
             tree: Tree::new(),
+            #[cfg(planted)]
+            planted: None,
         }
+    }
+
+    /// Puts a bug in.
+    #[cfg(planted)]
+    #[must_use]
+    pub fn planted_with(self, planted: Option<crate::planted::Planted>) -> Self {
+        Self { planted, ..self }
     }
 
     /// Applies the whole entry at `index`: `begin_entry`, each command, `end_entry`.
@@ -249,7 +260,7 @@ impl State {
         if session.generation != generation {
             return Err(Ignored::Moved);
         }
-        if sequence <= session.sequence {
+        if sequence <= session.sequence && !planted!(self.planted, ApplyTwice) {
             return Err(Ignored::Duplicate);
         }
         if sequence > session.sequence + 1 {
@@ -303,8 +314,11 @@ impl State {
 
     /// Ends a live session: it and its ephemerals go under one zxid.
     fn end_session(&mut self, id: SessionId, changes: &mut Vec<Change>) -> Ended {
+        let keep = planted!(self.planted, KeepEphemerals);
         let mut transaction = self.transaction();
-        transaction.delete_ephemerals(id);
+        if !keep {
+            transaction.delete_ephemerals(id);
+        }
         *changes = transaction.commit();
         self.zxids.advance();
         let session = self.sessions.remove(&id).expect("the caller found the session");
@@ -317,7 +331,12 @@ impl State {
 
     /// A write under the zxid that `advance` gives next. Whoever keeps the write advances.
     fn transaction(&mut self) -> Transaction<'_> {
-        let stamp = Stamp { zxid: self.zxids.peek(), wall_ms: self.wall_ms };
+        let stamp = Stamp {
+            zxid: self.zxids.peek(),
+            wall_ms: self.wall_ms,
+            #[cfg(planted)]
+            reuse_suffix: planted!(self.planted, ReuseSequenceSuffix),
+        };
         Transaction::new(&mut self.tree, stamp)
     }
 }

@@ -188,6 +188,8 @@ impl State {
             ended: head.ended,
             tree: Tree::from_records(nodes, head.zxids.last())?,
             sessions: sessions.into_iter().map(|session| (session.id, session)).collect(),
+            #[cfg(planted)]
+            planted: None,
         };
         state.refuse_contradictions(head.session_count)?;
         Ok(state)

@@ -23,6 +23,9 @@ pub struct Stamp {
     pub zxid: Zxid,
     /// For ctime and mtime.
     pub wall_ms: i64,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub reuse_suffix: bool,
 }
 
 /// A write in progress. Dropping it keeps what was done; an error of one operation changes
@@ -90,8 +93,14 @@ impl<'a> Transaction<'a> {
         if parent_path == CONFIG_PATH {
             return Err(ErrorCode::NoAuth);
         }
+        let suffix = above.cversion;
+        #[cfg(planted)]
+        let suffix = match self.stamp.reuse_suffix {
+            true => i32::try_from(above.children.len()).unwrap_or(suffix),
+            false => suffix,
+        };
         let path: Arc<str> = if mode.is_sequential() {
-            format!("{}{:010}", request.path, above.cversion).into()
+            format!("{}{suffix:010}", request.path).into()
         } else {
             request.path.as_str().into()
         };

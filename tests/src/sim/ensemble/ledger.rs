@@ -47,6 +47,8 @@ pub struct Ledger {
     pub decided: Vec<Decided>,
     written: BTreeSet<(SessionId, u64, u64)>,
     servers: Vec<Observed>,
+    /// A state before its first entry.
+    fresh: State,
 }
 
 /// What was seen of one server in its present life.
@@ -59,24 +61,25 @@ struct Observed {
 
 impl Ledger {
     /// Nothing is agreed on.
-    pub fn new(servers: usize) -> Self {
-        let observed = || Observed { committed: 0, shadow: State::new() };
+    pub fn new(servers: usize, fresh: State) -> Self {
+        let observed = || Observed { committed: 0, shadow: fresh.clone() };
         Self {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             silenced: vec![Vec::new(); servers],
             committed: Vec::new(),
             logged: BTreeMap::new(),
-            reference: State::new(),
+            reference: fresh.clone(),
             decided: Vec::new(),
             written: BTreeSet::new(),
             servers: (0..servers).map(|_| observed()).collect(),
+            fresh,
         }
     }
 
     /// A server begins a new life.
     pub fn restart(&mut self, server: usize) {
-        self.servers[server] = Observed { committed: 0, shadow: State::new() };
+        self.servers[server] = Observed { committed: 0, shadow: self.fresh.clone() };
     }
 
     /// A server writes an entry to its log.

@@ -9,7 +9,6 @@
 //! client       a client as libraries are                       workload  what it asks
 //! nemesis      what goes wrong
 //! ledger       what was agreed on; checked after each step
-//! plant        bugs put in on purpose
 //! audit/       what clients saw against the ledger, at the end
 //! trace        a run as one number
 //! ```
@@ -23,7 +22,6 @@ mod links;
 mod member;
 mod nemesis;
 mod network;
-mod plant;
 mod run;
 pub(super) mod schedule;
 mod settings;
@@ -32,5 +30,5 @@ pub(super) mod trace;
 mod workload;
 mod world;
 
-pub use plant::Plant;
 pub use run::{Profile, Report, run, run_with};
+pub use settings::Settings;

@@ -6,7 +6,6 @@
 use coordinator_core::server::Mode;
 
 use super::audit;
-use super::plant::Plant;
 use super::schedule::{SECOND, Time};
 use super::settings::Settings;
 use super::world::World;
@@ -40,17 +39,22 @@ pub struct Report {
 
 /// Runs `seed`. Panics when a rule is broken. `print` writes every event to standard output.
 pub fn run(seed: u64, profile: Profile, print: bool) -> Report {
-    run_with(seed, profile, Plant::None, print)
+    run_with(seed, profile, print, |_| {})
 }
 
-/// Runs `seed` with a bug put in.
-pub fn run_with(seed: u64, profile: Profile, plant: Plant, print: bool) -> Report {
+/// Runs `seed` with settings that `change` has changed.
+pub fn run_with(
+    seed: u64,
+    profile: Profile,
+    print: bool,
+    change: impl FnOnce(&mut Settings),
+) -> Report {
     let mut random = Random::new(seed ^ 0x5eed);
     let mut settings = match profile {
         Profile::Chaos => Settings::chaos(&mut random),
         Profile::Calm => Settings::calm(&mut random),
     };
-    settings.plant = plant;
+    change(&mut settings);
     let (work, rest) = (settings.work, settings.rest);
     let mut world = World::new(seed, settings, print);
     world.unleash();

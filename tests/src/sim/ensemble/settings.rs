@@ -4,9 +4,9 @@
 //! Invariant: everything is drawn from the seed, so that a seed alone names a run.
 
 use coordinator_core::server::Config;
+use coordinator_core::state::State;
 
 use super::network::Disorder;
-use super::plant::Plant;
 use super::schedule::{MS, SECOND, Time};
 use crate::sim::random::Random;
 
@@ -30,7 +30,8 @@ pub struct Settings {
     /// How long everything has to come to rest after that.
     pub rest: Time,
     /// The bug that is put in.
-    pub plant: Plant,
+    #[cfg(planted)]
+    pub planted: Option<coordinator_core::planted::Planted>,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
     snapshot_entries: u64,
@@ -60,7 +61,8 @@ impl Settings {
             },
             work: 10 * SECOND + random.below(15 * SECOND),
             rest: 20 * SECOND,
-            plant: Plant::None,
+            #[cfg(planted)]
+            planted: None,
             segment_bytes: if small { 500 + random.below(20_000) } else { 16 << 20 },
             snapshot_entries: if small { 20 + random.below(200) } else { 100_000 },
             log_entries_kept: if small { random.below(50) } else { 10_000 },
@@ -86,8 +88,19 @@ impl Settings {
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
             subscription_history_max: self.history,
             proposals_in_flight_max: self.proposals_in_flight_max,
+            #[cfg(planted)]
+            planted: self.planted,
             ..config
         }
+    }
+
+    /// A state before its first entry, with the servers' own bugs: what they do wrong all alike must be seen by its
+    /// consequences.
+    pub(super) fn state(&self) -> State {
+        let state = State::new();
+        #[cfg(planted)]
+        let state = state.planted_with(self.planted);
+        state
     }
 
     /// A client's time-out.

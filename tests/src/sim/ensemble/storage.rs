@@ -16,7 +16,6 @@ use std::sync::Arc;
 use coordinator::storage::{self, Opened, Owner, StorageError};
 use coordinator_core::consensus::{LogEntry, PersistId, PersistWrite, Restored, SnapshotImage};
 
-use super::plant::Plant;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::random::Random;
 
@@ -106,18 +105,14 @@ impl Storage {
     }
 
     /// Writes what was begun: its ids, or the first one and why it failed.
-    pub fn finish(&mut self, plant: Plant) -> Result<Vec<PersistId>, (PersistId, StorageError)> {
+    pub fn finish(&mut self) -> Result<Vec<PersistId>, (PersistId, StorageError)> {
         let group = std::mem::take(&mut self.writing);
         let ids: Vec<PersistId> = group.iter().map(|(id, _)| *id).collect();
-        let mut writes: Vec<PersistWrite> = group.into_iter().map(|(_, write)| write).collect();
-        for write in &mut writes {
+        let writes: Vec<PersistWrite> = group.into_iter().map(|(_, write)| write).collect();
+        for write in &writes {
             let vote = write.hard_state.map_or(self.vote, |state| (state.term, state.vote));
             self.vote_given |= vote != self.vote && ![0, self.server_id].contains(&vote.1);
             self.vote = vote;
-            write.sync &= plant != Plant::AckBeforeSync;
-            if let (Plant::ForgetVote, Some(hard_state)) = (plant, &mut write.hard_state) {
-                hard_state.vote = 0;
-            }
         }
         let opened = self.opened.as_mut().expect("a process runs");
         opened.write(writes).map_err(|error| (ids[0], error))?;

@@ -16,7 +16,6 @@ use super::ledger::Ledger;
 use super::links::Links;
 use super::member::Member;
 use super::network::{Pipe, delay};
-use super::plant::Plant;
 use super::schedule::{MS, Schedule, Time};
 use super::settings::Settings;
 use super::trace::Trace;
@@ -138,7 +137,7 @@ impl World {
             talks: BTreeMap::new(),
             heard: BTreeMap::new(),
             lost: BTreeMap::new(),
-            ledger: Ledger::new(settings.servers),
+            ledger: Ledger::new(settings.servers, settings.state()),
             members,
             clients,
             settings,
@@ -211,7 +210,7 @@ impl World {
     }
 
     fn disk_done(&mut self, server: usize) {
-        let ids = match self.members[server].storage.finish(self.settings.plant) {
+        let ids = match self.members[server].storage.finish() {
             Ok(ids) => ids,
             Err((id, _)) => return self.deliver(server, Event::PersistFailed { id }),
         };
@@ -306,9 +305,6 @@ impl World {
         match effect {
             Effect::Respond { connection, frame } => {
                 self.trace.note(now, "  respond", &[connection.get()], &frame);
-                if self.plant_strikes(connection.get(), &frame) {
-                    return;
-                }
                 self.send_outward(connection.get(), Outward::Frame(frame));
             }
             Effect::Close { connection } => {
@@ -348,25 +344,6 @@ impl World {
                 self.halted(id);
             }
         }
-    }
-
-    /// Whether a planted bug swallows this frame, or lets it leave late.
-    fn plant_strikes(&mut self, connection: u64, frame: &Bytes) -> bool {
-        let xid = frame.get(4..8).map(|xid| i32::from_be_bytes(xid.try_into().expect("four")));
-        let kind = match (self.settings.plant, xid) {
-            (Plant::LoseEvent | Plant::LateEvent, Some(-1)) => self.settings.plant,
-            (Plant::LoseChange, Some(-9)) if frame.get(27) == Some(&3) => Plant::LoseChange,
-            (Plant::LoseReply, Some(1..)) => Plant::LoseReply,
-            _ => return false,
-        };
-        if !self.network.chance(1, 50) {
-            return false;
-        }
-        if kind == Plant::LateEvent {
-            let what = Outward::Frame(frame.clone());
-            self.schedule.after(MS, Happening::Outward { connection, what });
-        }
-        true
     }
 
     fn schedule_tick(&mut self, id: usize) {

@@ -21,6 +21,8 @@ pub struct InFlight {
     pub batch: Bytes,
     pub values: Vec<u64>,
     pub deadline: Time,
+    /// When it was sent first.
+    pub began: Time,
 }
 
 /// Who sends values to one partition.
@@ -54,7 +56,7 @@ impl Producer {
     }
 
     /// Makes the next batch.
-    pub fn make_batch(&mut self, random: &mut Random) {
+    pub fn make_batch(&mut self, began: Time, random: &mut Random) {
         let mut builder = BatchBuilder::new(1 << 20);
         let mut values = Vec::new();
         for _ in 0..=random.below(3) {
@@ -78,7 +80,7 @@ impl Producer {
         });
         self.next_sequence += count;
         let batch = builder.build(producer).expect("not empty");
-        self.in_flight = Some(InFlight { number: 0, batch, values, deadline: 0 });
+        self.in_flight = Some(InFlight { number: 0, batch, values, deadline: 0, began });
     }
 }
 
@@ -87,8 +89,8 @@ impl Producer {
 pub enum Learnt {
     /// Not about what is in flight.
     Nothing,
-    /// These values stand from this offset on.
-    Acknowledged(i64, Vec<u64>),
+    /// These values, first sent at this time, stand from this offset on.
+    Acknowledged(i64, Vec<u64>, Time),
     /// To be sent again.
     Again,
 }
@@ -99,7 +101,7 @@ impl Producer {
             return Learnt::Nothing;
         };
         match error {
-            ErrorCode::None => Learnt::Acknowledged(base_offset, in_flight.values),
+            ErrorCode::None => Learnt::Acknowledged(base_offset, in_flight.values, in_flight.began),
             ErrorCode::NotLeaderOrFollower
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::RequestTimedOut => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use broker_core::controller::Op;
 use broker_core::ids::Zxid;
-use broker_core::image::{Item, ItemKind, Stat};
+use broker_core::image::{Item, ItemKind, Stat, path};
 
 use crate::sim::ensemble::schedule::Time;
 
@@ -149,13 +149,19 @@ impl Coordinator {
             }
             StoreOp::Core(Op::Create { path, data }) => self.create(path, data, None, items),
             StoreOp::Core(Op::Check { path, version }) => {
-                self.nodes.get(path).is_some_and(|node| node.stat.version == *version)
+                let matches = |node: &Node| *version < 0 || node.stat.version == *version;
+                self.nodes.get(path).is_some_and(matches)
             }
             StoreOp::Core(Op::SetData { path, data, version }) => {
                 let zxid = self.zxid();
+                let holder = self.nodes.get(path::CONTROLLER).and_then(|node| node.owner);
                 let Some(node) = self.nodes.get_mut(path) else { return false };
                 if *version >= 0 && node.stat.version != *version {
                     return false;
+                }
+                if let path::Node::State(..) = path::parse(path) {
+                    let alone = holder.is_none_or(|holder| holder == session);
+                    assert!(alone, "{session} writes {path}, and {holder:?} is controller");
                 }
                 node.stat.version += 1;
                 node.stat.mzxid = zxid;

@@ -43,7 +43,7 @@ impl World {
             if self.calm {
                 return;
             }
-            producer.make_batch(&mut self.clients);
+            producer.make_batch(now, &mut self.clients);
             let values = &producer.in_flight.as_ref().expect("made").values;
             self.ledger.sent(producer.key, values, producer.idempotent);
         }
@@ -60,8 +60,10 @@ impl World {
         in_flight.number = number;
         in_flight.deadline = now + PRODUCE_TIMEOUT;
         let batch = in_flight.batch.clone();
-        if acks == 0 {
-            self.producers[index].in_flight = None;
+        if acks == 0
+            && let Some(sent) = self.producers[index].in_flight.take()
+        {
+            self.chronicle.hoped(key, &sent.values, (sent.began, now));
         }
         let message = Message::Produce { number, key, acks, batch };
         self.send(Address::Producer(index), Address::Broker(leader), message);
@@ -76,11 +78,14 @@ impl World {
     ) {
         let producer = &mut self.producers[index];
         let (key, acks) = (producer.key, producer.acks);
-        if let Learnt::Acknowledged(base_offset, values) =
-            producer.answered(number, error, base_offset)
-            && acks == -1
-        {
+        let learnt = producer.answered(number, error, base_offset);
+        let Learnt::Acknowledged(base_offset, values, began) = learnt else { return };
+        let time = (began, self.schedule.now());
+        if acks == -1 {
+            self.chronicle.acknowledged(index, (key, base_offset), &values, time);
             self.ledger.acknowledged.push(Acknowledged { key, base_offset, values });
+        } else {
+            self.chronicle.hoped(key, &values, time);
         }
     }
 
@@ -140,6 +145,7 @@ impl World {
         }
         if error == ErrorCode::OffsetOutOfRange && log_start > consumer.position {
             consumer.position = log_start;
+            self.chronicle.assigned(index);
         }
         let (key, position) = (consumer.key, consumer.position.get());
         let mut seen = entries(records);
@@ -149,5 +155,6 @@ impl World {
             consumer.position = Offset::new(last.0 + 1);
         }
         self.ledger.consumed(key, &seen);
+        self.chronicle.consumed(index, key, &seen, self.schedule.now());
     }
 }

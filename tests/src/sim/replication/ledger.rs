@@ -127,6 +127,17 @@ impl Ledger {
         }
     }
 
+    /// Whether a value's producer is idempotent.
+    pub fn is_idempotent(&self, value: u64) -> bool {
+        self.idempotent.contains(&value)
+    }
+
+    /// The end of everything committed.
+    pub fn committed_end(&self, key: TopicPartition) -> Offset {
+        let last = self.committed.get(&key).and_then(|offsets| offsets.last_key_value());
+        last.map_or(Offset::ZERO, |(&offset, _)| Offset::new(offset + 1))
+    }
+
     /// How many offsets are committed.
     pub fn committed_count(&self) -> u64 {
         self.committed.values().map(|offsets| offsets.len() as u64).sum()

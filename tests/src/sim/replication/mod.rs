@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run          one seed: work under faults, heal, come to rest, audit
-//! settings     what kind of run; everything from the seed       plant    bugs put in on purpose
+//! settings     what kind of run; everything from the seed
 //! world        everything on one clock                          nemesis  what goes wrong
 //!   machines     processes that start and die    wires  what lies between    customers  clients in the world
 //! coordinator  a modelled coordinator: ordered znodes, sessions, subscriptions
@@ -13,12 +13,14 @@
 //!   fetching     how it follows
 //! message      what travels between them
 //! client       producers and consumers
+//! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
 //! ```
 //!
 //! Invariant: the same seed gives the same run. The coordinator is a model because the ensemble has a simulation of its own; it keeps the
 //! promises that safety.md A gives to brokers and no more.
 
+mod chronicle;
 mod client;
 mod coordinator;
 mod customers;
@@ -27,7 +29,6 @@ mod ledger;
 mod machines;
 mod message;
 mod nemesis;
-mod plant;
 mod process;
 mod run;
 mod serving;
@@ -37,5 +38,5 @@ mod storage;
 mod wires;
 mod world;
 
-pub use plant::Plant;
-pub use run::{Report, run};
+pub use run::{Report, run, run_with};
+pub use settings::Settings;

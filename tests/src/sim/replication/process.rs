@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use broker_core::controller::{Controller, ControllerConfig};
+use broker_core::controller::Controller;
 use broker_core::fence::SelfFence;
 use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, TopicPartition, Zxid};
 use broker_core::image::{Applied, Image, ImageFeed};
@@ -17,7 +17,6 @@ use bytes::Bytes;
 
 use super::fetching::Fetcher;
 use super::message::{Address, Alarm, FetchRequest, Message, Outbox};
-use super::plant::Plant;
 use super::session::Session;
 use super::settings::Settings;
 use super::storage::{Directory, Job};
@@ -88,7 +87,7 @@ impl Process {
             session,
             feed: ImageFeed::default(),
             image: Image::default(),
-            controller: Controller::new(ControllerConfig { partitions: 1, replication_factor: 3 }),
+            controller: Controller::new(settings.controller_config()),
             fence: SelfFence::new(settings.session_timeout / MS),
             settings,
             started: None,
@@ -205,19 +204,13 @@ impl Process {
 
     fn open_replica(&mut self, key: TopicPartition, topic: &str, started: Zxid) {
         let loaded = self.open_log(key, topic);
-        let min_insync_replicas = match self.settings.plant {
-            Plant::AckBelowMinIsr => 1,
-            _ => self.settings.min_insync_replicas(),
-        };
         let settings = PartitionSettings {
             durability: self.settings.durability,
-            min_insync_replicas,
+            min_insync_replicas: self.settings.min_insync_replicas(),
             lag_time_max_ms: self.settings.lag_time_max_ms,
             alter_retry_ms: self.settings.alter_retry_ms,
-        };
-        let started = match self.settings.plant {
-            Plant::LeadUnderOldEpoch => Zxid::new(0),
-            _ => started,
+            #[cfg(planted)]
+            planted: self.settings.planted,
         };
         let core = Partition::new(self.id, key, started, loaded, settings);
         self.watermarks.insert(key, core.high_watermark());

@@ -7,7 +7,6 @@ use broker_core::ids::{BrokerId, TopicPartition};
 use broker_core::image::path;
 
 use super::ledger::read_all;
-use super::plant::Plant;
 use super::process::Process;
 use super::settings::Settings;
 use super::world::{TOPIC, World, key};
@@ -32,9 +31,15 @@ pub struct Report {
 }
 
 /// Runs `seed`. Panics when a rule is broken. `print` writes every event to standard output.
-pub fn run(seed: u64, plant: Plant, print: bool) -> Report {
+pub fn run(seed: u64, print: bool) -> Report {
+    run_with(seed, print, |_| {})
+}
+
+/// Runs `seed` with settings that `change` has changed.
+pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> Report {
     let mut random = Random::new(seed ^ 0x7265_706c);
-    let settings = Settings::new(&mut random, plant);
+    let mut settings = Settings::new(&mut random);
+    change(&mut settings);
     if print {
         println!("seed {seed}: {settings:?}");
     }
@@ -52,6 +57,7 @@ pub fn run(seed: u64, plant: Plant, print: bool) -> Report {
             audit(&world, key(partition));
         }
     }
+    judge(&world);
     Report {
         digest: world.trace.digest(),
         events: world.trace.events(),
@@ -122,6 +128,22 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
         return Some(format!("{key:?}: a consumer has not read all"));
     }
     None
+}
+
+/// What clients were told and saw, by the checker of histories.
+fn judge(world: &World) {
+    let mut chronicle = world.chronicle.clone();
+    for producer in &world.producers {
+        if let Some(sent) = &producer.in_flight {
+            chronicle.hoped(producer.key, &sent.values, (sent.began, world.schedule.now()));
+        }
+    }
+    let read = world.consumers.iter().filter(|consumer| !is_lost(world, consumer.key));
+    let ends = read.map(|consumer| (consumer.key.partition, consumer.position));
+    // What retention removed unread is neither lost nor unseen.
+    let removes = world.settings.retention_bytes.is_some();
+    let idempotent = |value: u64| world.ledger.is_idempotent(value);
+    chronicle.judge(ends, removes, idempotent);
 }
 
 /// Everything acknowledged is there, and everywhere the same.

@@ -16,7 +16,6 @@ use client_protocol::ErrorCode;
 
 use super::coordinator::StoreOp;
 use super::message::{Address, CoordinatorRequest, FetchRequest, Message, Outbox};
-use super::plant::Plant;
 use super::process::{Process, WaitingProduce};
 use super::session::Purpose;
 use super::storage::Job;
@@ -145,12 +144,8 @@ impl Process {
         };
         let consumed = match readable {
             Ok(readable) => {
-                let limit = match self.settings.plant {
-                    Plant::ReadAboveHighWatermark => self.replicas[&key].positions().end,
-                    _ => readable.up_to,
-                };
                 let bytes_max = self.settings.fetch_bytes_max;
-                let records = self.directory.read(key, offset, limit, bytes_max);
+                let records = self.directory.read(key, offset, readable.up_to, bytes_max);
                 (ErrorCode::None, readable.log_start, records)
             }
             Err((error, log_start)) => (error, log_start, Bytes::new()),
@@ -361,7 +356,7 @@ impl Process {
         for effect in effects {
             match effect {
                 ControllerEffect::Write { id, ops } => {
-                    let ops = self.planted_ops(ops).into_iter().map(StoreOp::Core).collect();
+                    let ops = ops.into_iter().map(StoreOp::Core).collect();
                     let request = CoordinatorRequest::Multi(ops);
                     self.ask(Purpose::Write(id), request, out);
                 }

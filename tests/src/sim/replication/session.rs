@@ -9,15 +9,12 @@ use std::path::{Path, PathBuf};
 
 use broker_core::controller::{Effect as ControllerEffect, Election, Op, WriteOutcome};
 use broker_core::ids::{BrokerEpoch, ControllerEpoch, DirectoryId, Incarnation, Millis, Zxid};
-use broker_core::image::{
-    BrokerRegistration, Endpoint, Identity, PartitionState, StoredIdentity, json, path,
-};
+use broker_core::image::{BrokerRegistration, Endpoint, Identity, StoredIdentity, json, path};
 use broker_core::registration::{DirectoryRecord, Found, Plan, plan};
 use coordinator_disk::{Disk, small_file};
 
 use super::coordinator::{Node, SessionId, StoreOp};
 use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Outbox};
-use super::plant::Plant;
 use super::process::{Process, TICK};
 use super::storage::DATA;
 use crate::sim::disk::SimulatedDisk;
@@ -265,10 +262,7 @@ impl Process {
             boot_changed: self.session.boot_changed && self.started.is_none(),
             registered: false,
         };
-        let mut plan = plan(stored.as_ref(), &found).expect("nobody else has this number");
-        if self.settings.plant == Plant::HideLoss {
-            plan.identity.lost = false;
-        }
+        let plan = plan(stored.as_ref(), &found).expect("nobody else has this number");
         self.session.write_record(plan.record);
         let data = plan.identity.encode();
         let mut ops = vec![StoreOp::Core(match plan.expected_version {
@@ -346,27 +340,5 @@ impl Process {
         };
         let ops = vec![controller, StoreOp::Core(raise)];
         self.ask(Purpose::Elect(epoch, version), CoordinatorRequest::Multi(ops), out);
-    }
-
-    /// With the bug planted, a controller that finds nobody eligible takes any live replica.
-    pub(super) fn planted_ops(&self, mut ops: Vec<Op>) -> Vec<Op> {
-        if self.settings.plant != Plant::ElectOutsideIsr {
-            return ops;
-        }
-        for op in &mut ops {
-            let Op::SetData { path: node, data, .. } = op else { continue };
-            let path::Node::State(topic, partition) = path::parse(node) else { continue };
-            let Ok(mut state) = PartitionState::decode(data) else { continue };
-            let replicas = self.image.replicas(topic, partition).unwrap_or_default();
-            let alive = |id: &&broker_core::ids::BrokerId| self.image.broker(**id).is_some();
-            if state.leader.is_none()
-                && let Some(&any) = replicas.iter().find(alive)
-            {
-                state.leader = Some(any);
-                state.isr = vec![any];
-                *data = state.encode();
-            }
-        }
-        ops
     }
 }

@@ -3,43 +3,48 @@
 //! Called by: `run`. Calls: nothing.
 //! Invariant: everything is drawn from the seed, so that a seed alone names a run.
 
+use broker_core::controller::ControllerConfig;
 use broker_core::partition::Durability;
 use broker_log::LogConfig;
 
-use super::plant::Plant;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::random::Random;
 
 /// The dimensions of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub brokers: i32,
-    pub partitions: i32,
-    pub replication_factor: usize,
-    pub durability: Durability,
-    pub lag_time_max_ms: u64,
-    pub alter_retry_ms: u64,
-    pub session_timeout: Time,
-    pub segment_bytes: u32,
-    pub retention_bytes: Option<u64>,
-    pub fetch_bytes_max: u32,
+    pub(crate) brokers: i32,
+    pub(crate) partitions: i32,
+    pub(crate) replication_factor: usize,
+    pub(crate) durability: Durability,
+    pub(crate) lag_time_max_ms: u64,
+    pub(crate) alter_retry_ms: u64,
+    pub(crate) session_timeout: Time,
+    pub(crate) segment_bytes: u32,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) fetch_bytes_max: u32,
     /// Of a thousand messages between brokers and clients, so many are lost, doubled, late.
-    pub lost: u64,
-    pub doubled: u64,
-    pub late: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) late: u64,
     /// Mean time between faults.
-    pub fault_every: Time,
-    pub power_cuts: bool,
-    pub wipes: bool,
-    pub slow_log: bool,
-    pub producers: usize,
-    pub work: Time,
-    pub rest: Time,
-    pub plant: Plant,
+    pub(crate) fault_every: Time,
+    pub(crate) power_cuts: bool,
+    pub(crate) wipes: bool,
+    pub(crate) slow_log: bool,
+    pub(crate) producers: usize,
+    pub(crate) work: Time,
+    pub(crate) rest: Time,
+    /// A bug put in on purpose, in a core...
+    #[cfg(planted)]
+    pub(crate) planted: Option<broker_core::planted::Planted>,
+    /// ...or in the log.
+    #[cfg(planted)]
+    pub(crate) planted_in_log: Option<broker_log::planted::Planted>,
 }
 
 impl Settings {
-    pub fn new(random: &mut Random, plant: Plant) -> Self {
+    pub(crate) fn new(random: &mut Random) -> Self {
         let memory = random.chance(1, 6);
         let harsh = random.chance(1, 2);
         Self {
@@ -63,20 +68,34 @@ impl Settings {
             producers: 2 + random.below(4) as usize,
             work: 8 * SECOND + random.below(12 * SECOND),
             rest: 60 * SECOND,
-            plant,
+            #[cfg(planted)]
+            planted: None,
+            #[cfg(planted)]
+            planted_in_log: None,
         }
     }
 
-    pub fn min_insync_replicas(&self) -> usize {
+    pub(crate) fn min_insync_replicas(&self) -> usize {
         self.replication_factor.min(2)
     }
 
-    pub fn log_config(&self) -> LogConfig {
+    pub(crate) fn controller_config(&self) -> ControllerConfig {
+        ControllerConfig {
+            partitions: 1,
+            replication_factor: 3,
+            #[cfg(planted)]
+            planted: self.planted,
+        }
+    }
+
+    pub(crate) fn log_config(&self) -> LogConfig {
         LogConfig {
             segment_bytes: self.segment_bytes,
             index_interval_bytes: 200,
             retention_ms: None,
             retention_bytes: self.retention_bytes,
+            #[cfg(planted)]
+            planted: self.planted_in_log,
             ..LogConfig::default()
         }
     }

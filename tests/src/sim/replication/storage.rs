@@ -24,7 +24,6 @@ use client_protocol::records::{Batches, assign_offsets};
 use coordinator_disk::Disk;
 
 use super::message::{Address, Alarm, Outbox};
-use super::plant::Plant;
 use super::process::Process;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
@@ -187,6 +186,11 @@ fn truncated(log: &Log) -> Truncated {
 }
 
 impl Process {
+    /// The end of what the log of a partition has synced.
+    pub(super) fn durable_end(&self, key: TopicPartition) -> Offset {
+        Offset::new(self.directory.log(key).expect("open").view().ends().durable_end)
+    }
+
     /// Opens or creates a partition's log.
     pub(super) fn open_log(&mut self, key: TopicPartition, topic: &str) -> Loaded {
         let name = folder(topic, key.partition);
@@ -283,14 +287,6 @@ impl Process {
         out: &mut Outbox,
     ) {
         self.directory.slots.get_mut(&key).expect("open").epoch = Some(epoch);
-        if self.settings.plant == Plant::TruncateToHighWatermark
-            && self.replicas[&key].following().is_some()
-        {
-            let to = self.replicas[&key].high_watermark().get();
-            self.cut(key, epoch, out, |log| {
-                log.truncate_to(to).expect("the disk works");
-            });
-        }
         self.on_partition(key, now, out, |core, effects| {
             core.epoch_adopted(epoch, Millis::new(now / MS), effects);
         });
@@ -304,9 +300,8 @@ impl Process {
         batch: &Bytes,
         now: Time,
     ) -> Result<(i64, i64, Option<Appended>), ErrorCode> {
-        let planted = self.settings.plant == Plant::SkipEpochCheck;
         let slot = self.directory.slots.get_mut(&key).ok_or(ErrorCode::NotLeaderOrFollower)?;
-        if slot.epoch != Some(epoch) && !planted {
+        if slot.epoch != Some(epoch) {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         let mut meta = BatchMeta::parse(batch).ok_or(ErrorCode::CorruptMessage)?;
@@ -474,9 +469,7 @@ impl Process {
 
     pub(super) fn end_round(&mut self, now: Time, out: &mut Outbox) {
         let tickets = self.directory.round.take().unwrap_or_default();
-        if self.settings.plant != Plant::AckBeforeSync {
-            self.sync_tickets(&tickets);
-        }
+        self.sync_tickets(&tickets);
         for (key, ticket) in tickets {
             let Some(durable_end) = ticket.view.publish_durable(ticket.generation, ticket.end)
             else {

@@ -109,6 +109,7 @@ impl World {
             }
             CoordinatorRequest::Multi(ops) => {
                 let result = self.coordinator.multi(session, &ops);
+                self.check_members();
                 self.announce();
                 CoordinatorReply::Multi(result.map(|_| ()))
             }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use broker_core::ids::{BrokerId, Offset, PartitionId, TopicId, TopicPartition, Zxid};
 use broker_core::partition::Durability;
 
+use super::chronicle::Chronicle;
 use super::client::{Consumer, Producer};
 use super::coordinator::{Coordinator, SessionId};
 use super::ledger::Ledger;
@@ -107,6 +108,7 @@ pub struct World {
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
     pub ledger: Ledger,
+    pub(super) chronicle: Chronicle,
     pub(super) network: Random,
     pub(super) clients: Random,
     pub(super) faults: Random,
@@ -127,6 +129,7 @@ impl World {
             producers: Vec::new(),
             consumers: Vec::new(),
             ledger: Ledger::default(),
+            chronicle: Chronicle::default(),
             network: Random::new(seed ^ 0x6e65_7477),
             clients: Random::new(seed ^ 0x636c_6965),
             faults: Random::new(seed ^ 0x6661_756c),
@@ -159,6 +162,7 @@ impl World {
         }
         for (index, &key) in keys.iter().enumerate() {
             self.consumers.push(Consumer { key, position: Offset::ZERO, number: 0 });
+            self.chronicle.assigned(index);
             self.schedule.after(2 * SECOND, Event::Consume(index));
         }
     }
@@ -298,14 +302,24 @@ impl World {
         }
     }
 
-    /// D1: what is committed is durable on every in-sync replica that runs; a wiped one is found out by the controller.
+    /// D2: whoever is in sync has everything committed on disk, from the moment at which that is written.
+    pub(super) fn check_members(&self) {
+        if self.settings.durability == Durability::Disk {
+            for key in (0..self.settings.partitions).map(key) {
+                self.check_durable(key, self.ledger.committed_end(key));
+            }
+        }
+    }
+
+    /// D1: what is committed is durable, by the log's own word, on every in-sync replica that runs; a wiped one is found out by the controller.
     pub(super) fn check_durable(&self, key: TopicPartition, high_watermark: Offset) {
         let Some(state) = self.coordinator.state(TOPIC, key.partition) else { return };
         for id in state.isr {
             let machine = &self.machines[&id];
             let core = machine.process.as_ref().and_then(|process| process.replicas.get(&key));
-            if let Some(core) = core.filter(|_| !machine.wiped) {
-                let durable_end = core.positions().durable_end;
+            if core.is_some() && !machine.wiped {
+                let process = machine.process.as_ref().expect("has a core");
+                let durable_end = process.durable_end(key);
                 assert!(
                     durable_end >= high_watermark,
                     "{key:?}: committed to {high_watermark}, in-sync {id} has {durable_end}"

@@ -1,7 +1,10 @@
 //! Acknowledged writes are in the log, once and as answered; what was acknowledged before another
 //! write was sent comes before it in the log.
 
+use std::collections::BTreeMap;
+
 use coordinator_core::state::{Command, MultiOutcome, OpResult, Outcome, TreeOp, WriteOp};
+use coordinator_core::tree::ChangeKind;
 use coordinator_protocol::{
     CreateMode, CreateRequest, ErrorCode, MultiOp, MultiResult, Request, Response, Zxid,
 };
@@ -38,6 +41,28 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, audited: &mut Audited) {
         check_unanswered(facts, talk);
     }
     check_real_time(answered);
+    check_suffixes(facts);
+}
+
+/// The numbers of a parent's sequential children only ever rise, whatever was deleted meanwhile.
+fn check_suffixes(facts: &Facts<'_>) {
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for change in &facts.changes {
+        let path: &str = &change.path;
+        if change.kind == ChangeKind::Deleted {
+            last.remove(path);
+            continue;
+        }
+        let (Some(slash), Some(digits)) = (path.rfind('/'), path.len().checked_sub(10)) else {
+            continue;
+        };
+        let (parent, suffix) = (&path[..slash], &path[digits..]);
+        let is_number = digits > slash && suffix.bytes().all(|byte| byte.is_ascii_digit());
+        if change.kind == ChangeKind::Created && is_number {
+            let former = last.insert(parent, suffix);
+            assert!(former < Some(suffix), "{path} was created after number {former:?}");
+        }
+    }
 }
 
 fn check_answer(

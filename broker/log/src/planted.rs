@@ -1,0 +1,23 @@
+//! Bugs that can be put in on purpose, for the simulator to find; compiled only under `--cfg planted`.
+//!
+//! Called by: the places where each would have been made, through `planted!`. Calls: nothing.
+//! Invariant: without the cfg there is no switch, no field and no branch; with it, nothing changes until a setting names a bug.
+//! Each breaks one rule, in the way in which an implementer could have broken it.
+
+/// One bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Planted {
+    /// What is known of producers does not outlive the process.
+    ForgetProducers,
+    /// The durable mark stays where it was when the log is cut below it.
+    KeepMarkWhenTruncating,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Planted; 2] = [Planted::ForgetProducers, Planted::KeepMarkWhenTruncating];
+}
+
+/// Stands in every program that was built with the switches and uses this crate, so that one that was released can be
+/// told from it.
+pub(crate) const MARK: &str = "tidegate was built with planted bugs";

@@ -1,4 +1,4 @@
-//! The coordinator ensemble under simulation, many seeds.
+//! The coordinator ensemble under simulation, a few seeds; `scripts/sim` runs many.
 //!
 //! `SIM_SEEDS=n` runs n seeds of each profile, `SIM_SEED=n` only that one, with `SIM_TRACE=1`
 //! printing every event.
@@ -56,12 +56,12 @@ fn run_all(profile: Profile, seeds: u64) {
 
 #[test]
 fn ensemble_keeps_its_promises_while_everything_breaks() {
-    run_all(Profile::Chaos, 300);
+    run_all(Profile::Chaos, 40);
 }
 
 #[test]
 fn ensemble_expires_sessions_on_time() {
-    run_all(Profile::Calm, 60);
+    run_all(Profile::Calm, 10);
 }
 
 #[test]

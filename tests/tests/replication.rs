@@ -1,4 +1,4 @@
-//! Replication under simulation, many seeds.
+//! Replication under simulation, a few seeds; `scripts/sim` runs many.
 //!
 //! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` only that one, with `SIM_TRACE=1` printing every event.
 
@@ -46,7 +46,7 @@ fn replication_keeps_its_promises_while_everything_breaks() {
         println!("{:?}", run(seed, number("SIM_TRACE").is_some()));
         return;
     }
-    let (reports, failed) = run_all(number("SIM_SEEDS").unwrap_or(200));
+    let (reports, failed) = run_all(number("SIM_SEEDS").unwrap_or(60));
     if let Some(seed) = failed {
         panic!("SIM_SEED={seed} fails");
     }

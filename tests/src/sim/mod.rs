@@ -1,7 +1,9 @@
 //! The simulated world: everything a server touches, without the machine and repeatable from a seed.
 
+pub mod campaign;
 pub mod disk;
 pub mod ensemble;
+pub mod fault;
 #[cfg(planted)]
 pub mod planted;
 pub mod random;

@@ -13,6 +13,7 @@ use coordinator_core::server::Event;
 use super::network::{Disorder, Pipe, delay};
 use super::schedule::{MS, SECOND, Time};
 use super::world::{Happening, World};
+use crate::sim::fault::Fault;
 
 /// One pair of servers.
 #[derive(Debug, Default)]
@@ -67,13 +68,15 @@ impl World {
         }
         let epoch = link.epoch;
         let Disorder { lost, doubled, reordered } = self.settings.disorder;
-        if self.disorder.chance(lost, 1000) {
+        if self.disorder.chance(lost, 1000) && self.arsenal.strikes(Fault::LoseMessage) {
             self.ledger.silenced(from, now);
             return;
         }
-        let copies = if self.disorder.chance(doubled, 1000) { 2 } else { 1 };
-        for _ in 0..copies {
-            let aside = self.disorder.chance(reordered, 1000);
+        let doubled =
+            self.disorder.chance(doubled, 1000) && self.arsenal.strikes(Fault::DoubleMessage);
+        for _ in 0..=usize::from(doubled) {
+            let aside =
+                self.disorder.chance(reordered, 1000) && self.arsenal.strikes(Fault::DelayMessage);
             let (pipe, bytes) = (&mut link.pipes[end], bytes.clone());
             let sent = match aside {
                 true => pipe.send_aside(now, self.disorder.below(300 * MS), bytes),

@@ -11,6 +11,7 @@ use super::network::Disorder;
 use super::schedule::{MS, SECOND, Time};
 use super::storage::Crash;
 use super::world::{Happening, Inward, Outward, World};
+use crate::sim::fault::Fault;
 
 /// One thing that goes wrong or is mended.
 #[derive(Debug, Clone, Copy)]
@@ -71,28 +72,56 @@ impl World {
         let choice = self.nemesis.below(100);
         let now = self.schedule.now();
         self.trace.note(now, "nemesis", &[choice, server as u64 + 1, client as u64], &[]);
-        match choice {
-            0..=11 => self.crash_server(server, Crash::Kill),
-            12..=21 => self.crash_server(server, Crash::Power),
-            22..=31 => self.pause_server(server),
-            32..=43 => self.partition(server),
-            44..=53 => {
+        let fault = match choice {
+            0..=11 => Fault::Kill,
+            12..=21 => Fault::PowerCut,
+            22..=31 => Fault::Pause,
+            32..=43 => Fault::Partition,
+            44..=53 => Fault::BreakLink,
+            54..=59 => Fault::ResetLine,
+            60..=64 => Fault::Unseat,
+            65..=69 => Fault::SlowDisk,
+            70..=71 => Fault::FailSync,
+            72..=77 => Fault::Resign,
+            78..=85 => Fault::PauseClient,
+            86..=92 => Fault::KillClient,
+            93..=96 => Fault::Backlog,
+            _ => Fault::PowerCutOfAll,
+        };
+        if self.arsenal.strikes(fault) {
+            self.inflict(fault, (server, client), pair);
+        }
+    }
+
+    fn inflict(
+        &mut self,
+        fault: Fault,
+        (server, client): (usize, usize),
+        pair: Option<(usize, usize)>,
+    ) {
+        match fault {
+            Fault::Kill => self.crash_server(server, Crash::Kill),
+            Fault::PowerCut => self.crash_server(server, Crash::Power),
+            Fault::Pause => self.pause_server(server),
+            Fault::Partition => self.partition(server),
+            Fault::BreakLink => {
                 let noticed = self.nemesis.chance(3, 4);
                 pair.into_iter().for_each(|pair| self.break_link(pair, noticed));
             }
-            54..=59 => self.reset_line(client),
-            60..=64 => self.unseat(),
-            65..=69 => self.slow_down_disk(server),
-            70..=71 => self.members[server].storage.fail_sync(),
-            72..=77 => self.deliver(server, Event::Resign),
-            78..=85 => self.pause_client(client),
-            86..=92 => self.kill_client(client),
-            93..=96 => self.backlog_line(client),
-            _ => {
+            Fault::ResetLine => self.reset_line(client),
+            Fault::Unseat => self.unseat(),
+            Fault::SlowDisk => self.slow_down_disk(server),
+            Fault::FailSync => self.members[server].storage.fail_sync(),
+            Fault::Resign => self.deliver(server, Event::Resign),
+            Fault::PauseClient => self.pause_client(client),
+            Fault::KillClient => self.kill_client(client),
+            Fault::Backlog => self.backlog_line(client),
+            Fault::PowerCutOfAll => {
                 for server in 0..self.members.len() {
                     self.crash_server(server, Crash::Power);
                 }
             }
+            other => unreachable!("{other:?} is not one of the ensemble's"),
         }
     }
 
@@ -126,7 +155,12 @@ impl World {
     /// back to be asked again.
     pub(super) fn tempt_voter(&mut self, server: usize) {
         let given = self.members[server].storage.take_vote_given();
-        if given && self.settings.faults && self.settings.voters_die && self.nemesis.chance(2, 3) {
+        if given
+            && self.settings.faults
+            && self.settings.voters_die
+            && self.nemesis.chance(2, 3)
+            && self.arsenal.strikes(Fault::VoterDies)
+        {
             let power = self.nemesis.chance(1, 2);
             self.go_down(server, if power { Crash::Power } else { Crash::Kill });
             let restart = 1 + self.nemesis.below(50 * MS);

@@ -9,6 +9,7 @@ use super::audit;
 use super::schedule::{SECOND, Time};
 use super::settings::Settings;
 use super::world::World;
+use crate::sim::fault::Struck;
 use crate::sim::random::Random;
 
 /// What kind of run.
@@ -21,7 +22,7 @@ pub enum Profile {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Equal for equal runs.
     pub digest: u64,
@@ -33,6 +34,10 @@ pub struct Report {
     pub commands: u64,
     /// Terms that had a leader.
     pub terms: u64,
+    /// Simulated time, in microseconds.
+    pub simulated: Time,
+    /// Faults by kind.
+    pub struck: Struck,
     /// What the audit compared.
     pub audited: audit::Audited,
 }
@@ -71,6 +76,8 @@ pub fn run_with(
         entries: world.ledger.entry_count(),
         commands: world.ledger.decided.len() as u64,
         terms: world.ledger.terms() as u64,
+        simulated: world.now(),
+        struck: world.arsenal.struck().clone(),
         audited,
     }
 }

@@ -3,11 +3,14 @@
 //! Called by: `run`, `world`. Calls: nothing.
 //! Invariant: everything is drawn from the seed, so that a seed alone names a run.
 
+use std::collections::BTreeSet;
+
 use coordinator_core::server::Config;
 use coordinator_core::state::State;
 
 use super::network::Disorder;
 use super::schedule::{MS, SECOND, Time};
+use crate::sim::fault::Fault;
 use crate::sim::random::Random;
 
 /// The dimensions of a run.
@@ -25,6 +28,8 @@ pub struct Settings {
     pub voters_die: bool,
     /// What becomes of messages between servers.
     pub disorder: Disorder,
+    /// Kinds of faults that do not happen.
+    pub without: BTreeSet<Fault>,
     /// How long clients work before everything is mended.
     pub work: Time,
     /// How long everything has to come to rest after that.
@@ -59,6 +64,7 @@ impl Settings {
                 },
                 false => Disorder::default(),
             },
+            without: BTreeSet::new(),
             work: 10 * SECOND + random.below(15 * SECOND),
             rest: 20 * SECOND,
             #[cfg(planted)]

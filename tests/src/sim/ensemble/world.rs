@@ -19,6 +19,7 @@ use super::network::{Pipe, delay};
 use super::schedule::{MS, Schedule, Time};
 use super::settings::Settings;
 use super::trace::Trace;
+use crate::sim::fault::Faults;
 use crate::sim::random::Random;
 
 /// Something that happens at a time.
@@ -99,6 +100,7 @@ pub struct World {
     /// and the socket's number in the log.
     pub(super) lost: BTreeMap<(usize, u64), Time>,
     pub(super) ledger: Ledger,
+    pub(super) arsenal: Faults,
     pub(super) network: Random,
     pub(super) disorder: Random,
     pub(super) disk: Random,
@@ -138,6 +140,7 @@ impl World {
             heard: BTreeMap::new(),
             lost: BTreeMap::new(),
             ledger: Ledger::new(settings.servers, settings.state()),
+            arsenal: Faults::without(&settings.without),
             members,
             clients,
             settings,

@@ -11,10 +11,11 @@ use super::process::Process;
 use super::settings::Settings;
 use super::world::{TOPIC, World, key};
 use crate::sim::ensemble::schedule::{SECOND, Time};
+use crate::sim::fault::Struck;
 use crate::sim::random::Random;
 
 /// What a run came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Equal for equal runs.
     pub digest: u64,
@@ -26,6 +27,10 @@ pub struct Report {
     pub acknowledged: u64,
     /// Records that consumers saw.
     pub consumed: u64,
+    /// Simulated time, in microseconds.
+    pub simulated: Time,
+    /// Faults by kind.
+    pub struck: Struck,
     /// Partitions that ended without an eligible replica because a disk was wiped.
     pub lost_partitions: u64,
 }
@@ -64,6 +69,8 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
         committed: world.ledger.committed_count(),
         acknowledged: world.ledger.acknowledged.len() as u64,
         consumed: world.ledger.consumed,
+        simulated: world.schedule.now(),
+        struck: world.arsenal.struck().clone(),
         lost_partitions,
     }
 }

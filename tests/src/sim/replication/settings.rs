@@ -3,11 +3,14 @@
 //! Called by: `run`. Calls: nothing.
 //! Invariant: everything is drawn from the seed, so that a seed alone names a run.
 
+use std::collections::BTreeSet;
+
 use broker_core::controller::ControllerConfig;
 use broker_core::partition::Durability;
 use broker_log::LogConfig;
 
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
+use crate::sim::fault::Fault;
 use crate::sim::random::Random;
 
 /// The dimensions of a run.
@@ -33,6 +36,8 @@ pub struct Settings {
     pub(crate) wipes: bool,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
+    /// Kinds of faults that do not happen.
+    pub(crate) without: BTreeSet<Fault>,
     pub(crate) work: Time,
     pub(crate) rest: Time,
     /// A bug put in on purpose, in a core...
@@ -66,6 +71,7 @@ impl Settings {
             wipes: !memory && random.chance(1, 2),
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
+            without: BTreeSet::new(),
             work: 8 * SECOND + random.below(12 * SECOND),
             rest: 60 * SECOND,
             #[cfg(planted)]

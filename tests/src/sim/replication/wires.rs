@@ -11,17 +11,21 @@ use super::coordinator::SessionId;
 use super::message::{Address, CoordinatorReply, CoordinatorRequest, FromCoordinator, Message};
 use super::world::{BOOKMARK_EVERY, Event, World};
 use crate::sim::ensemble::schedule::{MS, Time};
+use crate::sim::fault::Fault;
 
 impl World {
     pub fn send(&mut self, from: Address, to: Address, message: Message) {
         let cut = self.isolated.get(&(from, to)).is_some_and(|&until| until > self.schedule.now());
         let (lost, doubled, late) = (self.settings.lost, self.settings.doubled, self.settings.late);
-        if cut || (!self.calm && self.network.chance(lost, 1_000)) {
+        let is_lost = !self.calm && self.network.chance(lost, 1_000);
+        if cut || (is_lost && self.arsenal.strikes(Fault::LoseMessage)) {
             return;
         }
-        let copies = if !self.calm && self.network.chance(doubled, 1_000) { 2 } else { 1 };
-        for _ in 0..copies {
+        let is_doubled = !self.calm && self.network.chance(doubled, 1_000);
+        let is_doubled = is_doubled && self.arsenal.strikes(Fault::DoubleMessage);
+        for _ in 0..=usize::from(is_doubled) {
             let is_late = !self.calm && self.network.chance(late, 1_000);
+            let is_late = is_late && self.arsenal.strikes(Fault::DelayMessage);
             let delay = if is_late {
                 self.network.below(700 * MS)
             } else {

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Schedule, Time};
 use crate::sim::ensemble::trace::Trace;
+use crate::sim::fault::Faults;
 use crate::sim::random::Random;
 
 pub const TOPIC: &str = "simulated";
@@ -109,6 +110,7 @@ pub struct World {
     pub consumers: Vec<Consumer>,
     pub ledger: Ledger,
     pub(super) chronicle: Chronicle,
+    pub(super) arsenal: Faults,
     pub(super) network: Random,
     pub(super) clients: Random,
     pub(super) faults: Random,
@@ -134,6 +136,7 @@ impl World {
             clients: Random::new(seed ^ 0x636c_6965),
             faults: Random::new(seed ^ 0x6661_756c),
             seeds: Random::new(seed ^ 0x7365_6564),
+            arsenal: Faults::without(&settings.without),
             isolated: BTreeMap::new(),
             wiped_any: false,
             calm: false,

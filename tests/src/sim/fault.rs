@@ -1,0 +1,111 @@
+//! What can go wrong in a run, each kind for itself: counted when it happens, and able to be switched off.
+//!
+//! Called by: the simulations, where each is about to strike; the `sim` program, to shrink a failing run.
+//! Invariant: a kind that is off draws the same random numbers as one that is on, so that the rest of a run changes as little as it can.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process is killed.
+    Kill,
+    /// A machine loses power: what was not synced may go, in parts.
+    PowerCut,
+    /// All machines do at once.
+    PowerCutOfAll,
+    /// A server dies with its vote just given, and is back at once.
+    VoterDies,
+    /// A process stands still.
+    Pause,
+    /// A process stops in order.
+    ShutDown,
+    /// The leader of the ensemble gives up its office.
+    Resign,
+    /// The leader loses everyone, and those who may follow it do not hear each other.
+    Unseat,
+    /// Servers do not hear each other, in one direction or both.
+    Partition,
+    /// A connection between servers breaks.
+    BreakLink,
+    /// A client's connection is reset.
+    ResetLine,
+    /// A client does not read.
+    Backlog,
+    /// A client's process is killed.
+    KillClient,
+    /// A client stands still.
+    PauseClient,
+    /// A message is lost without a sign.
+    LoseMessage,
+    /// A message arrives twice.
+    DoubleMessage,
+    /// A message is overtaken by later ones.
+    DelayMessage,
+    /// A disk is slow.
+    SlowDisk,
+    /// A sync fails.
+    FailSync,
+    /// A disk is empty after a restart.
+    Wipe,
+    /// A session expires although its client lives.
+    ExpireSession,
+}
+
+impl Fault {
+    /// All kinds.
+    pub const ALL: [Fault; 21] = [
+        Fault::Kill,
+        Fault::PowerCut,
+        Fault::PowerCutOfAll,
+        Fault::VoterDies,
+        Fault::Pause,
+        Fault::ShutDown,
+        Fault::Resign,
+        Fault::Unseat,
+        Fault::Partition,
+        Fault::BreakLink,
+        Fault::ResetLine,
+        Fault::Backlog,
+        Fault::KillClient,
+        Fault::PauseClient,
+        Fault::LoseMessage,
+        Fault::DoubleMessage,
+        Fault::DelayMessage,
+        Fault::SlowDisk,
+        Fault::FailSync,
+        Fault::Wipe,
+        Fault::ExpireSession,
+    ];
+}
+
+/// How often each kind struck.
+pub type Struck = BTreeMap<Fault, u64>;
+
+/// Which kinds there are in a run.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    off: BTreeSet<Fault>,
+    struck: Struck,
+}
+
+impl Faults {
+    /// All but these.
+    pub fn without(off: &BTreeSet<Fault>) -> Self {
+        Self { off: off.clone(), struck: Struck::new() }
+    }
+
+    /// Whether a fault that is due happens.
+    pub fn strikes(&mut self, fault: Fault) -> bool {
+        let on = !self.off.contains(&fault);
+        if on {
+            *self.struck.entry(fault).or_default() += 1;
+        }
+        on
+    }
+
+    /// How often each kind has struck.
+    pub fn struck(&self) -> &Struck {
+        &self.struck
+    }
+}

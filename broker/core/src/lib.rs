@@ -8,7 +8,8 @@
 //! - [`registration`]: who a broker is: incarnations, directories, lost and kept data.
 //! - [`controller`]: the single writer of partition state.
 //! - [`partition`]: one replica of one partition: leader, follower, ISR, high watermark.
-//! - [`purgatory`]: parked produce and fetch requests.
+//! - [`purgatory`]: who waits on a partition, and when the wait ends.
+//! - [`hosted`]: a partition as a broker holds it: from before its log is open to its end.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fence`]: when a broker without coordinator contact stops serving.
 #![cfg_attr(
@@ -40,6 +41,7 @@ macro_rules! planted {
 pub mod controller;
 pub mod fence;
 pub mod group;
+pub mod hosted;
 pub mod ids;
 pub mod image;
 pub mod partition;

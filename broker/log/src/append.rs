@@ -128,6 +128,7 @@ impl Log {
         self.producers.record(meta);
         self.writer.sum.push(meta);
         self.writer.first_append_ms.get_or_insert(now_ms);
+        self.writer.last_append_ms = Some(now_ms);
         self.pending.push(*meta);
         self.pending_bytes = self.pending_bytes.saturating_add(meta.size_bytes);
         self.next_offset = meta.next_offset();

@@ -10,6 +10,7 @@
 //! offsets   ^log start        ^durable end          ^end (exclusive)
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +72,9 @@ pub struct Log {
     /// Nothing was written since the log was opened by what its last close had left.
     pub(crate) is_as_sealed: bool,
     pub(crate) damage: Option<Damage>,
+    /// When segments sealed here got their last batch, and others without a timestamp were first
+    /// seen by retention, milliseconds; asked of those without a timestamp.
+    pub(crate) timeless: BTreeMap<i64, i64>,
 }
 
 /// What accumulates about the active segment for its seal.
@@ -81,6 +85,8 @@ pub(crate) struct Writer {
     pub sum: SumBuilder,
     /// When the segment got its first batch, by the caller's clock; milliseconds.
     pub first_append_ms: Option<i64>,
+    /// When it got its last one, or was first seen with some; the age of what has no timestamp.
+    pub last_append_ms: Option<i64>,
 }
 
 /// What a commit round has to sync for this log.
@@ -219,7 +225,13 @@ impl Log {
         self.dirty.active = true;
         self.dirty.directory = true;
         let interval_bytes = self.config.index_interval_bytes;
-        self.writer = Writer::new(end, Arc::clone(&file), interval_bytes);
+        let former = std::mem::replace(
+            &mut self.writer,
+            Writer::new(end, Arc::clone(&file), interval_bytes),
+        );
+        if let Some(last_append_ms) = former.last_append_ms {
+            self.timeless.insert(former.base_offset, last_append_ms);
+        }
         let mut state = self.view.write();
         let active = std::mem::replace(&mut state.active, ActiveView::new(end, file));
         // Only the segment sealed last keeps its indexes in memory.
@@ -300,7 +312,7 @@ impl Log {
             Some(_) | None => Ok(()),
         });
         self.note(synced)?;
-        let marked = self.context.marks.append([(ticket.mark_id, ticket.end)]);
+        let marked = self.context.marks.append(&[(ticket.mark_id, ticket.end)]);
         let marked = marked.and_then(|()| self.context.marks.sync());
         let directory = self.context.directory.clone();
         self.note(marked.map_err(|error| marks_error(&directory, error)))?;
@@ -396,6 +408,7 @@ impl Writer {
             index: IndexBuilder::new(base_offset, interval_bytes),
             sum: SumBuilder::default(),
             first_append_ms: None,
+            last_append_ms: None,
         }
     }
 }

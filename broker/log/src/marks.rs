@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use coordinator_disk::Disk;
 use coordinator_disk::record_file::{self, RecordFile, RecordFileError, Tail};
 
+use crate::log::SyncTicket;
+
 /// Name of the file in its log directory.
 pub const MARKS_FILE: &str = "durable-marks";
 /// The file is written anew when it grows beyond this.
@@ -118,17 +120,39 @@ impl Marks {
         Ok(MarkId(id))
     }
 
-    /// Notes what a round made durable. The next sync makes the note itself durable.
-    ///
-    /// `ends` is evaluated while the marks are locked: a filter by truncation generation in it
-    /// cannot pass a mark behind the back of [`Marks::lower`], as the generation rises before.
+    /// Notes what a round made durable, of every log that was not truncated since its ticket was
+    /// taken. The next sync makes the note itself durable.
     ///
     /// # Errors
     /// [`MarksError`].
-    pub fn append(&self, ends: impl IntoIterator<Item = (MarkId, i64)>) -> Result<(), MarksError> {
-        let mut inner = self.lock();
+    pub fn append_synced<'a>(
+        &self,
+        tickets: impl IntoIterator<Item = &'a SyncTicket>,
+    ) -> Result<(), MarksError> {
+        // The generations are compared under the lock that a truncation takes to lower its mark,
+        // after it raised the generation: compared before, a mark could rise again behind its back.
+        let inner = self.lock();
+        let current = |ticket: &&SyncTicket| ticket.view.generation() == ticket.generation;
+        let ends: Vec<_> = tickets
+            .into_iter()
+            .filter(current)
+            .map(|ticket| (ticket.mark_id, ticket.end))
+            .collect();
+        self.append_to(inner, &ends)
+    }
+
+    /// Notes how far logs are durable, that of owners without rounds.
+    pub(crate) fn append(&self, ends: &[(MarkId, i64)]) -> Result<(), MarksError> {
+        self.append_to(self.lock(), ends)
+    }
+
+    fn append_to(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        ends: &[(MarkId, i64)],
+    ) -> Result<(), MarksError> {
         let mut entries = Vec::new();
-        for (MarkId(id), durable_end) in ends {
+        for &(MarkId(id), durable_end) in ends {
             // A round may end after the log that it synced was deleted, and its id forgotten.
             if !inner.names.contains_key(&id) {
                 continue;
@@ -339,8 +363,8 @@ mod tests {
         let marks = open(&folder);
         let (a, b) = (marks.register("a-0").unwrap(), marks.register("b-0").unwrap());
         assert_eq!(marks.register("a-0").unwrap(), a);
-        marks.append([(a, 10), (b, 20)]).unwrap();
-        marks.append([(a, 30)]).unwrap();
+        marks.append(&[(a, 10), (b, 20)]).unwrap();
+        marks.append(&[(a, 30)]).unwrap();
         marks.lower(a, 25).unwrap();
         marks.lower(b, 50).unwrap();
         marks.set_cut_below(b, true).unwrap();
@@ -362,7 +386,7 @@ mod tests {
         let id = marks.register("a-0").unwrap();
         let many: Vec<_> = (0..60_000).map(|end| (id, end)).collect();
         for _ in 0..20 {
-            marks.append(many.iter().copied()).unwrap();
+            marks.append(&many).unwrap();
         }
         let length = std::fs::metadata(folder.path().join(MARKS_FILE)).unwrap().len();
         assert!(length < FILE_BYTES_MAX, "{length}");
@@ -376,7 +400,7 @@ mod tests {
         let marks = open(&folder);
         let id = marks.register("a-0").unwrap();
         marks.forget(id).unwrap();
-        marks.append([(id, 10)]).unwrap();
+        marks.append(&[(id, 10)]).unwrap();
         drop(marks);
         let marks = open(&folder);
         assert_eq!(marks.register("b-0").unwrap(), id, "numbers of the forgotten are given again");

@@ -10,7 +10,7 @@
 //!                                          ^mark: a fault before it is damage, reported, not cut
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +25,9 @@ use crate::log::{
 };
 use crate::producer::ProducerStates;
 use crate::rebuild::{self, Expectation, Extent, Rebuilt};
-use crate::segment::{FileKind, SealedSegment, file_path, open_log, parse_name, remove_file};
+use crate::segment::{
+    DISCARDED, FileKind, SealedSegment, file_path, open_log, parse_name, remove_file,
+};
 use crate::sum::{self, SegmentSum};
 use crate::view::{LogView, ViewState, indexes_at_hand};
 
@@ -84,6 +86,7 @@ impl Log {
         let mark_id =
             context.marks.register(&name).map_err(|error| marks_error(&directory, error))?;
         let bases = list_segments(&*disk, &directory)?;
+        let bases = clear_removed(&*disk, &directory, bases, options.log_start)?;
         let mut walk = Walk {
             context: &context,
             options,
@@ -120,6 +123,7 @@ impl Log {
             failed: false,
             is_as_sealed,
             damage,
+            timeless: BTreeMap::new(),
         };
         if !planted!(log.config.planted, ForgetProducers) {
             log.producers = rebuild::producers(&log.context, &log.view)?;
@@ -304,6 +308,34 @@ impl Walk<'_> {
         }
         Ok((fresh_state(base_offset, file), writer, self.report, self.dirty))
     }
+}
+
+/// Unlinks what retention had taken out of the log and a stop kept on the disk: segments that lie
+/// whole below the log start, which was made durable first, and discarded files. A power cut may
+/// have kept any of them and not the others, so that they would look like a hole.
+fn clear_removed(
+    disk: &dyn Disk,
+    directory: &Path,
+    mut bases: BTreeSet<i64>,
+    log_start: Option<i64>,
+) -> Result<BTreeSet<i64>, LogError> {
+    let first = log_start.and_then(|start| bases.range(..=start).next_back().copied());
+    if let Some(first) = first {
+        let kept = bases.split_off(&first);
+        for base_offset in std::mem::replace(&mut bases, kept) {
+            for kind in FileKind::ALL {
+                remove_file(disk, &file_path(directory, base_offset, kind))?;
+            }
+        }
+    }
+    if disk.exists(directory).map_err(at(directory))? {
+        for entry in disk.list(directory).map_err(at(directory))? {
+            if entry.kind == EntryKind::File && entry.name.ends_with(DISCARDED) {
+                remove_file(disk, &directory.join(&entry.name))?;
+            }
+        }
+    }
+    Ok(bases)
 }
 
 /// Base offsets of the segments in a folder.

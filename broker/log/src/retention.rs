@@ -3,22 +3,24 @@
 //! Called by: the append thread on the retention ticker and for DeleteRecords. Calls: `log`.
 //! Invariant: only whole segments below the caller's limit go, oldest first, and the log start
 //! never falls. Does not know the clock or the high watermark; both are passed in.
+//!
+//! ```text
+//! out of the log, log start moved -> log start durable (the caller) -> files discarded -> unlinked
+//! ```
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::LogError;
+use crate::error::{LogError, at};
 use crate::log::Log;
-use crate::segment::{FileKind, SealedSegment, file_path};
+use crate::segment::{DISCARDED, FileKind, SealedSegment, file_path};
 
-/// What a removal took out of the log. The files still stand: readers may have them open, and
-/// unlinking a large one takes a while, so the caller removes them where nobody waits.
+/// What a removal took out of the log. The files still stand: the log start has to be durable
+/// before [`Log::discard`] may have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Files to unlink, in this order.
-    pub files: Vec<PathBuf>,
-    /// Segments taken out.
-    pub segments: usize,
+    /// Base offsets of the segments taken out.
+    pub segments: Vec<i64>,
     /// The log start now in force.
     pub log_start: i64,
 }
@@ -33,6 +35,7 @@ impl Log {
     pub fn apply_retention(&mut self, now_ms: i64, limit: i64) -> Result<Removed, LogError> {
         self.refuse_unusable()?;
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+        self.note_timeless(now_ms);
         if !self.config.delete || !self.pending.is_empty() {
             return Ok(Removed { log_start: self.view.ends().log_start, ..Removed::default() });
         }
@@ -40,7 +43,7 @@ impl Log {
             self.roll()?;
         }
         let count = self.count_expired(now_ms, limit).max(self.count_excess(limit));
-        Ok(self.remove_first(count.max(self.count_below_start())))
+        Ok(self.remove_first(count))
     }
 
     /// Moves the log start to `offset` (at most `limit`, the high watermark), and takes out the
@@ -58,11 +61,32 @@ impl Log {
         self.remove_first(count)
     }
 
+    /// Segments without any timestamp are as old as it is since they were first seen here: a restart
+    /// keeps them longer, nothing makes them go earlier.
+    fn note_timeless(&mut self, now_ms: i64) {
+        let state = self.view.read();
+        let without = state.sealed.iter().filter(|segment| segment.max_timestamp.is_none());
+        let mut timeless = std::collections::BTreeMap::new();
+        for segment in without {
+            let base = segment.base_offset;
+            timeless.insert(base, self.timeless.get(&base).copied().unwrap_or(now_ms));
+        }
+        drop(state);
+        self.timeless = timeless;
+        if self.view.read().active.size_bytes > 0 {
+            self.writer.last_append_ms.get_or_insert(now_ms);
+        }
+    }
+
     fn active_is_expired(&self, now_ms: i64, limit: i64) -> bool {
         let state = self.view.read();
         let all_below = state.end <= limit && state.durable_end == state.end;
-        let expired = match (self.config.retention_ms, state.active.max_timestamp) {
-            (Some(retention_ms), Some((newest, _))) => now_ms.saturating_sub(newest) > retention_ms,
+        let newest = match state.active.max_timestamp {
+            Some((newest, _)) => Some(newest),
+            None => self.writer.last_append_ms,
+        };
+        let expired = match (self.config.retention_ms, newest) {
+            (Some(retention_ms), Some(newest)) => now_ms.saturating_sub(newest) > retention_ms,
             (_, _) => false,
         };
         drop(state);
@@ -73,16 +97,12 @@ impl Log {
     fn count_expired(&self, now_ms: i64, limit: i64) -> usize {
         let Some(retention_ms) = self.config.retention_ms else { return 0 };
         let expired = |segment: &Arc<SealedSegment>| {
-            let newest = segment.max_timestamp.map_or(i64::MAX, |(newest, _)| newest);
+            let known = segment.max_timestamp.map(|(newest, _)| newest);
+            let newest = known.or_else(|| self.timeless.get(&segment.base_offset).copied());
+            let newest = newest.unwrap_or(i64::MAX);
             segment.end_offset <= limit && now_ms.saturating_sub(newest) > retention_ms
         };
         self.view.read().sealed.iter().take_while(|segment| expired(segment)).count()
-    }
-
-    /// Segments that the log start had left behind when the files were still there at the last stop.
-    fn count_below_start(&self) -> usize {
-        let state = self.view.read();
-        state.sealed.partition_point(|segment| segment.end_offset <= state.log_start)
     }
 
     fn count_excess(&self, limit: i64) -> usize {
@@ -113,10 +133,41 @@ impl Log {
         state.check();
         drop(state);
         self.dirty.epochs |= count > 0;
-        let directory = &self.context.directory;
-        let files = gone.iter().flat_map(|segment| {
-            FileKind::ALL.map(|kind| file_path(directory, segment.base_offset, kind))
-        });
-        Removed { files: files.collect(), segments: count, log_start }
+        Removed { segments: gone.iter().map(|segment| segment.base_offset).collect(), log_start }
+    }
+
+    /// Takes the files of segments that were removed out of the way, so that their names are free:
+    /// returns the paths under which they can be unlinked whenever there is time. Readers may have
+    /// them open. To be called once the log start is durable: a machine that loses power has then
+    /// either all of them or knows that what is missing was below it.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn discard(&mut self, segments: &[i64]) -> Result<Vec<PathBuf>, LogError> {
+        let outcome = self.discard_files(segments);
+        self.note(outcome)
+    }
+
+    fn discard_files(&self, segments: &[i64]) -> Result<Vec<PathBuf>, LogError> {
+        let first = {
+            let state = self.view.read();
+            state.sealed.first().map_or(state.active.base_offset, |s| s.base_offset)
+        };
+        let mut discarded = Vec::new();
+        // A log that was begun anew at a lower offset meanwhile may use the names again.
+        for base_offset in segments.iter().filter(|base_offset| **base_offset < first) {
+            for kind in FileKind::ALL {
+                let from = file_path(&self.context.directory, *base_offset, kind);
+                let mut to = from.clone().into_os_string();
+                to.push(DISCARDED);
+                match self.context.disk.rename(&from, to.as_ref()) {
+                    // Not every segment has every file.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(at(&from)(error)),
+                    Ok(()) => discarded.push(to.into()),
+                }
+            }
+        }
+        Ok(discarded)
     }
 }

@@ -47,6 +47,9 @@ impl FileKind {
     }
 }
 
+/// Ends the name of a file that nothing names any more and that waits to be unlinked.
+pub const DISCARDED: &str = ".deleted";
+
 /// Path of one file of the segment with the base offset.
 pub fn file_path(directory: &Path, base_offset: i64, kind: FileKind) -> PathBuf {
     directory.join(format!("{base_offset:0width$}.{}", kind.suffix(), width = NAME_DIGITS))

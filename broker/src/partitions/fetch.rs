@@ -7,19 +7,17 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
-use broker_core::partition::{
-    ConsumerFetch, EpochEnd, FetchRefused, FollowerFetch, Partition as Core, Readable,
-};
+use broker_core::partition::{ConsumerFetch, EpochEnd, FetchRefused, FollowerFetch, Readable};
+use broker_core::purgatory::{FetchTerms, FetchWait, Found, Look};
 use broker_log::{FileSlice, LogView, Lookup, ReadRequest};
 use client_protocol::ErrorCode;
-use tokio::sync::Notify;
 
 use super::partition::Partition;
-use super::registry::Partitions;
-use super::waiting::FetchWaiter;
+use super::registry::{Hub, Partitions};
+use super::waiting::Waker;
 use crate::response::Piece;
 
 /// Bytes read at a time to bring a cold range into the page cache.
@@ -37,6 +35,15 @@ pub enum Reader {
         /// Which life of it.
         broker_epoch: BrokerEpoch,
     },
+}
+
+impl Reader {
+    fn replica(&self) -> Option<BrokerId> {
+        match self {
+            Self::Consumer => None,
+            Self::Follower { replica, .. } => Some(*replica),
+        }
+    }
 }
 
 /// One partition of a fetch.
@@ -96,31 +103,28 @@ impl Partitions {
     ) -> impl Future<Output = Vec<Fetched>> + Send + use<> {
         let mut parts: Vec<Part> =
             request.partitions.iter().map(|p| self.begin_part(&request, p)).collect();
-        let settings = Limits {
-            follower: matches!(request.reader, Reader::Follower { .. }),
-            bytes_min: request.bytes_min,
-            bytes_max: request.bytes_max,
-        };
-        let replica = match request.reader {
-            Reader::Consumer => None,
-            Reader::Follower { replica, .. } => Some(replica),
-        };
-        let deadline = Instant::now().checked_add(request.wait_max);
+        let replica = request.reader.replica();
+        let wait_max_ms = u64::try_from(request.wait_max.as_millis()).unwrap_or(u64::MAX);
+        let deadline = self.hub.clock.now().plus(wait_max_ms);
+        let terms = FetchTerms { replica, bytes_min: request.bytes_min.into(), deadline };
+        let (bytes_max, hub) = (request.bytes_max, Arc::clone(&self.hub));
         async move {
-            let mut found = read_all(&mut parts, &settings).await;
-            if let Some(deadline) = deadline.filter(|_| !found.is_enough(&settings)) {
-                let waiter = Arc::new(FetchWaiter { replica, woken: Notify::new() });
-                let parked = ParkedFetch { waiter, partitions: Vec::new() };
-                found = wait(parked, &mut parts, &settings, deadline).await.unwrap_or(found);
+            let (mut found, mut slices) = read_all(&mut parts, bytes_max).await;
+            let mut look = Look::First;
+            while !terms.is_answered(look, found, hub.clock.now()) {
+                look = wait(&parts, &terms, &hub).await;
+                parts.iter_mut().for_each(|part| part.refresh());
+                (found, slices) = read_all(&mut parts, bytes_max).await;
             }
-            parts.into_iter().zip(found.slices).map(|(part, slice)| part.answer(slice)).collect()
+            parts.into_iter().zip(slices).map(|(part, slice)| part.answer(slice)).collect()
         }
     }
 
     /// The decision about one partition; no I/O.
     fn begin_part(&self, request: &FetchRequest, asked: &FetchPartition) -> Part {
-        let mut part =
-            Part { asked: *asked, partition: None, state: Err(refusal(ErrorCode::None)) };
+        let replica = request.reader.replica();
+        let state = Err(refusal(ErrorCode::None));
+        let mut part = Part { asked: *asked, replica, partition: None, state };
         let partition = match self.partition(asked.partition) {
             Ok(partition) => partition,
             Err(error) => {
@@ -139,10 +143,7 @@ impl Partitions {
                 partition.read_core(|core| (core.consumer_fetch(&fetch), core.leading()))
             }
             Reader::Follower { replica, broker_epoch } => {
-                // One that asks for no records only tells progress beside the one that waits.
-                if asked.bytes_max > 0 {
-                    partition.with_fetches(|fetches| fetches.superseded(replica));
-                }
+                partition.follower_came(replica, asked.bytes_max);
                 let fetch = FollowerFetch {
                     replica,
                     broker_epoch,
@@ -166,40 +167,23 @@ impl Partitions {
     }
 }
 
-struct Limits {
-    follower: bool,
-    bytes_min: u32,
-    bytes_max: u32,
-}
-
 /// One partition on its way through a fetch.
 struct Part {
     asked: FetchPartition,
+    /// The follower that fetches.
+    replica: Option<BrokerId>,
     partition: Option<Arc<Partition>>,
     state: Result<(Readable, LeaderEpoch), FetchRefused>,
 }
 
-/// What a look at all partitions found.
-struct FoundBytes {
-    slices: Vec<Option<FileSlice>>,
-    bytes: u64,
-    /// Something that must be told at once: an error, a divergence, the end of a segment.
-    urgent: bool,
-}
-
-impl FoundBytes {
-    fn is_enough(&self, limits: &Limits) -> bool {
-        self.urgent || self.bytes >= u64::from(limits.bytes_min)
-    }
-}
-
 impl Part {
     /// Looks again at what may be read, without telling the core of the fetch once more.
-    fn refresh(&mut self, follower: bool) {
+    fn refresh(&mut self) {
         let (Ok((readable, epoch)), Some(partition)) = (&mut self.state, &self.partition) else {
             return;
         };
-        let refreshed = partition.read_core(|core| refreshed(core, *readable, *epoch, follower));
+        let refreshed =
+            partition.read_core(|core| core.read_again(*readable, *epoch, self.replica));
         match refreshed.flatten() {
             Some(now) => *readable = now,
             None => self.state = Err(refusal(ErrorCode::NotLeaderOrFollower)),
@@ -211,7 +195,10 @@ impl Part {
         let (Ok((readable, _)), Some(partition)) = (&self.state, &self.partition) else {
             return Ok(None);
         };
-        let Some(view) = partition.view().filter(|_| readable.up_to > readable.from) else {
+        // Even the first batch is not for who only tells how far it is.
+        let only_tells = self.replica.is_some() && self.asked.bytes_max == 0;
+        let has_some = readable.up_to > readable.from && !only_tells;
+        let Some(view) = partition.view().filter(|_| has_some) else {
             return Ok(None);
         };
         let request = ReadRequest {
@@ -313,9 +300,10 @@ fn is_cached(slice: &FileSlice) -> bool {
 }
 
 /// Looks at every partition in order until the bytes are used up.
-async fn read_all(parts: &mut [Part], limits: &Limits) -> FoundBytes {
-    let mut found = FoundBytes { slices: Vec::with_capacity(parts.len()), bytes: 0, urgent: false };
-    let mut left = limits.bytes_max;
+async fn read_all(parts: &mut [Part], bytes_max: u32) -> (Found, Vec<Option<FileSlice>>) {
+    let mut found = Found::default();
+    let mut slices = Vec::with_capacity(parts.len());
+    let mut left = bytes_max;
     for part in parts.iter_mut() {
         found.urgent |= part.is_urgent();
         let looked = match part.look(left, found.bytes == 0) {
@@ -332,9 +320,9 @@ async fn read_all(parts: &mut [Part], limits: &Limits) -> FoundBytes {
             found.bytes = found.bytes.saturating_add(u64::from(slice.length));
             found.urgent |= slice.more;
         }
-        found.slices.push(slice);
+        slices.push(slice);
     }
-    found
+    (found, slices)
 }
 
 async fn find_cold(cold: Cold) -> Result<Option<FileSlice>, ErrorCode> {
@@ -347,86 +335,48 @@ async fn find_cold(cold: Cold) -> Result<Option<FileSlice>, ErrorCode> {
 
 /// A fetch that is noted on partitions; taken off them when dropped.
 struct ParkedFetch {
-    waiter: Arc<FetchWaiter>,
+    waker: Waker,
     partitions: Vec<Arc<Partition>>,
 }
 
 impl ParkedFetch {
     /// Notes the fetch on all its partitions; false when one of them has news already.
-    fn park(&mut self, parts: &[Part]) -> bool {
+    fn park(&mut self, parts: &[Part], replica: Option<BrokerId>) -> bool {
         for part in parts {
             let (Ok((readable, epoch)), Some(partition)) = (&part.state, &part.partition) else {
                 return false;
             };
-            if !partition.park_fetch(&self.waiter, readable.up_to, *epoch) {
+            let wait = FetchWait { fetch: self.waker.clone(), replica, above: readable.up_to };
+            if !partition.park_fetch(wait, *epoch) {
                 return false;
             }
             self.partitions.push(Arc::clone(partition));
         }
         true
     }
-
-    fn leave(&mut self) {
-        for partition in self.partitions.drain(..) {
-            partition.with_fetches(|fetches| fetches.remove(&self.waiter));
-        }
-    }
 }
 
 impl Drop for ParkedFetch {
     fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-/// Waits until there is enough, something urgent, or the deadline; `None` when there was nothing to
-/// wait for. Cancel-safe: dropping it takes the fetch off all partitions.
-async fn wait(
-    mut parked: ParkedFetch,
-    parts: &mut [Part],
-    limits: &Limits,
-    deadline: Instant,
-) -> Option<FoundBytes> {
-    let timeout = tokio::time::sleep_until(deadline.into());
-    tokio::pin!(timeout);
-    let mut found = None;
-    loop {
-        let over = if parked.park(parts) {
-            tokio::select! {
-                () = parked.waiter.woken.notified() => false,
-                () = &mut timeout => true,
-            }
-        } else {
-            Instant::now() >= deadline
-        };
-        parked.leave();
-        let superseded = limits.follower && !over;
-        parts.iter_mut().for_each(|part| part.refresh(limits.follower));
-        let now = read_all(parts, limits).await;
-        // A follower is woken by bytes or by its own newer fetch, which waits for this answer.
-        if over || superseded || now.is_enough(limits) {
-            return Some(now);
+        for partition in self.partitions.drain(..) {
+            partition.forget_fetch(&self.waker);
         }
-        found.replace(now);
     }
 }
 
-/// What may be read now, if the leadership that was asked is still in force.
-fn refreshed(core: &Core, was: Readable, epoch: LeaderEpoch, follower: bool) -> Option<Readable> {
-    if core.leading() != Some(epoch) {
-        return None;
+/// Waits until a partition has news, or for the deadline. Cancel-safe: dropping it takes the fetch
+/// off all partitions.
+async fn wait(parts: &[Part], terms: &FetchTerms, hub: &Hub) -> Look {
+    let mut parked = ParkedFetch { waker: Waker::new(), partitions: Vec::new() };
+    if !parked.park(parts, terms.replica) {
+        return Look::NotParked;
     }
-    if was.diverging.is_some() {
-        return Some(was);
+    // The clock counts whole milliseconds: one more, and the deadline is over.
+    let left_ms = terms.deadline.since(hub.clock.now()).saturating_add(1);
+    tokio::select! {
+        () = parked.waker.woken() => Look::Woken,
+        () = tokio::time::sleep(Duration::from_millis(left_ms)) => Look::Woken,
     }
-    let limit = if follower { core.positions().end } else { core.high_watermark() };
-    Some(Readable {
-        from: was.from,
-        up_to: limit.max(was.from),
-        high_watermark: core.high_watermark(),
-        log_start: core.positions().start,
-        diverging: None,
-    })
 }
 
 fn refusal(error: ErrorCode) -> FetchRefused {

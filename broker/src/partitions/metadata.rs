@@ -12,11 +12,11 @@ use broker_core::image::{Change, Image, Topic};
 use broker_log::OpenOptions;
 use client_protocol::{ErrorCode, PartitionId, TopicId};
 
-use super::append::{Job, LogJob};
 use super::directory::Directory;
 use super::partition::Partition;
 use super::registry::Partitions;
 use super::settings::TopicSettings;
+use super::worker::LogJob;
 
 type Map = HashMap<TopicPartition, Arc<Partition>>;
 
@@ -52,7 +52,7 @@ impl Partitions {
         // First what goes: a topic of its name may come with the same changes, to the same folder.
         for change in changes {
             if let Change::TopicGone { id, .. } = change {
-                take_topic(&mut map, *id).into_iter().for_each(delete);
+                take_topic(&mut map, *id).iter().for_each(delete);
             }
         }
         let brokers_changed = changes.iter().any(|change| {
@@ -124,6 +124,7 @@ impl Partitions {
     ) -> Arc<Partition> {
         let settings = Arc::new(self.settings_of(image, topic));
         let options = OpenOptions { config: settings.log.clone(), ..OpenOptions::default() };
+        let durability = settings.core.durability;
         let partition = Partition::new(
             key,
             Arc::clone(&topic.name),
@@ -131,8 +132,7 @@ impl Partitions {
             self.emptiest_directory(map),
             settings,
         );
-        let job = Job::Log(Arc::clone(&partition), LogJob::Open(options));
-        partition.directory().push(job);
+        partition.push(LogJob::Open(options, durability));
         partition
     }
 
@@ -166,9 +166,9 @@ impl Partitions {
     }
 }
 
-fn delete(partition: Arc<Partition>) {
+fn delete(partition: &Arc<Partition>) {
     partition.stop(ErrorCode::UnknownTopicOrPartition);
-    partition.directory().push(Job::Log(partition, LogJob::Delete));
+    partition.push(LogJob::Delete);
 }
 
 /// Takes all partitions of a topic out of the map.

@@ -3,15 +3,17 @@
 //! [`Partitions`] is all that others see: the request handlers produce, fetch and look up through
 //! it, the follower fetchers append through it, membership tells it what the metadata says.
 //! Decisions are `broker-core`'s, one core per partition under a short lock; bytes are
-//! `broker-log`'s, owned by one append thread per log directory; one commit thread per log
-//! directory makes them durable. What partitions want of others goes out through [`Outlet`].
+//! `broker-log`'s, changed by one worker per log directory, which its append thread steps; one commit
+//! thread per log directory makes them durable. What partitions want of others goes out through
+//! [`Outlet`].
 //!
 //! - `registry`: [`Partitions`], its start, its stop, its look-ups.
 //! - `metadata`: what a change of the image means for the partitions here.
-//! - `partition`: one partition: core, published log, who waits on it.
+//! - `partition`: one partition: what it hosts, its published log.
 //! - `produce`, `fetch`, `lookup`, `follow`: the four ways in.
 //! - `internal`: what the broker itself writes and asks.
 //! - `directory`, `append`, `commit`: a log directory, its two threads.
+//! - `worker`: what those threads do, without threads; the simulator runs it too.
 //! - `ticker`: what time does. `settings`: what a topic's settings mean here.
 
 mod append;
@@ -30,6 +32,7 @@ mod settings;
 mod tests;
 mod ticker;
 mod waiting;
+pub mod worker;
 
 pub use directory::{DirectoryError, Held};
 pub use fetch::{FetchPartition, FetchRequest, Fetched, Reader};

@@ -1,29 +1,32 @@
-//! One partition: its core under a short lock, its published log, and who waits on it.
+//! One partition: what it hosts under a short lock, its published log, and its outlets.
 //!
-//! Called by: every way in, and both threads of its log directory. Calls: `broker-core`, `waiting`,
-//! the append queue, [`Outlet`].
+//! Called by: every way in, and both threads of its log directory. Calls: `broker-core`, the append
+//! queue, [`Outlet`].
 //! Invariant: effects are carried out in their order, under the lock that they were decided under;
 //! carrying one out only pushes and wakes, so the lock is never held over I/O or an await.
-//! Does not know the wire.
+//! Decides nothing, and does not know the wire.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use broker_core::ids::{BrokerId, LeaderEpoch, Millis, Offset, TopicPartition, Zxid};
+use broker_core::hosted::{Hosted, Moment, Outcome};
+use broker_core::ids::{BrokerId, LeaderEpoch, Millis, Offset, TopicPartition};
 use broker_core::image::StoredState;
 use broker_core::partition::{
     AppendPermit, Appended, Effect, Loaded, Partition as Core, StateUpdate, Synced, Truncated,
 };
+use broker_core::purgatory::{FetchWait, ProduceWait, Released};
 use broker_log::LogView;
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 
-use super::append::{Job, LogJob};
+use super::append::Command;
 use super::directory::Directory;
 use super::registry::Hub;
 use super::settings::TopicSettings;
-use super::waiting::{WaitingFetches, WaitingProduce, WaitingProduces};
+use super::waiting::{Ticket, Waker};
+use super::worker::{Job, LogJob, Stored};
 
 /// One partition that this broker holds.
 pub(super) struct Partition {
@@ -40,17 +43,13 @@ pub(super) struct Partition {
     state: Mutex<State>,
 }
 
+type Produces = Stored<Ticket>;
+
 /// What the lock guards.
-pub(super) struct State {
-    /// What the log said when it was opened, until the core takes it.
-    loaded: Option<Loaded>,
-    core: Option<Core>,
-    /// The newest state of the metadata, while there is no core yet.
-    waiting_state: Option<(StoredState, Vec<BrokerId>)>,
-    produces: WaitingProduces,
-    fetches: WaitingFetches,
-    effects: Vec<Effect>,
-    stopped: bool,
+struct State {
+    hosted: Hosted<Produces, Waker>,
+    /// What a step yields; empty between steps.
+    out: Outcome<Produces, Waker>,
 }
 
 impl Partition {
@@ -61,6 +60,7 @@ impl Partition {
         directory: Arc<Directory>,
         settings: Arc<TopicSettings>,
     ) -> Arc<Self> {
+        let hosted = Hosted::new(hub.broker_id, key, settings.core);
         Arc::new(Self {
             key,
             topic,
@@ -69,15 +69,7 @@ impl Partition {
             settings: ArcSwap::new(settings),
             view: OnceLock::new(),
             waiting: AtomicBool::new(false),
-            state: Mutex::new(State {
-                loaded: None,
-                core: None,
-                waiting_state: None,
-                produces: WaitingProduces::default(),
-                fetches: WaitingFetches::default(),
-                effects: Vec::new(),
-                stopped: false,
-            }),
+            state: Mutex::new(State { hosted, out: Outcome::default() }),
         })
     }
 
@@ -106,76 +98,50 @@ impl Partition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn moment(&self) -> Moment {
+        Moment { started: self.hub.started(), live: self.hub.live(), now: self.now() }
+    }
+
     /// The log is open.
     pub fn log_opened(self: &Arc<Self>, view: LogView, loaded: Loaded) {
-        let mut state = self.lock();
+        let moment = self.moment();
         if self.view.set(view).is_ok() {
-            state.loaded = Some(loaded);
+            self.step(None, |hosted, out| hosted.log_opened(loaded, &moment, out));
         }
-        self.make_core(&mut state);
-        self.carry_out(&mut state, None);
     }
 
     /// Takes the newest state that the metadata has of this partition.
     pub fn apply_state(self: &Arc<Self>, stored: &StoredState, replicas: &[BrokerId]) {
-        let now = self.now();
-        let mut state = self.lock();
-        let State { core, effects, .. } = &mut *state;
-        match core {
-            Some(core) => core.apply_state(StateUpdate { stored, replicas }, now, effects),
-            None => state.waiting_state = Some((stored.clone(), replicas.to_vec())),
-        }
-        self.make_core(&mut state);
-        self.carry_out(&mut state, None);
+        let moment = self.moment();
+        let update = StateUpdate { stored, replicas };
+        self.step(None, |hosted, out| hosted.apply_state(update, &moment, out));
     }
 
     /// The zxid of this process's registration is known, or brokers came and went.
     pub fn apply_brokers(self: &Arc<Self>) {
-        let now = self.now();
-        let live = self.hub.live();
-        let mut state = self.lock();
-        self.make_core(&mut state);
-        let State { core, effects, .. } = &mut *state;
-        if let Some(core) = core {
-            core.apply_brokers(&live, now, effects);
-        }
-        self.carry_out(&mut state, None);
+        let moment = self.moment();
+        self.step(None, |hosted, out| hosted.apply_brokers(&moment, out));
     }
 
     /// The topic's settings changed.
     pub fn apply_settings(self: &Arc<Self>, settings: Arc<TopicSettings>) {
-        let now = self.now();
-        let core_settings = settings.core;
-        let configure = LogJob::Configure(settings.log.clone());
-        // Before the job, behind which the thread asks them whether to sync.
+        let (now, core) = (self.now(), settings.core);
+        self.push(LogJob::Configure(settings.log.clone(), core.durability));
         self.settings.store(settings);
-        self.directory.push(Job::Log(Arc::clone(self), configure));
-        self.with_core(None, |core, effects| core.apply_settings(core_settings, now, effects));
+        self.step(None, |hosted, out| hosted.apply_settings(core, now, out));
     }
 
-    /// The core begins once the log is open and the process is registered.
-    fn make_core(self: &Arc<Self>, state: &mut State) {
-        let Some(started) = self.hub.started() else { return };
-        if state.core.is_some() || state.stopped {
-            return;
-        }
-        let Some(loaded) = state.loaded.take() else { return };
-        state.core = Some(self.new_core(started, loaded));
-        let now = self.now();
-        let live = self.hub.live();
-        let State { core, effects, waiting_state, .. } = state;
-        if let Some(core) = core {
-            core.apply_brokers(&live, now, effects);
-            if let Some((stored, replicas)) = waiting_state.take() {
-                let update = StateUpdate { stored: &stored, replicas: &replicas };
-                core.apply_state(update, now, effects);
-            }
-        }
-    }
-
-    fn new_core(&self, started: Zxid, loaded: Loaded) -> Core {
-        let settings = self.settings.load().core;
-        Core::new(self.hub.broker_id, self.key, started, loaded, settings)
+    /// Lets what is hosted here decide, and does what comes of it.
+    fn step<R>(
+        self: &Arc<Self>,
+        fetched: Option<&Bytes>,
+        decide: impl FnOnce(&mut Hosted<Produces, Waker>, &mut Outcome<Produces, Waker>) -> R,
+    ) -> R {
+        let mut state = self.lock();
+        let State { hosted, out } = &mut *state;
+        let decided = decide(hosted, out);
+        self.carry_out(&mut state, fetched);
+        decided
     }
 
     /// Lets the core decide and carries its effects out. `None` while there is no core.
@@ -184,98 +150,72 @@ impl Partition {
         fetched: Option<&Bytes>,
         decide: impl FnOnce(&mut Core, &mut Vec<Effect>) -> R,
     ) -> Option<R> {
-        let mut state = self.lock();
-        let State { core, effects, .. } = &mut *state;
-        let decided = core.as_mut().map(|core| decide(core, effects));
-        self.carry_out(&mut state, fetched);
-        decided
+        self.step(fetched, |hosted, out| hosted.step(out, decide))
     }
 
     /// Looks at the core. `None` while there is none.
     pub fn read_core<R>(&self, look: impl FnOnce(&Core) -> R) -> Option<R> {
-        self.lock().core.as_ref().map(look)
+        self.lock().hosted.core().map(look)
     }
 
     /// The high watermark; before the core begins, that of the checkpoint.
-    pub fn high_watermark(&self) -> Option<i64> {
-        let state = self.lock();
-        match (&state.core, &state.loaded) {
-            (Some(core), _) => Some(core.high_watermark().get()),
-            (None, Some(loaded)) => Some(loaded.high_watermark.get()),
-            (None, None) => None,
-        }
+    pub fn high_watermark(&self) -> Option<Offset> {
+        self.lock().hosted.high_watermark()
     }
 
     /// Whether a produce may be appended, and under which epoch.
     pub fn admit_produce(&self, acks: i16) -> Result<AppendPermit, ErrorCode> {
-        let state = self.lock();
-        if state.stopped && self.directory.is_failed() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
-        let core = state.core.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        core.admit_produce(acks)
+        self.lock().hosted.admit_produce(acks)
     }
 
-    /// Batches were appended: tells the core, and parks what waits for the in-sync replicas.
-    pub fn appended(
-        self: &Arc<Self>,
-        appended: &Appended,
-        waiting: impl IntoIterator<Item = WaitingProduce>,
-    ) {
+    /// Batches were appended.
+    pub fn appended(self: &Arc<Self>, appended: &Appended, waits: Vec<ProduceWait<Produces>>) {
         let now = self.now();
-        let mut state = self.lock();
-        let State { core, effects, produces, .. } = &mut *state;
-        let Some(core) = core else {
-            let refuse = |w: WaitingProduce| w.ticket.refuse(ErrorCode::NotLeaderOrFollower);
-            return waiting.into_iter().for_each(refuse);
-        };
-        if appended.end_offset > appended.base_offset {
-            core.appended(appended, now, effects);
-        }
-        let leads = core.leading().is_some();
-        let high_watermark = core.high_watermark().get();
-        for waiting in waiting {
-            if waiting.needed <= high_watermark {
-                waiting.ticket.settle(Ok(waiting.produced));
-            } else if leads {
-                produces.push(waiting);
-                self.waiting.store(true, Ordering::Relaxed);
-            } else {
-                // In the log, but this replica cannot learn any more whether it was committed.
-                waiting.ticket.refuse(ErrorCode::NotLeaderOrFollower);
-            }
-        }
-        self.carry_out(&mut state, None);
+        self.step(None, |hosted, out| {
+            hosted.appended(appended, waits, now, out);
+            self.waiting.store(hosted.has_waiting_produces(), Ordering::Relaxed);
+        });
+    }
+
+    /// The log adopted an epoch.
+    pub fn epoch_adopted(self: &Arc<Self>, epoch: LeaderEpoch) {
+        let now = self.now();
+        self.with_core(None, |core, effects| core.epoch_adopted(epoch, now, effects));
+    }
+
+    /// The log took nothing of what was fetched or decided under the epoch.
+    pub fn append_refused(self: &Arc<Self>, epoch: LeaderEpoch) {
+        self.with_core(None, |core, _| core.append_refused(epoch));
     }
 
     /// A commit round ended.
-    pub fn synced(self: &Arc<Self>, durable_end: i64, generation: u64) {
+    pub fn synced(self: &Arc<Self>, synced: Synced) {
         let now = self.now();
-        let synced = Synced { durable_end: Offset::new(durable_end), generation };
         self.with_core(None, |core, effects| core.synced(synced, now, effects));
     }
 
     /// The log was cut.
-    pub fn truncated(self: &Arc<Self>) {
-        let Some(view) = self.view() else { return };
-        let ends = view.ends();
-        let truncated = Truncated {
-            start: Offset::new(ends.log_start),
-            end_offset: Offset::new(ends.end),
-            durable_end: Offset::new(ends.durable_end),
-            generation: view.generation(),
-        };
-        self.with_core(None, |core, effects| core.truncated(truncated, effects));
-        self.lock().fetches.wake_all();
+    pub fn truncated(self: &Arc<Self>, truncated: Truncated) {
+        self.step(None, |hosted, out| hosted.truncated(truncated, out));
+    }
+
+    /// The log start moved up.
+    pub fn log_start_moved(self: &Arc<Self>, start: Offset) {
+        self.with_core(None, |core, effects| {
+            if core.positions().start < start {
+                core.log_start_moved(start, effects);
+            }
+        });
     }
 
     /// Time passed: answers what has waited too long.
-    pub fn expire_waiting(&self) {
+    pub fn expire_waiting(self: &Arc<Self>) {
         if self.waiting.load(Ordering::Relaxed) {
             let now = self.now();
-            let mut state = self.lock();
-            state.produces.expire(now);
-            self.waiting.store(!state.produces.is_empty(), Ordering::Relaxed);
+            self.step(None, |hosted, out| {
+                hosted.expire(now, out);
+                self.waiting.store(hosted.has_waiting_produces(), Ordering::Relaxed);
+            });
         }
     }
 
@@ -287,81 +227,87 @@ impl Partition {
 
     /// The topic is gone, or the log directory failed: serves nothing any more.
     pub fn stop(self: &Arc<Self>, error: ErrorCode) {
-        let mut state = self.lock();
-        state.stopped = true;
-        state.produces.refuse_all(error);
-        let State { core, effects, .. } = &mut *state;
-        if let Some(core) = core {
-            core.stop(effects);
-        }
-        self.carry_out(&mut state, None);
-        state.core = None;
-        state.fetches.wake_all();
+        self.step(None, |hosted, out| hosted.end(error, out));
     }
 
-    /// Access to the fetches that wait here.
-    pub fn with_fetches<R>(&self, change: impl FnOnce(&mut WaitingFetches) -> R) -> R {
-        change(&mut self.lock().fetches)
+    /// A follower's fetch for so many bytes came.
+    pub fn follower_came(self: &Arc<Self>, replica: BrokerId, bytes_max: u32) {
+        self.step(None, |hosted, out| hosted.follower_came(replica, bytes_max, out));
     }
 
-    /// Parks a fetch unless what it may read has moved above `above` meanwhile; false if so.
-    pub fn park_fetch(
-        &self,
-        waiter: &Arc<super::waiting::FetchWaiter>,
-        above: Offset,
-        epoch: LeaderEpoch,
-    ) -> bool {
-        let mut state = self.lock();
-        let Some(core) = &state.core else { return false };
-        let limit = match waiter.replica {
-            Some(_) => core.positions().end,
-            None => core.high_watermark(),
-        };
-        if core.leading() != Some(epoch) || limit > above {
-            return false;
-        }
-        state.fetches.push(waiter, above.get());
-        true
+    /// Parks a fetch unless there is news for it; false if so.
+    pub fn park_fetch(&self, wait: FetchWait<Waker>, epoch: LeaderEpoch) -> bool {
+        self.lock().hosted.park_fetch(wait, epoch)
+    }
+
+    /// Takes a fetch off.
+    pub fn forget_fetch(&self, waker: &Waker) {
+        self.lock().hosted.forget_fetch(|other| other.is(waker));
+    }
+
+    /// How many fetches wait here.
+    #[cfg(test)]
+    pub fn waiting_fetches(&self) -> usize {
+        self.lock().hosted.waiting_fetches()
+    }
+
+    /// Hands a job to the log directory's thread.
+    pub fn push(self: &Arc<Self>, job: LogJob) {
+        self.directory.push(Command::Job(Job::Log(Arc::clone(self), job)));
     }
 
     fn carry_out(self: &Arc<Self>, state: &mut State, fetched: Option<&Bytes>) {
-        let mut effects = std::mem::take(&mut state.effects);
+        let mut effects = std::mem::take(&mut state.out.effects);
         for effect in effects.drain(..) {
             self.carry_out_one(state, effect, fetched);
         }
-        state.effects = effects;
+        state.out.effects = effects;
+        for released in state.out.released.drain(..) {
+            match released {
+                Released::Settled(stored, result) => {
+                    let Stored { placed, produce } = stored;
+                    match result {
+                        Ok(()) => produce.settle(Ok(placed)),
+                        Err(error) => produce.refuse(error),
+                    }
+                }
+                Released::Woken(waker) => waker.wake(),
+            }
+        }
     }
 
-    fn carry_out_one(self: &Arc<Self>, state: &mut State, effect: Effect, fetched: Option<&Bytes>) {
-        let job = |job| self.directory.push(Job::Log(Arc::clone(self), job));
+    fn carry_out_one(self: &Arc<Self>, state: &State, effect: Effect, fetched: Option<&Bytes>) {
         let outlet = &self.hub.outlet;
         match effect {
-            Effect::AdoptEpoch { leader_epoch } => job(LogJob::Adopt(leader_epoch)),
+            Effect::AdoptEpoch { leader_epoch } => {
+                let leads = state.hosted.core().is_some_and(Core::is_elected);
+                self.push(LogJob::Adopt { leader_epoch, leads });
+            }
             Effect::AppendFetched { leader_epoch, .. } => {
                 let records = fetched.cloned().unwrap_or_default();
-                job(LogJob::AppendFetched(leader_epoch, records));
+                self.push(LogJob::AppendFetched(leader_epoch, records));
             }
-            Effect::Truncate { leader_epoch, to } => job(LogJob::Truncate(leader_epoch, to)),
+            Effect::Truncate { leader_epoch, to } => self.push(LogJob::Truncate(leader_epoch, to)),
             Effect::RestartAt { leader_epoch, start } => {
-                job(LogJob::RestartAt(leader_epoch, start));
+                self.push(LogJob::RestartAt(leader_epoch, start));
             }
-            Effect::DropBelow { start } => job(LogJob::DropBelow(start)),
-            Effect::HighWatermark { high_watermark } => {
-                state.produces.committed(high_watermark.get());
-                state.fetches.high_watermark(high_watermark.get());
+            Effect::DropBelow { start } => self.push(LogJob::DropBelow(start)),
+            Effect::CommittedCut { high_watermark, end_offset } => {
+                let (topic, partition) = (&self.topic, self.key.partition);
+                tracing::error!(
+                    %topic, %partition, %high_watermark, %end_offset,
+                    "cut below the high watermark: committed records are gone from this replica"
+                );
             }
-            Effect::EndMoved { end_offset } => state.fetches.end_moved(end_offset.get()),
+            // Who waits for these is released with them.
+            Effect::HighWatermark { .. } | Effect::EndMoved { .. } | Effect::LeadershipLost => {}
             Effect::ReportProgress => outlet.report_progress(self.key),
             Effect::FetchFrom { leader, leader_epoch } => {
                 outlet.fetch_from(self.key, leader, leader_epoch);
             }
             Effect::StopFetching => outlet.stop_fetching(self.key),
-            Effect::LeadershipLost => {
-                state.produces.refuse_all(ErrorCode::NotLeaderOrFollower);
-                state.fetches.wake_all();
-            }
             Effect::Alter(request) => outlet.alter(request),
-            Effect::CutRepaired => job(LogJob::CutRepaired),
+            Effect::CutRepaired => self.push(LogJob::CutRepaired),
         }
     }
 }

@@ -17,10 +17,11 @@ use client_protocol::records::{set_log_append_time, validate_produced};
 use client_protocol::{ErrorCode, LeaderEpoch, Offset};
 use tokio::sync::oneshot;
 
-use super::append::{Job, ProduceJob};
+use super::append::Command;
 use super::partition::Partition;
 use super::registry::Partitions;
 use super::waiting::{Reply, Ticket};
+use super::worker::{Job, Placed, ProduceJob};
 
 /// The records of one partition.
 pub struct ProduceBatch {
@@ -46,15 +47,7 @@ pub struct ProduceRequest {
 }
 
 /// A batch that was appended, as far as `acks` asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Produced {
-    /// Offset of its first record; of a duplicate, that of the first time.
-    pub base_offset: Offset,
-    /// The time it got, on a topic with LogAppendTime.
-    pub log_append_time_ms: Option<i64>,
-    /// First offset of the log.
-    pub log_start: Offset,
-}
+pub type Produced = Placed;
 
 /// A batch that was not appended, or not by enough replicas in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +131,16 @@ impl Partitions {
         }
         let deadline = partition.now().plus(rules.timeout_ms);
         let directory = partition.directory();
-        directory.push(Job::Produce(ProduceJob {
-            partition,
+        let job = ProduceJob {
             leader_epoch: permit.leader_epoch,
             acks: rules.acks,
             deadline,
             meta,
             records,
             log_append_time_ms,
-            ticket,
-        }));
+            produce: ticket,
+        };
+        directory.push(Command::Job(Job::Produce(partition, job)));
         Ok(())
     }
 }

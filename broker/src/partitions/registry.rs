@@ -19,12 +19,13 @@ use broker_log::{Log, LogConfig, OpenOptions};
 use client_protocol::ErrorCode;
 use coordinator_disk::Disk;
 
-use super::append::{self, Job};
+use super::append::{self, Command};
 use super::commit;
 use super::directory::{Directory, DirectoryError, Held};
 use super::partition::Partition;
 use super::settings::TopicSettings;
 use super::ticker::Ticker;
+use super::worker::{Job, Round};
 use crate::config::PartitionsConfig;
 
 /// Why the partitions could not be opened.
@@ -173,7 +174,9 @@ impl Partitions {
         });
         this.start_threads();
         for (partition, log) in recovered.into_values() {
-            partition.directory().push(Job::Adopted(Arc::clone(&partition), Box::new(log)));
+            let durability = partition.settings().core.durability;
+            let job = Job::Adopted(Arc::clone(&partition), Box::new(log), durability);
+            partition.directory().push(Command::Job(job));
         }
         Ok(this)
     }
@@ -246,9 +249,9 @@ impl Partitions {
             partition.stop(ErrorCode::NotLeaderOrFollower);
         }
         // The rounds end after the appends, whose last tickets they have to fulfil.
-        self.directories.iter().for_each(|directory| directory.push(Job::Close));
+        self.directories.iter().for_each(|directory| directory.push(Command::Close));
         join(threads.appends);
-        self.directories.iter().for_each(|directory| directory.round.end());
+        self.directories.iter().for_each(|directory| directory.rounds.end());
         join(threads.commits);
         for directory in &self.directories {
             directory.note_clean_shutdown();
@@ -337,15 +340,14 @@ fn sync_recovered(
     directory: &Arc<Directory>,
     logs: &mut [(Arc<Partition>, Log)],
 ) -> Result<(), PartitionsError> {
-    let entry = |(partition, log): &mut (Arc<Partition>, Log)| {
-        let ticket = log.take_sync_ticket()?;
-        Some(commit::Entry { partition: Arc::clone(partition), ticket })
+    let ticket = |(partition, log): &mut (Arc<Partition>, Log)| {
+        Some((Arc::clone(partition), log.take_sync_ticket()?))
     };
-    let entries: Vec<_> = logs.iter_mut().filter_map(entry).collect();
-    commit::commit(directory, &entries)?;
-    directory.marks.sync()?;
+    let round = Round::of(logs.iter_mut().filter_map(ticket).collect());
+    commit::commit(directory, &round)?;
+    directory.folder.sync_marks()?;
     for (partition, log) in logs {
-        directory.announce(partition, log);
+        partition.log_opened(log.view().clone(), directory.folder.loaded(partition.key, log));
     }
     Ok(())
 }
@@ -357,7 +359,8 @@ fn recover(
     directory: &Arc<Directory>,
     recovered: &mut Recovered,
 ) -> Result<(), PartitionsError> {
-    let folders = directory.list()?;
+    let (folders, leftover) = directory.folder.list()?;
+    directory.unlink_later(leftover);
     let total = folders.len();
     let settings = Arc::new(TopicSettings::resolve(config, &BTreeMap::new(), 1));
     let started = Instant::now();
@@ -366,7 +369,7 @@ fn recover(
     let work = || -> Result<(), PartitionsError> {
         loop {
             let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((_, file)) = next else { return Ok(()) };
+            let Some(file) = next else { return Ok(()) };
             let partition = Partition::new(
                 file.key(),
                 Arc::from(file.topic.as_str()),
@@ -376,7 +379,9 @@ fn recover(
             );
             let log_config = LogConfig { compact: file.compact, ..settings.log.clone() };
             let options = OpenOptions { config: log_config, ..OpenOptions::default() };
-            let log = directory.open_log(&partition, &options)?;
+            let (key, topic) = (partition.key, Arc::clone(&partition.topic));
+            let (log, leftover) = directory.folder.open_log(key, &topic, &options)?;
+            directory.unlink_later(leftover);
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.0.push((partition, log));
             if done.1.elapsed().as_secs() >= 1 {
@@ -393,7 +398,7 @@ fn recover(
     let (mut logs, _) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     sync_recovered(directory, &mut logs)?;
     if total > 0 {
-        let (directory, ms) = (directory.path.display(), started.elapsed().as_millis());
+        let (directory, ms) = (directory.folder.path.display(), started.elapsed().as_millis());
         tracing::info!(%directory, logs = total, ms, "recovered");
     }
     recovered.extend(logs.into_iter().map(|(partition, log)| (partition.key, (partition, log))));

@@ -4,17 +4,15 @@
 //! Invariant: every duty runs at its own pace; a late tick does each duty once, not as often as it
 //! was missed. Does not know what the duties decide.
 
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use broker_core::ids::Offset;
 use broker_core::partition::Durability;
-use broker_log::checkpoint::Offsets;
 use client_protocol::ErrorCode;
 
-use super::append::{Job, LogJob};
-use super::directory::checkpoint_name;
 use super::registry::Partitions;
+use super::worker::LogJob;
 
 /// How exact time-outs are.
 const TICK: Duration = Duration::from_millis(50);
@@ -42,7 +40,6 @@ impl Ticker {
     pub fn run(&self, partitions: &Weak<Partitions>) {
         let now = Instant::now();
         let mut due = Due { core: now, retention: now, checkpoint: now, flush: now };
-        let mut written = BTreeMap::new();
         loop {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = self.wake.wait_timeout_while(ended, TICK, |ended| !*ended);
@@ -51,7 +48,7 @@ impl Ticker {
             }
             let Some(partitions) = partitions.upgrade() else { return };
             partitions.partitions.load().values().for_each(|p| p.expire_waiting());
-            due.run(&partitions, &mut written);
+            due.run(&partitions);
         }
     }
 }
@@ -65,7 +62,7 @@ struct Due {
 }
 
 impl Due {
-    fn run(&mut self, partitions: &Partitions, written: &mut BTreeMap<usize, (Offsets, Offsets)>) {
+    fn run(&mut self, partitions: &Partitions) {
         let now = Instant::now();
         if now.duration_since(self.core) >= CORE_INTERVAL {
             self.core = now;
@@ -73,17 +70,29 @@ impl Due {
         }
         if now.duration_since(self.retention) >= partitions.config.retention_check_interval {
             self.retention = now;
-            partitions.each_log(|| LogJob::Retain, |_| true);
+            partitions.retain();
         }
         if now.duration_since(self.flush) >= FLUSH_INTERVAL {
             self.flush = now;
-            partitions.each_log(|| LogJob::Flush, |durability| durability == Durability::Memory);
+            partitions.flush();
         }
-        if now.duration_since(self.checkpoint) >= CHECKPOINT_INTERVAL {
+        let due = now.duration_since(self.checkpoint) >= CHECKPOINT_INTERVAL;
+        if due {
             self.checkpoint = now;
-            partitions.checkpoint_changed(written);
         }
-        partitions.directories.iter().for_each(|directory| directory.remove_now());
+        for (index, directory) in partitions.directories.iter().enumerate() {
+            // What was taken out of logs goes only behind a checkpoint of where they begin.
+            let discards = directory.take_discards();
+            if due || !discards.is_empty() {
+                partitions.checkpoint_one(index);
+            }
+            if !directory.is_failed() {
+                for (partition, segments) in discards {
+                    partition.push(LogJob::Discard(segments));
+                }
+            }
+            directory.unlink_now();
+        }
     }
 }
 
@@ -98,36 +107,42 @@ impl Partitions {
         }
     }
 
-    fn each_log(&self, job: impl Fn() -> LogJob, of: impl Fn(Durability) -> bool) {
+    fn retain(&self) {
         for partition in self.partitions.load().values() {
-            if of(partition.settings().core.durability) {
-                partition.directory().push(Job::Log(partition.clone(), job()));
+            let limit = partition.high_watermark().unwrap_or(Offset::ZERO);
+            partition.push(LogJob::Retain(limit));
+        }
+    }
+
+    fn flush(&self) {
+        for partition in self.partitions.load().values() {
+            if partition.settings().core.durability == Durability::Memory {
+                partition.push(LogJob::Flush);
             }
         }
     }
 
     /// Writes the checkpoints of all directories.
     pub(super) fn checkpoint(&self) {
-        self.checkpoint_changed(&mut BTreeMap::new());
+        (0..self.directories.len()).for_each(|index| self.checkpoint_one(index));
     }
 
-    fn checkpoint_changed(&self, written: &mut BTreeMap<usize, (Offsets, Offsets)>) {
-        for (index, directory) in self.directories.iter().enumerate() {
-            let mut offsets = (Offsets::new(), Offsets::new());
-            for partition in self.partitions.load().values() {
-                let Some(view) = partition.view() else { continue };
-                if !std::sync::Arc::ptr_eq(&partition.directory(), directory) {
-                    continue;
-                }
-                let name = checkpoint_name(partition.key);
-                let Some(high_watermark) = partition.high_watermark() else { continue };
-                offsets.0.insert(name.clone(), high_watermark);
-                offsets.1.insert(name, view.ends().log_start);
-            }
-            if written.get(&index) != Some(&offsets) {
-                directory.checkpoint(&offsets.0, &offsets.1);
-                written.insert(index, offsets);
-            }
+    fn checkpoint_one(&self, index: usize) {
+        let Some(directory) = self.directories.get(index) else { return };
+        if directory.is_failed() {
+            return;
+        }
+        let written = directory.folder.checkpoint(|| {
+            let partitions = self.partitions.load();
+            let here = partitions.values().filter(|p| Arc::ptr_eq(&p.directory(), directory));
+            let position = |partition: &Arc<super::partition::Partition>| {
+                let log_start = partition.view()?.ends().log_start;
+                Some((partition.key, partition.high_watermark()?.get(), log_start))
+            };
+            here.filter_map(position).collect()
+        });
+        if let Err(error) = written {
+            directory.fail(&error.to_string());
         }
     }
 }

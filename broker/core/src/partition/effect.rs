@@ -61,6 +61,14 @@ pub enum Effect {
         /// The new high watermark.
         high_watermark: Offset,
     },
+    /// The log was cut below the high watermark: records that were committed are gone here. No clean election causes it; to be logged as an
+    /// error. The high watermark that falls with it follows.
+    CommittedCut {
+        /// Everything below was committed.
+        high_watermark: Offset,
+        /// The new log end offset.
+        end_offset: Offset,
+    },
     /// The leader's log grew: wake followers that wait for it.
     EndMoved {
         /// The new log end offset.

@@ -146,6 +146,32 @@ impl Partition {
         Ok(self.readable(fetch.fetch_offset, up_to, diverging))
     }
 
+    /// Looks again at a fetch that waited, without counting it as a new one; `None` when the lead under `epoch`, in which it came, is over.
+    #[must_use]
+    pub fn read_again(
+        &self,
+        was: Readable,
+        epoch: LeaderEpoch,
+        replica: Option<BrokerId>,
+    ) -> Option<Readable> {
+        if self.leading() != Some(epoch) {
+            return None;
+        }
+        if was.diverging.is_some() {
+            return Some(was);
+        }
+        Some(self.readable(was.from, self.read_limit(replica), None))
+    }
+
+    /// What a follower, or a consumer, may read to.
+    #[must_use]
+    pub fn read_limit(&self, replica: Option<BrokerId>) -> Offset {
+        match replica {
+            Some(_) => self.log.end,
+            None => self.high_watermark,
+        }
+    }
+
     fn readable(&self, from: Offset, up_to: Offset, diverging: Option<EpochEnd>) -> Readable {
         Readable {
             from,

@@ -171,6 +171,12 @@ impl Partition {
         }
     }
 
+    /// Whether the metadata lets this replica lead, its log being ready for that or not.
+    #[must_use]
+    pub fn is_elected(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
     /// The leader that this replica follows, with its epoch.
     #[must_use]
     pub fn following(&self) -> Option<(BrokerId, LeaderEpoch)> {
@@ -370,6 +376,10 @@ impl Partition {
     pub fn truncated(&mut self, truncated: Truncated, effects: &mut Vec<Effect>) {
         self.log.truncate(truncated);
         let bounded = self.high_watermark.clamp(self.log.start, self.log.end);
+        if bounded < self.high_watermark {
+            let (high_watermark, end_offset) = (self.high_watermark, self.log.end);
+            effects.push(Effect::CommittedCut { high_watermark, end_offset });
+        }
         if bounded != self.high_watermark {
             self.high_watermark = bounded;
             effects.push(Effect::HighWatermark { high_watermark: bounded });

@@ -1,149 +1,127 @@
-//! Fetches that wait for bytes.
+//! Fetches that wait for bytes of one partition, and when a fetch as a whole has waited enough.
 //!
-//! *Called by* the shell when a fetch found too little, and when an end or a high watermark moves. Pure bookkeeping: a woken fetch is looked at
-//! again as if it had just come. Invariant: a fetch is woken at most once; waking too early costs a look, never a wrong answer.
+//! *Called by* the hosted partition when an end or a high watermark moves, and by the shell between two looks of a fetch. Invariant: a wait
+//! is woken at most once; waking too early costs a look, never a wrong answer. A fetch of many partitions waits on each, is woken by the
+//! first that has news, and is then taken off all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::ids::{BrokerId, Millis, Offset};
 
-use crate::ids::{Millis, Offset};
+use super::Released;
 
-use super::RequestId;
-
-/// One partition of a waiting fetch: woken when the limit that it reads to is above `above`.
+/// One fetch's wait on one partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FetchWait<P> {
-    /// The partition.
-    pub partition: P,
-    /// What the fetch could read to when it was parked: the log end offset (follower) or the high watermark (consumer).
+pub struct FetchWait<F> {
+    /// Who waits.
+    pub fetch: F,
+    /// The follower that fetches, which may read to the end; `None` for a consumer, who may read to the high watermark.
+    pub replica: Option<BrokerId>,
+    /// What could be read to when it was looked at.
     pub above: Offset,
 }
 
+/// The fetches that wait on one partition.
 #[derive(Clone, Debug)]
-struct Parked<P> {
-    deadline: Millis,
-    /// Bytes that are still missing to the fetch's min_bytes.
-    missing: u64,
-    waits: BTreeMap<P, Offset>,
+pub struct ParkedFetches<F> {
+    waits: Vec<FetchWait<F>>,
 }
 
-/// All parked fetches of one kind; followers and consumers wait for different limits and are kept apart.
-#[derive(Clone, Debug)]
-pub struct ParkedFetches<P> {
-    requests: BTreeMap<RequestId, Parked<P>>,
-    by_partition: BTreeMap<P, BTreeSet<RequestId>>,
-    deadlines: BTreeSet<(Millis, RequestId)>,
-}
-
-impl<P: Ord + Copy> Default for ParkedFetches<P> {
+impl<F> Default for ParkedFetches<F> {
     fn default() -> Self {
-        Self {
-            requests: BTreeMap::new(),
-            by_partition: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-        }
+        Self { waits: Vec::new() }
     }
 }
 
-impl<P: Ord + Copy> ParkedFetches<P> {
-    /// How many fetches wait.
+impl<F> ParkedFetches<F> {
+    /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.waits.len()
     }
 
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.waits.is_empty()
     }
 
-    /// Parks a fetch that lacks `missing` bytes, at least 1, until `deadline`; with no partitions it waits for the deadline alone.
-    pub fn park(
+    /// Waits until what the fetch may read ends above its `above`.
+    pub fn park(&mut self, wait: FetchWait<F>) {
+        self.waits.push(wait);
+    }
+
+    /// Takes a fetch off without waking it.
+    pub fn forget(&mut self, is_it: impl Fn(&F) -> bool) {
+        self.waits.retain(|wait| !is_it(&wait.fetch));
+    }
+
+    /// The high watermark moved: consumers may read on.
+    pub fn high_watermark<P>(&mut self, limit: Offset, released: &mut Vec<Released<P, F>>) {
+        self.wake(|wait| wait.replica.is_none() && limit > wait.above, released);
+    }
+
+    /// The log grew: followers may read on.
+    pub fn end_moved<P>(&mut self, limit: Offset, released: &mut Vec<Released<P, F>>) {
+        self.wake(|wait| wait.replica.is_some() && limit > wait.above, released);
+    }
+
+    /// A newer fetch of the same follower came: the older one is answered at once (D4).
+    pub fn superseded<P>(&mut self, replica: BrokerId, released: &mut Vec<Released<P, F>>) {
+        self.wake(|wait| wait.replica == Some(replica), released);
+    }
+
+    /// Something happened that all must hear: the lead lost, a truncation, the end of the partition.
+    pub fn wake_all<P>(&mut self, released: &mut Vec<Released<P, F>>) {
+        self.wake(|_| true, released);
+    }
+
+    fn wake<P>(
         &mut self,
-        request: RequestId,
-        waits: &[FetchWait<P>],
-        missing: u64,
-        deadline: Millis,
+        is_due: impl Fn(&FetchWait<F>) -> bool,
+        released: &mut Vec<Released<P, F>>,
     ) {
-        assert!(!self.requests.contains_key(&request), "request {request} is parked already");
-        let waits: BTreeMap<P, Offset> = waits.iter().map(|w| (w.partition, w.above)).collect();
-        for &partition in waits.keys() {
-            self.by_partition.entry(partition).or_default().insert(request);
-        }
-        self.deadlines.insert((deadline, request));
-        self.requests.insert(request, Parked { deadline, missing: missing.max(1), waits });
+        let due = self.waits.extract_if(.., |wait| is_due(wait));
+        released.extend(due.map(|wait| Released::Woken(wait.fetch)));
     }
+}
 
-    /// The limit of a partition moved to `limit`, by `bytes` since it was last told: returns the fetches that have enough now.
-    pub fn advanced(&mut self, partition: P, limit: Offset, bytes: u64) -> Vec<RequestId> {
-        let mut woken = Vec::new();
-        for request in self.by_partition.get(&partition).into_iter().flatten() {
-            if let Some(parked) = self.requests.get_mut(request)
-                && parked.waits.get(&partition).is_some_and(|&above| limit > above)
-            {
-                parked.missing = parked.missing.saturating_sub(bytes);
-                if parked.missing == 0 {
-                    woken.push(*request);
-                }
-            }
-        }
-        for &request in &woken {
-            self.forget(request);
-        }
-        woken
-    }
+/// How long a whole fetch waits, and for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchTerms {
+    /// The follower that fetches; `None` for a consumer.
+    pub replica: Option<BrokerId>,
+    /// Answer as soon as so many bytes of records are there.
+    pub bytes_min: u64,
+    /// Answer with what is there from then on.
+    pub deadline: Millis,
+}
 
-    /// Something happened to a partition that its fetchers must hear at once (lead lost, truncation, deletion, a newer fetch of the same
-    /// follower): returns all fetches that wait on it.
-    pub fn wake(&mut self, partition: P) -> Vec<RequestId> {
-        let woken: Vec<_> =
-            self.by_partition.get(&partition).into_iter().flatten().copied().collect();
-        for &request in &woken {
-            self.forget(request);
-        }
-        woken
-    }
+/// What a look at all partitions of a fetch found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Bytes of records.
+    pub bytes: u64,
+    /// Something that must be told at once: an error, a divergence, the end of a segment.
+    pub urgent: bool,
+}
 
-    /// Time passed: returns what is over its deadline (inclusive).
-    pub fn expire(&mut self, now: Millis) -> Vec<RequestId> {
-        let mut woken = Vec::new();
-        while let Some(&(deadline, request)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.forget(request);
-            woken.push(request);
-        }
-        woken
-    }
+/// Why a fetch is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// It just came.
+    First,
+    /// A partition that it waited on had news.
+    Woken,
+    /// There was news before it could be parked.
+    NotParked,
+}
 
-    /// The earliest deadline.
+impl FetchTerms {
+    /// Whether the fetch is answered with what was found, else it waits on.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
-    }
-
-    /// Takes a fetch out without waking it; false when it does not wait (any more).
-    pub fn forget(&mut self, request: RequestId) -> bool {
-        let Some(parked) = self.requests.remove(&request) else { return false };
-        self.deadlines.remove(&(parked.deadline, request));
-        for partition in parked.waits.keys() {
-            if let Some(waiting) = self.by_partition.get_mut(partition) {
-                waiting.remove(&request);
-                if waiting.is_empty() {
-                    self.by_partition.remove(partition);
-                }
-            }
-        }
-        true
-    }
-
-    /// Panics when the three indexes differ.
-    pub fn check(&self) {
-        let waits: usize = self.requests.values().map(|parked| parked.waits.len()).sum();
-        let indexed: usize = self.by_partition.values().map(BTreeSet::len).sum();
-        assert_eq!(waits, indexed, "waits and their index");
-        assert_eq!(self.requests.len(), self.deadlines.len(), "requests and their deadlines");
+    pub fn is_answered(&self, look: Look, found: Found, now: Millis) -> bool {
+        // A follower is woken by bytes or by its own newer fetch, which waits for this answer.
+        let served = self.replica.is_some() && look != Look::First;
+        served || found.urgent || found.bytes >= self.bytes_min || now >= self.deadline
     }
 }
 
@@ -151,37 +129,59 @@ impl<P: Ord + Copy> ParkedFetches<P> {
 mod tests {
     use super::*;
 
-    fn wait(partition: u8, above: i64) -> FetchWait<u8> {
-        FetchWait { partition, above: Offset::new(above) }
+    type Out = Vec<Released<(), u8>>;
+
+    const FOLLOWER: Option<BrokerId> = Some(BrokerId::new(7));
+
+    fn woken(fetches: &[u8]) -> Out {
+        fetches.iter().map(|&fetch| Released::Woken(fetch)).collect()
     }
 
-    fn two() -> ParkedFetches<u8> {
+    fn three() -> ParkedFetches<u8> {
         let mut parked = ParkedFetches::default();
-        parked.park(1, &[wait(0, 10), wait(1, 5)], 100, Millis::new(500));
-        parked.park(2, &[wait(0, 20)], 1, Millis::new(300));
-        parked.check();
+        for (fetch, replica, above) in [(1, None, 5), (2, FOLLOWER, 9), (3, None, 9)] {
+            parked.park(FetchWait { fetch, replica, above: Offset::new(above) });
+        }
         parked
     }
 
     #[test]
-    fn bytes_over_all_partitions_wake() {
-        let mut parked = two();
-        assert_eq!(parked.advanced(0, Offset::new(15), 60), Vec::<RequestId>::new());
-        assert_eq!(parked.advanced(1, Offset::new(5), 60), Vec::<RequestId>::new());
-        assert_eq!(parked.advanced(1, Offset::new(6), 40), vec![1]);
-        parked.check();
-        assert_eq!(parked.advanced(0, Offset::new(21), 1), vec![2]);
+    fn each_is_woken_by_the_limit_that_it_reads_to() {
+        let (mut parked, mut out) = (three(), Out::new());
+        parked.high_watermark(Offset::new(5), &mut out);
+        parked.end_moved(Offset::new(9), &mut out);
+        assert_eq!(out, []);
+        parked.end_moved(Offset::new(10), &mut out);
+        parked.high_watermark(Offset::new(9), &mut out);
+        assert_eq!(out, woken(&[2, 1]));
+        assert_eq!(parked.len(), 1);
+    }
+
+    #[test]
+    fn a_newer_fetch_and_great_events_wake_once() {
+        let (mut parked, mut out) = (three(), Out::new());
+        parked.superseded(BrokerId::new(8), &mut out);
+        assert_eq!(out, []);
+        parked.superseded(BrokerId::new(7), &mut out);
+        parked.forget(|&fetch| fetch == 1);
+        parked.wake_all(&mut out);
+        parked.wake_all(&mut out);
+        assert_eq!(out, woken(&[2, 3]));
         assert!(parked.is_empty());
     }
 
     #[test]
-    fn events_and_deadlines_wake() {
-        let mut parked = two();
-        assert_eq!(parked.expire(Millis::new(300)), vec![2]);
-        assert_eq!(parked.wake(0), vec![1]);
-        assert_eq!(parked.wake(0), Vec::<RequestId>::new());
-        assert!(!parked.forget(1));
-        parked.check();
-        assert_eq!(parked.next_deadline(), None);
+    fn a_fetch_is_answered_with_enough_or_something_urgent_or_in_time() {
+        let consumer = FetchTerms { replica: None, bytes_min: 100, deadline: Millis::new(50) };
+        let found = |bytes, urgent| Found { bytes, urgent };
+        let early = Millis::new(49);
+        assert!(!consumer.is_answered(Look::First, found(99, false), early));
+        assert!(consumer.is_answered(Look::First, found(100, false), early));
+        assert!(consumer.is_answered(Look::First, found(0, true), early));
+        assert!(!consumer.is_answered(Look::Woken, found(99, false), early));
+        assert!(consumer.is_answered(Look::Woken, found(0, false), Millis::new(50)));
+        let follower = FetchTerms { replica: FOLLOWER, ..consumer };
+        assert!(!follower.is_answered(Look::First, found(0, false), early));
+        assert!(follower.is_answered(Look::Woken, found(0, false), early));
     }
 }

@@ -95,7 +95,7 @@ impl Model {
                 let removed = log.advance_log_start(to, i64::MAX);
                 self.log_start = removed.log_start;
                 assert_eq!(removed.log_start, to);
-                for path in removed.files {
+                for path in log.discard(&removed.segments).unwrap() {
                     std::fs::remove_file(path).ok();
                 }
             }

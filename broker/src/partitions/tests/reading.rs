@@ -50,7 +50,7 @@ async fn given_up_fetch_leaves_nothing_behind() {
     waiting.abort();
     assert!(waiting.await.is_err());
     let partition = bench.partitions.partition(key()).unwrap();
-    assert_eq!(partition.with_fetches(|fetches| fetches.len()), 0);
+    assert_eq!(partition.waiting_fetches(), 0);
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn newer_fetch_of_a_follower_answers_the_older() {
     tokio::task::yield_now().await;
     bench.until(|bench| {
         let partition = bench.partitions.partition(key()).unwrap();
-        partition.with_fetches(|fetches| fetches.len()) == 1
+        partition.waiting_fetches() == 1
     });
     bench.until(|bench| bench.status().durable_end.get() == 1);
     let mut progress = bench.follow(1, 1, Some(0));
@@ -73,11 +73,25 @@ async fn newer_fetch_of_a_follower_answers_the_older() {
     let told = bench.fetch(progress).await;
     assert_eq!((told.error, told.high_watermark), (ErrorCode::None, Some(Offset::new(1))));
     let partition = bench.partitions.partition(key()).unwrap();
-    assert_eq!(partition.with_fetches(|fetches| fetches.len()), 1);
+    assert_eq!(partition.waiting_fetches(), 1);
     let newer = bench.fetch(bench.follow(1, 1, Some(0))).await;
     assert_eq!(newer.high_watermark, Some(Offset::new(1)));
     let answers = tokio::time::timeout(PATIENCE / 2, older).await.unwrap().unwrap();
     assert_eq!((answers[0].error, values_of(&answers[0]).len()), (ErrorCode::None, 0));
+}
+
+#[tokio::test]
+async fn follower_that_only_tells_gets_no_records() {
+    let mut bench = Bench::new("");
+    bench.create("[1,2]", &state(1, 0, "[1,2]"));
+    bench.until(Bench::leads);
+    bench.produce(1, batch(&["a"])).await.unwrap();
+    let mut progress = bench.follow(0, 0, None);
+    progress.partitions[0].bytes_max = 0;
+    let told = bench.fetch(progress).await;
+    assert_eq!((told.error, values_of(&told).len()), (ErrorCode::None, 0));
+    let fetched = bench.fetch(bench.follow(0, 0, None)).await;
+    assert_eq!(values_of(&fetched), ["a"]);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
-//! How a process follows: one fetch at a time per leader, and short ones beside it that report progress.
+//! How a process follows: one fetch waits per leader, a newer one takes its place when a partition can go on, and short ones beside it
+//! report progress.
 //!
 //! Called by: `process`, `storage`. Calls: the cores. Invariant: an answer is handed to the core of the partition that it is for, which alone
 //! decides whether it still counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use broker_core::ids::{BrokerId, TopicPartition};
 use broker_core::partition::{FetchAnswer, FollowerFetch};
@@ -20,9 +21,29 @@ const FETCH_TIMEOUT: Time = 1_500 * MS;
 #[derive(Debug, Default)]
 pub struct Fetcher {
     keys: BTreeSet<TopicPartition>,
-    /// The fetch under way, and when it is given up.
-    under_way: Option<(u64, Time)>,
+    under_way: Option<UnderWay>,
+    /// What was asked and not answered. A connection answers in order, each once, and dies with its process.
+    sent: BTreeSet<u64>,
+    /// What the leader was told last.
+    told: BTreeMap<TopicPartition, FollowerFetch>,
     is_due: bool,
+}
+
+/// The fetch that waits for records.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    /// When it is given up.
+    deadline: Time,
+    asked: BTreeMap<TopicPartition, FollowerFetch>,
+}
+
+impl UnderWay {
+    fn covers(&self, (key, fetch): (&TopicPartition, &FollowerFetch)) -> bool {
+        self.asked.get(key).is_some_and(|asked| {
+            asked.fetch_offset == fetch.fetch_offset && asked.leader_epoch == fetch.leader_epoch
+        })
+    }
 }
 
 impl Process {
@@ -46,19 +67,16 @@ impl Process {
         }
     }
 
-    /// A partition can be fetched again: does so unless a fetch is under way.
+    /// A partition can be fetched again.
     pub(super) fn fetch_soon(&mut self, key: TopicPartition, out: &mut Outbox) {
         let leader = self.replicas.get(&key).and_then(|core| core.following());
         if let Some((leader, _)) = leader {
-            let idle = self.fetchers.get(&leader).is_none_or(|f| f.under_way.is_none());
-            if idle {
-                self.fetch_after(leader, 0, out);
-            }
+            self.fetch_after(leader, 0, out);
         }
     }
 
-    fn items(&self, keys: &BTreeSet<TopicPartition>) -> Vec<(TopicPartition, FollowerFetch)> {
-        let Some(broker_epoch) = self.epoch else { return Vec::new() };
+    fn items(&self, keys: &BTreeSet<TopicPartition>) -> BTreeMap<TopicPartition, FollowerFetch> {
+        let Some(broker_epoch) = self.epoch else { return BTreeMap::new() };
         keys.iter()
             .filter_map(|&key| {
                 let position = self.replicas.get(&key)?.fetch_position()?;
@@ -77,39 +95,41 @@ impl Process {
             .collect()
     }
 
+    /// Sends what is due: a fetch for records if none waits or a partition is not covered, else news of what got durable.
     pub(super) fn fetch(&mut self, leader: BrokerId, now: Time, out: &mut Outbox) {
         let Some(fetcher) = self.fetchers.get_mut(&leader) else { return };
         fetcher.is_due = false;
-        if fetcher.under_way.is_some_and(|(_, deadline)| deadline > now) {
-            return;
-        }
-        fetcher.under_way = None;
+        fetcher.under_way.take_if(|under_way| under_way.deadline <= now);
         let keys = fetcher.keys.clone();
         let items = self.items(&keys);
+        let number = self.next_number();
+        let fetcher = self.fetchers.get_mut(&leader).expect("there");
+        let covered = |item| fetcher.under_way.as_ref().is_some_and(|u| u.covers(item));
+        let (items, may_wait) = if items.iter().all(covered) {
+            let told = &fetcher.told;
+            let is_news =
+                |(key, item): &(TopicPartition, FollowerFetch)| told.get(key) != Some(item);
+            (items.into_iter().filter(is_news).collect(), false)
+        } else {
+            (items, true)
+        };
         if items.is_empty() {
             return;
         }
-        let number = self.next_number();
-        let fetcher = self.fetchers.get_mut(&leader).expect("there");
-        fetcher.under_way = Some((number, now + FETCH_TIMEOUT));
-        let request = FetchRequest { number, items, may_wait: true };
+        fetcher.told.extend(items.clone());
+        fetcher.sent.insert(number);
+        if may_wait {
+            let deadline = now + FETCH_TIMEOUT;
+            fetcher.under_way = Some(UnderWay { number, deadline, asked: items.clone() });
+        }
+        let request = FetchRequest { number, items: items.into_iter().collect(), may_wait };
         out.messages.push((Address::Broker(leader), Message::Fetch(request)));
     }
 
-    /// Tells the leader of more (durable) records beside the fetch that may be waiting there.
+    /// This follower holds more, or more durably, than its leader was told.
     pub(super) fn report_progress(&mut self, key: TopicPartition, now: Time, out: &mut Outbox) {
-        let Some((leader, _)) = self.replicas.get(&key).and_then(|core| core.following()) else {
-            return;
-        };
-        let waiting = self.fetchers.get(&leader).is_some_and(|fetcher| fetcher.under_way.is_some());
-        if !waiting {
-            return self.fetch(leader, now, out);
-        }
-        let items = self.items(&[key].into());
-        if !items.is_empty() {
-            let number = self.next_number();
-            let request = FetchRequest { number, items, may_wait: false };
-            out.messages.push((Address::Broker(leader), Message::Fetch(request)));
+        if let Some((leader, _)) = self.replicas.get(&key).and_then(|core| core.following()) {
+            self.fetch(leader, now, out);
         }
     }
 
@@ -122,6 +142,9 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
+        let asked = self.fetchers.get_mut(&leader).filter(|f| f.sent.contains(&number));
+        let Some(fetcher) = asked else { return };
+        fetcher.sent = fetcher.sent.split_off(&(number + 1));
         let mut refused = false;
         for (key, answer, records) in answers {
             refused |= answer.error != ErrorCode::None;
@@ -130,7 +153,7 @@ impl Process {
             self.fetched = Bytes::new();
         }
         if let Some(fetcher) = self.fetchers.get_mut(&leader)
-            && fetcher.under_way.is_some_and(|(under_way, _)| under_way == number)
+            && fetcher.under_way.as_ref().is_some_and(|under_way| under_way.number == number)
         {
             fetcher.under_way = None;
             let wait = if refused { 10 * MS + self.random.below(40 * MS) } else { 0 };

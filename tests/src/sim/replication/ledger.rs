@@ -115,7 +115,7 @@ impl Ledger {
 
     /// After each step of a process.
     pub fn check(&mut self, process: &Process, life: u64) {
-        for (&key, core) in &process.replicas {
+        for (&key, core) in process.replicas.iter() {
             if let Some(epoch) = core.leading() {
                 let leader = *self.leaders.entry((key, epoch)).or_insert((process.id, life));
                 assert_eq!(leader, (process.id, life), "two leaders of {key:?} in epoch {epoch}");

@@ -142,7 +142,7 @@ impl World {
         }
         let Some(process) = machine.process.take() else { return };
         let session = process.session.id;
-        let disk = process.close_logs();
+        let disk = process.close_logs(self.schedule.now());
         disk.kill();
         machine.connection += 1;
         machine.cursor = None;

@@ -6,10 +6,11 @@
 //! world        everything on one clock                          nemesis  what goes wrong
 //!   machines     processes that start and die    wires  what lies between    customers  clients in the world
 //! coordinator  a modelled coordinator: ordered znodes, sessions, subscriptions
-//! process      a broker's process: the real decisions (broker-core) and the real log (broker-log)
+//! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
-//!   storage      its log directory: append thread and commit rounds
-//!   serving      what it answers to clients, followers, leaders and the controller
+//!   storage      its log directory: the worker and its commit rounds, stepped
+//!   serving      what it answers to producers, leaders and the controller
+//!   reading      what it answers to consumers and followers, now or when there is news
 //!   fetching     how it follows
 //! message      what travels between them
 //! client       producers and consumers
@@ -30,6 +31,7 @@ mod machines;
 mod message;
 mod nemesis;
 mod process;
+mod reading;
 mod run;
 mod serving;
 mod session;

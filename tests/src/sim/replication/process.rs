@@ -7,19 +7,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use broker::partitions::worker::{LogJob, Owner as _, Stored};
 use broker_core::controller::Controller;
 use broker_core::fence::SelfFence;
+use broker_core::hosted::{Hosted, Moment, Outcome};
 use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, TopicPartition, Zxid};
 use broker_core::image::{Applied, Image, ImageFeed};
 use broker_core::partition::{Effect, Partition, Settings as PartitionSettings, StateUpdate};
-use broker_core::purgatory::{ParkedFetches, ParkedProduces};
+use broker_core::purgatory::Released;
 use bytes::Bytes;
 
 use super::fetching::Fetcher;
-use super::message::{Address, Alarm, FetchRequest, Message, Outbox};
+use super::message::{Address, Alarm, Message, Outbox};
+use super::reading::Reading;
 use super::session::Session;
 use super::settings::Settings;
-use super::storage::{Directory, Job};
+use super::storage::{self, Directory, Of, ProcessJob, Produce};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
 use crate::sim::random::Random;
@@ -28,12 +31,31 @@ use crate::sim::random::Random;
 pub const TICK: Time = 50 * MS;
 const CHECKPOINT_EVERY_TICKS: u64 = 20;
 
-/// A produce that waits for its answer.
-#[derive(Debug, Clone, Copy)]
-pub struct WaitingProduce {
-    pub to: Address,
-    pub number: u64,
-    pub base_offset: i64,
+/// A partition as this process hosts it: produces by whom to answer, fetches by their number here.
+pub type Host = Hosted<Stored<Produce>, u64>;
+
+/// What a process hosts, each with the log that is meant.
+#[derive(Default)]
+pub struct Replicas(BTreeMap<TopicPartition, (Of, Host)>);
+
+impl Replicas {
+    /// The core of a partition, once it has begun.
+    pub fn get(&self, key: &TopicPartition) -> Option<&Partition> {
+        self.0.get(key)?.1.core()
+    }
+
+    /// All cores that have begun.
+    pub fn iter(&self) -> impl Iterator<Item = (&TopicPartition, &Partition)> {
+        self.0.iter().filter_map(|(key, (_, hosted))| Some((key, hosted.core()?)))
+    }
+}
+
+impl std::ops::Index<&TopicPartition> for Replicas {
+    type Output = Partition;
+
+    fn index(&self, key: &TopicPartition) -> &Partition {
+        self.get(key).expect("has begun")
+    }
 }
 
 /// One life of a broker.
@@ -50,18 +72,16 @@ pub struct Process {
     pub started: Option<Zxid>,
     /// czxid of the present registration.
     pub epoch: Option<BrokerEpoch>,
-    pub replicas: BTreeMap<TopicPartition, Partition>,
+    pub replicas: Replicas,
     pub directory: Directory,
     pub(super) lives: Arc<BTreeMap<BrokerId, BrokerEpoch>>,
-    pub(super) produces: ParkedProduces<TopicPartition>,
-    pub(super) produce_requests: BTreeMap<u64, WaitingProduce>,
-    pub(super) fetches: ParkedFetches<TopicPartition>,
-    pub(super) fetch_requests: BTreeMap<u64, (BrokerId, FetchRequest)>,
+    /// Fetches that wait.
+    pub(super) readings: BTreeMap<u64, Reading>,
     pub(super) alters: BTreeMap<u64, (BrokerId, TopicPartition, u64)>,
     pub(super) describes: BTreeMap<(BrokerId, BrokerEpoch), BTreeSet<TopicPartition>>,
     pub(super) fetchers: BTreeMap<BrokerId, Fetcher>,
     /// Produces on their way to the append thread.
-    pub(super) submitting: VecDeque<Job>,
+    pub(super) submitting: VecDeque<ProcessJob>,
     /// Records of the fetch answer that is being handled.
     pub(super) fetched: Bytes,
     watermarks: BTreeMap<TopicPartition, Offset>,
@@ -92,13 +112,10 @@ impl Process {
             settings,
             started: None,
             epoch: None,
-            replicas: BTreeMap::new(),
+            replicas: Replicas::default(),
             directory,
             lives: Arc::default(),
-            produces: ParkedProduces::default(),
-            produce_requests: BTreeMap::new(),
-            fetches: ParkedFetches::default(),
-            fetch_requests: BTreeMap::new(),
+            readings: BTreeMap::new(),
             alters: BTreeMap::new(),
             describes: BTreeMap::new(),
             fetchers: BTreeMap::new(),
@@ -109,6 +126,7 @@ impl Process {
             last_number: seed << 8,
             ticks: 0,
         };
+        process.recover_logs(0, out);
         process.open_session(out);
         out.alarms.push((TICK, Alarm::Tick));
         process
@@ -138,18 +156,20 @@ impl Process {
     fn tick(&mut self, now: Time, out: &mut Outbox) {
         self.ticks += 1;
         out.alarms.push((TICK, Alarm::Tick));
-        let keys: Vec<_> = self.replicas.keys().copied().collect();
+        let keys: Vec<_> = self.replicas.0.keys().copied().collect();
         for key in keys {
-            self.on_partition(key, now, out, |core, effects| {
-                core.tick(Millis::new(now / MS), effects);
+            self.step_partition(key, now, out, |hosted, outcome| {
+                hosted.expire(Millis::new(now / MS), outcome);
+                hosted.step(outcome, |core, effects| core.tick(Millis::new(now / MS), effects));
             });
         }
-        self.expire_parked(now, out);
+        self.expire_readings(now, out);
+        self.unlink_some();
+        self.sync_marks(now);
         self.watch_fetchers(now, out);
         self.tick_session(now, self.ticks, out);
         if self.ticks.is_multiple_of(CHECKPOINT_EVERY_TICKS) {
-            self.apply_retention(now, out);
-            self.write_checkpoints();
+            self.look_after_logs(out);
             self.describe_again(out);
         }
     }
@@ -176,6 +196,16 @@ impl Process {
             self.lives = Arc::new(lives);
             self.describes.retain(|&(id, epoch), _| self.lives.get(&id) == Some(&epoch));
         }
+        let moment = self.moment(now);
+        let known: Vec<_> = self.replicas.0.keys().copied().collect();
+        for key in known {
+            let has_begun = self.replicas.get(&key).is_some();
+            if changed || !has_begun {
+                self.step_partition(key, now, out, |hosted, outcome| {
+                    hosted.apply_brokers(&moment, outcome);
+                });
+            }
+        }
         let image = self.image.clone();
         for topic in image.topics() {
             for (&partition, replicas) in &topic.node.partitions {
@@ -183,27 +213,24 @@ impl Process {
                 if !replicas.contains(&self.id) {
                     continue;
                 }
-                let opened = !self.replicas.contains_key(&key);
-                if opened {
-                    self.open_replica(key, &topic.name, started);
+                if !self.replicas.0.contains_key(&key) {
+                    let of = Of { key, topic: Arc::clone(&topic.name) };
+                    self.host(&of);
+                    let options = storage::options(&self.settings);
+                    self.push_log_job(key, LogJob::Open(options, self.settings.durability), out);
                 }
-                let lives = Arc::clone(&self.lives);
-                let stored = image.state(&topic.name, partition);
-                self.on_partition(key, now, out, |core, effects| {
-                    let now = Millis::new(now / MS);
-                    if changed || opened {
-                        core.apply_brokers(&lives, now, effects);
-                    }
-                    if let Some(stored) = stored {
-                        core.apply_state(StateUpdate { stored, replicas }, now, effects);
-                    }
-                });
+                if let Some(stored) = image.state(&topic.name, partition) {
+                    let update = StateUpdate { stored, replicas };
+                    self.step_partition(key, now, out, |hosted, outcome| {
+                        hosted.apply_state(update, &moment, outcome);
+                    });
+                }
             }
         }
     }
 
-    fn open_replica(&mut self, key: TopicPartition, topic: &str, started: Zxid) {
-        let loaded = self.open_log(key, topic);
+    /// Hosts a partition, whose log is not open yet.
+    pub(super) fn host(&mut self, of: &Of) {
         let settings = PartitionSettings {
             durability: self.settings.durability,
             min_insync_replicas: self.settings.min_insync_replicas(),
@@ -212,9 +239,52 @@ impl Process {
             #[cfg(planted)]
             planted: self.settings.planted,
         };
-        let core = Partition::new(self.id, key, started, loaded, settings);
-        self.watermarks.insert(key, core.high_watermark());
-        self.replicas.insert(key, core);
+        let hosted = Hosted::new(self.id, of.key, settings);
+        self.replicas.0.insert(of.key, (of.clone(), hosted));
+    }
+
+    pub(super) fn hosted(&self, key: TopicPartition) -> Option<&Host> {
+        self.replicas.0.get(&key).map(|(_, hosted)| hosted)
+    }
+
+    pub(super) fn hosted_mut(&mut self, key: TopicPartition) -> Option<&mut Host> {
+        self.replicas.0.get_mut(&key).map(|(_, hosted)| hosted)
+    }
+
+    pub(super) fn of(&self, key: TopicPartition) -> Of {
+        self.replicas.0[&key].0.clone()
+    }
+
+    /// What this life knows now.
+    pub(super) fn moment(&self, now: Time) -> Moment {
+        let live = Arc::clone(&self.lives);
+        Moment { started: self.started, live, now: Millis::new(now / MS) }
+    }
+
+    /// Lets a hosted partition do something, and does what comes of it.
+    pub(super) fn step_partition(
+        &mut self,
+        key: TopicPartition,
+        now: Time,
+        out: &mut Outbox,
+        act: impl FnOnce(&mut Host, &mut Outcome<Stored<Produce>, u64>),
+    ) {
+        let Some((_, hosted)) = self.replicas.0.get_mut(&key) else { return };
+        let mut outcome = Outcome::default();
+        act(hosted, &mut outcome);
+        hosted.check();
+        if let Some(core) = hosted.core() {
+            self.watermarks.entry(key).or_insert(core.high_watermark());
+        }
+        for effect in outcome.effects {
+            self.do_effect(key, effect, now, out);
+        }
+        for released in outcome.released {
+            match released {
+                Released::Settled(stored, result) => storage::answer(&stored, result, out),
+                Released::Woken(number) => self.woken(number, now, out),
+            }
+        }
     }
 
     /// Lets a partition's core do something, and does what it wants done.
@@ -225,13 +295,9 @@ impl Process {
         out: &mut Outbox,
         act: impl FnOnce(&mut Partition, &mut Vec<Effect>),
     ) {
-        let mut effects = Vec::new();
-        let Some(core) = self.replicas.get_mut(&key) else { return };
-        act(core, &mut effects);
-        core.check();
-        for effect in effects {
-            self.do_effect(key, effect, now, out);
-        }
+        self.step_partition(key, now, out, |hosted, outcome| {
+            hosted.step(outcome, act);
+        });
     }
 
     pub(super) fn do_effect(
@@ -242,29 +308,32 @@ impl Process {
         out: &mut Outbox,
     ) {
         match effect {
-            Effect::AdoptEpoch { leader_epoch: epoch } => {
-                self.push_job(Job::Adopt { key, epoch }, out);
+            Effect::AdoptEpoch { leader_epoch } => {
+                let leads = self.replicas[&key].is_elected();
+                self.push_log_job(key, LogJob::Adopt { leader_epoch, leads }, out);
             }
-            Effect::AppendFetched { leader_epoch: epoch, .. } => {
+            Effect::AppendFetched { leader_epoch, .. } => {
                 let records = std::mem::take(&mut self.fetched);
-                self.push_job(Job::Append { key, epoch, records }, out);
+                self.push_log_job(key, LogJob::AppendFetched(leader_epoch, records), out);
             }
-            Effect::Truncate { leader_epoch: epoch, to } => {
-                self.push_job(Job::Truncate { key, epoch, to }, out);
+            Effect::Truncate { leader_epoch, to } => {
+                self.push_log_job(key, LogJob::Truncate(leader_epoch, to), out);
             }
-            Effect::RestartAt { leader_epoch: epoch, start } => {
-                self.push_job(Job::RestartAt { key, epoch, start }, out);
+            Effect::RestartAt { leader_epoch, start } => {
+                self.push_log_job(key, LogJob::RestartAt(leader_epoch, start), out);
             }
-            Effect::DropBelow { start } => self.push_job(Job::DropBelow { key, start }, out),
-            Effect::CutRepaired => self.push_job(Job::CutRepaired { key }, out),
+            Effect::DropBelow { start } => self.push_log_job(key, LogJob::DropBelow(start), out),
+            Effect::CutRepaired => self.push_log_job(key, LogJob::CutRepaired, out),
+            Effect::CommittedCut { high_watermark, end_offset } => {
+                panic!("{}: {key:?}: cut to {end_offset} below {high_watermark}", self.id);
+            }
             Effect::HighWatermark { high_watermark } => {
                 let leads = self.replicas[&key].leading().is_some();
-                let former = self.watermarks.insert(key, high_watermark).expect("opened");
+                let former = self.watermarks.insert(key, high_watermark).expect("begun");
                 out.watermarks.push((key, former, high_watermark, leads));
-                self.high_watermark_moved(key, high_watermark, out);
             }
-            Effect::EndMoved { end_offset } => self.end_moved(key, end_offset, now, out),
-            Effect::LeadershipLost => self.leadership_lost(key, now, out),
+            // Who waits for these is released with them.
+            Effect::EndMoved { .. } | Effect::LeadershipLost => {}
             Effect::ReportProgress => self.report_progress(key, now, out),
             Effect::FetchFrom { leader, .. } => self.fetch_from(key, leader, out),
             Effect::StopFetching => self.stop_fetching(key),
@@ -276,7 +345,7 @@ impl Process {
     pub fn receive(&mut self, from: Address, message: Message, now: Time, out: &mut Outbox) {
         match (message, from) {
             (Message::Fetch(request), Address::Broker(from)) => {
-                self.follower_fetches(from, request, true, now, out);
+                self.follower_fetches(from, request, now, out);
             }
             (Message::Fetched { number, answers }, Address::Broker(leader)) => {
                 self.fetched(leader, number, answers, now, out);
@@ -313,13 +382,12 @@ impl Process {
 
     /// Every struct's own invariants.
     pub fn check(&self) {
-        for core in self.replicas.values() {
-            core.check();
+        for (of, hosted) in self.replicas.0.values() {
+            assert!(hosted.core().is_none_or(|core| core.key() == of.key()));
+            hosted.check();
         }
         self.directory.check();
         self.controller.check();
-        self.produces.check();
-        self.fetches.check();
         self.image.check();
     }
 }

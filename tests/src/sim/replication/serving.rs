@@ -1,33 +1,30 @@
-//! What a process answers: to producers and consumers, to followers, to leaders and as the controller.
+//! What a process answers: to producers, to leaders and as the controller.
 //!
-//! Called by: `process`, `storage`. Calls: the cores and the log. Invariant: requests are answered from the core's decisions alone; a
-//! produce is parked only while the leadership that permitted it lasts.
+//! Called by: `process`, `storage`. Calls: the cores. Invariant: requests are answered from the core's decisions alone.
 
-use std::collections::BTreeSet;
-
+use broker::partitions::worker::{Job, ProduceJob};
 use broker_core::controller::{
     AlterItem, AlterPartitions, Answer, Effect as ControllerEffect, PartitionReport,
 };
-use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, TopicPartition};
-use broker_core::partition::{AlterRequest, Appended, ConsumerFetch, FetchAnswer, FollowerFetch};
-use broker_core::purgatory::{FetchWait, Outcome, ProduceWait, Settled};
-use bytes::Bytes;
+use broker_core::ids::{BrokerEpoch, BrokerId, Millis, TopicPartition};
+use broker_core::partition::AlterRequest;
+use broker_log::BatchMeta;
+use bytes::{Bytes, BytesMut};
 use client_protocol::ErrorCode;
 
 use super::coordinator::StoreOp;
-use super::message::{Address, CoordinatorRequest, FetchRequest, Message, Outbox};
-use super::process::{Process, WaitingProduce};
+use super::message::{Address, CoordinatorRequest, Message, Outbox};
+use super::process::Process;
 use super::session::Purpose;
-use super::storage::Job;
+use super::storage::Produce;
 use crate::sim::ensemble::schedule::{MS, Time};
 
 const PRODUCE_TIMEOUT_MS: u64 = 1_000;
-const FETCH_WAIT_MS: u64 = 500;
 /// Partitions in one AlterPartition are one here; the controller batches by itself.
 const ONE: usize = 1;
 
 impl Process {
-    fn may_serve(&self, now: Time) -> bool {
+    pub(super) fn may_serve(&self, now: Time) -> bool {
         self.fence.may_serve(Millis::new(now / MS))
     }
 
@@ -39,228 +36,26 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
-        let permit = match self.replicas.get(&key) {
-            Some(core) if self.may_serve(now) => core.admit_produce(acks),
+        let permit = match self.hosted(key) {
+            Some(hosted) if self.may_serve(now) => hosted.admit_produce(acks),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         };
+        let produce = Produce { to, number, acks };
         match permit {
             Ok(permit) => {
-                let epoch = permit.leader_epoch;
-                self.submit(Job::Produce { key, epoch, acks, batch, to, number }, out);
+                let job = ProduceJob {
+                    leader_epoch: permit.leader_epoch,
+                    acks,
+                    deadline: Millis::new(now / MS).plus(PRODUCE_TIMEOUT_MS),
+                    meta: BatchMeta::parse(&batch).expect("producers are sound"),
+                    records: BytesMut::from(&batch[..]),
+                    log_append_time_ms: None,
+                    produce,
+                };
+                let of = self.of(key);
+                self.submit(Job::Produce(of, job), out);
             }
-            Err(error) => answer_producer((to, number), acks, error, -1, out),
-        }
-    }
-
-    /// The append thread did (or refused) a produce.
-    pub(super) fn answer_produce(
-        &mut self,
-        (key, epoch, acks): (TopicPartition, LeaderEpoch, i16),
-        produced: Result<(i64, i64, Option<Appended>), ErrorCode>,
-        (to, number): (Address, u64),
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let (base_offset, needed, appended) = match produced {
-            Ok(produced) => produced,
-            Err(error) => return answer_producer((to, number), acks, error, -1, out),
-        };
-        if acks == -1 {
-            // Whoever lost the lead since hears nothing of this high watermark any more.
-            if self.replicas[&key].leading() == Some(epoch) {
-                let request = self.next_number();
-                let wait = ProduceWait { partition: key, needed: Offset::new(needed) };
-                let deadline = Millis::new(now / MS).plus(PRODUCE_TIMEOUT_MS);
-                self.produces.park(request, &[wait], deadline);
-                let waiting = WaitingProduce { to, number, base_offset };
-                self.produce_requests.insert(request, waiting);
-            } else {
-                answer_producer((to, number), acks, ErrorCode::NotLeaderOrFollower, -1, out);
-            }
-        } else {
-            answer_producer((to, number), acks, ErrorCode::None, base_offset, out);
-        }
-        if let Some(appended) = appended {
-            self.on_partition(key, now, out, |core, effects| {
-                core.appended(&appended, Millis::new(now / MS), effects);
-            });
-        }
-        let high_watermark = self.replicas[&key].high_watermark();
-        self.high_watermark_moved(key, high_watermark, out);
-    }
-
-    pub(super) fn high_watermark_moved(
-        &mut self,
-        key: TopicPartition,
-        high_watermark: Offset,
-        out: &mut Outbox,
-    ) {
-        let settled = self.produces.high_watermark(key, high_watermark);
-        self.settle(&settled, out);
-    }
-
-    pub(super) fn leadership_lost(&mut self, key: TopicPartition, now: Time, out: &mut Outbox) {
-        let settled = self.produces.leadership_lost(key);
-        self.settle(&settled, out);
-        for request in self.fetches.wake(key) {
-            self.serve_parked(request, now, out);
-        }
-    }
-
-    pub(super) fn expire_parked(&mut self, now: Time, out: &mut Outbox) {
-        let settled = self.produces.expire(Millis::new(now / MS));
-        self.settle(&settled, out);
-        for request in self.fetches.expire(Millis::new(now / MS)) {
-            self.serve_parked(request, now, out);
-        }
-    }
-
-    fn settle(&mut self, settled: &[Settled<TopicPartition>], out: &mut Outbox) {
-        for settled in settled {
-            let error = match settled.outcome {
-                Outcome::Committed => ErrorCode::None,
-                Outcome::LeadershipLost => ErrorCode::NotLeaderOrFollower,
-                Outcome::TimedOut => ErrorCode::RequestTimedOut,
-            };
-            let waiting = self.produce_requests.remove(&settled.request).expect("parked");
-            answer_producer((waiting.to, waiting.number), -1, error, waiting.base_offset, out);
-        }
-    }
-
-    pub(super) fn consume(
-        &mut self,
-        key: TopicPartition,
-        (offset, leader_epoch): (Offset, Option<LeaderEpoch>),
-        (to, number): (Address, u64),
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let fetch = ConsumerFetch { fetch_offset: offset, leader_epoch, last_fetched_epoch: None };
-        let readable = match self.replicas.get(&key) {
-            Some(core) if self.may_serve(now) => {
-                core.consumer_fetch(&fetch).map_err(|r| (r.error, r.log_start))
-            }
-            _ => Err((ErrorCode::NotLeaderOrFollower, Offset::ZERO)),
-        };
-        let consumed = match readable {
-            Ok(readable) => {
-                let bytes_max = self.settings.fetch_bytes_max;
-                let records = self.directory.read(key, offset, readable.up_to, bytes_max);
-                (ErrorCode::None, readable.log_start, records)
-            }
-            Err((error, log_start)) => (error, log_start, Bytes::new()),
-        };
-        let (error, log_start, records) = consumed;
-        out.messages.push((to, Message::Consumed { number, error, log_start, records }));
-    }
-
-    /// A follower fetches: answers, or parks the fetch when there is nothing and it may wait.
-    pub(super) fn follower_fetches(
-        &mut self,
-        from: BrokerId,
-        mut request: FetchRequest,
-        is_new: bool,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        if is_new {
-            self.wake_older(from, &request, now, out);
-        }
-        let mut answers = Vec::new();
-        let mut waits = Vec::new();
-        for (key, fetch) in &request.items {
-            let (answer, records) = self.follower_fetch(*key, fetch, now, out);
-            let empty = answer.error == ErrorCode::None && answer.diverging.is_none();
-            if empty && records.is_empty() {
-                waits.push(FetchWait { partition: *key, above: fetch.fetch_offset });
-            }
-            answers.push((*key, answer, records));
-        }
-        if request.may_wait && waits.len() == request.items.len() {
-            request.may_wait = false;
-            let number = self.next_number();
-            let deadline = Millis::new(now / MS).plus(FETCH_WAIT_MS);
-            self.fetches.park(number, &waits, 1, deadline);
-            self.fetch_requests.insert(number, (from, request));
-        } else {
-            let number = request.number;
-            out.messages.push((Address::Broker(from), Message::Fetched { number, answers }));
-        }
-    }
-
-    fn follower_fetch(
-        &mut self,
-        key: TopicPartition,
-        fetch: &FollowerFetch,
-        now: Time,
-        out: &mut Outbox,
-    ) -> (FetchAnswer, Bytes) {
-        let mut answer = FetchAnswer {
-            leader_epoch: fetch.leader_epoch,
-            fetch_offset: fetch.fetch_offset,
-            error: ErrorCode::NotLeaderOrFollower,
-            diverging: None,
-            high_watermark: None,
-            log_start: None,
-            has_records: false,
-        };
-        if !self.may_serve(now) || !self.replicas.contains_key(&key) {
-            return (answer, Bytes::new());
-        }
-        let mut result = None;
-        self.on_partition(key, now, out, |core, effects| {
-            result = Some(core.follower_fetch(fetch, Millis::new(now / MS), effects));
-        });
-        match result.expect("there") {
-            Ok(readable) => {
-                let bytes_max = self.settings.fetch_bytes_max;
-                let records = self.directory.read(key, readable.from, readable.up_to, bytes_max);
-                answer.error = ErrorCode::None;
-                answer.diverging = readable.diverging;
-                answer.high_watermark = Some(readable.high_watermark);
-                answer.log_start = Some(readable.log_start);
-                answer.has_records = !records.is_empty();
-                (answer, records)
-            }
-            Err(refused) => {
-                answer.error = refused.error;
-                answer.log_start = Some(refused.log_start);
-                (answer, Bytes::new())
-            }
-        }
-    }
-
-    /// A newer fetch of the same follower completes the one that waits (D4).
-    fn wake_older(&mut self, from: BrokerId, newer: &FetchRequest, now: Time, out: &mut Outbox) {
-        let keys: BTreeSet<_> = newer.items.iter().map(|(key, _)| *key).collect();
-        let overlaps = |r: &FetchRequest| r.items.iter().any(|(key, _)| keys.contains(key));
-        let older: Vec<_> = self
-            .fetch_requests
-            .iter()
-            .filter(|(_, (follower, request))| *follower == from && overlaps(request))
-            .map(|(&number, _)| number)
-            .collect();
-        for number in older {
-            self.fetches.forget(number);
-            self.serve_parked(number, now, out);
-        }
-    }
-
-    fn serve_parked(&mut self, number: u64, now: Time, out: &mut Outbox) {
-        if let Some((from, request)) = self.fetch_requests.remove(&number) {
-            self.follower_fetches(from, request, false, now, out);
-        }
-    }
-
-    pub(super) fn end_moved(
-        &mut self,
-        key: TopicPartition,
-        end_offset: Offset,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        for request in self.fetches.advanced(key, end_offset, 1) {
-            self.serve_parked(request, now, out);
+            Err(error) => answer_producer(produce, error, -1, out),
         }
     }
 
@@ -386,14 +181,9 @@ impl Process {
     }
 }
 
-fn answer_producer(
-    (to, number): (Address, u64),
-    acks: i16,
-    error: ErrorCode,
-    base_offset: i64,
-    out: &mut Outbox,
-) {
-    if acks != 0 {
-        out.messages.push((to, Message::Produced { number, error, base_offset }));
+pub fn answer_producer(produce: Produce, error: ErrorCode, base_offset: i64, out: &mut Outbox) {
+    if produce.acks != 0 {
+        let message = Message::Produced { number: produce.number, error, base_offset };
+        out.messages.push((produce.to, message));
     }
 }

@@ -1,128 +1,104 @@
-//! A process's log directory: an append thread that does jobs in order, and commit rounds.
+//! A process's log directory: the broker's own worker and rounds, stepped on a simulated disk.
 //!
-//! Called by: `process`. Calls: broker-log on the simulated disk, the partitions' cores.
-//! Invariant: jobs are done in the order in which they were pushed; what was decided under another epoch than the log adopted last is
-//! refused; one round at a time, and it reports what it synced. Each job and each sync takes its time.
+//! Called by: `process`. Calls: the worker of the broker's partitions, the hosted partitions.
+//! Invariant: jobs reach the worker in the order in which they were pushed; one round at a time. Each job and each sync takes its time, and
+//! a process can end between any two of them.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use broker_core::ids::{LeaderEpoch, Millis, Offset, PartitionId, TopicPartition};
-use broker_core::partition::{
-    Appended, Durability, EpochHistory, Loaded, LogPositions, Synced, Truncated,
+use broker::partitions::worker::{
+    Appender, Folder, Happened, Job, LogJob, MarksPace, Owner, Round, Rounds, Stored,
 };
-use broker_log::checkpoint::{self, Offsets};
-use broker_log::{
-    Admission, BatchMeta, Log, LogContext, Lookup, Marks, OpenOptions, ReadRequest, SequenceError,
-    SyncTicket,
-};
-use bytes::{Bytes, BytesMut};
+use broker_core::ids::{Millis, Offset, TopicPartition};
+use broker_core::partition::Durability;
+use broker_log::{Log, Lookup, OpenOptions, ReadRequest};
+use bytes::Bytes;
 use client_protocol::ErrorCode;
-use client_protocol::records::{Batches, assign_offsets};
 use coordinator_disk::Disk;
 
 use super::message::{Address, Alarm, Outbox};
 use super::process::Process;
+use super::settings::Settings;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
 
 /// Where a broker's logs lie on its disk.
 pub const DATA: &str = "/data";
 
-/// Something to do with a log.
-#[derive(Debug)]
-pub enum Job {
-    Produce {
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        acks: i16,
-        batch: Bytes,
-        to: Address,
-        number: u64,
-    },
-    Adopt {
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-    },
-    Append {
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        records: Bytes,
-    },
-    Truncate {
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        to: Offset,
-    },
-    RestartAt {
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        start: Offset,
-    },
-    DropBelow {
-        key: TopicPartition,
-        start: Offset,
-    },
-    CutRepaired {
-        key: TopicPartition,
-    },
+/// A partition, as whose log is meant.
+#[derive(Debug, Clone)]
+pub struct Of {
+    pub key: TopicPartition,
+    pub topic: Arc<str>,
 }
 
-struct Slot {
-    log: Log,
-    epoch: Option<LeaderEpoch>,
+impl Owner for Of {
+    fn key(&self) -> TopicPartition {
+        self.key
+    }
+
+    fn topic(&self) -> &str {
+        &self.topic
+    }
 }
+
+/// Who waits for a produce.
+#[derive(Debug, Clone, Copy)]
+pub struct Produce {
+    pub to: Address,
+    pub number: u64,
+    pub acks: i16,
+}
+
+pub type ProcessJob = Job<Of, Produce>;
 
 /// The log directory of one process.
 pub struct Directory {
     disk: SimulatedDisk,
-    marks: Arc<Marks>,
-    slots: BTreeMap<TopicPartition, Slot>,
-    jobs: VecDeque<Job>,
+    folder: Arc<Folder>,
+    worker: Appender<Of, Produce>,
+    jobs: VecDeque<ProcessJob>,
     thread_is_awake: bool,
-    round: Option<Vec<(TopicPartition, SyncTicket)>>,
+    rounds: Rounds<Of>,
+    round: Option<Round<Of>>,
     round_is_due: bool,
-    watermarks: Offsets,
-    starts: Offsets,
-    clean: bool,
+    pace: MarksPace,
+    discards: Vec<(Of, Vec<i64>)>,
+    unlinks: VecDeque<PathBuf>,
 }
 
 impl Directory {
-    /// Opens the directory as a start does.
+    /// Opens the directory as a start does; no log yet.
     pub fn open(disk: &SimulatedDisk) -> Self {
         let path = Path::new(DATA);
         disk.create_dir(path).expect("the disk works");
         disk.sync_dir(Path::new("/")).expect("the disk works");
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let marks = Marks::open(shared, path, b"simulated").expect("marks are sound");
-        let read = |name: &str| {
-            checkpoint::read_offsets(disk, &path.join(name))
-                .expect("the disk works")
-                .unwrap_or_default()
-        };
+        let folder = Arc::new(Folder::open(shared, path, b"simulated").expect("files are sound"));
         Self {
             disk: disk.clone(),
-            marks: Arc::new(marks),
-            slots: BTreeMap::new(),
+            worker: Appender::new(Arc::clone(&folder)),
+            folder,
             jobs: VecDeque::new(),
             thread_is_awake: false,
+            rounds: Rounds::default(),
             round: None,
             round_is_due: false,
-            watermarks: read(checkpoint::HIGH_WATERMARK_FILE),
-            starts: read(checkpoint::LOG_START_FILE),
-            clean: checkpoint::take_clean_shutdown(disk, path).expect("the disk works"),
+            pace: MarksPace::default(),
+            discards: Vec::new(),
+            unlinks: VecDeque::new(),
         }
     }
 
     /// Whether the former process closed the directory in order.
     pub fn was_clean(&self) -> bool {
-        self.clean
+        self.folder.clean
     }
 
     pub fn log(&self, key: TopicPartition) -> Option<&Log> {
-        self.slots.get(&key).map(|slot| &slot.log)
+        self.worker.log(key)
     }
 
     /// Whole batches from `offset` below `limit`.
@@ -133,10 +109,10 @@ impl Directory {
         limit: Offset,
         bytes_max: u32,
     ) -> Bytes {
-        let Some(slot) = self.slots.get(&key) else { return Bytes::new() };
+        let Some(log) = self.log(key) else { return Bytes::new() };
         let (offset, limit) = (offset.get(), limit.get());
         let request = ReadRequest { offset, limit, bytes_max, at_least_one: true };
-        match slot.log.view().lookup(&request).expect("the disk works") {
+        match log.view().lookup(&request).expect("the disk works") {
             Lookup::Slice(slice) => {
                 let mut bytes = vec![0; slice.length as usize];
                 slice.file.read_exact_at(slice.position, &mut bytes).expect("published bytes");
@@ -147,42 +123,45 @@ impl Directory {
     }
 
     pub fn check(&self) {
-        for slot in self.slots.values() {
-            slot.log.check();
+        self.worker.check();
+    }
+
+    /// Recovers all logs, makes what was kept durable, and hands them to the worker.
+    pub fn recover(&mut self, settings: &Settings) -> Vec<Of> {
+        let (files, leftover) = self.folder.list().expect("the disk works");
+        self.unlinks.extend(leftover);
+        let (mut found, mut tickets) = (Vec::new(), Vec::new());
+        for file in files {
+            let of = Of { key: file.key(), topic: file.topic.as_str().into() };
+            let options = options(settings);
+            let opened = self.folder.open_log(of.key, &of.topic, &options);
+            let (mut log, leftover) = opened.expect("the disk works");
+            assert_eq!(log.damage(), None, "nothing durable is ever damaged here");
+            self.unlinks.extend(leftover);
+            tickets.extend(log.take_sync_ticket().map(|ticket| (of.clone(), ticket)));
+            found.push((of, log));
         }
+        let round = Round::of(tickets);
+        round.sync(&self.folder).expect("the disk works");
+        assert_eq!(round.publish().len(), round.len(), "nothing truncates meanwhile");
+        round.note_marks(&self.folder).expect("the disk works");
+        self.folder.sync_marks().expect("the disk works");
+        let mut out = Vec::new();
+        let adopt = |(of, log): (Of, Log)| {
+            let job = Job::Adopted(of.clone(), Box::new(log), settings.durability);
+            self.worker.do_job(job, 0, &mut out);
+            of
+        };
+        found.into_iter().map(adopt).collect()
     }
 }
 
-fn folder(topic: &str, partition: PartitionId) -> String {
-    format!("{topic}-{}", partition.get())
+pub fn options(settings: &Settings) -> OpenOptions {
+    OpenOptions { config: settings.log_config(), ..OpenOptions::default() }
 }
 
-fn positions(log: &Log) -> LogPositions {
-    let ends = log.view().ends();
-    let epochs: Vec<_> = log
-        .view()
-        .epochs()
-        .starts()
-        .iter()
-        .map(|start| (LeaderEpoch::new(start.epoch), Offset::new(start.start_offset)))
-        .collect();
-    LogPositions {
-        start: Offset::new(ends.log_start),
-        end: Offset::new(ends.end),
-        durable_end: Offset::new(ends.durable_end),
-        generation: log.view().generation(),
-        epochs: EpochHistory::new(&epochs),
-    }
-}
-
-fn truncated(log: &Log) -> Truncated {
-    let positions = positions(log);
-    Truncated {
-        start: positions.start,
-        end_offset: positions.end,
-        durable_end: positions.durable_end,
-        generation: positions.generation,
-    }
+fn wall_ms(now: Time) -> i64 {
+    i64::try_from(now / MS).expect("small")
 }
 
 impl Process {
@@ -191,32 +170,20 @@ impl Process {
         Offset::new(self.directory.log(key).expect("open").view().ends().durable_end)
     }
 
-    /// Opens or creates a partition's log.
-    pub(super) fn open_log(&mut self, key: TopicPartition, topic: &str) -> Loaded {
-        let name = folder(topic, key.partition);
-        let directory = &mut self.directory;
-        let context = LogContext {
-            disk: Arc::new(directory.disk.clone()),
-            marks: Arc::clone(&directory.marks),
-            directory: PathBuf::from(DATA).join(&name),
-        };
-        let options = OpenOptions {
-            config: self.settings.log_config(),
-            clean: directory.clean,
-            log_start: directory.starts.get(&name).copied(),
-        };
-        let (log, recovery) = Log::open(context, &options).expect("the disk works");
-        assert_eq!(recovery.damage, None, "nothing durable is ever damaged here");
-        let loaded = Loaded {
-            positions: positions(&log),
-            high_watermark: Offset::new(directory.watermarks.get(&name).copied().unwrap_or(0)),
-            cut_below_mark: log.cut_below_mark(),
-        };
-        directory.slots.insert(key, Slot { log, epoch: None });
-        loaded
+    /// The logs that the directory holds, before this life registers.
+    pub(super) fn recover_logs(&mut self, now: Time, out: &mut Outbox) {
+        for of in self.directory.recover(&self.settings) {
+            let log = self.directory.log(of.key).expect("recovered");
+            let loaded = self.directory.folder.loaded(of.key, log);
+            self.host(&of);
+            let moment = self.moment(now);
+            self.step_partition(of.key, now, out, |hosted, outcome| {
+                hosted.log_opened(loaded, &moment, outcome);
+            });
+        }
     }
 
-    pub(super) fn push_job(&mut self, job: Job, out: &mut Outbox) {
+    pub(super) fn push_job(&mut self, job: ProcessJob, out: &mut Outbox) {
         self.directory.jobs.push_back(job);
         if !self.directory.thread_is_awake {
             self.directory.thread_is_awake = true;
@@ -224,8 +191,12 @@ impl Process {
         }
     }
 
+    pub(super) fn push_log_job(&mut self, key: TopicPartition, job: LogJob, out: &mut Outbox) {
+        self.push_job(Job::Log(self.of(key), job), out);
+    }
+
     /// A connection hands over what it was permitted; between the permission and the queue there is time.
-    pub(super) fn submit(&mut self, job: Job, out: &mut Outbox) {
+    pub(super) fn submit(&mut self, job: ProcessJob, out: &mut Outbox) {
         self.submitting.push_back(job);
         let slow = self.settings.slow_log && self.random.chance(1, 20);
         let wait = if slow { self.random.below(500 * MS) } else { self.random.below(MS / 4) };
@@ -237,12 +208,15 @@ impl Process {
         if slow { self.random.below(80 * MS) } else { self.random.below(2 * MS) }
     }
 
-    /// The append thread does some of what waits.
+    /// The append thread does some of what waits, and writes.
     pub(super) fn run_jobs(&mut self, now: Time, out: &mut Outbox) {
         for _ in 0..=self.random.below(4) {
             let Some(job) = self.directory.jobs.pop_front() else { break };
             self.run_job(job, now, out);
         }
+        let mut happened = Vec::new();
+        self.directory.worker.finish(wall_ms(now), &mut happened);
+        self.carry_out(happened, now, out);
         self.directory.thread_is_awake = !self.directory.jobs.is_empty();
         if self.directory.thread_is_awake {
             out.alarms.push((self.job_time(), Alarm::LogThread));
@@ -250,263 +224,175 @@ impl Process {
         self.want_round(out);
     }
 
-    fn run_job(&mut self, job: Job, now: Time, out: &mut Outbox) {
-        match job {
-            Job::Produce { key, epoch, acks, batch, to, number } => {
-                let produced = self.append_client(key, epoch, &batch, now);
-                self.answer_produce((key, epoch, acks), produced, (to, number), now, out);
-            }
-            Job::Adopt { key, epoch } => self.adopt_epoch(key, epoch, now, out),
-            Job::Append { key, epoch, records } => {
-                self.append_fetched(key, epoch, &records, now, out);
-            }
-            Job::Truncate { key, epoch, to } => {
-                self.cut(key, epoch, out, |log| {
-                    log.truncate_to(to.get()).expect("the disk works");
-                });
-            }
-            Job::RestartAt { key, epoch, start } => {
-                self.cut(key, epoch, out, |log| log.restart_at(start.get()).expect("disk"));
-            }
-            Job::DropBelow { key, start } => {
-                let limit = self.replicas[&key].high_watermark().get();
-                self.trim(key, out, |log| log.advance_log_start(start.get(), limit).files);
-            }
-            Job::CutRepaired { key } => {
-                let slot = self.directory.slots.get_mut(&key).expect("open");
-                slot.log.set_caught_up().expect("the disk works");
-            }
-        }
+    fn run_job(&mut self, job: ProcessJob, now: Time, out: &mut Outbox) {
+        let mut happened = Vec::new();
+        self.directory.worker.do_job(job, wall_ms(now), &mut happened);
+        self.carry_out(happened, now, out);
     }
 
-    fn adopt_epoch(
-        &mut self,
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        self.directory.slots.get_mut(&key).expect("open").epoch = Some(epoch);
-        self.on_partition(key, now, out, |core, effects| {
-            core.epoch_adopted(epoch, Millis::new(now / MS), effects);
-        });
-    }
-
-    /// Appends a client's batch; the offsets it got and the high watermark that it needs.
-    fn append_client(
-        &mut self,
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        batch: &Bytes,
-        now: Time,
-    ) -> Result<(i64, i64, Option<Appended>), ErrorCode> {
-        let slot = self.directory.slots.get_mut(&key).ok_or(ErrorCode::NotLeaderOrFollower)?;
-        if slot.epoch != Some(epoch) {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        let mut meta = BatchMeta::parse(batch).ok_or(ErrorCode::CorruptMessage)?;
-        let now_ms = i64::try_from(now / MS).expect("small");
-        match slot.log.admit_client(&mut meta, epoch.get(), now_ms).expect("the log works") {
-            Admission::Assigned { base_offset } => {
-                let mut bytes = BytesMut::from(&batch[..]);
-                assign_offsets(&mut bytes, Offset::new(base_offset), epoch).expect("a batch");
-                slot.log.write(&[IoSlice::new(&bytes)]).expect("the disk works");
-                let appended = Appended {
-                    base_offset: Offset::new(base_offset),
-                    end_offset: Offset::new(meta.next_offset()),
-                    epochs: vec![(epoch, Offset::new(base_offset))],
-                };
-                Ok((base_offset, meta.next_offset(), Some(appended)))
-            }
-            Admission::Duplicate(duplicate) => {
-                Ok((duplicate.base_offset, duplicate.last_offset + 1, None))
-            }
-            Admission::WriteFirst => unreachable!("nothing is ever pending here"),
-            Admission::Rejected(SequenceError::EpochFenced { .. }) => {
-                Err(ErrorCode::InvalidProducerEpoch)
-            }
-            Admission::Rejected(SequenceError::OutOfOrder { .. }) => {
-                Err(ErrorCode::OutOfOrderSequenceNumber)
-            }
-        }
-    }
-
-    fn append_fetched(
-        &mut self,
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        records: &Bytes,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let slot = self.directory.slots.get_mut(&key).expect("open");
-        let mut appended: Option<Appended> = None;
-        let now_ms = i64::try_from(now / MS).expect("small");
-        let permitted = slot.epoch == Some(epoch);
-        for batch in Batches::new(records).take_while(|_| permitted) {
-            let Ok(batch) = batch else { break };
-            let bytes = batch.bytes;
-            let sound = batch.check_crc().is_ok();
-            let Some(meta) = BatchMeta::parse(bytes).filter(|_| sound) else { break };
-            match slot.log.admit_replicated(&meta, now_ms) {
-                Ok(admitted) => assert!(admitted, "nothing is ever pending here"),
-                Err(error) => {
-                    assert!(!error.is_fatal(), "{error}");
-                    break;
+    /// Does what the worker's news ask for.
+    fn carry_out(&mut self, happened: Vec<Happened<Of, Produce>>, now: Time, out: &mut Outbox) {
+        let ms = Millis::new(now / MS);
+        for news in happened {
+            match news {
+                Happened::Opened(of, _, loaded) => {
+                    let moment = self.moment(now);
+                    self.step_partition(of.key, now, out, |hosted, outcome| {
+                        hosted.log_opened(loaded, &moment, outcome);
+                    });
                 }
+                Happened::EpochAdopted(of, epoch) => {
+                    self.on_partition(of.key, now, out, |core, effects| {
+                        core.epoch_adopted(epoch, ms, effects);
+                    });
+                }
+                Happened::Appended { of, appended, waits, done } => {
+                    self.step_partition(of.key, now, out, |hosted, outcome| {
+                        hosted.appended(&appended, waits, ms, outcome);
+                    });
+                    done.iter().for_each(|stored| answer(stored, Ok(()), out));
+                }
+                Happened::Refused(produce, error) => refuse(produce, error, out),
+                Happened::AppendRefused(of, epoch) => {
+                    self.on_partition(of.key, now, out, |core, _| core.append_refused(epoch));
+                    self.fetch_soon(of.key, out);
+                }
+                Happened::Truncated(of, truncated) => {
+                    self.step_partition(of.key, now, out, |hosted, outcome| {
+                        hosted.truncated(truncated, outcome);
+                    });
+                    self.fetch_soon(of.key, out);
+                }
+                Happened::LogStartMoved(of, start) => {
+                    self.on_partition(of.key, now, out, |core, effects| {
+                        if core.positions().start < start {
+                            core.log_start_moved(start, effects);
+                        }
+                    });
+                }
+                Happened::Removed(of, segments) => self.directory.discards.push((of, segments)),
+                Happened::ToSync(of, ticket) => self.directory.rounds.submit(of, ticket),
+                Happened::ToUnlink(paths) => self.directory.unlinks.extend(paths),
+                Happened::Failed(error) => panic!("the disk works: {error}"),
             }
-            slot.log.write(&[IoSlice::new(bytes)]).expect("the disk works");
-            let start = (LeaderEpoch::new(meta.leader_epoch), Offset::new(meta.base_offset));
-            let so_far = appended.get_or_insert_with(|| Appended {
-                base_offset: start.1,
-                end_offset: start.1,
-                epochs: Vec::new(),
-            });
-            so_far.end_offset = Offset::new(meta.next_offset());
-            so_far.epochs.push(start);
-        }
-        self.on_partition(key, now, out, |core, effects| match &appended {
-            Some(appended) => core.appended(appended, Millis::new(now / MS), effects),
-            None => core.append_refused(epoch),
-        });
-    }
-
-    fn cut(
-        &mut self,
-        key: TopicPartition,
-        epoch: LeaderEpoch,
-        out: &mut Outbox,
-        cut: impl FnOnce(&mut Log),
-    ) {
-        let slot = self.directory.slots.get_mut(&key).expect("open");
-        if slot.epoch != Some(epoch) {
-            return;
-        }
-        cut(&mut slot.log);
-        let truncated = truncated(&slot.log);
-        self.on_partition(key, 0, out, |core, effects| core.truncated(truncated, effects));
-        self.fetch_soon(key, out);
-    }
-
-    fn trim(
-        &mut self,
-        key: TopicPartition,
-        out: &mut Outbox,
-        trim: impl FnOnce(&mut Log) -> Vec<PathBuf>,
-    ) {
-        let slot = self.directory.slots.get_mut(&key).expect("open");
-        for path in trim(&mut slot.log) {
-            // Not every segment has every file.
-            drop(self.directory.disk.remove(&path));
-        }
-        let start = Offset::new(slot.log.view().ends().log_start);
-        self.on_partition(key, 0, out, |core, effects| core.log_start_moved(start, effects));
-    }
-
-    /// Removes what is too much; the leader decides for all.
-    pub(super) fn apply_retention(&mut self, now: Time, out: &mut Outbox) {
-        let leading: Vec<_> = self
-            .replicas
-            .iter()
-            .filter(|(_, core)| core.leading().is_some())
-            .map(|(&key, core)| (key, core.high_watermark().get()))
-            .collect();
-        let now_ms = i64::try_from(now / MS).expect("small");
-        for (key, limit) in leading {
-            self.trim(key, out, |log| log.apply_retention(now_ms, limit).expect("disk").files);
-        }
-        self.want_round(out);
-    }
-
-    /// Writes the checkpoints of high watermarks and log starts.
-    pub(super) fn write_checkpoints(&mut self) {
-        let directory = &mut self.directory;
-        for (key, slot) in &directory.slots {
-            let folder = slot.log.view().directory().file_name().expect("named");
-            let name = folder.to_string_lossy().into_owned();
-            let core = &self.replicas[key];
-            directory.watermarks.insert(name.clone(), core.high_watermark().get());
-            directory.starts.insert(name, slot.log.view().ends().log_start);
-        }
-        for (name, offsets) in [
-            (checkpoint::HIGH_WATERMARK_FILE, &directory.watermarks),
-            (checkpoint::LOG_START_FILE, &directory.starts),
-        ] {
-            let path = Path::new(DATA).join(name);
-            checkpoint::write_offsets(&directory.disk, &path, offsets).expect("the disk works");
         }
     }
 
-    /// A round starts with an append when none runs; a memory topic's is in no hurry.
-    fn want_round(&mut self, out: &mut Outbox) {
-        if self.directory.round.is_some() || self.directory.round_is_due {
-            return;
+    /// Now and then: retention, memory topics' syncs, checkpoints, and what may go behind them.
+    pub(super) fn look_after_logs(&mut self, out: &mut Outbox) {
+        let marks: Vec<_> =
+            self.replicas.iter().map(|(&key, core)| (key, core.high_watermark())).collect();
+        for &(key, high_watermark) in &marks {
+            self.push_log_job(key, LogJob::Retain(high_watermark), out);
+            if self.settings.durability == Durability::Memory {
+                self.push_log_job(key, LogJob::Flush, out);
+            }
         }
-        self.directory.round_is_due = true;
-        let wait = match self.settings.durability {
-            Durability::Disk => self.random.below(MS),
-            Durability::Memory => self.random.below(2_000 * MS),
+        let discards = std::mem::take(&mut self.directory.discards);
+        let worker = &self.directory.worker;
+        let position = |&(key, high_watermark): &(TopicPartition, Offset)| {
+            let log_start = worker.log(key)?.view().ends().log_start;
+            Some((key, high_watermark.get(), log_start))
         };
-        out.alarms.push((wait, Alarm::RoundStart));
+        let written =
+            self.directory.folder.checkpoint(|| marks.iter().filter_map(position).collect());
+        written.expect("the disk works");
+        for (of, segments) in discards {
+            self.push_job(Job::Log(of, LogJob::Discard(segments)), out);
+        }
+    }
+
+    /// Unlinks some of what waits for it; the power may go before the rest.
+    pub(super) fn unlink_some(&mut self) {
+        for _ in 0..self.random.below(4) {
+            let Some(path) = self.directory.unlinks.pop_front() else { return };
+            self.directory.folder.unlink(&path);
+        }
+    }
+
+    fn want_round(&mut self, out: &mut Outbox) {
+        let directory = &mut self.directory;
+        let nothing = directory.rounds.is_empty();
+        if nothing || directory.round.is_some() || directory.round_is_due {
+            return;
+        }
+        directory.round_is_due = true;
+        out.alarms.push((self.random.below(MS), Alarm::RoundStart));
     }
 
     pub(super) fn start_round(&mut self, out: &mut Outbox) {
         self.directory.round_is_due = false;
-        let tickets: Vec<_> = self
-            .directory
-            .slots
-            .iter_mut()
-            .filter_map(|(&key, slot)| Some((key, slot.log.take_sync_ticket()?)))
-            .collect();
-        if tickets.is_empty() {
+        let round = self.directory.rounds.begin();
+        if round.is_empty() {
             return;
         }
-        self.directory.round = Some(tickets);
+        self.directory.round = Some(round);
         let slow = self.settings.slow_log && self.random.chance(1, 10);
         let takes = if slow { self.random.below(200 * MS) } else { self.random.below(10 * MS) };
         out.alarms.push((takes, Alarm::RoundEnd));
     }
 
     pub(super) fn end_round(&mut self, now: Time, out: &mut Outbox) {
-        let tickets = self.directory.round.take().unwrap_or_default();
-        self.sync_tickets(&tickets);
-        for (key, ticket) in tickets {
-            let Some(durable_end) = ticket.view.publish_durable(ticket.generation, ticket.end)
-            else {
-                continue;
-            };
-            let generation = ticket.generation;
-            let synced = Synced { durable_end: Offset::new(durable_end), generation };
-            self.on_partition(key, now, out, |core, effects| {
-                core.synced(synced, Millis::new(now / MS), effects);
-            });
+        let Some(round) = self.directory.round.take() else { return };
+        round.sync(&self.directory.folder).expect("the disk works");
+        let ms = Millis::new(now / MS);
+        for (of, synced) in round.publish() {
+            self.on_partition(of.key, now, out, |core, effects| core.synced(synced, ms, effects));
         }
+        round.note_marks(&self.directory.folder).expect("the disk works");
+        self.directory.pace.noted(ms);
+        self.sync_marks(now);
         self.want_round(out);
     }
 
-    fn sync_tickets(&mut self, tickets: &[(TopicPartition, SyncTicket)]) {
-        let directory = &self.directory;
-        for (_, ticket) in tickets {
-            ticket.sync(&directory.disk).expect("the disk works");
+    /// Makes the marks durable when it is time, or there is.
+    pub(super) fn sync_marks(&mut self, now: Time) {
+        let directory = &mut self.directory;
+        let idle = directory.round.is_none() && directory.rounds.is_empty();
+        if directory.pace.take_due(idle && self.random.chance(1, 3), Millis::new(now / MS)) {
+            directory.folder.sync_marks().expect("the disk works");
         }
-        if tickets.iter().any(|(_, ticket)| ticket.parent) {
-            directory.disk.sync_dir(Path::new(DATA)).expect("the disk works");
-        }
-        let counted = tickets.iter().filter(|(_, t)| t.view.generation() == t.generation);
-        directory.marks.append(counted.map(|(_, t)| (t.mark_id, t.end))).expect("disk");
-        directory.marks.sync().expect("the disk works");
     }
 
     /// Closes all logs in order, as the last act of a process.
-    pub(super) fn close_logs(mut self) -> SimulatedDisk {
-        // A round under way has taken over what it syncs: the logs do not know of it any more.
-        let tickets = self.directory.round.take().unwrap_or_default();
-        self.sync_tickets(&tickets);
-        let Directory { disk, slots, .. } = self.directory;
-        for (_, slot) in slots {
-            slot.log.close().expect("the disk works");
+    pub(super) fn close_logs(mut self, now: Time) -> SimulatedDisk {
+        let mut directory = self.directory;
+        let mut happened = Vec::new();
+        for job in std::mem::take(&mut directory.jobs) {
+            directory.worker.do_job(job, wall_ms(now), &mut happened);
         }
-        checkpoint::write_clean_shutdown(&disk, Path::new(DATA)).expect("the disk works");
-        disk
+        let in_order = directory.worker.close(wall_ms(now), &mut happened);
+        assert!(in_order, "the disk works");
+        for news in happened {
+            if let Happened::ToSync(of, ticket) = news {
+                directory.rounds.submit(of, ticket);
+            }
+        }
+        // A round under way has taken over what it syncs: the next one does not know of it any more.
+        let rounds = [directory.round.take(), Some(directory.rounds.begin())];
+        for round in rounds.into_iter().flatten() {
+            round.sync(&directory.folder).expect("the disk works");
+            round.publish();
+            round.note_marks(&directory.folder).expect("the disk works");
+        }
+        directory.folder.sync_marks().expect("the disk works");
+        directory.folder.note_clean_shutdown().expect("the disk works");
+        self.submitting.clear();
+        directory.disk
     }
+}
+
+/// Tells a producer what became of its batch.
+pub fn answer(stored: &Stored<Produce>, result: Result<(), ErrorCode>, out: &mut Outbox) {
+    match result {
+        Ok(()) => {
+            let base_offset = stored.placed.base_offset.get();
+            super::serving::answer_producer(stored.produce, ErrorCode::None, base_offset, out);
+        }
+        Err(error) => refuse(stored.produce, error, out),
+    }
+}
+
+fn refuse(produce: Produce, error: ErrorCode, out: &mut Outbox) {
+    super::serving::answer_producer(produce, error, -1, out);
 }

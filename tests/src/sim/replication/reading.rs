@@ -1,0 +1,238 @@
+//! What a process answers to consumers and followers, now or when there is news.
+//!
+//! Called by: `process`, `storage`. Calls: the hosted partitions and the log. Invariant: a fetch that waits is noted on each of its
+//! partitions, and on none when it is answered; what it may read is looked at again then, without counting it as a new one.
+
+use broker_core::ids::{BrokerId, LeaderEpoch, Millis, Offset, TopicPartition};
+use broker_core::partition::{ConsumerFetch, FetchAnswer, FetchRefused, FollowerFetch, Readable};
+use broker_core::purgatory::{FetchTerms, FetchWait, Found, Look};
+use bytes::Bytes;
+use client_protocol::ErrorCode;
+
+use super::message::{Address, FetchRequest, Message, Outbox};
+use super::process::Process;
+use crate::sim::ensemble::schedule::{MS, Time};
+
+const FETCH_WAIT_MS: u64 = 500;
+
+/// A fetch on its way.
+pub struct Reading {
+    to: Address,
+    number: u64,
+    terms: FetchTerms,
+    parts: Vec<Part>,
+}
+
+/// One partition of it.
+struct Part {
+    key: TopicPartition,
+    fetch_offset: Offset,
+    /// The epoch that a follower asked under.
+    asked: LeaderEpoch,
+    bytes_max: u32,
+    state: Result<(Readable, LeaderEpoch), FetchRefused>,
+}
+
+fn refused(error: ErrorCode) -> FetchRefused {
+    FetchRefused { error, log_start: Offset::ZERO }
+}
+
+impl Process {
+    pub(super) fn consume(
+        &mut self,
+        key: TopicPartition,
+        (offset, leader_epoch): (Offset, Option<LeaderEpoch>),
+        (to, number): (Address, u64),
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let fetch = ConsumerFetch { fetch_offset: offset, leader_epoch, last_fetched_epoch: None };
+        let state = match self.replicas.get(&key) {
+            Some(core) if self.may_serve(now) => core.consumer_fetch(&fetch).and_then(|readable| {
+                let epoch = core.leading().ok_or(refused(ErrorCode::NotLeaderOrFollower))?;
+                Ok((readable, epoch))
+            }),
+            _ => Err(refused(ErrorCode::NotLeaderOrFollower)),
+        };
+        let bytes_max = self.settings.fetch_bytes_max;
+        let asked = LeaderEpoch::default();
+        let parts = vec![Part { key, fetch_offset: offset, asked, bytes_max, state }];
+        let deadline = Millis::new(now / MS).plus(FETCH_WAIT_MS);
+        let terms = FetchTerms { replica: None, bytes_min: 1, deadline };
+        self.look(Reading { to, number, terms, parts }, Look::First, now, out);
+    }
+
+    /// A follower fetches, or only tells how far it is.
+    pub(super) fn follower_fetches(
+        &mut self,
+        from: BrokerId,
+        request: FetchRequest,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let FetchRequest { number, items, may_wait } = request;
+        let bytes_max = if may_wait { self.settings.fetch_bytes_max } else { 0 };
+        let mut parts = Vec::new();
+        for (key, fetch) in items {
+            let state = self.follower_fetch(key, &fetch, bytes_max, (now, &mut *out));
+            let (fetch_offset, asked) = (fetch.fetch_offset, fetch.leader_epoch);
+            parts.push(Part { key, fetch_offset, asked, bytes_max, state });
+        }
+        let wait_ms = if may_wait { FETCH_WAIT_MS } else { 0 };
+        let deadline = Millis::new(now / MS).plus(wait_ms);
+        let terms = FetchTerms { replica: Some(from), bytes_min: 1, deadline };
+        let reading = Reading { to: Address::Broker(from), number, terms, parts };
+        self.look(reading, Look::First, now, out);
+    }
+
+    fn follower_fetch(
+        &mut self,
+        key: TopicPartition,
+        fetch: &FollowerFetch,
+        bytes_max: u32,
+        (now, out): (Time, &mut Outbox),
+    ) -> Result<(Readable, LeaderEpoch), FetchRefused> {
+        if !self.may_serve(now) {
+            return Err(refused(ErrorCode::NotLeaderOrFollower));
+        }
+        let mut result = Err(refused(ErrorCode::NotLeaderOrFollower));
+        self.step_partition(key, now, out, |hosted, outcome| {
+            hosted.follower_came(fetch.replica, bytes_max, outcome);
+            let decided = hosted.step(outcome, |core, effects| {
+                let readable = core.follower_fetch(fetch, Millis::new(now / MS), effects)?;
+                let epoch = core.leading().ok_or(refused(ErrorCode::NotLeaderOrFollower))?;
+                Ok((readable, epoch))
+            });
+            result = decided.unwrap_or(result);
+        });
+        result
+    }
+
+    /// Reads what is there, and answers with it or parks the fetch.
+    fn look(&mut self, mut reading: Reading, mut look: Look, now: Time, out: &mut Outbox) {
+        loop {
+            let (found, records) = self.read_parts(&reading.parts);
+            if reading.terms.is_answered(look, found, Millis::new(now / MS)) {
+                return self.answer_reading(&reading, records, out);
+            }
+            let fetch = self.next_number();
+            let replica = reading.terms.replica;
+            let mut noted = true;
+            for part in &reading.parts {
+                let Ok((readable, epoch)) = part.state else { unreachable!("errors are urgent") };
+                let wait = FetchWait { fetch, replica, above: readable.up_to };
+                let hosted = self.hosted_mut(part.key).expect("it was readable");
+                noted = noted && hosted.park_fetch(wait, epoch);
+            }
+            if noted {
+                self.readings.insert(fetch, reading);
+                return;
+            }
+            self.forget(fetch, &reading);
+            self.refresh(&mut reading);
+            look = Look::NotParked;
+        }
+    }
+
+    fn forget(&mut self, fetch: u64, reading: &Reading) {
+        for part in &reading.parts {
+            if let Some(hosted) = self.hosted_mut(part.key) {
+                hosted.forget_fetch(|&other| other == fetch);
+            }
+        }
+    }
+
+    fn refresh(&self, reading: &mut Reading) {
+        for part in &mut reading.parts {
+            let Ok((readable, epoch)) = part.state else { continue };
+            let core = self.replicas.get(&part.key);
+            let again = core.and_then(|c| c.read_again(readable, epoch, reading.terms.replica));
+            part.state = again
+                .map(|readable| (readable, epoch))
+                .ok_or(refused(ErrorCode::NotLeaderOrFollower));
+        }
+    }
+
+    /// A partition that a fetch waits on has news.
+    pub(super) fn woken(&mut self, fetch: u64, now: Time, out: &mut Outbox) {
+        // Another partition woke it in the same step.
+        let Some(mut reading) = self.readings.remove(&fetch) else { return };
+        self.forget(fetch, &reading);
+        self.refresh(&mut reading);
+        self.look(reading, Look::Woken, now, out);
+    }
+
+    pub(super) fn expire_readings(&mut self, now: Time, out: &mut Outbox) {
+        let over = |reading: &Reading| reading.terms.deadline <= Millis::new(now / MS);
+        let due: Vec<_> =
+            self.readings.iter().filter(|(_, r)| over(r)).map(|(&fetch, _)| fetch).collect();
+        for fetch in due {
+            self.woken(fetch, now, out);
+        }
+    }
+
+    fn read_parts(&self, parts: &[Part]) -> (Found, Vec<Bytes>) {
+        let mut found = Found::default();
+        let mut all = Vec::new();
+        for part in parts {
+            let mut records = Bytes::new();
+            match &part.state {
+                Ok((readable, _)) => {
+                    let limit = readable.up_to;
+                    if limit > readable.from && part.bytes_max > 0 && readable.diverging.is_none() {
+                        let (key, from) = (part.key, readable.from);
+                        records = self.directory.read(key, from, limit, part.bytes_max);
+                    }
+                    found.urgent |= readable.diverging.is_some();
+                }
+                Err(_) => found.urgent = true,
+            }
+            found.bytes += records.len() as u64;
+            all.push(records);
+        }
+        (found, all)
+    }
+
+    fn answer_reading(&self, reading: &Reading, records: Vec<Bytes>, out: &mut Outbox) {
+        let (to, number) = (reading.to, reading.number);
+        if reading.terms.replica.is_some() {
+            let parts = reading.parts.iter().zip(records);
+            let answers = parts.map(|(part, records)| (part.key, part.answer(&records), records));
+            out.messages.push((to, Message::Fetched { number, answers: answers.collect() }));
+            return;
+        }
+        for (part, records) in reading.parts.iter().zip(records) {
+            let (error, log_start) = match &part.state {
+                Ok((readable, _)) => (ErrorCode::None, readable.log_start),
+                Err(refused) => (refused.error, refused.log_start),
+            };
+            out.messages.push((to, Message::Consumed { number, error, log_start, records }));
+        }
+    }
+}
+
+impl Part {
+    fn answer(&self, records: &Bytes) -> FetchAnswer {
+        let mut answer = FetchAnswer {
+            leader_epoch: self.asked,
+            fetch_offset: self.fetch_offset,
+            error: ErrorCode::None,
+            diverging: None,
+            high_watermark: None,
+            log_start: None,
+            has_records: !records.is_empty(),
+        };
+        match &self.state {
+            Ok((readable, _)) => {
+                answer.diverging = readable.diverging;
+                answer.high_watermark = Some(readable.high_watermark);
+                answer.log_start = Some(readable.log_start);
+            }
+            Err(refused) => {
+                answer.error = refused.error;
+                answer.log_start = Some(refused.log_start);
+            }
+        }
+        answer
+    }
+}

@@ -7,6 +7,7 @@
 
 pub mod alter_partition;
 pub mod api_versions;
+pub mod consumer_protocol;
 pub mod controlled_shutdown;
 pub mod create_topics;
 pub mod delete_groups;

@@ -53,6 +53,18 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// Its number in the attributes.
+    #[must_use]
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
     /// The compression of a number in the attributes; `None` for 5 to 7.
     #[must_use]
     pub const fn from_code(code: i16) -> Option<Self> {
@@ -346,6 +358,12 @@ pub fn set_log_append_time(bytes: &mut [u8], timestamp_ms: i64) -> Result<(), Ba
         .and_then(|()| put_at(batch, MAX_TIMESTAMP_AT, timestamp_ms.to_be_bytes()))
         .and_then(|()| write_crc(batch))
         .ok_or(BatchError::Truncated { needed: header.size, available })
+}
+
+/// As [`write_crc`], where the records lie elsewhere.
+pub(super) fn write_split_crc(header: &mut [u8; BATCH_HEADER_BYTES], records: &[u8]) -> Option<()> {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(header.get(ATTRIBUTES_AT..)?), records);
+    put_at(header, CRC_AT, crc.to_be_bytes())
 }
 
 /// Computes the checksum of a whole batch and writes it.

@@ -21,6 +21,6 @@ mod validate;
 
 pub use batch::{BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, Batch, BatchHeader, Batches, Compression};
 pub use batch::{assign_offsets, set_log_append_time};
-pub use build::{BatchBuilder, Producer};
+pub use build::{BatchBuilder, Producer, RECORD_BYTES_MAX, SealedBatch};
 pub use record::{Record, RecordHeader, RecordRef, RecordsIter};
 pub use validate::{BatchError, ProduceRules, validate_fetched, validate_produced};

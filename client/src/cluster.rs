@@ -327,7 +327,7 @@ impl Cluster {
 
 /// Opens a connection to the first of `addresses` that answers. A server that is silent does not hold the others up: the
 /// next one gets its chance after [`NEXT_ADDRESS_AFTER`].
-async fn open_first(
+pub(crate) async fn open_first(
     addresses: Vec<String>,
     options: &ClientOptions,
 ) -> Result<Connection, ClientError> {

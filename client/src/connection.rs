@@ -7,13 +7,14 @@
 //! wait then fail with the reason. Knows no topic.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use client_protocol::frame::split_frame;
+use bytes::{Buf, Bytes, BytesMut};
+use client_protocol::frame::{LENGTH_BYTES, frame_length, split_frame};
 use client_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use client_protocol::{
     ApiKey, CorrelationId, DecodeError, EncodedFrame, ErrorCode, Message, Reader, Request, Scope,
@@ -39,15 +40,49 @@ const RESPONSE_BYTES_MIN: usize = 4;
 
 const READ_BYTES: usize = 64 << 10;
 
+/// What is reserved ahead for a frame, at most: its length is only a claim.
+const RESERVED_BYTES_MAX: usize = 4 << 20;
+
 struct Outgoing {
-    frame: EncodedFrame,
-    /// `None` for a request that is not answered (acks=0).
-    answer: Option<Pending>,
+    pieces: Pieces,
+    reply: Reply,
+}
+
+enum Reply {
+    /// When the answer is there.
+    Answered(Pending),
+    /// When the request is written, because nothing answers it (acks=0).
+    Written(oneshot::Sender<Bytes>),
 }
 
 struct Pending {
     correlation_id: CorrelationId,
     reply: oneshot::Sender<Bytes>,
+}
+
+/// A request on its way; [`Started::answer`] waits for what answers it.
+pub(crate) struct Started<R> {
+    connection: Arc<Connection>,
+    version: i16,
+    timeout: Duration,
+    reply: oneshot::Receiver<Bytes>,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R: Request> Started<R> {
+    /// The answer, and the frame in which its records lie; `None` for a request that is not answered, when it is
+    /// written.
+    pub(crate) async fn answer(self) -> Result<Option<(R::Response, Bytes)>, ClientError> {
+        let Self { connection, version, timeout, reply, .. } = self;
+        let late = |_| ClientError::Timeout { address: connection.address.clone(), timeout };
+        let frame = tokio::time::timeout(timeout, reply).await.map_err(late)?;
+        let frame = frame.map_err(|_| connection.closed())?;
+        if frame.is_empty() {
+            return Ok(None);
+        }
+        let response = connection.decode::<R>(&frame, version)?;
+        Ok(Some((response, frame)))
+    }
 }
 
 /// An open connection whose broker told what it speaks.
@@ -72,7 +107,7 @@ impl Drop for Connection {
 
 impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "request of {} bytes", self.frame.length())
+        write!(f, "request of {} bytes", self.pieces.remaining())
     }
 }
 
@@ -115,7 +150,7 @@ impl Connection {
     /// Whether the broker or an error ended it.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.outgoing.is_closed()
+        self.outgoing.is_closed() || self.task.is_finished()
     }
 
     /// The highest version that both sides speak.
@@ -126,7 +161,11 @@ impl Connection {
         let unsupported =
             || ClientError::Unsupported { address: self.address.clone(), api: key.name() };
         let (min, max) = *self.versions.get(&key).ok_or_else(unsupported)?;
-        let ours_max = key.advertised(Scope::Public).map_or(key.entry().max_version, |r| *r.end());
+        // The newest Fetch is for followers only.
+        let ours_max = match key {
+            ApiKey::Fetch => key.advertised(Scope::Public).map_or(0, |range| *range.end()),
+            key => key.entry().max_version,
+        };
         let version = max.min(ours_max);
         if version >= min.max(key.entry().min_version) { Ok(version) } else { Err(unsupported()) }
     }
@@ -151,22 +190,57 @@ impl Connection {
     ) -> Result<(R::Response, Bytes), ClientError> {
         let version = self.version_of(R::KEY)?;
         let frame = self.exchange(request, version, wait).await?;
-        let mut reader = Reader::with_budget(&frame, DECODED_BYTES_MAX);
-        let response = decode_response_header(&mut reader, R::KEY, version)
-            .and_then(|_| R::Response::decode(&mut reader, version))
-            .map_err(|source| self.bad_answer(R::KEY, source))?;
+        let response = self.decode::<R>(&frame, version)?;
         Ok((response, frame))
     }
 
-    /// Sends a request that the broker does not answer (Produce with acks=0).
+    fn decode<R: Request>(&self, frame: &Bytes, version: i16) -> Result<R::Response, ClientError> {
+        let mut reader = Reader::with_budget(frame, DECODED_BYTES_MAX);
+        decode_response_header(&mut reader, R::KEY, version)
+            .and_then(|_| R::Response::decode(&mut reader, version))
+            .map_err(|source| self.bad_answer(R::KEY, source))
+    }
+
+    /// Queues a request now, in the order of these calls. `records` go where the request says
+    /// [`client_protocol::Records::Spliced`], each in two parts; `wait` is what the request lets the broker wait.
     ///
     /// # Errors
-    /// As [`Connection::call`]; without an error the request is on its way, no more.
-    pub async fn send_only<R: Request>(&self, request: &R) -> Result<(), ClientError> {
+    /// [`ClientError::Closed`], [`ClientError::Unsupported`], [`ClientError::Request`],
+    /// [`ClientError::Busy`] when more than [`IN_FLIGHT_MAX`] requests wait; nothing was sent then.
+    pub(crate) fn start<R: Request>(
+        self: &Arc<Self>,
+        request: &R,
+        records: Vec<(Bytes, Bytes)>,
+        (is_answered, wait): (bool, Duration),
+    ) -> Result<Started<R>, ClientError> {
         let version = self.version_of(R::KEY)?;
-        let frame = self.frame(request, version, self.correlation_id())?;
-        let sent = self.outgoing.send(Outgoing { frame, answer: None }).await;
-        sent.map_err(|_| self.closed())
+        let correlation_id = self.correlation_id();
+        let pieces = Pieces::new(self.frame(request, version, correlation_id)?, records);
+        let (sender, reply) = oneshot::channel();
+        let outgoing = if is_answered {
+            Reply::Answered(Pending { correlation_id, reply: sender })
+        } else {
+            Reply::Written(sender)
+        };
+        let queued = self.outgoing.try_send(Outgoing { pieces, reply: outgoing });
+        queued.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ClientError::Busy(self.address.clone()),
+            mpsc::error::TrySendError::Closed(_) => self.closed(),
+        })?;
+        Ok(Started {
+            connection: self.clone(),
+            version,
+            timeout: self.options.request_timeout.saturating_add(wait),
+            reply,
+            request: PhantomData,
+        })
+    }
+
+    /// Ends the connection; whatever waits on it fails.
+    pub(crate) fn end(&self) {
+        // Kept, if it had ended already with a reason of its own.
+        let _first = self.reason.set("closed by this side".to_owned());
+        self.task.abort();
     }
 
     /// Ends the connection and waits until its task is gone.
@@ -218,7 +292,8 @@ impl Connection {
         let correlation_id = self.correlation_id();
         let frame = self.frame(request, version, correlation_id)?;
         let (reply, answer) = oneshot::channel();
-        let outgoing = Outgoing { frame, answer: Some(Pending { correlation_id, reply }) };
+        let reply = Reply::Answered(Pending { correlation_id, reply });
+        let outgoing = Outgoing { pieces: Pieces::new(frame, Vec::new()), reply };
         let exchange = async {
             self.outgoing.send(outgoing).await.map_err(|_| self.closed())?;
             answer.await.map_err(|_| self.closed())
@@ -274,15 +349,23 @@ async fn write_requests(
     queue: &mut mpsc::Receiver<Outgoing>,
     pending: &mpsc::Sender<Pending>,
 ) -> String {
-    while let Some(Outgoing { frame, answer }) = queue.recv().await {
-        // Before the first byte is sent, so that the answer finds it waiting.
-        if let Some(answer) = answer
-            && pending.send(answer).await.is_err()
-        {
-            return "the reading half ended".to_owned();
+    while let Some(Outgoing { mut pieces, reply }) = queue.recv().await {
+        let mut written = None;
+        match reply {
+            // Before the first byte is sent, so that the answer finds it waiting.
+            Reply::Answered(answer) => {
+                if pending.send(answer).await.is_err() {
+                    return "the reading half ended".to_owned();
+                }
+            }
+            Reply::Written(reply) => written = Some(reply),
         }
-        if let Err(error) = socket.write_all(&frame.bytes).await {
+        if let Err(error) = socket.write_all_buf(&mut pieces).await {
             return error.to_string();
+        }
+        if let Some(reply) = written {
+            // The caller may have given up.
+            let _given_up = reply.send(Bytes::new());
         }
     }
     "closed by this side".to_owned()
@@ -313,11 +396,68 @@ async fn read_answers(
             // The caller may have given up; the answer is then nobody's.
             let _given_up = reply.send(frame);
         }
-        received.reserve(READ_BYTES);
+        // The whole of a frame at once: records are not moved while it grows.
+        let missing = match frame_length(&received, RESPONSE_BYTES_MIN, response_bytes_max) {
+            Ok(Some(length)) => length.saturating_add(LENGTH_BYTES).saturating_sub(received.len()),
+            Ok(None) | Err(_) => 0,
+        };
+        received.reserve(missing.clamp(READ_BYTES, RESERVED_BYTES_MAX));
         match socket.read_buf(&mut received).await {
             Ok(0) => return "the broker hung up".to_owned(),
             Ok(_) => {}
             Err(error) => return error.to_string(),
         }
+    }
+}
+
+/// The parts of one frame, written by one call where the system takes them.
+#[derive(Debug)]
+struct Pieces(VecDeque<Bytes>);
+
+impl Pieces {
+    fn new(frame: EncodedFrame, records: Vec<(Bytes, Bytes)>) -> Self {
+        let mut pieces = VecDeque::new();
+        let mut rest = frame.bytes;
+        let mut written = 0usize;
+        for (splice, (header, records)) in frame.splices.iter().zip(records) {
+            let before = splice.position.saturating_sub(written).min(rest.len());
+            pieces.push_back(rest.split_to(before));
+            pieces.push_back(header);
+            pieces.push_back(records);
+            written = splice.position;
+        }
+        pieces.push_back(rest);
+        pieces.retain(|piece| !piece.is_empty());
+        Self(pieces)
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map(Bytes::as_ref).unwrap_or_default()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.0.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count = count.saturating_sub(front.len());
+            self.0.pop_front();
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.0) {
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
     }
 }

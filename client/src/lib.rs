@@ -1,28 +1,35 @@
 //! The native client of a Kafka-compatible cluster.
 //!
-//! *Called by* the `tidegate` command, tests and applications. *Calls* `client-protocol`.
+//! *Called by* the `tidegate` command, tests and applications. *Calls* `client-core`, which decides, `client-protocol`, and
+//! `coordinator-client` for notifications.
 //!
-//! [`Connection`] carries pipelined requests to one broker; [`Cluster`] knows the brokers and who leads what;
-//! [`Producer`], [`Consumer`] and [`Admin`] each own a cluster. Consumer groups and transactions are not here,
-//! and neither is compression: compressed batches of other producers are reported, not guessed at.
-//!
-//! All futures may be dropped: what a dropped call had sent may still happen at the broker.
+//! [`Producer`] and [`Consumer`] each run a task that owns their connections; [`Admin`] and [`Cluster`] ask when they are
+//! called. Given coordinators ([`ClientOptions::coordinators`]), producers and consumers hear of brokers that die and of
+//! new leaders at once; without, they work with any cluster that speaks Kafka's protocol. Transactions are not here.
 
 mod admin;
 mod cluster;
 mod connection;
 mod consumer;
 mod error;
+mod network;
 mod options;
-mod partitioner;
 mod producer;
+mod routing;
 
-pub use admin::{Admin, ConfigEntry, NewTopic};
+pub use admin::{
+    Admin, ConfigEntry, Group, GroupListing, GroupMember, GroupOffset, NewTopic, OffsetAt,
+};
+pub use client_core::TopicPartition;
+pub use client_core::consumer::read::{Chunk, ReadError};
+pub use client_core::group::GroupError;
+pub use client_core::partitioner::{murmur2, partition_for_key};
 pub use client_protocol as protocol;
 pub use cluster::{Broker, Cluster, Partition, Topic};
 pub use connection::Connection;
-pub use consumer::{Consumer, ConsumerOptions, Fetched, Position};
+pub use consumer::{
+    Assignor, Begin, Consumer, ConsumerOptions, Fetched, Isolation, RebalanceListener, Reset,
+};
 pub use error::ClientError;
 pub use options::ClientOptions;
-pub use partitioner::{murmur2, partition_for_key};
-pub use producer::{Acks, BatchOutcome, Producer, ProducerOptions};
+pub use producer::{Acks, Delivery, Producer, ProducerOptions, Refused, Written};

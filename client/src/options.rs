@@ -17,6 +17,11 @@ pub struct ClientOptions {
     pub retry_timeout: Duration,
     /// How long to wait before each new attempt.
     pub retry_backoff: Duration,
+    /// Coordinators as `host:port`. With them, producers and consumers hear of brokers that come and go and of new
+    /// leaders when it happens; without, they find out from brokers, as with any cluster.
+    pub coordinators: Vec<String>,
+    /// The folder in the coordinator below which the cluster lives: empty, or `/path`.
+    pub coordinator_root: String,
     /// The largest response accepted, in bytes.
     pub response_bytes_max: usize,
 }
@@ -29,6 +34,8 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(30),
             retry_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(50),
+            coordinators: Vec::new(),
+            coordinator_root: String::new(),
             response_bytes_max: 128 << 20,
         }
     }

@@ -3,18 +3,61 @@
 //! *Called by* `main`. *Calls* `client::Consumer`.
 //!
 //! With `--exit-at-end` the end of each partition is looked up once, at the start: records that are written meanwhile do
-//! not keep the command running.
+//! not keep the command running. A group remembers what was printed, no more and no less.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use client::protocol::records::Record;
+use client::protocol::records::RecordRef;
 use client::protocol::{Offset, PartitionId};
-use client::{Cluster, Consumer, ConsumerOptions, Fetched, Position};
+use client::{
+    Admin, Begin, Consumer, ConsumerOptions, Fetched, Isolation, OffsetAt, RebalanceListener,
+    Reset, TopicPartition,
+};
 use serde_json::{Value, json};
 
 use crate::args::{ConsumeArguments, Format, FromArgument};
 use crate::settings::Settings;
+
+/// How often a group is told what was printed.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle consumer looks whether the end is reached.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+type Offsets = BTreeMap<TopicPartition, Offset>;
+
+/// Where the group would go on, as of what was printed; commits it when partitions go to others.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Offsets>>);
+
+impl Printed {
+    fn note(&self, partition: &TopicPartition, next: Offset) {
+        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        offsets.insert(partition.clone(), next);
+    }
+
+    fn take(&self, is_meant: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, Offset)> {
+        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (taken, left) = std::mem::take(&mut *offsets)
+            .into_iter()
+            .partition(|(partition, _)| is_meant(partition));
+        *offsets = left;
+        let taken: Offsets = taken;
+        taken.into_iter().collect()
+    }
+}
+
+impl RebalanceListener for Printed {
+    fn revoked(&mut self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, Offset)> {
+        self.take(|partition| partitions.contains(partition))
+    }
+
+    fn lost(&mut self, partitions: &[TopicPartition]) {
+        self.take(|partition| partitions.contains(partition));
+    }
+}
 
 /// Prints records until the end, the count, or an interrupt.
 pub async fn run(
@@ -22,52 +65,114 @@ pub async fn run(
     arguments: &ConsumeArguments,
     format: Format,
 ) -> anyhow::Result<()> {
-    let mut cluster = settings.cluster().await?;
-    let partitions = partitions(&mut cluster, arguments).await?;
-    let mut consumer = Consumer::new(cluster, ConsumerOptions::default());
-    let mut ends = BTreeMap::new();
-    for partition in partitions {
-        if arguments.exit_at_end {
-            ends.insert(partition, consumer.end_offset(&arguments.topic, partition).await?);
-        }
-        let position = match arguments.from {
-            FromArgument::Beginning => Position::Earliest,
-            FromArgument::End => Position::Latest,
-            FromArgument::Offset(offset) => Position::At(Offset::new(offset)),
-            FromArgument::Time(time) => Position::Timestamp(time),
+    let mut admin = Admin::new(settings.cluster().await?);
+    let partitions = partitions(&mut admin, arguments).await?;
+    let ends = if arguments.exit_at_end {
+        let ends = admin.offsets(&partitions, OffsetAt::Latest).await?;
+        Some(ends.into_iter().map(|(p, end)| (p, end.unwrap_or(Offset::ZERO))).collect())
+    } else {
+        None
+    };
+    let mut consumer = Consumer::new(&settings.bootstrap, &settings.client(), options(arguments));
+    let printed = Printed::default();
+    if arguments.group.is_some() {
+        consumer.subscribe_with(&[&arguments.topic], printed.clone())?;
+    } else {
+        let begin = match arguments.begin() {
+            FromArgument::Beginning => Begin::Earliest,
+            FromArgument::End => Begin::Latest,
+            FromArgument::Offset(offset) => Begin::At(Offset::new(offset)),
+            FromArgument::Time(time) => Begin::Timestamp(time),
         };
-        let begin = consumer.assign(&arguments.topic, partition, position).await?;
-        if ends.get(&partition).is_some_and(|end| begin >= *end) {
-            consumer.unassign(&arguments.topic, partition);
-        }
+        partitions.iter().try_for_each(|partition| consumer.assign(partition, begin))?;
     }
+    let result = print_all(&mut consumer, ends.as_ref(), &printed, (arguments, format)).await;
+    let offsets = printed.take(|_| true);
+    if arguments.group.is_some() && !offsets.is_empty() {
+        consumer.commit_offsets(offsets).await?;
+    }
+    consumer.close().await?;
+    result
+}
+
+fn options(arguments: &ConsumeArguments) -> ConsumerOptions {
+    ConsumerOptions {
+        group_id: arguments.group.clone(),
+        // What was printed is committed, not what was read.
+        auto_commit: None,
+        reset: match (arguments.begin(), &arguments.group) {
+            (FromArgument::Beginning, _) => Reset::Earliest,
+            (FromArgument::Offset(_), None) => Reset::Error,
+            _ => Reset::Latest,
+        },
+        isolation: if arguments.committed_only {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        },
+        ..ConsumerOptions::default()
+    }
+}
+
+async fn print_all(
+    consumer: &mut Consumer,
+    ends: Option<&Offsets>,
+    printed: &Printed,
+    (arguments, format): (&ConsumeArguments, Format),
+) -> anyhow::Result<()> {
     let mut left = arguments.count.unwrap_or(u64::MAX);
-    while left > 0 && !consumer.is_idle() {
-        // A dropped poll loses nothing, and after an interrupt there is no next one.
+    let mut committed_at = Instant::now();
+    while left > 0 && !is_at_end(consumer, ends) {
+        // A dropped poll loses nothing.
         let fetched = tokio::select! {
-            fetched = consumer.poll() => fetched?,
+            fetched = tokio::time::timeout(LOOK_EVERY, consumer.poll()) => match fetched {
+                Ok(fetched) => fetched?,
+                Err(_) => continue,
+            },
             _ = tokio::signal::ctrl_c() => break,
         };
         for fetched in &fetched {
-            let end = ends.get(&fetched.partition).copied();
-            print(fetched, end, &mut left, (arguments, format))?;
-            if end.is_some_and(|end| fetched.position >= end) {
-                consumer.unassign(&arguments.topic, fetched.partition);
+            let end = ends.and_then(|ends| ends.get(&fetched.partition)).copied();
+            let next = print(fetched, end, &mut left, (arguments, format))?;
+            printed.note(&fetched.partition, next);
+        }
+        if arguments.group.is_some() && committed_at.elapsed() >= COMMIT_EVERY {
+            committed_at = Instant::now();
+            let offsets = printed.take(|_| true);
+            if let Err(error) = consumer.commit_offsets(offsets).await {
+                eprintln!("offsets not committed: {error}");
             }
         }
     }
     Ok(())
 }
 
+/// Whether everything that this consumer reads was read to its end.
+fn is_at_end(consumer: &Consumer, ends: Option<&Offsets>) -> bool {
+    let Some(ends) = ends else { return false };
+    let assignment = consumer.assignment();
+    let is_done = |partition: &TopicPartition| {
+        let end = ends.get(partition).copied().unwrap_or(Offset::ZERO);
+        consumer.position(partition).is_some_and(|position| position >= end)
+    };
+    // A group's member that has no share has nothing to read.
+    let is_settled = !assignment.is_empty() || consumer.member().is_some();
+    is_settled && assignment.iter().all(is_done)
+}
+
 async fn partitions(
-    cluster: &mut Cluster,
+    admin: &mut Admin,
     arguments: &ConsumeArguments,
-) -> anyhow::Result<Vec<PartitionId>> {
-    let topic = cluster.refresh_topic(&arguments.topic).await?;
-    let all: Vec<_> = topic.partitions.iter().map(|partition| partition.id).collect();
+) -> anyhow::Result<Vec<TopicPartition>> {
+    let topic = admin.describe_topic(&arguments.topic).await?;
+    let name: Arc<str> = arguments.topic.as_str().into();
+    let all = topic.partitions.iter().map(|partition| partition.id);
+    let named = |partition| TopicPartition { topic: name.clone(), partition };
     match arguments.partition.map(PartitionId::new) {
-        None => Ok(all),
-        Some(partition) if all.contains(&partition) => Ok(vec![partition]),
+        None => Ok(all.map(named).collect()),
+        Some(partition) if all.into_iter().any(|known| known == partition) => {
+            Ok(vec![named(partition)])
+        }
         Some(partition) => Err(client::ClientError::NoSuchPartition {
             topic: arguments.topic.clone(),
             partition: partition.get(),
@@ -76,55 +181,98 @@ async fn partitions(
     }
 }
 
-/// Prints the records before `end`, at most `left`.
+/// Prints the records before `end`, at most `left`. Gives the offset after them.
 fn print(
     fetched: &Fetched,
     end: Option<Offset>,
     left: &mut u64,
     (arguments, format): (&ConsumeArguments, Format),
-) -> io::Result<()> {
+) -> io::Result<Offset> {
     let mut output = io::BufWriter::new(io::stdout().lock());
-    for (offset, record) in &fetched.records {
-        if *left == 0 || end.is_some_and(|end| *offset >= end) {
+    let mut next = fetched.next.offset;
+    for record in fetched.records() {
+        if *left == 0 || end.is_some_and(|end| record.offset >= end) {
+            next = record.offset;
             break;
         }
         *left = left.saturating_sub(1);
-        match format {
-            Format::Table => print_line(&mut output, record, arguments)?,
-            Format::Json => {
-                let value = json(fetched, *offset, record);
-                writeln!(output, "{value}")?;
+        match (format, &arguments.format) {
+            (Format::Json, _) => writeln!(output, "{}", json(&fetched.partition, &record))?,
+            (Format::Table, Some(format)) => {
+                print_formatted(&mut output, format, &fetched.partition, &record)?;
             }
+            (Format::Table, None) => print_line(&mut output, &record, arguments)?,
         }
     }
-    output.flush()
+    output.flush()?;
+    Ok(next)
 }
 
 fn print_line(
     output: &mut impl Write,
-    record: &Record,
+    record: &RecordRef<'_>,
     arguments: &ConsumeArguments,
 ) -> io::Result<()> {
     if let Some(separator) = &arguments.key_separator {
-        output.write_all(record.key.as_deref().unwrap_or_default())?;
+        output.write_all(record.key.unwrap_or_default())?;
         output.write_all(separator.as_bytes())?;
     }
-    output.write_all(record.value.as_deref().unwrap_or_default())?;
+    output.write_all(record.value.unwrap_or_default())?;
     output.write_all(b"\n")
 }
 
-fn json(fetched: &Fetched, offset: Offset, record: &Record) -> Value {
-    let headers = record
-        .headers
-        .iter()
-        .map(|header| json!({ "key": header.key, "value": bytes_json(header.value.as_deref()) }));
+fn print_formatted(
+    output: &mut impl Write,
+    format: &str,
+    partition: &TopicPartition,
+    record: &RecordRef<'_>,
+) -> io::Result<()> {
+    let mut chars = format.chars();
+    while let Some(char) = chars.next() {
+        match (char, char == '%' || char == '\\') {
+            (_, false) => write!(output, "{char}")?,
+            ('%', _) => match chars.next() {
+                Some('t') => write!(output, "{}", partition.topic)?,
+                Some('p') => write!(output, "{}", partition.partition)?,
+                Some('o') => write!(output, "{}", record.offset)?,
+                Some('T') => write!(output, "{}", record.timestamp_ms)?,
+                Some('k') => output.write_all(record.key.unwrap_or_default())?,
+                Some('v') => output.write_all(record.value.unwrap_or_default())?,
+                Some('h') => print_headers(output, record)?,
+                Some('%') => write!(output, "%")?,
+                Some(other) => write!(output, "%{other}")?,
+                None => write!(output, "%")?,
+            },
+            _ => match chars.next() {
+                Some('n') => writeln!(output)?,
+                Some('t') => write!(output, "\t")?,
+                Some('\\') | None => write!(output, "\\")?,
+                Some(other) => write!(output, "\\{other}")?,
+            },
+        }
+    }
+    Ok(())
+}
+
+fn print_headers(output: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
+    for (index, (key, value)) in record.headers().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        write!(output, "{comma}{key}=")?;
+        output.write_all(value.unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn json(partition: &TopicPartition, record: &RecordRef<'_>) -> Value {
+    let headers =
+        record.headers().map(|(key, value)| json!({ "key": key, "value": bytes_json(value) }));
     json!({
-        "topic": fetched.topic,
-        "partition": fetched.partition.get(),
-        "offset": offset.get(),
+        "topic": &*partition.topic,
+        "partition": partition.partition.get(),
+        "offset": record.offset.get(),
         "timestamp": record.timestamp_ms,
-        "key": bytes_json(record.key.as_deref()),
-        "value": bytes_json(record.value.as_deref()),
+        "key": bytes_json(record.key),
+        "value": bytes_json(record.value),
         "headers": headers.collect::<Vec<_>>(),
     })
 }
@@ -146,9 +294,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_no_text_become_hex() {
-        assert_eq!(bytes_json(None), Value::Null);
-        assert_eq!(bytes_json(Some(b"text")), json!("text"));
+    fn bytes_that_are_no_text_are_printed_in_hex() {
+        assert_eq!(bytes_json(Some(b"a")), json!("a"));
         assert_eq!(bytes_json(Some(&[0xff, 0x00])), json!({ "hex": "ff00" }));
+        assert_eq!(bytes_json(None), Value::Null);
     }
 }

@@ -6,8 +6,10 @@
 //! a hint; 2: the command line was wrong.
 
 mod args;
+mod bench;
 mod cluster;
 mod consume;
+mod group;
 mod hint;
 mod output;
 mod produce;
@@ -43,13 +45,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let settings = Settings::resolve(&arguments.connection)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A client's own task works beside the command's.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let format = arguments.output;
         match arguments.command {
             Command::Topic { command } => topic::run(&settings, command, format).await,
             Command::Produce(produce) => produce::run(&settings, &produce, format).await,
             Command::Consume(consume) => consume::run(&settings, &consume, format).await,
+            Command::Group { command } => group::run(&settings, command, format).await,
+            Command::Bench { command } => bench::run(&settings, command, format).await,
             Command::Cluster { command: ClusterCommand::Status } => {
                 cluster::status(&settings, format).await
             }

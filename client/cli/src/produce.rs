@@ -2,39 +2,64 @@
 //!
 //! *Called by* `main`. *Calls* `client::Producer`.
 //!
-//! Lines are sent together while more are waiting to be read, and at once when none are, so that a file goes fast and a
-//! typed line goes now. Exit code 0 means that every record was acknowledged as asked.
+//! Exit code 0 means that every record was acknowledged as asked. After the first one that was not, no more are sent.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use client::protocol::PartitionId;
 use client::protocol::records::{Record, RecordHeader};
-use client::{Acks, BatchOutcome, ClientError, Producer, ProducerOptions};
-use serde_json::json;
+use client::{Acks, ClientError, Delivery, Producer, ProducerOptions};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::args::{AcksArgument, Format, ProduceArguments};
+use crate::args::{AcksArgument, Format, ProduceArguments, ProducerArguments};
 use crate::output::print_json;
 use crate::settings::Settings;
 
 /// Lines read ahead of the sending.
 const LINES_WAITING_MAX: usize = 10_000;
-/// Lines in one call of the producer.
-const LINES_SENT_MAX: usize = 5_000;
-/// Bytes of lines in one call of the producer, passed by the last line at most.
-const BYTES_SENT_MAX: usize = 4 << 20;
+/// Records whose end is not looked at yet.
+const DELIVERIES_MAX: usize = 200_000;
 /// The longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, Default)]
 struct Totals {
-    written: usize,
-    failed: usize,
+    written: u64,
+    failed: u64,
     first_error: Option<ClientError>,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: Result<client::Written, ClientError>) {
+        match outcome {
+            Ok(_) => self.written = self.written.saturating_add(1),
+            Err(error) => {
+                self.failed = self.failed.saturating_add(1);
+                self.first_error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+/// What the flags say of a producer.
+pub fn options(arguments: &ProducerArguments) -> ProducerOptions {
+    ProducerOptions {
+        acks: match arguments.acks {
+            AcksArgument::All => Acks::All,
+            AcksArgument::Leader => Acks::Leader,
+            AcksArgument::None => Acks::None,
+        },
+        compression: arguments.compression.into(),
+        linger: Duration::from_millis(arguments.linger_ms),
+        batch_bytes_max: arguments.batch_bytes,
+        ..ProducerOptions::default()
+    }
 }
 
 /// Sends all lines.
@@ -43,49 +68,50 @@ pub async fn run(
     arguments: &ProduceArguments,
     format: Format,
 ) -> anyhow::Result<()> {
-    let acks = match arguments.acks {
-        AcksArgument::All => Acks::All,
-        AcksArgument::Leader => Acks::Leader,
-        AcksArgument::None => Acks::None,
-    };
-    let options = ProducerOptions { acks, ..ProducerOptions::default() };
-    let mut producer = Producer::new(settings.cluster().await?, options);
+    let options = options(&arguments.producer);
+    let producer = Producer::new(&settings.bootstrap, &settings.client(), options);
+    // A topic that does not exist is told before any line is read.
+    producer.partitions(&arguments.topic).await?;
     let mut lines = read_lines(arguments.file.clone());
     let mut totals = Totals::default();
-    let mut waiting = Vec::new();
-    while lines.recv_many(&mut waiting, LINES_SENT_MAX).await > 0 {
-        let mut records = Vec::new();
-        let mut bytes = 0usize;
-        for line in waiting.drain(..) {
-            let line = line?;
-            bytes = bytes.saturating_add(line.len());
-            records.push(record(&line, arguments)?);
-            if bytes >= BYTES_SENT_MAX {
-                totals.add(send(&mut producer, arguments, &records).await?);
-                records.clear();
-                bytes = 0;
+    let mut deliveries: VecDeque<Delivery> = VecDeque::new();
+    let mut refused = None;
+    while totals.failed == 0
+        && let Some(line) = lines.recv().await
+    {
+        let (partition, record) = record(&line?, arguments)?;
+        let sent = match partition.or(arguments.partition) {
+            Some(partition) => {
+                producer.send_to(&arguments.topic, PartitionId::new(partition), record).await
+            }
+            None => producer.send(&arguments.topic, record).await,
+        };
+        match sent {
+            Ok(delivery) => deliveries.push_back(delivery),
+            Err(error) => {
+                refused = Some(*error.error);
+                break;
             }
         }
-        totals.add(send(&mut producer, arguments, &records).await?);
-        if totals.failed > 0 {
-            break;
+        while deliveries
+            .front()
+            .is_some_and(|first| deliveries.len() >= DELIVERIES_MAX || first.outcome().is_some())
+        {
+            if let Some(first) = deliveries.pop_front() {
+                totals.add(first.wait().await);
+            }
         }
+    }
+    producer.flush().await;
+    for delivery in deliveries {
+        totals.add(delivery.wait().await);
+    }
+    producer.close().await;
+    if let Some(error) = refused {
+        totals.failed = totals.failed.saturating_add(1);
+        totals.first_error.get_or_insert(error);
     }
     report(totals, format)
-}
-
-impl Totals {
-    fn add(&mut self, outcomes: Vec<BatchOutcome>) {
-        for outcome in outcomes {
-            match outcome.result {
-                Ok(_) => self.written = self.written.saturating_add(outcome.records),
-                Err(error) => {
-                    self.failed = self.failed.saturating_add(outcome.records);
-                    self.first_error.get_or_insert(error);
-                }
-            }
-        }
-    }
 }
 
 fn report(totals: Totals, format: Format) -> anyhow::Result<()> {
@@ -102,22 +128,27 @@ fn report(totals: Totals, format: Format) -> anyhow::Result<()> {
     }
 }
 
-async fn send(
-    producer: &mut Producer,
-    arguments: &ProduceArguments,
-    records: &[Record],
-) -> Result<Vec<BatchOutcome>, ClientError> {
-    match arguments.partition {
-        _ if records.is_empty() => Ok(Vec::new()),
-        Some(partition) => {
-            producer.send_to(&arguments.topic, PartitionId::new(partition), records).await
-        }
-        None => producer.send(&arguments.topic, records).await,
+/// The record of a line, and the partition that the line names.
+fn record(line: &[u8], arguments: &ProduceArguments) -> anyhow::Result<(Option<i32>, Record)> {
+    let (partition, mut record) = if arguments.json {
+        json_record(line).with_context(|| {
+            format!("in the line {:?}", String::from_utf8_lossy(line.get(..200).unwrap_or(line)))
+        })?
+    } else {
+        (None, plain_record(line, arguments.key_separator.as_deref())?)
+    };
+    record.headers.extend(arguments.headers.iter().map(|(key, value)| RecordHeader {
+        key: key.clone(),
+        value: Some(Bytes::from(value.clone())),
+    }));
+    if let Some(timestamp) = arguments.timestamp {
+        record.timestamp_ms = timestamp;
     }
+    Ok((partition, record))
 }
 
-fn record(line: &[u8], arguments: &ProduceArguments) -> anyhow::Result<Record> {
-    let (key, value) = match &arguments.key_separator {
+fn plain_record(line: &[u8], separator: Option<&str>) -> anyhow::Result<Record> {
+    let (key, value) = match separator {
         None => (None, line),
         Some(separator) => {
             let (key, value) = split_once(line, separator.as_bytes()).with_context(|| {
@@ -127,17 +158,65 @@ fn record(line: &[u8], arguments: &ProduceArguments) -> anyhow::Result<Record> {
             (Some(Bytes::copy_from_slice(key)), value)
         }
     };
-    let headers = arguments.headers.iter().map(|(key, value)| RecordHeader {
-        key: key.clone(),
-        value: Some(Bytes::from(value.clone())),
-    });
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Record {
-        timestamp_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
-        key,
-        value: Some(Bytes::copy_from_slice(value)),
-        headers: headers.collect(),
+    Ok(Record { key, value: Some(Bytes::copy_from_slice(value)), ..Record::default() })
+}
+
+fn json_record(line: &[u8]) -> anyhow::Result<(Option<i32>, Record)> {
+    let document: Value = serde_json::from_slice(line)?;
+    let fields = document.as_object().context("expected an object")?;
+    let mut record = Record::default();
+    let mut partition = None;
+    for (name, value) in fields {
+        match name.as_str() {
+            "key" => record.key = bytes_of(value)?,
+            "value" => record.value = bytes_of(value)?,
+            "headers" => record.headers = headers_of(value)?,
+            "timestamp" => record.timestamp_ms = value.as_i64().context("timestamp")?,
+            "partition" => {
+                let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
+                partition = Some(number.context("partition")?);
+            }
+            // As consume prints them; they say where the record was, not where it goes.
+            "topic" | "offset" => {}
+            other => anyhow::bail!("unknown field {other:?}"),
+        }
+    }
+    Ok((partition, record))
+}
+
+/// The inverse of what consume prints: text, `{"hex": ...}` or null; other values as their JSON.
+fn bytes_of(value: &Value) -> anyhow::Result<Option<Bytes>> {
+    let hex = value.as_object().filter(|fields| fields.len() == 1).and_then(|f| f.get("hex"));
+    Ok(match (value, hex.and_then(Value::as_str)) {
+        (_, Some(hex)) => {
+            let digits = hex.as_bytes().chunks(2).map(|pair| {
+                let pair = std::str::from_utf8(pair).ok()?;
+                u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() == 2)
+            });
+            Some(digits.collect::<Option<Vec<u8>>>().context("hex digits come in pairs")?.into())
+        }
+        (Value::Null, _) => None,
+        (Value::String(text), _) => Some(Bytes::from(text.clone())),
+        (other, _) => Some(Bytes::from(other.to_string())),
     })
+}
+
+/// A list of `{"key", "value"}`, as consume prints them, or an object.
+fn headers_of(value: &Value) -> anyhow::Result<Vec<RecordHeader>> {
+    let header = |key: &str, value: &Value| {
+        Ok(RecordHeader { key: key.to_owned(), value: bytes_of(value)? })
+    };
+    match value {
+        Value::Object(fields) => fields.iter().map(|(key, value)| header(key, value)).collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|one| {
+                let key = one.get("key").and_then(Value::as_str).context("a header has a key")?;
+                header(key, one.get("value").unwrap_or(&Value::Null))
+            })
+            .collect(),
+        _ => anyhow::bail!("headers are an object or a list"),
+    }
 }
 
 fn split_once<'a>(line: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -215,5 +294,22 @@ mod tests {
         assert_eq!(split_once(b"a::b::c", b"::"), Some((&b"a"[..], &b"b::c"[..])));
         assert_eq!(split_once(b"::b", b"::"), Some((&b""[..], &b"b"[..])));
         assert_eq!(split_once(b"a:b", b"::"), None);
+    }
+
+    #[test]
+    fn objects_become_records() {
+        let line = br#"{"key":"k","value":{"hex":"00ff"},"headers":[{"key":"h","value":null}],"timestamp":7,"partition":2,"offset":9}"#;
+        let (partition, record) = json_record(line).unwrap();
+        assert_eq!(partition, Some(2));
+        assert_eq!(record.timestamp_ms, 7);
+        assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(record.value.as_deref(), Some(&[0x00, 0xff][..]));
+        assert_eq!(record.headers, [RecordHeader { key: "h".to_owned(), value: None }]);
+        let (_, record) = json_record(br#"{"value":{"a":1},"headers":{"x":"1","y":"2"}}"#).unwrap();
+        assert_eq!(record.value.as_deref(), Some(&br#"{"a":1}"#[..]));
+        assert_eq!(record.headers.len(), 2);
+        for bad in ["1", "{", r#"{"vlaue":"x"}"#, r#"{"value":{"hex":"0"}}"#, r#"{"headers":1}"#] {
+            assert!(json_record(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

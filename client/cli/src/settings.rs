@@ -30,6 +30,8 @@ pub struct Settings {
     pub coordinators: Vec<String>,
     /// The folder in the coordinator below which the cluster lives: empty, or `/path`.
     pub root: String,
+    /// Somebody said where the coordinators are.
+    pub is_coordinator_named: bool,
 }
 
 impl Settings {
@@ -43,10 +45,11 @@ impl Settings {
         };
         let bootstrap = arguments.bootstrap.clone().or(file.bootstrap);
         let coordinator = arguments.coordinator.clone().or(file.coordinator);
-        Self::parse(
+        let settings = Self::parse(
             bootstrap.as_deref().unwrap_or(BOOTSTRAP_DEFAULT),
             coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT),
-        )
+        )?;
+        Ok(Self { is_coordinator_named: coordinator.is_some(), ..settings })
     }
 
     fn parse(bootstrap: &str, coordinator: &str) -> anyhow::Result<Self> {
@@ -59,14 +62,28 @@ impl Settings {
             bootstrap: addresses(bootstrap).context("bootstrap")?,
             coordinators: addresses(coordinators).context("coordinator")?,
             root,
+            is_coordinator_named: false,
         })
     }
 
     /// Connects to the brokers.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
-        let options =
-            ClientOptions { client_id: "tidegate-cli".to_owned(), ..ClientOptions::default() };
-        Ok(Cluster::connect(&self.bootstrap, options).await?)
+        Ok(Cluster::connect(&self.bootstrap, self.client()).await?)
+    }
+
+    /// How a producer or consumer finds the cluster. It follows the coordinators only where somebody named them: another
+    /// make of cluster has none, or none that tell.
+    pub fn client(&self) -> ClientOptions {
+        ClientOptions {
+            client_id: "tidegate-cli".to_owned(),
+            coordinators: if self.is_coordinator_named {
+                self.coordinators.clone()
+            } else {
+                Vec::new()
+            },
+            coordinator_root: self.root.clone(),
+            ..ClientOptions::default()
+        }
     }
 }
 

@@ -27,10 +27,10 @@ pub fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// The partition of a key among `partitions` (at least 1).
+/// The partition of a key among `partitions`; 0 when there are none.
 #[must_use]
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
-    (murmur2(key) & 0x7fff_ffff) % partitions.max(1)
+    (murmur2(key) & 0x7fff_ffff).checked_rem(partitions).unwrap_or_default()
 }
 
 #[cfg(test)]

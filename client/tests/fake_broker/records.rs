@@ -7,10 +7,11 @@ use bytes::Bytes;
 use client::protocol::messages::fetch::{FetchPartitionResponse, FetchTopicResponse};
 use client::protocol::messages::produce::{ProducePartitionResponse, ProduceTopicResponse};
 use client::protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
-use client::protocol::records::{Batch, BatchBuilder, Record, assign_offsets};
+use client::protocol::records::{Batch, BatchBuilder, Compression, Record, assign_offsets};
 use client::protocol::{ApiKey, ErrorCode, LeaderEpoch, Offset, PartitionId, Records};
 use client::{
-    Acks, ClientError, Cluster, Consumer, ConsumerOptions, Position, Producer, ProducerOptions,
+    Acks, Begin, ClientError, Consumer, ConsumerOptions, Producer, ProducerOptions, Reset,
+    TopicPartition,
 };
 
 fn record(value: &str) -> Record {
@@ -56,9 +57,8 @@ async fn broker_for_produce(actions: Vec<fn(&Received) -> Action>) -> FakeBroker
     .await
 }
 
-async fn producer(broker: &FakeBroker, options: ProducerOptions) -> Producer {
-    let cluster = Cluster::connect(std::slice::from_ref(&broker.address), hasty()).await.unwrap();
-    Producer::new(cluster, options)
+fn producer(broker: &FakeBroker, options: ProducerOptions) -> Producer {
+    Producer::new(std::slice::from_ref(&broker.address), &hasty(), options)
 }
 
 fn sent(broker: &FakeBroker) -> Vec<Bytes> {
@@ -79,91 +79,125 @@ async fn a_batch_whose_fate_is_unknown_is_sent_again_unchanged() {
         |received| produced(received, ErrorCode::NotEnoughReplicas),
     ])
     .await;
-    let mut producer = producer(&broker, ProducerOptions::default()).await;
+    let producer = producer(&broker, ProducerOptions::default());
     let partition = PartitionId::new(1);
-    let outcomes = producer.send_to("t", partition, &[record("a"), record("b")]).await.unwrap();
-    assert_eq!(outcomes.len(), 1);
-    assert_eq!(outcomes[0].result.as_ref().unwrap(), &Some(Offset::new(100)));
-    assert_eq!((outcomes[0].partition, outcomes[0].records), (partition, 2));
+    let first = producer.send_to("t", partition, record("a")).await.unwrap();
+    let second = producer.send_to("t", partition, record("b")).await.unwrap();
+    let written = second.wait().await.unwrap();
+    assert_eq!((written.partition, written.offset), (partition, Some(Offset::new(101))));
+    assert_eq!(first.outcome().unwrap().unwrap().offset, Some(Offset::new(100)));
     let attempts = sent(&broker);
     assert_eq!(attempts.len(), 4);
     assert!(attempts.iter().all(|attempt| *attempt == attempts[0]));
     assert_eq!(sequence(&attempts[0]), (Some(4000), 0, 2));
 
-    producer.send_to("t", partition, &[record("c")]).await.unwrap();
+    producer.send_to("t", partition, record("c")).await.unwrap().await.unwrap();
     assert_eq!(sequence(&sent(&broker)[4]), (Some(4000), 2, 1), "the sequence goes on");
+    producer.close().await;
 }
 
 #[tokio::test]
-async fn a_refused_batch_uses_no_sequence_and_does_not_stop_the_next() {
+async fn a_refused_batch_is_told_of_and_does_not_stop_the_next() {
     let broker =
         broker_for_produce(vec![|received| produced(received, ErrorCode::MessageTooLarge)]).await;
-    let options = ProducerOptions { batch_bytes_max: 100, ..ProducerOptions::default() };
-    let mut producer = producer(&broker, options).await;
-    let records = [record(&"x".repeat(60)), record("b")];
-    let outcomes = producer.send_to("t", PartitionId::new(0), &records).await.unwrap();
-    let codes: Vec<_> = outcomes
-        .iter()
-        .map(|outcome| outcome.result.as_ref().err().and_then(ClientError::code))
-        .collect();
-    assert_eq!(codes, [Some(ErrorCode::MessageTooLarge), None]);
+    let producer = producer(&broker, ProducerOptions::default());
+    let partition = PartitionId::new(0);
+    let refused = producer.send_to("t", partition, record("a")).await.unwrap();
+    let error = refused.wait().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
+    assert!(matches!(&error, ClientError::Undelivered { may_be_written: false, .. }), "{error}");
+    assert!(!error.is_retriable() && error.hint().is_some());
+    producer.send_to("t", partition, record("b")).await.unwrap().await.unwrap();
     let sequences: Vec<_> = sent(&broker).iter().map(sequence).collect();
     assert_eq!(sequences, [(Some(4000), 0, 1), (Some(4000), 0, 1)]);
+    let epochs: Vec<_> = sent(&broker)
+        .iter()
+        .map(|batch| Batch::first(batch).unwrap().header.producer_epoch.unwrap().get())
+        .collect();
+    assert_eq!(epochs, [0, 1], "a number that is never written leaves a gap behind");
 }
 
 #[tokio::test]
-async fn a_lost_sequence_leads_to_a_new_identity() {
+async fn a_number_the_broker_does_not_expect_leads_to_a_higher_epoch_and_loses_nothing() {
     let broker = broker_for_produce(vec![|received| {
         produced(received, ErrorCode::OutOfOrderSequenceNumber)
     }])
     .await;
-    let mut producer = producer(&broker, ProducerOptions::default()).await;
-    let partition = PartitionId::new(0);
-    let outcomes = producer.send_to("t", partition, &[record("a")]).await.unwrap();
-    assert!(outcomes[0].result.is_err());
-    producer.send_to("t", partition, &[record("b")]).await.unwrap();
-    assert_eq!(broker.received(ApiKey::InitProducerId).len(), 2);
+    let producer = producer(&broker, ProducerOptions::default());
+    producer.send_to("t", PartitionId::new(0), record("a")).await.unwrap().await.unwrap();
+    assert_eq!(sent(&broker).len(), 2);
+    assert_eq!(broker.received(ApiKey::InitProducerId).len(), 1);
 }
 
 #[tokio::test]
 async fn without_acknowledgement_nothing_is_waited_for() {
     let broker = broker_for_produce(vec![|_| Action::Silence, |_| Action::Silence]).await;
     let options = ProducerOptions { acks: Acks::None, ..ProducerOptions::default() };
-    let mut producer = producer(&broker, options).await;
+    let producer = producer(&broker, options);
     for value in ["a", "b"] {
-        let outcomes = producer.send("t", &[record(value)]).await.unwrap();
-        assert_eq!(outcomes[0].result.as_ref().unwrap(), &None);
+        let written = producer.send("t", record(value)).await.unwrap().await.unwrap();
+        assert_eq!(written.offset, None);
     }
-    // A call that is answered after both proves that both arrived.
-    producer.send("nope", &[record("c")]).await.unwrap_err();
     assert!(broker.received(ApiKey::InitProducerId).is_empty());
+    producer.close().await;
+}
+
+#[tokio::test]
+async fn a_record_that_is_refused_comes_back_with_the_reason() {
+    let broker = broker_for_produce(vec![|_| Action::Silence]).await;
+    let options = ProducerOptions {
+        buffer_bytes_max: 1000,
+        wait_max: std::time::Duration::from_millis(50),
+        ..ProducerOptions::default()
+    };
+    let producer = producer(&broker, options);
+    let large = record(&"x".repeat(1000));
+    let refused = producer.send("t", large.clone()).await.unwrap_err();
+    assert_eq!(refused.record.value, large.value);
+    assert!(matches!(*refused.error, ClientError::RecordTooLarge { bytes_max: 1000, .. }));
+    assert!(!refused.error.is_retriable());
+
+    let half = record(&"x".repeat(500));
+    producer.send("t", half.clone()).await.unwrap();
+    let refused = producer.try_send("t", None, half.clone()).unwrap_err();
+    assert_eq!(refused.record.value, half.value);
+    assert!(matches!(*refused.error, ClientError::BufferFull { bytes_max: 1000 }));
+    let refused = producer.send("t", half.clone()).await.unwrap_err();
+    assert!(refused.error.is_retriable(), "it waited for room: {}", refused.error);
+
+    let nowhere = producer.send_to("t", PartitionId::new(2), record("a")).await.unwrap_err();
+    assert!(matches!(*nowhere.error, ClientError::NoSuchPartition { partition: 2, .. }));
+    let unknown = producer.send("nope", record("a")).await.unwrap_err();
+    assert_eq!(unknown.error.code(), Some(ErrorCode::UnknownTopicOrPartition));
+}
+
+#[tokio::test]
+async fn batches_are_packed_as_asked() {
+    let broker = broker_for_produce(Vec::new()).await;
+    for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let options = ProducerOptions { compression: codec, ..ProducerOptions::default() };
+        let producer = producer(&broker, options);
+        let value = "again and again, ".repeat(50);
+        let delivery = producer.send_to("t", PartitionId::new(0), record(&value)).await.unwrap();
+        delivery.wait().await.unwrap();
+        let batch = sent(&broker).pop().unwrap();
+        let batch = Batch::first(&batch).unwrap();
+        batch.check_crc().unwrap();
+        assert_eq!(batch.header.compression(), Some(codec));
+        assert!(batch.bytes.len() < value.len());
+    }
 }
 
 #[tokio::test]
 async fn keyed_records_go_where_kafkas_client_sends_them() {
     let broker = broker_for_produce(Vec::new()).await;
-    let mut producer = producer(&broker, ProducerOptions::default()).await;
-    let keys = ["21", "foobar", "abc"];
-    let records: Vec<_> = keys
-        .iter()
-        .map(|key| Record { key: Some(Bytes::from_static(key.as_bytes())), ..record("v") })
-        .collect();
-    producer.send("t", &records).await.unwrap();
-    let request = &broker.received(ApiKey::Produce)[0];
-    let mut by_key = Vec::new();
-    for (partition, batch) in batches(request) {
-        for record in Batch::first(&batch).unwrap().records().unwrap() {
-            by_key.push((record.unwrap().key.unwrap().to_vec(), partition));
-        }
+    let producer = producer(&broker, ProducerOptions::default());
+    for key in ["21", "foobar", "abc"] {
+        let record = Record { key: Some(Bytes::from_static(key.as_bytes())), ..record("v") };
+        let written = producer.send("t", record).await.unwrap().await.unwrap();
+        let expected = client::partition_for_key(key.as_bytes(), 2);
+        assert_eq!(written.partition.get().unsigned_abs(), expected, "{key}");
     }
-    let expected = keys.map(|key| {
-        let partition = client::partition_for_key(key.as_bytes(), 2).cast_signed();
-        (key.as_bytes().to_vec(), partition)
-    });
-    by_key.sort();
-    let mut expected = expected.to_vec();
-    expected.sort();
-    assert_eq!(by_key, expected);
 }
 
 fn stored(first: i64, values: &[&str]) -> Vec<u8> {
@@ -201,21 +235,20 @@ async fn consumer_of(answers: Vec<Vec<FetchPartitionResponse>>) -> (FakeBroker, 
         })
     })
     .await;
-    let mut cluster =
-        Cluster::connect(std::slice::from_ref(&broker.address), hasty()).await.unwrap();
-    cluster.refresh_topic("t").await.unwrap();
-    (broker, Consumer::new(cluster, ConsumerOptions::default()))
+    let options = ConsumerOptions { reset: Reset::Error, ..ConsumerOptions::default() };
+    let consumer = Consumer::new(std::slice::from_ref(&broker.address), &hasty(), options);
+    (broker, consumer)
 }
 
-async fn assign(consumer: &mut Consumer, partition: i32, offset: i64) {
-    let position = Position::At(Offset::new(offset));
-    consumer.assign("t", PartitionId::new(partition), position).await.unwrap();
+fn assign(consumer: &mut Consumer, partition: i32, offset: i64) {
+    let begin = Begin::At(Offset::new(offset));
+    consumer.assign(&TopicPartition::new("t", partition), begin).unwrap();
 }
 
 fn values(fetched: &client::Fetched) -> Vec<(i64, String)> {
-    let records = fetched.records.iter().map(|(offset, record)| {
-        let value = record.value.as_deref().unwrap_or_default();
-        (offset.get(), String::from_utf8(value.to_vec()).unwrap())
+    let records = fetched.records().map(|record| {
+        let value = record.value.unwrap_or_default();
+        (record.offset.get(), String::from_utf8(value.to_vec()).unwrap())
     });
     records.collect()
 }
@@ -228,10 +261,11 @@ async fn reading_begins_inside_a_batch_and_ends_before_one_cut_short() {
     let answers =
         vec![vec![fetched(0, ErrorCode::None, bytes)], vec![fetched(0, ErrorCode::None, cut)]];
     let (broker, mut consumer) = consumer_of(answers).await;
-    assign(&mut consumer, 0, 11).await;
+    assign(&mut consumer, 0, 11);
     let first = consumer.poll().await.unwrap();
     assert_eq!(values(&first[0]), [(11, "b".into()), (12, "c".into()), (13, "d".into())]);
-    assert_eq!(first[0].position, Offset::new(14));
+    assert_eq!(first[0].next.offset, Offset::new(14));
+    assert_eq!(consumer.position(&TopicPartition::new("t", 0)), Some(Offset::new(14)));
     let second = consumer.poll().await.unwrap();
     assert_eq!(values(&second[0]), [(14, "e".to_owned())]);
     let asked: Vec<_> = broker
@@ -239,7 +273,7 @@ async fn reading_begins_inside_a_batch_and_ends_before_one_cut_short() {
         .iter()
         .map(|received| received.body::<FetchRequest>().topics[0].partitions[0].fetch_offset.get())
         .collect();
-    assert_eq!(asked, [11, 14]);
+    assert_eq!(asked[..2], [11, 14]);
 }
 
 #[tokio::test]
@@ -247,8 +281,8 @@ async fn an_error_of_one_partition_does_not_lose_anothers_records() {
     let bad = fetched(1, ErrorCode::OffsetOutOfRange, Vec::new());
     let good = fetched(0, ErrorCode::None, stored(0, &["a"]));
     let (_broker, mut consumer) = consumer_of(vec![vec![bad, good]]).await;
-    assign(&mut consumer, 0, 0).await;
-    assign(&mut consumer, 1, 5000).await;
+    assign(&mut consumer, 0, 0);
+    assign(&mut consumer, 1, 5000);
     let fetched = consumer.poll().await.unwrap();
     assert_eq!(values(&fetched[0]), [(0, "a".to_owned())]);
     let error = consumer.poll().await.unwrap_err();
@@ -267,32 +301,44 @@ async fn a_moved_leader_is_looked_for_and_a_damaged_batch_reported() {
         vec![fetched(0, ErrorCode::None, damaged)],
     ])
     .await;
-    assign(&mut consumer, 0, 0).await;
-    let asked_before = broker.received(ApiKey::Metadata).len();
+    assign(&mut consumer, 0, 0);
     let before_damage = consumer.poll().await.unwrap();
     assert_eq!(values(&before_damage[0]), [(0, "a".to_owned())]);
-    assert!(broker.received(ApiKey::Metadata).len() > asked_before);
+    assert!(broker.received(ApiKey::Metadata).len() > 1, "the leader was looked for anew");
     let error = consumer.poll().await.unwrap_err();
-    assert!(matches!(error, ClientError::Batch { partition: 0, offset: 1, .. }), "{error}");
+    assert!(matches!(&error, ClientError::Unreadable { offset: 1, .. }), "{error}");
+    assert!(error.to_string().contains("t/0"), "{error}");
 }
 
 #[tokio::test]
-async fn a_dropped_poll_loses_no_answer() {
+async fn a_dropped_poll_loses_nothing_and_a_paused_partition_keeps_its_records() {
     let answers = vec![vec![fetched(0, ErrorCode::None, stored(0, &["a"]))]];
     let (broker, mut consumer) = consumer_of(answers).await;
-    assign(&mut consumer, 0, 0).await;
-    // Polled once, which sends the fetch, then dropped.
-    {
-        let mut poll = std::pin::pin!(consumer.poll());
-        while broker.received(ApiKey::Fetch).is_empty() {
-            tokio::select! {
-                biased;
-                fetched = &mut poll => panic!("answered before it was asked: {fetched:?}"),
-                () = tokio::task::yield_now() => {}
-            }
+    assign(&mut consumer, 0, 0);
+    let partition = TopicPartition::new("t", 0);
+    consumer.pause(&partition);
+    // Polled, and dropped, until the fetch of before the pause, or none, has been answered.
+    for _ in 0..3 {
+        let poll = std::pin::pin!(consumer.poll());
+        let other = std::pin::pin!(tokio::task::yield_now());
+        tokio::select! {
+            biased;
+            fetched = poll => panic!("paused, yet {fetched:?}"),
+            () = other => {}
         }
     }
+    consumer.resume(&partition);
     let fetched = consumer.poll().await.unwrap();
     assert_eq!(values(&fetched[0]), [(0, "a".to_owned())]);
-    assert_eq!(broker.received(ApiKey::Fetch).len(), 1);
+    assert!(!broker.received(ApiKey::Fetch).is_empty());
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_assignment_or_group_a_poll_returns_at_once() {
+    let (_broker, mut consumer) = consumer_of(Vec::new()).await;
+    assert!(consumer.poll().await.unwrap().is_empty());
+    assert!(matches!(consumer.subscribe(&["t"]), Err(ClientError::NoGroup)));
+    let nowhere = consumer.seek(&TopicPartition::new("t", 0), Begin::Earliest);
+    assert!(matches!(nowhere, Err(ClientError::NotAssigned(_))));
 }

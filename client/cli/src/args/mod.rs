@@ -2,9 +2,17 @@
 //!
 //! *Called by* `main`. Decides nothing.
 
+mod group;
+mod records;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use group::{GroupCommand, ResetArguments, ResetTo};
+pub use records::{
+    AcksArgument, BenchCommand, ConsumeArguments, FromArgument, ProduceArguments, ProducerArguments,
+};
 
 /// Work with a Tidegate cluster: topics, records, and the state of brokers and coordinators.
 ///
@@ -17,7 +25,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 Examples:
   tidegate topic create orders --partitions 6 --replication-factor 3
   echo 'hello' | tidegate produce orders
-  tidegate consume orders --from beginning --exit-at-end
+  tidegate consume orders --from-beginning --exit-at-end
+  tidegate consume orders --group billing
+  tidegate group describe billing
   tidegate cluster status
 
 Where the cluster is, strongest first: --bootstrap and --coordinator, the environment
@@ -76,6 +86,18 @@ pub enum Command {
     Produce(ProduceArguments),
     /// Read records and print them as they arrive.
     Consume(ConsumeArguments),
+    /// List, describe and delete groups, and set how far they are.
+    Group {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Measure how fast records are written or read.
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Look at the cluster as a whole.
     Cluster {
         /// What to look at.
@@ -135,88 +157,6 @@ Examples:
     },
 }
 
-/// How to write records.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  tidegate produce orders < lines.txt
-  tidegate produce orders lines.txt --acks 1
-  echo 'key:value' | tidegate produce orders --key-separator :")]
-pub struct ProduceArguments {
-    /// The topic.
-    pub topic: String,
-    /// The file [default: standard input].
-    pub file: Option<PathBuf>,
-    /// What stands between key and value in a line [default: lines have no key].
-    #[arg(short, long, value_name = "TEXT")]
-    pub key_separator: Option<String>,
-    /// A header of every record; may be repeated, also with the same key.
-    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE", value_parser = key_and_value)]
-    pub headers: Vec<(String, String)>,
-    /// The partition for all records [default: by key, or in turn].
-    #[arg(short, long)]
-    pub partition: Option<i32>,
-    /// When a record counts as written: `all` in-sync replicas have it, the leader has it (1), never mind (0).
-    #[arg(long, value_enum, default_value_t = AcksArgument::All)]
-    pub acks: AcksArgument,
-}
-
-/// When a record counts as written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AcksArgument {
-    /// All in-sync replicas have it.
-    #[value(alias = "-1")]
-    All,
-    /// The leader has it.
-    #[value(name = "1")]
-    Leader,
-    /// Never mind.
-    #[value(name = "0")]
-    None,
-}
-
-/// How to read records.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  tidegate consume orders                          new records, for ever
-  tidegate consume orders -f beginning -e          all there are
-  tidegate consume orders -f 1000 -p 0 -n 10       ten records of partition 0
-  tidegate consume orders -f @1700000000000        from a time on (milliseconds since 1970)
-  tidegate consume orders -o json                  with key, headers, timestamp and offset")]
-pub struct ConsumeArguments {
-    /// The topic.
-    pub topic: String,
-    /// Where to begin: `beginning`, `end`, an offset, or @ and a time in milliseconds since 1970.
-    #[arg(short, long, default_value = "end", value_parser = from_argument)]
-    pub from: FromArgument,
-    /// Only this partition.
-    #[arg(short, long)]
-    pub partition: Option<i32>,
-    /// Stop at what is the end of the topic when the command starts.
-    #[arg(short, long)]
-    pub exit_at_end: bool,
-    /// Stop after this many records.
-    #[arg(short = 'n', long)]
-    pub count: Option<u64>,
-    /// Print the key and this text before each value.
-    #[arg(short, long, value_name = "TEXT")]
-    pub key_separator: Option<String>,
-}
-
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FromArgument {
-    /// The first record there is.
-    Beginning,
-    /// After the last record there is.
-    End,
-    /// An offset.
-    Offset(i64),
-    /// Milliseconds since 1970.
-    Time(i64),
-}
-
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
@@ -239,19 +179,6 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn from_argument(text: &str) -> Result<FromArgument, String> {
-    let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
-    match text {
-        "beginning" | "earliest" => Ok(FromArgument::Beginning),
-        "end" | "latest" => Ok(FromArgument::End),
-        text => match text.strip_prefix('@') {
-            Some(time) => number(time).map(FromArgument::Time),
-            None => number(text).map(FromArgument::Offset),
-        }
-        .ok_or_else(|| "expected beginning, end, an offset, or @ and milliseconds".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,15 +187,5 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn from_takes_places_offsets_and_times() {
-        assert_eq!(from_argument("beginning"), Ok(FromArgument::Beginning));
-        assert_eq!(from_argument("17"), Ok(FromArgument::Offset(17)));
-        assert_eq!(from_argument("@17"), Ok(FromArgument::Time(17)));
-        for bad in ["", "-1", "@", "@-1", "start"] {
-            assert!(from_argument(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -1,9 +1,15 @@
-//! Creates, lists, describes and deletes topics.
+//! Creates, lists, describes and deletes topics; groups and offsets are in files of their own.
 //!
 //! *Called by* applications and the command line. *Calls* `cluster`, `connection`.
 //!
 //! Invariant: a call that changes something is sent again only after an answer that says it was not done
 //! (NOT_CONTROLLER), or when nobody could be reached.
+
+mod groups;
+mod offsets;
+
+pub use groups::{Group, GroupListing, GroupMember, GroupOffset};
+pub use offsets::OffsetAt;
 
 use std::time::Duration;
 
@@ -46,7 +52,7 @@ pub struct ConfigEntry {
     pub is_topics_own: bool,
 }
 
-/// Administers topics.
+/// Administers topics and groups.
 #[derive(Debug)]
 pub struct Admin {
     cluster: Cluster,

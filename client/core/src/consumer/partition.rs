@@ -1,0 +1,60 @@
+//! One partition that is read.
+//!
+//! *Called by* `consumer`. Decides nothing.
+//!
+//! ```text
+//! consumed (what the caller has) <= position (what was read) <= high watermark
+//! ```
+
+use client_protocol::Offset;
+
+use super::read::Position;
+use super::{CheckedEpoch, RequestId};
+
+/// What is to be done for a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Somebody else says where to begin.
+    Elsewhere,
+    /// The offset at a timestamp is to be found.
+    Find(i64),
+    /// It is read.
+    Reading,
+    /// It waits for the caller to say where to go on.
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Partition {
+    /// Another one after each seek: answers to what was asked before are stale.
+    pub(super) version: u64,
+    pub(super) phase: Phase,
+    pub(super) is_paused: bool,
+    pub(super) position: Option<Position>,
+    pub(super) consumed: Option<Position>,
+    /// The leader epoch under which `position` is known to be part of the log.
+    pub(super) checked: CheckedEpoch,
+    pub(super) under_way: Option<RequestId>,
+    pub(super) buffered_bytes: usize,
+    pub(super) retry_at_ms: u64,
+    pub(super) failures: u32,
+    pub(super) high_watermark: Option<Offset>,
+}
+
+impl Partition {
+    pub(super) fn new(version: u64, phase: Phase, position: Option<Position>) -> Self {
+        Self {
+            version,
+            phase,
+            is_paused: false,
+            position,
+            consumed: position,
+            checked: None,
+            under_way: None,
+            buffered_bytes: 0,
+            retry_at_ms: 0,
+            failures: 0,
+            high_watermark: None,
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! Membership in a consumer group: who reads what, and how far it was read.
+//!
+//! *Called by* the client's consumer shell and simulations. *Calls* `assign`.
+//!
+//! [`Member`] is one member's state machine for Kafka's classic group protocol:
+//!
+//! ```text
+//! Away -> Unjoined -> Joining -> [Sharing, the leader] -> Syncing -> Stable
+//!            ^                                                        |
+//!            +--------------------- Revoking <------------------------+  (a rebalance; or, cooperative, after Syncing)
+//! ```
+//!
+//! Invariant: a partition is given up (told as [`Notice::Revoked`] and acknowledged by [`Member::let_go`]) before this
+//! member says anything by which another one could get it; when membership is lost without that chance, it is told as
+//! [`Notice::Lost`]. Knows no record and no socket.
+
+mod answer;
+pub mod assign;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use client_protocol::messages::{
+    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
+use client_protocol::{BrokerId, ErrorCode};
+
+use crate::consumer::read::Position;
+use crate::metadata::{Metadata, Route, TopicPartition};
+use assign::PartitionCounts;
+
+pub use crate::producer::Failure;
+pub use assign::Assignor;
+
+/// The topic in which brokers keep what groups commit.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// How to be a member. Times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The group.
+    pub group_id: String,
+    /// Set for a static member, which may restart without a rebalance.
+    pub instance_id: Option<String>,
+    /// Preferred first. Cooperative only if all of them are.
+    pub assignors: Vec<Assignor>,
+    /// How long the member may be silent.
+    pub session_timeout_ms: i32,
+    /// How often it says that it lives.
+    pub heartbeat_ms: u64,
+    /// How long the caller may take between two looks ([`Member::caller_lives`]), and others wait for it in a rebalance.
+    pub rebalance_timeout_ms: i32,
+    /// How long a commit is tried.
+    pub commit_timeout_ms: u64,
+    /// The first wait before something is tried again.
+    pub retry_backoff_ms: u64,
+    /// The longest wait before something is tried again.
+    pub retry_backoff_max_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            group_id: String::new(),
+            instance_id: None,
+            assignors: vec![Assignor::CooperativeSticky],
+            session_timeout_ms: 45_000,
+            heartbeat_ms: 3_000,
+            rebalance_timeout_ms: 300_000,
+            commit_timeout_ms: 60_000,
+            retry_backoff_ms: 20,
+            retry_backoff_max_ms: 1000,
+        }
+    }
+}
+
+/// A request to the group coordinator; [`Ask::Find`] goes to any broker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Who is it?
+    Find(FindCoordinatorRequest),
+    /// Answered when the others have joined: may take the rebalance time-out.
+    Join(JoinGroupRequest),
+    /// Answered when the leader has shared out: may take the rebalance time-out.
+    Sync(SyncGroupRequest),
+    /// The member lives.
+    Heartbeat(HeartbeatRequest),
+    /// The member goes.
+    Leave(LeaveGroupRequest),
+    /// Keep offsets.
+    Commit(OffsetCommitRequest),
+    /// Which offsets were kept?
+    Committed(OffsetFetchRequest),
+}
+
+/// What answers an [`Ask`] of the same name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// To [`Ask::Find`].
+    Find(FindCoordinatorResponse),
+    /// To [`Ask::Join`].
+    Join(JoinGroupResponse),
+    /// To [`Ask::Sync`].
+    Sync(SyncGroupResponse),
+    /// To [`Ask::Heartbeat`].
+    Heartbeat(HeartbeatResponse),
+    /// To [`Ask::Leave`].
+    Leave(LeaveGroupResponse),
+    /// To [`Ask::Commit`].
+    Commit(OffsetCommitResponse),
+    /// To [`Ask::Committed`].
+    Committed(OffsetFetchResponse),
+}
+
+/// Where the group coordinator listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coordinator {
+    /// The broker.
+    pub broker: BrokerId,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Ask, then say [`Member::answered`].
+    Ask {
+        /// Names it.
+        number: u64,
+        /// Whom; `None` for any broker.
+        to: Option<Coordinator>,
+        /// What.
+        body: Ask,
+    },
+    /// Find out how many partitions these topics have.
+    WatchTopics(Vec<Arc<str>>),
+    /// Something the caller must hear of, in this order.
+    Tell(Notice),
+    /// Where reading of partitions goes on, as the group remembers.
+    Committed(Vec<(TopicPartition, Option<Position>)>),
+    /// A commit has come to its end.
+    CommitDone {
+        /// As given to [`Member::commit`].
+        token: u64,
+        /// Whether the group remembers it.
+        result: Result<(), GroupError>,
+    },
+}
+
+/// What happened to the member's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// These are to be read from now on.
+    Assigned(Vec<TopicPartition>),
+    /// These are to be let go: commit what is to be committed, then say [`Member::let_go`].
+    Revoked(Vec<TopicPartition>),
+    /// These belong to others already: nothing about them can be committed any more.
+    Lost(Vec<TopicPartition>),
+    /// The member is out, and does not try to come back by itself.
+    Out(GroupError),
+}
+
+/// Why the group says no.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// The group coordinator's answer.
+    #[error("group {group}: {code}")]
+    Refused {
+        /// The group.
+        group: String,
+        /// The answer.
+        code: ErrorCode,
+    },
+    /// It could not be asked in time.
+    #[error("group {group}: not done in time: {reason}")]
+    Late {
+        /// The group.
+        group: String,
+        /// What was in the way last.
+        reason: String,
+    },
+}
+
+impl GroupError {
+    /// The group coordinator's answer, if there was one.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::Late { .. } => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Subscribed to nothing, or out.
+    Away,
+    /// To join.
+    Unjoined,
+    Joining,
+    /// Leads the generation and waits to know the topics' partitions.
+    Sharing {
+        assignor: Assignor,
+        members: Vec<assign::Member>,
+    },
+    Syncing,
+    Stable,
+    /// In the generation still; joins again when the caller has let go.
+    Revoking,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Known {
+    No { ask_at_ms: u64, failures: u32 },
+    Asking { failures: u32 },
+    Yes(Coordinator),
+}
+
+/// What a request under way is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Find,
+    Join,
+    Sync,
+    Heartbeat,
+    Leave,
+    Commit(Commit),
+    Committed(Vec<TopicPartition>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Commit {
+    token: u64,
+    offsets: Vec<(TopicPartition, Position)>,
+    until_ms: u64,
+    retry_at_ms: u64,
+    failures: u32,
+    reason: String,
+}
+
+/// A member's state.
+#[derive(Debug)]
+pub struct Member {
+    settings: Settings,
+    topics: BTreeSet<Arc<str>>,
+    phase: Phase,
+    coordinator: Known,
+    member_id: String,
+    generation: i32,
+    /// Of the present generation.
+    assignor: Option<Assignor>,
+    owned: Vec<TopicPartition>,
+    /// What the leader shared out by.
+    shared_by: Option<PartitionCounts>,
+    waiting: BTreeMap<u64, Kind>,
+    next_number: u64,
+    retry_at_ms: u64,
+    failures: u32,
+    heartbeat_at_ms: u64,
+    caller_seen_ms: u64,
+    commits: VecDeque<Commit>,
+    wanted: BTreeSet<TopicPartition>,
+    wanted_at_ms: u64,
+    /// How many partitions the offsets' topic has, as far as notifications tell.
+    offsets_partitions: i32,
+}
+
+impl Member {
+    /// A member of nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            topics: BTreeSet::new(),
+            phase: Phase::Away,
+            coordinator: Known::No { ask_at_ms: 0, failures: 0 },
+            member_id: String::new(),
+            generation: -1,
+            assignor: None,
+            owned: Vec::new(),
+            shared_by: None,
+            waiting: BTreeMap::new(),
+            next_number: 0,
+            retry_at_ms: 0,
+            failures: 0,
+            heartbeat_at_ms: 0,
+            caller_seen_ms: 0,
+            commits: VecDeque::new(),
+            wanted: BTreeSet::new(),
+            wanted_at_ms: 0,
+            offsets_partitions: 0,
+        }
+    }
+
+    /// What it is told.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its share, as of now.
+    #[must_use]
+    pub fn owned(&self) -> &[TopicPartition] {
+        &self.owned
+    }
+
+    /// Its id and generation, while it is in one.
+    #[must_use]
+    pub fn identity(&self) -> Option<(&str, i32)> {
+        (self.generation >= 0).then_some((self.member_id.as_str(), self.generation))
+    }
+
+    /// Nothing is to be told, asked or waited for: the member has its share, or is away.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Stable | Phase::Away)
+    }
+
+    /// Wants a share of these topics, and joins, or joins again.
+    pub fn subscribe(
+        &mut self,
+        topics: BTreeSet<Arc<str>>,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.caller_seen_ms = now_ms;
+        effects.push(Effect::WatchTopics(topics.iter().cloned().collect()));
+        self.topics = topics;
+        match self.phase {
+            Phase::Away => self.phase = Phase::Unjoined,
+            Phase::Stable => self.rebalance(effects),
+            // The subscription goes along with the next attempt.
+            Phase::Unjoined | Phase::Revoking => {}
+            Phase::Joining | Phase::Syncing | Phase::Sharing { .. } => {
+                self.waiting.retain(|_, kind| !matches!(kind, Kind::Join | Kind::Sync));
+                self.phase = Phase::Unjoined;
+            }
+        }
+    }
+
+    /// The caller is there, and will act on what it is told.
+    pub fn caller_lives(&mut self, now_ms: u64) {
+        self.caller_seen_ms = now_ms;
+        // It was taken for dead, and left.
+        if self.phase == Phase::Away && !self.topics.is_empty() && self.retry_at_ms != u64::MAX {
+            self.phase = Phase::Unjoined;
+        }
+    }
+
+    /// The caller has let these go, as [`Notice::Revoked`] asked.
+    pub fn let_go(&mut self, partitions: &[TopicPartition]) {
+        self.owned.retain(|partition| !partitions.contains(partition));
+        if self.phase == Phase::Revoking {
+            self.phase = Phase::Unjoined;
+            self.retry_at_ms = 0;
+        }
+    }
+
+    /// Has the group remember where reading is to go on. [`Effect::CommitDone`] tells the end.
+    pub fn commit(&mut self, token: u64, offsets: Vec<(TopicPartition, Position)>, now_ms: u64) {
+        let until_ms = now_ms.saturating_add(self.settings.commit_timeout_ms);
+        self.commits.push_back(Commit {
+            token,
+            offsets,
+            until_ms,
+            retry_at_ms: 0,
+            failures: 0,
+            reason: "the group coordinator was not found".to_owned(),
+        });
+    }
+
+    /// Asks where reading of these partitions is to go on. [`Effect::Committed`] tells.
+    pub fn want_committed(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.wanted.extend(partitions);
+        self.wanted_at_ms = 0;
+    }
+
+    /// Leaves the group, unless it is a static member, which keeps its share for a while.
+    pub fn leave(&mut self, effects: &mut Vec<Effect>) {
+        if self.settings.instance_id.is_none()
+            && !self.member_id.is_empty()
+            && let Known::Yes(coordinator) = &self.coordinator
+        {
+            let to = Some(coordinator.clone());
+            let body = Ask::Leave(self.leave_request());
+            self.ask(to, body, Kind::Leave, effects);
+        }
+        self.forget_membership();
+        self.topics.clear();
+        self.owned.clear();
+        self.phase = Phase::Away;
+    }
+
+    /// The group coordinator has not answered yet that the member leaves.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is_waiting_for(|kind| *kind == Kind::Leave)
+    }
+
+    /// Takes a notification.
+    pub fn route(&mut self, route: &Route, now_ms: u64) {
+        let Known::Yes(coordinator) = &self.coordinator else {
+            if let Known::No { ask_at_ms, .. } = &mut self.coordinator {
+                *ask_at_ms = (*ask_at_ms).min(now_ms);
+            }
+            return;
+        };
+        let is_gone = match route {
+            Route::BrokerDown(broker) => *broker == coordinator.broker,
+            Route::Leader { partition, leader } if &*partition.topic == OFFSETS_TOPIC => {
+                let number = partition.partition.get();
+                self.offsets_partitions = self.offsets_partitions.max(number.saturating_add(1));
+                let ours = java_hash(&self.settings.group_id).checked_rem(self.offsets_partitions);
+                ours == Some(number) && leader.broker != Some(coordinator.broker)
+            }
+            Route::Leader { .. } | Route::BrokerUp { .. } => false,
+        };
+        if is_gone {
+            self.lose_coordinator(now_ms);
+        }
+    }
+
+    /// Topics have another number of partitions now: the leader shares out anew.
+    pub fn partitions_changed(&mut self, metadata: &Metadata, effects: &mut Vec<Effect>) {
+        let Some(shared_by) = &self.shared_by else { return };
+        let is_new = |(topic, count): (&Arc<str>, &usize)| {
+            metadata.partitions(topic).unwrap_or_default() > *count
+        };
+        if self.phase == Phase::Stable && shared_by.iter().any(is_new) {
+            self.rebalance(effects);
+        }
+    }
+
+    /// Joins again; without cooperation, the caller lets everything go first.
+    fn rebalance(&mut self, effects: &mut Vec<Effect>) {
+        self.retry_at_ms = 0;
+        if self.is_cooperative() || self.owned.is_empty() {
+            self.phase = Phase::Unjoined;
+        } else {
+            self.phase = Phase::Revoking;
+            effects.push(Effect::Tell(Notice::Revoked(self.owned.clone())));
+        }
+    }
+
+    /// The group goes on without this member: its share is somebody else's by now.
+    fn lose_membership(&mut self, effects: &mut Vec<Effect>) {
+        let lost = std::mem::take(&mut self.owned);
+        if !lost.is_empty() {
+            effects.push(Effect::Tell(Notice::Lost(lost)));
+        }
+        self.generation = -1;
+        self.assignor = None;
+        self.shared_by = None;
+        self.wanted.clear();
+        self.phase = if self.topics.is_empty() { Phase::Away } else { Phase::Unjoined };
+    }
+
+    fn forget_membership(&mut self) {
+        self.member_id.clear();
+        self.generation = -1;
+        self.assignor = None;
+        self.shared_by = None;
+    }
+
+    /// The member cannot be in the group as it is.
+    fn out(&mut self, code: ErrorCode, effects: &mut Vec<Effect>) {
+        self.lose_membership(effects);
+        self.phase = Phase::Away;
+        self.retry_at_ms = u64::MAX;
+        effects.push(Effect::Tell(Notice::Out(self.refused(code))));
+    }
+
+    fn lose_coordinator(&mut self, now_ms: u64) {
+        if matches!(self.coordinator, Known::Yes(_)) {
+            self.coordinator = Known::No { ask_at_ms: now_ms, failures: 0 };
+        }
+        // A commit that is waited for is tried again when its answer fails; joining begins anew.
+        if matches!(self.phase, Phase::Joining | Phase::Syncing) {
+            self.waiting.retain(|_, kind| !matches!(kind, Kind::Join | Kind::Sync));
+            self.phase = Phase::Unjoined;
+        }
+        self.waiting.retain(|_, kind| *kind != Kind::Heartbeat);
+        self.heartbeat_at_ms = now_ms;
+    }
+
+    fn is_cooperative(&self) -> bool {
+        self.settings.assignors.iter().all(|assignor| assignor.is_cooperative())
+    }
+
+    fn refused(&self, code: ErrorCode) -> GroupError {
+        GroupError::Refused { group: self.settings.group_id.clone(), code }
+    }
+
+    fn backoff_ms(&self, failures: u32) -> u64 {
+        let doublings = failures.saturating_sub(1).min(16);
+        let wait_ms = self.settings.retry_backoff_ms.saturating_mul(1 << doublings);
+        wait_ms.min(self.settings.retry_backoff_max_ms)
+    }
+
+    fn ask(&mut self, to: Option<Coordinator>, body: Ask, kind: Kind, effects: &mut Vec<Effect>) {
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        self.waiting.insert(number, kind);
+        effects.push(Effect::Ask { number, to, body });
+    }
+
+    fn is_waiting_for(&self, kind: impl Fn(&Kind) -> bool) -> bool {
+        self.waiting.values().any(kind)
+    }
+}
+
+/// Java's hash of a string, without its sign: it says which partition a group's offsets are in.
+fn java_hash(text: &str) -> i32 {
+    let hash = text
+        .encode_utf16()
+        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    hash & i32::MAX
+}

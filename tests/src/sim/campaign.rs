@@ -74,7 +74,7 @@ impl World {
                 Outcome {
                     digest: report.digest,
                     simulated: report.simulated,
-                    operations: report.acknowledged + report.consumed,
+                    operations: report.acknowledged + report.consumed + report.compared,
                     struck: report.struck,
                 }
             }

@@ -47,8 +47,8 @@ pub fn all() -> Vec<(Bug, u64)> {
         let seed = match bug {
             B::AcknowledgeBeforeSync => 2,
             B::AcknowledgeBelowMinIsr => 0,
-            B::ElectOutsideIsr => 4,
-            B::ElectWiped => 109,
+            B::ElectOutsideIsr => 28,
+            B::ElectWiped => 29,
             B::TruncateToHighWatermark => 2,
             B::CountPendingShrink => 2,
             B::JoinOnUnsyncedEnd => 2,
@@ -60,8 +60,8 @@ pub fn all() -> Vec<(Bug, u64)> {
     use broker_log::planted::Planted as L;
     let log = L::ALL.map(|bug| {
         let seed = match bug {
-            L::ForgetProducers => 2,
-            L::KeepMarkWhenTruncating => 13,
+            L::ForgetProducers => 4,
+            L::KeepMarkWhenTruncating => 4,
         };
         (Bug::Log(bug), seed)
     });

@@ -15,6 +15,7 @@ use coordinator_protocol::{
     SubscriptionEvent, SubscriptionEventKind, WatcherEvent, Xid, Zxid,
 };
 
+use super::puppet::Puppet;
 use super::schedule::{MS, Time};
 use crate::sim::random::Random;
 
@@ -85,7 +86,7 @@ pub enum Heard {
 
 /// The connection, as the client sees it.
 #[derive(Debug)]
-enum Line {
+pub(super) enum Line {
     Down { dial_at: Time },
     Dialling { connection: u64, since: Time },
     Open { connection: u64 },
@@ -99,7 +100,7 @@ pub struct Client {
     pub(super) name: String,
     pub(super) written: u64,
     servers: usize,
-    line: Line,
+    pub(super) line: Line,
     session: Option<(SessionId, SessionPassword)>,
     /// The time-out it asks for, and holds itself to.
     pub(super) timeout: Time,
@@ -122,6 +123,8 @@ pub struct Client {
     pub(super) ask_at: Time,
     /// What is asked next, before anything else.
     pub(super) prepared: VecDeque<Request>,
+    /// What pulls it, if it does not move by itself.
+    pub(super) puppet: Option<Puppet>,
     /// Asks nothing new.
     pub quiet: bool,
     /// Stands still: the process is stopped.
@@ -165,6 +168,7 @@ impl Client {
             queue: Vec::new(),
             ask_at: 0,
             prepared: VecDeque::new(),
+            puppet: None,
             quiet: false,
             paused_until: 0,
         }
@@ -227,6 +231,9 @@ impl Client {
             xid
         });
         self.last_sent = now;
+        if let Some(puppet) = &mut self.puppet {
+            puppet.numbers.push_back(None);
+        }
         actions.push(Action::Send(xid, request));
     }
 
@@ -311,6 +318,7 @@ impl Client {
     fn down(&mut self, now: Time) {
         let dial_at = now + 5 * MS + self.random.below(100 * MS);
         self.line = Line::Down { dial_at };
+        self.tell_down();
         self.waiting.clear();
         self.prepared.clear();
         self.next_write = 1;
@@ -337,6 +345,7 @@ impl Client {
         let response = ConnectResponse::decode_frame(frame).expect("a handshake's answer");
         if response.is_session_over() {
             assert!(!talk.asked.is_none(), "a new session was refused");
+            self.tell_over();
             self.begin_anew();
             self.down(now);
             return;
@@ -346,6 +355,7 @@ impl Client {
         self.timeout = Time::try_from(response.timeout_ms).expect("positive") * MS;
         talk.opened = Some(response.session);
         self.line = Line::Open { connection: talk.connection };
+        self.tell_opened(response.session, !talk.asked.is_none());
         self.last_sent = now;
         self.ask_at = now;
         if let Some(request) = self.watches_to_set() {
@@ -391,6 +401,7 @@ impl Client {
         } else if header.xid == Xid::SUBSCRIPTION {
             let event = SubscriptionEvent::decode(&mut reader).expect("an event");
             self.on_event(&event);
+            self.tell_event(&event);
             talk.heard.push(Heard::Event(event));
         } else {
             let (xid, request) = self.waiting.pop_front().expect("a reply nobody waits for");
@@ -402,6 +413,7 @@ impl Client {
             };
             assert!(header.zxid >= self.last_zxid, "the session saw {} before", self.last_zxid);
             self.last_zxid = header.zxid;
+            self.tell_reply(header.zxid, &outcome);
             self.on_reply(now, sent, &outcome, actions);
             talk.heard.push(Heard::Reply { at: now, request, zxid: header.zxid, outcome });
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::consensus::{HardState, LogEntry};
+use coordinator_core::consensus::LogEntry;
 use coordinator_core::server::{Mode, Server};
 use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
 use coordinator_protocol::SessionId;
@@ -87,12 +87,11 @@ impl Ledger {
         self.logged.entry((entry.term, entry.index)).or_insert(now);
     }
 
-    /// A server writes down its vote.
-    pub fn vote(&mut self, id: usize, hard_state: HardState) {
-        if hard_state.vote != 0 {
-            let term = hard_state.term;
-            let vote = *self.votes.entry((id, term)).or_insert(hard_state.vote);
-            assert_eq!(vote, hard_state.vote, "server {id} votes twice in term {term}");
+    /// A server's vote of a term is on its disk.
+    pub fn vote(&mut self, id: usize, (term, given): (u64, u64)) {
+        if given != 0 {
+            let vote = *self.votes.entry((id, term)).or_insert(given);
+            assert_eq!(vote, given, "server {id} votes twice in term {term}");
         }
     }
 

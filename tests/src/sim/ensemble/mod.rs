@@ -8,6 +8,7 @@
 //! links        connections between servers                     network   what a wire may do
 //! client       a client as libraries are                       workload  what it asks
 //! nemesis      what goes wrong
+//! puppet       clients that are pulled from outside: the sessions of brokers
 //! ledger       what was agreed on; checked after each step
 //! audit/       what clients saw against the ledger, at the end
 //! trace        a run as one number
@@ -22,6 +23,7 @@ mod links;
 mod member;
 mod nemesis;
 mod network;
+mod puppet;
 mod run;
 pub(super) mod schedule;
 mod settings;
@@ -30,5 +32,7 @@ pub(super) mod trace;
 mod workload;
 mod world;
 
+pub use puppet::Heard;
 pub use run::{Profile, Report, run, run_with};
 pub use settings::Settings;
+pub use world::World;

@@ -88,7 +88,9 @@ impl World {
             93..=96 => Fault::Backlog,
             _ => Fault::PowerCutOfAll,
         };
-        if self.arsenal.strikes(fault) {
+        let moves_itself = client >= self.settings.puppets;
+        let applies = moves_itself || !matches!(fault, Fault::PauseClient | Fault::KillClient);
+        if applies && self.arsenal.strikes(fault) {
             self.inflict(fault, (server, client), pair);
         }
     }

@@ -41,6 +41,17 @@ impl<T> Schedule<T> {
         self.now
     }
 
+    /// When the next event is.
+    pub fn next_time(&self) -> Option<Time> {
+        self.heap.peek().map(|next| next.0.time)
+    }
+
+    /// Moves the clock on, not past any event.
+    pub fn advance(&mut self, time: Time) {
+        assert!(self.next_time().is_none_or(|next| next >= time), "an event was passed over");
+        self.now = self.now.max(time);
+    }
+
     /// Lets `event` happen at `time`, or now if that is past.
     pub fn at(&mut self, time: Time, event: T) {
         self.scheduled += 1;

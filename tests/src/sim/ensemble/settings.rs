@@ -20,6 +20,10 @@ pub struct Settings {
     pub servers: usize,
     /// Clients.
     pub clients: usize,
+    /// Of them, from the first on, those that are pulled from outside, and the time-out that they ask for.
+    pub puppets: usize,
+    /// See `puppets`.
+    pub puppet_timeout: Time,
     /// Whether things break.
     pub faults: bool,
     /// Whether messages are sometimes slow.
@@ -53,6 +57,8 @@ impl Settings {
         Self {
             servers: [3, 3, 3, 3, 3, 3, 3, 5, 5, 1][random.below(10) as usize],
             clients: 3 + random.below(4) as usize,
+            puppets: 0,
+            puppet_timeout: 0,
             faults: true,
             slow_network: random.chance(2, 3),
             voters_die: random.chance(1, 2),

@@ -124,6 +124,11 @@ impl Storage {
         std::mem::take(&mut self.vote_given)
     }
 
+    /// The last vote written: term and server, 0 for none.
+    pub fn vote(&self) -> (u64, u64) {
+        self.vote
+    }
+
     /// Begins to write a snapshot.
     pub fn begin_saving(&mut self, image: SnapshotImage) {
         assert!(self.saving.is_none(), "one snapshot at a time");

@@ -126,7 +126,11 @@ impl World {
         let client = |number: u64| {
             let mut random = stream();
             let timeout = settings.timeout(&mut random);
-            Client::new(number, settings.servers, timeout, random)
+            let mut client = Client::new(number, settings.servers, timeout, random);
+            if number < settings.puppets as u64 {
+                client.tie(settings.puppet_timeout);
+            }
+            client
         };
         let clients: Vec<Client> = (0..settings.clients as u64).map(client).collect();
         let mut world = Self {
@@ -172,7 +176,7 @@ impl World {
         self.schedule.now()
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Server { server, life, what } => {
                 if self.members[server].life == life {
@@ -217,6 +221,8 @@ impl World {
             Ok(ids) => ids,
             Err((id, _)) => return self.deliver(server, Event::PersistFailed { id }),
         };
+        // Before that nobody was told of the vote.
+        self.ledger.vote(server, self.members[server].storage.vote());
         let each = self.disk.chance(1, 2);
         let first = if each { 0 } else { ids.len() - 1 };
         for id in &ids[first..] {
@@ -328,7 +334,6 @@ impl World {
             Effect::Persist { id: number, write } => {
                 self.trace.note(now, "  persist", &[number.0, write.entries.len() as u64], &[]);
                 write.entries.iter().for_each(|entry| self.ledger.log(entry, now));
-                write.hard_state.into_iter().for_each(|state| self.ledger.vote(id, state));
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }

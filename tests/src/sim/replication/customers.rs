@@ -90,7 +90,9 @@ impl World {
     }
 
     pub(super) fn consume(&mut self, index: usize) {
-        let next = 5 * MS + self.clients.below(50 * MS);
+        // Whoever takes a batch at a time has to hurry when all else is at rest.
+        let pause = if self.calm { 5 * MS } else { 50 * MS };
+        let next = 5 * MS + self.clients.below(pause);
         self.schedule.after(next, Event::Consume(index));
         let (key, offset) = (self.consumers[index].key, self.consumers[index].position);
         let Some((leader, _)) = self.leader_by_someone(key) else { return };
@@ -101,7 +103,7 @@ impl World {
     }
 
     pub(super) fn create_topic(&mut self) {
-        if self.coordinator.state(TOPIC, PartitionId::new(0)).is_some() {
+        if self.state(PartitionId::new(0)).is_some() {
             return;
         }
         self.schedule.after(200 * MS, Event::CreateTopic);

@@ -2,14 +2,15 @@
 //!
 //! Called by: `world`, `nemesis`. Calls: `process`, the disks. Invariant: a process dies whole; what its disk keeps is what that kind of death leaves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use broker_core::ids::BrokerId;
 
+use super::coordination::{Strings, puppet};
 use super::message::{Address, Message, Outbox};
 use super::process::Process;
-use super::world::{Event, FAST_DEATH, Machine, World};
+use super::world::{Event, Machine, World};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
 use crate::sim::random::Random;
@@ -22,51 +23,45 @@ impl World {
             return;
         }
         machine.life += 1;
-        machine.connection += 1;
-        machine.link_is_up = true;
-        machine.cursor = None;
+        machine.strings = Strings::default();
         machine.paused_until = 0;
+        machine.held.clear();
         let life = machine.life;
         let mut out = Outbox::default();
         let process = Process::start(id, Rc::clone(&self.settings), &machine.disk, seed, &mut out);
         machine.process = Some(process);
+        self.ensemble.awaken(puppet(id));
         self.sent(id, life, out);
     }
 
-    /// The process is gone; `disk` says what became of its disk. It starts again after `time`.
+    /// The process is gone, and with `power` its machine; `disk` says what became of its disk. It starts again after `time`.
     pub(super) fn die(
         &mut self,
         id: BrokerId,
-        time: Time,
+        (time, power): (Time, bool),
         disk: impl FnOnce(&mut Machine, &mut Random),
     ) {
         let machine = self.machines.get_mut(&id).expect("there");
         let Some(process) = machine.process.take() else { return };
-        let session = process.session.id;
         drop(process);
         disk(machine, &mut self.faults);
-        machine.connection += 1;
-        machine.cursor = None;
         let life = machine.life;
         self.trace.note(self.schedule.now(), "die", &[id.get().unsigned_abs().into(), life], &[]);
-        if let Some(session) = session {
-            let grace = FAST_DEATH + self.network.below(50 * MS);
-            self.schedule.after(grace, Event::FastDeath(session));
-        }
+        self.ensemble.fell(puppet(id), power);
         self.schedule.after(time, Event::Start { id, life });
     }
 
     pub fn kill(&mut self, id: BrokerId, time: Time) {
-        self.die(id, time, |machine, _| machine.disk.kill());
+        self.die(id, (time, false), |machine, _| machine.disk.kill());
     }
 
     pub fn cut_power(&mut self, id: BrokerId, time: Time) {
-        self.die(id, time, |machine, faults| machine.disk.crash(faults.number()));
+        self.die(id, (time, true), |machine, faults| machine.disk.crash(faults.number()));
     }
 
     pub fn wipe(&mut self, id: BrokerId, time: Time) {
         self.wiped_any = true;
-        self.die(id, time, |machine, _| {
+        self.die(id, (time, false), |machine, _| {
             machine.disk = SimulatedDisk::new();
             machine.wiped = true;
         });
@@ -76,27 +71,27 @@ impl World {
         let until = self.schedule.now() + time;
         let machine = self.machines.get_mut(&id).expect("there");
         machine.paused_until = machine.paused_until.max(until);
+        self.schedule.at(until, Event::Resume(id));
+        self.ensemble.freeze(puppet(id), until);
     }
 
+    /// A process goes on, with everything that came meanwhile.
+    pub(super) fn resume(&mut self, id: BrokerId) {
+        let machine = self.machines.get_mut(&id).expect("there");
+        if machine.paused_until > self.schedule.now() {
+            return;
+        }
+        let held = std::mem::take(&mut machine.held);
+        for event in held {
+            self.happen(event);
+        }
+    }
+
+    /// The network keeps a process from the ensemble.
     pub fn cut_link(&mut self, id: BrokerId, time: Time) {
-        let machine = self.machines.get_mut(&id).expect("there");
-        if machine.process.is_none() || !machine.link_is_up {
-            return;
+        if self.machines[&id].process.is_some() {
+            self.ensemble.keep_away(puppet(id), self.schedule.now() + time);
         }
-        machine.link_is_up = false;
-        machine.connection += 1;
-        machine.cursor = None;
-        let (life, connection) = (machine.life, machine.connection);
-        self.schedule.after(time, Event::LinkUp { id, life, connection });
-    }
-
-    pub(super) fn link_up(&mut self, id: BrokerId, life: u64, connection: u64) {
-        let machine = self.machines.get_mut(&id).expect("there");
-        if machine.life != life || machine.connection != connection || machine.link_is_up {
-            return;
-        }
-        machine.link_is_up = true;
-        self.step(id, life, |process, _, out| process.reconnect(out));
     }
 
     pub fn isolate(&mut self, id: BrokerId, time: Time) {
@@ -114,12 +109,10 @@ impl World {
         }
     }
 
+    /// The network keeps a process from the ensemble until its session is over.
     pub fn expire_session(&mut self, id: BrokerId) {
-        let session = self.machines[&id].process.as_ref().and_then(|process| process.session.id);
-        if let Some(session) = session {
-            self.coordinator.expire(session);
-            self.announce();
-        }
+        let long = self.silence();
+        self.cut_link(id, long);
     }
 
     /// Hands over and stops in order.
@@ -141,15 +134,9 @@ impl World {
             return;
         }
         let Some(process) = machine.process.take() else { return };
-        let session = process.session.id;
         let disk = process.close_logs(self.schedule.now());
         disk.kill();
-        machine.connection += 1;
-        machine.cursor = None;
-        if let Some(session) = session {
-            self.coordinator.expire(session);
-            self.announce();
-        }
+        self.ensemble.dismiss(puppet(id));
         self.schedule.after(time, Event::Start { id, life });
     }
 }
@@ -161,11 +148,8 @@ impl Machine {
             process: None,
             life: 0,
             paused_until: 0,
-            connection: 0,
-            link_is_up: true,
-            cursor: None,
-            last_asked: 0,
-            last_replied: 0,
+            held: VecDeque::new(),
+            strings: Strings::default(),
             wiped: false,
         }
     }
@@ -177,14 +161,10 @@ impl Event {
         match self {
             Self::Message { to: Address::Broker(id), .. }
             | Self::Alarm { id, .. }
-            | Self::Replied { id, .. }
-            | Self::Feed { id, .. }
-            | Self::LinkUp { id, .. }
+            | Self::Heard { id, .. }
             | Self::ShutDownEnd { id, .. } => Some(*id),
             Self::Message { .. }
-            | Self::Asked { .. }
-            | Self::FastDeath(_)
-            | Self::Bookmarks
+            | Self::Resume(_)
             | Self::Start { .. }
             | Self::CreateTopic
             | Self::Produce(_)

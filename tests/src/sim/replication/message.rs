@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use broker_core::controller::{AlterPartitions, PartitionReport};
+use broker_core::controller::{AlterPartitions, Op, PartitionReport};
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
-use broker_core::image::FeedEvent;
+use broker_core::image::{FeedEvent, Stat};
 use broker_core::partition::{FetchAnswer, FollowerFetch};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
-
-use super::coordinator::{Node, SessionId, StoreOp};
+use coordinator_protocol::SessionId;
 
 /// Who a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +49,7 @@ pub enum Message {
 #[derive(Debug, Clone)]
 pub enum CoordinatorRequest {
     Open,
-    Attach(SessionId),
+    Attach,
     Ping,
     Read(Vec<String>),
     Multi(Vec<StoreOp>),
@@ -61,7 +60,6 @@ pub enum CoordinatorRequest {
 pub enum CoordinatorReply {
     Opened(SessionId),
     Attached,
-    Expired,
     Pong,
     Nodes(BTreeMap<String, Node>),
     Multi(Result<(), usize>),
@@ -70,8 +68,29 @@ pub enum CoordinatorReply {
 /// Something that reaches a process on its coordinator connection.
 #[derive(Debug, Clone)]
 pub enum FromCoordinator {
-    Reply { number: u64, zxid: broker_core::ids::Zxid, reply: CoordinatorReply },
+    Reply {
+        number: u64,
+        zxid: broker_core::ids::Zxid,
+        reply: CoordinatorReply,
+    },
     Feed(FeedEvent),
+    /// The session is over.
+    Over,
+}
+
+/// A node that was read.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub data: Vec<u8>,
+    pub stat: Stat,
+    pub owner: Option<SessionId>,
+}
+
+/// One operation of a multi beyond the controller's own.
+#[derive(Debug, Clone)]
+pub enum StoreOp {
+    Core(Op),
+    CreateEphemeral { path: String, data: Vec<u8> },
 }
 
 /// A process's own alarms.

@@ -5,7 +5,7 @@
 //! settings     what kind of run; everything from the seed
 //! world        everything on one clock                          nemesis  what goes wrong
 //!   machines     processes that start and die    wires  what lies between    customers  clients in the world
-//! coordinator  a modelled coordinator: ordered znodes, sessions, subscriptions
+//! coordination brokers' sessions with the real ensemble, which runs in the same world
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
 //!   storage      its log directory: the worker and its commit rounds, stepped
@@ -18,12 +18,12 @@
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
 //! ```
 //!
-//! Invariant: the same seed gives the same run. The coordinator is a model because the ensemble has a simulation of its own; it keeps the
-//! promises that safety.md A gives to brokers and no more.
+//! Invariant: the same seed gives the same run. Two simulations share one clock: what is due first happens first, the ensemble's before the
+//! brokers' when both are due.
 
 mod chronicle;
 mod client;
-mod coordinator;
+mod coordination;
 mod customers;
 mod fetching;
 mod ledger;

@@ -4,12 +4,11 @@
 //! a full ISR, every acknowledgement that was asked for came, consumers have read all, and all replicas are the same.
 
 use broker_core::ids::{BrokerId, TopicPartition};
-use broker_core::image::path;
 
 use super::ledger::read_all;
 use super::process::Process;
 use super::settings::Settings;
-use super::world::{TOPIC, World, key};
+use super::world::{World, key};
 use crate::sim::ensemble::schedule::{SECOND, Time};
 use crate::sim::fault::Struck;
 use crate::sim::random::Random;
@@ -27,6 +26,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Records that consumers saw.
     pub consumed: u64,
+    /// Operations on the ensemble that were compared with what it agreed on.
+    pub compared: u64,
     /// Simulated time, in microseconds.
     pub simulated: Time,
     /// Faults by kind.
@@ -63,28 +64,29 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
         }
     }
     judge(&world);
+    let sessions = world.ensemble.judge();
     Report {
-        digest: world.trace.digest(),
+        digest: world.trace.digest() ^ world.ensemble.digest().rotate_left(1),
+        compared: sessions.writes + sessions.reads + sessions.changes,
         events: world.trace.events(),
         committed: world.ledger.committed_count(),
         acknowledged: world.ledger.acknowledged.len() as u64,
         consumed: world.ledger.consumed,
         simulated: world.schedule.now(),
-        struck: world.arsenal.struck().clone(),
+        struck: world.struck(),
         lost_partitions,
     }
 }
 
 /// Everyone in the ISR is on a wiped machine, and was put there before it was.
 fn is_lost(world: &World, key: TopicPartition) -> bool {
-    let Some(state) = world.coordinator.state(TOPIC, key.partition) else { return false };
-    let node = world.coordinator.node(&path::state(TOPIC, key.partition)).expect("there");
+    let Some(stored) = world.state(key.partition) else { return false };
     world.wiped_any
-        && state.isr.iter().all(|id| {
+        && stored.state.isr.iter().all(|id| {
             let any = world.machines.values().find_map(|m| m.process.as_ref()).expect("healed");
             let identity = any.image.identity(*id);
             world.machines[id].wiped
-                && identity.is_some_and(|stored| node.stat.mzxid <= stored.lost_at())
+                && identity.is_some_and(|identity| stored.written <= identity.lost_at())
         })
 }
 
@@ -108,7 +110,7 @@ fn process(world: &World, id: BrokerId) -> Option<&Process> {
 
 /// What is left to be done for a partition.
 fn unrest(world: &World, key: TopicPartition) -> Option<String> {
-    let Some(state) = world.coordinator.state(TOPIC, key.partition) else {
+    let Some(state) = world.state(key.partition).map(|stored| stored.state) else {
         return Some(format!("{key:?} is not created"));
     };
     let core = state.leader.and_then(|id| process(world, id)?.replicas.get(&key));
@@ -155,7 +157,7 @@ fn judge(world: &World) {
 
 /// Everything acknowledged is there, and everywhere the same.
 fn audit(world: &World, key: TopicPartition) {
-    let state = world.coordinator.state(TOPIC, key.partition).expect("at rest");
+    let state = world.state(key.partition).expect("at rest").state;
     let leader = process(world, state.leader.expect("at rest")).expect("at rest");
     let (start, end) =
         (leader.replicas[&key].positions().start, leader.replicas[&key].positions().end);

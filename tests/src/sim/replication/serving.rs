@@ -12,8 +12,7 @@ use broker_log::BatchMeta;
 use bytes::{Bytes, BytesMut};
 use client_protocol::ErrorCode;
 
-use super::coordinator::StoreOp;
-use super::message::{Address, CoordinatorRequest, Message, Outbox};
+use super::message::{Address, CoordinatorRequest, Message, Outbox, StoreOp};
 use super::process::Process;
 use super::session::Purpose;
 use super::storage::Produce;
@@ -103,13 +102,12 @@ impl Process {
         if self.epoch != Some(epoch) || self.image.complete_to() < epoch.zxid() {
             return;
         }
-        let reports = partitions
-            .iter()
-            .map(|&partition| {
-                let report = self.replicas.get(&partition).map(|core| core.report());
-                PartitionReport { partition, report }
-            })
-            .collect();
+        let report = |&partition: &TopicPartition| {
+            let report = Some(self.replicas.get(&partition)?.report());
+            Some(PartitionReport { partition, report })
+        };
+        // What is still being opened is not known yet, which is no answer: the controller asks again.
+        let Some(reports) = partitions.iter().map(report).collect() else { return };
         out.messages.push((from, Message::Described { epoch, reports }));
     }
 

@@ -12,9 +12,11 @@ use broker_core::ids::{BrokerEpoch, ControllerEpoch, DirectoryId, Incarnation, M
 use broker_core::image::{BrokerRegistration, Endpoint, Identity, StoredIdentity, json, path};
 use broker_core::registration::{DirectoryRecord, Found, Plan, plan};
 use coordinator_disk::{Disk, small_file};
+use coordinator_protocol::SessionId;
 
-use super::coordinator::{Node, SessionId, StoreOp};
-use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Outbox};
+use super::message::{
+    CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, Outbox, StoreOp,
+};
 use super::process::{Process, TICK};
 use super::storage::DATA;
 use crate::sim::disk::SimulatedDisk;
@@ -123,13 +125,15 @@ impl Process {
         self.ask(Purpose::Open, CoordinatorRequest::Open, out);
     }
 
-    /// The connection broke; the world has made a new one, which must be attached.
+    /// The connection broke.
+    pub fn disconnected(&mut self) {
+        self.session.is_attached = false;
+    }
+
+    /// The session has a new connection: the first answer on it says that the old one's time is over.
     pub fn reconnect(&mut self, out: &mut Outbox) {
         self.session.is_attached = false;
-        match self.session.id {
-            Some(session) => self.ask(Purpose::Attach, CoordinatorRequest::Attach(session), out),
-            None => self.open_session(out),
-        }
+        self.ask(Purpose::Attach, CoordinatorRequest::Attach, out);
     }
 
     pub(super) fn tick_session(&mut self, now: Time, ticks: u64, out: &mut Outbox) {
@@ -150,6 +154,7 @@ impl Process {
                     self.apply_image(&applied, now, out);
                 }
             }
+            FromCoordinator::Over => self.session_expired(now, out),
             FromCoordinator::Reply { number, zxid, reply } => {
                 if let Some((purpose, asked)) = self.session.waiting.remove(&number) {
                     self.replied((purpose, asked), (zxid, reply), now, out);
@@ -166,7 +171,6 @@ impl Process {
         out: &mut Outbox,
     ) {
         match (purpose, reply) {
-            (_, CoordinatorReply::Expired) => return self.session_expired(now, out),
             (Purpose::Open, CoordinatorReply::Opened(session)) => {
                 self.session.id = Some(session);
                 self.session.is_attached = true;

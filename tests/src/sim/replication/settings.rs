@@ -9,6 +9,7 @@ use broker_core::controller::ControllerConfig;
 use broker_core::partition::Durability;
 use broker_log::LogConfig;
 
+use crate::sim::ensemble;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
 use crate::sim::random::Random;
@@ -32,6 +33,7 @@ pub struct Settings {
     pub(crate) late: u64,
     /// Mean time between faults.
     pub(crate) fault_every: Time,
+    pub(crate) ensemble_seed: u64,
     pub(crate) power_cuts: bool,
     pub(crate) wipes: bool,
     pub(crate) slow_log: bool,
@@ -67,6 +69,7 @@ impl Settings {
             doubled: if harsh { random.below(60) } else { 0 },
             late: random.below(100),
             fault_every: 300 * MS + random.below(2 * SECOND),
+            ensemble_seed: random.number(),
             power_cuts: !memory && random.chance(4, 5),
             wipes: !memory && random.chance(1, 2),
             slow_log: random.chance(1, 2),
@@ -83,6 +86,22 @@ impl Settings {
 
     pub(crate) fn min_insync_replicas(&self) -> usize {
         self.replication_factor.min(2)
+    }
+
+    /// The ensemble that brokers talk to: every broker has a session, and so has who creates the first znodes.
+    pub(crate) fn ensemble(&self) -> ensemble::Settings {
+        let mut random = Random::new(self.ensemble_seed);
+        let mut settings = match random.chance(1, 2) {
+            true => ensemble::Settings::chaos(&mut random),
+            false => ensemble::Settings::calm(&mut random),
+        };
+        let puppets = usize::try_from(self.brokers).expect("few") + 1;
+        let others = if random.chance(1, 4) { 1 } else { 0 };
+        settings.clients = puppets + others;
+        settings.puppets = puppets;
+        settings.puppet_timeout = self.session_timeout;
+        settings.without.clone_from(&self.without);
+        settings
     }
 
     pub(crate) fn controller_config(&self) -> ControllerConfig {

@@ -3,80 +3,38 @@
 //! Called by: `run`. Calls: everything here. Invariant: one event at a time, in the order of (time, number); after each the touched process is
 //! checked and the ledger with it. A paused process gets everything later, in order; a dead one nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use broker_core::ids::{BrokerId, Offset, PartitionId, TopicId, TopicPartition, Zxid};
+use broker_core::ids::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use broker_core::partition::Durability;
 
 use super::chronicle::Chronicle;
 use super::client::{Consumer, Producer};
-use super::coordinator::{Coordinator, SessionId};
+use super::coordination::Strings;
 use super::ledger::Ledger;
-use super::message::{Address, Alarm, CoordinatorReply, CoordinatorRequest, Message, Outbox};
+use super::message::{Address, Alarm, Message, Outbox};
 use super::process::Process;
 use super::settings::Settings;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Schedule, Time};
 use crate::sim::ensemble::trace::Trace;
-use crate::sim::fault::Faults;
+use crate::sim::ensemble::{self, Heard};
+use crate::sim::fault::{Faults, Struck};
 use crate::sim::random::Random;
 
 pub const TOPIC: &str = "simulated";
 pub(super) const FAST_DEATH: Time = 200 * MS;
-pub(super) const BOOKMARK_EVERY: Time = 100 * MS;
 
 /// Something that happens.
 #[derive(Debug)]
 pub enum Event {
-    Message {
-        from: Address,
-        to: Address,
-        message: Message,
-    },
-    Alarm {
-        id: BrokerId,
-        life: u64,
-        alarm: Alarm,
-    },
-    Asked {
-        id: BrokerId,
-        life: u64,
-        connection: u64,
-        session: Option<SessionId>,
-        number: u64,
-        request: CoordinatorRequest,
-    },
-    Replied {
-        id: BrokerId,
-        life: u64,
-        connection: u64,
-        number: u64,
-        zxid: Zxid,
-        reply: CoordinatorReply,
-    },
-    Feed {
-        id: BrokerId,
-        connection: u64,
-        up_to: usize,
-        bookmark: Option<Zxid>,
-    },
-    LinkUp {
-        id: BrokerId,
-        life: u64,
-        connection: u64,
-    },
-    FastDeath(SessionId),
-    Bookmarks,
-    Start {
-        id: BrokerId,
-        life: u64,
-    },
-    ShutDownEnd {
-        id: BrokerId,
-        life: u64,
-        time: Time,
-    },
+    Message { from: Address, to: Address, message: Message },
+    Alarm { id: BrokerId, life: u64, alarm: Alarm },
+    Heard { id: BrokerId, life: u64, heard: Heard },
+    Resume(BrokerId),
+    Start { id: BrokerId, life: u64 },
+    ShutDownEnd { id: BrokerId, life: u64, time: Time },
     CreateTopic,
     Produce(usize),
     Consume(usize),
@@ -89,13 +47,9 @@ pub struct Machine {
     pub process: Option<Process>,
     pub life: u64,
     pub(super) paused_until: Time,
-    /// The coordinator connection; a broken one has an older number.
-    pub(super) connection: u64,
-    pub(super) link_is_up: bool,
-    /// How far the subscription was delivered on this connection; none before it began.
-    pub(super) cursor: Option<usize>,
-    pub(super) last_asked: Time,
-    pub(super) last_replied: Time,
+    /// What came while it stood still, in order.
+    pub(super) held: VecDeque<Event>,
+    pub(super) strings: Strings,
     pub wiped: bool,
 }
 
@@ -105,7 +59,11 @@ pub struct World {
     pub schedule: Schedule<Event>,
     pub trace: Trace,
     pub machines: BTreeMap<BrokerId, Machine>,
-    pub coordinator: Coordinator,
+    pub ensemble: ensemble::World,
+    /// The znodes that brokers expect are there.
+    pub(super) founded: bool,
+    /// How far members were compared with what is committed.
+    pub(super) agreed_to: coordinator_protocol::Zxid,
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
     pub ledger: Ledger,
@@ -127,7 +85,9 @@ impl World {
             schedule: Schedule::new(),
             trace: Trace::new(print),
             machines: BTreeMap::new(),
-            coordinator: Coordinator::default(),
+            ensemble: ensemble::World::new(seed, settings.ensemble(), print),
+            founded: false,
+            agreed_to: coordinator_protocol::Zxid::ZERO,
             producers: Vec::new(),
             consumers: Vec::new(),
             ledger: Ledger::default(),
@@ -142,15 +102,13 @@ impl World {
             calm: false,
             settings,
         };
-        world.coordinator.seed_parents();
         for id in 1..=world.settings.brokers {
             let id = BrokerId::new(id);
             world.machines.insert(id, Machine::new());
-            world.schedule.at(0, Event::Start { id, life: 0 });
         }
+        world.ensemble.awaken(world.machines.len());
         world.make_clients();
         world.schedule.after(SECOND, Event::CreateTopic);
-        world.schedule.after(BOOKMARK_EVERY, Event::Bookmarks);
         world
     }
 
@@ -173,12 +131,31 @@ impl World {
     /// Lets things go wrong.
     pub fn unleash(&mut self) {
         self.schedule.after(3 * SECOND, Event::Nemesis);
+        self.ensemble.unleash();
     }
 
     pub fn run_until(&mut self, end: Time) {
-        while let Some(event) = self.schedule.next_until(end) {
-            self.happen(event);
+        loop {
+            let (mine, theirs) = (self.schedule.next_time(), self.ensemble.next_time());
+            let first = |time: Option<Time>| time.filter(|time| *time <= end);
+            match (first(mine), first(theirs)) {
+                (mine, Some(theirs)) if mine.is_none_or(|mine| theirs <= mine) => {
+                    self.ensemble.step_to(theirs);
+                    self.schedule.advance(theirs);
+                    self.listen();
+                }
+                (Some(mine), _) => {
+                    self.ensemble.advance(mine);
+                    if let Some(event) = self.schedule.next_until(mine) {
+                        self.happen(event);
+                    }
+                    self.listen();
+                }
+                (None, _) => break,
+            }
         }
+        self.ensemble.advance(end);
+        self.schedule.advance(end);
     }
 
     /// Mends everything; nothing breaks any more and no new values are made.
@@ -190,21 +167,23 @@ impl World {
         for id in ids {
             let machine = self.machines.get_mut(&id).expect("there");
             machine.paused_until = machine.paused_until.min(now);
-            if machine.process.is_none() {
+            self.resume(id);
+            let machine = self.machines.get_mut(&id).expect("there");
+            if machine.process.is_none() && self.founded {
                 let life = machine.life;
                 self.schedule.after(0, Event::Start { id, life });
-            } else if !machine.link_is_up {
-                let (life, connection) = (machine.life, machine.connection);
-                self.schedule.after(0, Event::LinkUp { id, life, connection });
             }
         }
+        self.ensemble.heal();
     }
 
     pub(super) fn happen(&mut self, event: Event) {
         if let Some(id) = event.broker() {
             let machine = &self.machines[&id];
-            if machine.paused_until > self.schedule.now() && machine.process.is_some() {
-                self.schedule.at(machine.paused_until, event);
+            let stands_still =
+                machine.paused_until > self.schedule.now() || !machine.held.is_empty();
+            if stands_still && machine.process.is_some() {
+                self.machines.get_mut(&id).expect("there").held.push_back(event);
                 return;
             }
         }
@@ -215,21 +194,8 @@ impl World {
             Event::Alarm { id, life, alarm } => {
                 self.step(id, life, |process, now, out| process.alarm(alarm, now, out));
             }
-            Event::Asked { id, life, connection, session, number, request } => {
-                self.asked((id, life, connection), session, number, request);
-            }
-            Event::Replied { id, life, connection, number, zxid, reply } => {
-                self.replied((id, life, connection), number, zxid, reply);
-            }
-            Event::Feed { id, connection, up_to, bookmark } => {
-                self.feed(id, connection, up_to, bookmark);
-            }
-            Event::LinkUp { id, life, connection } => self.link_up(id, life, connection),
-            Event::FastDeath(session) => {
-                self.coordinator.expire(session);
-                self.announce();
-            }
-            Event::Bookmarks => self.bookmarks(),
+            Event::Heard { id, life, heard } => self.heard(id, life, heard),
+            Event::Resume(id) => self.resume(id),
             Event::Start { id, life } => self.start(id, life),
             Event::ShutDownEnd { id, life, time } => self.shut_down_end(id, life, time),
             Event::CreateTopic => self.create_topic(),
@@ -241,6 +207,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Faults by kind, the ensemble's among them.
+    pub fn struck(&self) -> Struck {
+        let mut struck = self.arsenal.struck().clone();
+        for (fault, count) in self.ensemble.struck() {
+            *struck.entry(*fault).or_default() += count;
+        }
+        struck
     }
 
     /// Lets a process do one thing, sends what it wants sent, and checks.
@@ -277,8 +252,6 @@ impl World {
             }
         }
         self.ledger.check(process, life);
-        let session = process.session.id;
-        let (connection, is_up) = (machine.connection, machine.link_is_up);
         let numbers = [
             id.get().unsigned_abs().into(),
             life,
@@ -295,13 +268,7 @@ impl World {
             self.send(Address::Broker(id), to, message);
         }
         for (number, request) in out.requests {
-            let delay = self.coordinator_delay();
-            let machine = self.machines.get_mut(&id).expect("there");
-            machine.last_asked = (self.schedule.now() + delay).max(machine.last_asked + 1);
-            if is_up {
-                let asked = Event::Asked { id, life, connection, session, number, request };
-                self.schedule.at(machine.last_asked, asked);
-            }
+            self.ask_ensemble(id, number, request);
         }
     }
 
@@ -316,8 +283,8 @@ impl World {
 
     /// D1: what is committed is durable, by the log's own word, on every in-sync replica that runs; a wiped one is found out by the controller.
     pub(super) fn check_durable(&self, key: TopicPartition, high_watermark: Offset) {
-        let Some(state) = self.coordinator.state(TOPIC, key.partition) else { return };
-        for id in state.isr {
+        let Some(stored) = self.state(key.partition) else { return };
+        for id in stored.state.isr {
             let machine = &self.machines[&id];
             let core = machine.process.as_ref().and_then(|process| process.replicas.get(&key));
             if core.is_some() && !machine.wiped {

@@ -1,0 +1,316 @@
+//! Brokers and the real ensemble: each process's session is one of the ensemble's clients.
+//!
+//! Called by: `world`, for what processes ask and for what their sessions hear. Calls: the ensemble's simulation.
+//! Invariant: a process hears what its session heard, in that order, when it is awake; a life never hears what was meant for a former one.
+//! It does not know why anything is asked.
+
+use std::collections::BTreeMap;
+
+use broker_core::controller::Op;
+use broker_core::ids::{BrokerId, ControllerEpoch, Zxid};
+use broker_core::ids::{PartitionEpoch, PartitionId};
+use broker_core::image::{
+    FeedEvent, Item, ItemKind, PartitionState, Stat, StoredState, json, path,
+};
+use bytes::Bytes;
+use coordinator_protocol::{
+    Acl, CheckRequest, CreateMode, CreateRequest, DeleteRequest, ErrorCode, ItemKind as WireKind,
+    MultiOp, MultiReadOp, MultiReadResult, MultiResult, PathWatch, Request, Response,
+    SessionOptionsRequest, SetDataRequest, SubscribeRequest, SubscriptionEvent,
+    SubscriptionEventKind as Kind,
+};
+
+use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, StoreOp};
+use super::world::{Event, FAST_DEATH, TOPIC, World};
+use crate::sim::ensemble::Heard;
+use crate::sim::ensemble::schedule::{MS, Time};
+
+/// Subscriptions and options are no requests of the process: their answers are not told.
+const OWN: u64 = 0;
+/// The znodes that brokers expect to be there.
+const FOLDERS: [&str; 11] = [
+    "/brokers",
+    "/brokers/ids",
+    "/brokers/topics",
+    "/config",
+    "/config/topics",
+    "/config/brokers",
+    "/admin",
+    "/admin/delete_topics",
+    "/tidegate",
+    "/tidegate/brokers",
+    "/isr_change_notification",
+];
+
+/// A machine's session.
+#[derive(Debug, Default)]
+pub struct Strings {
+    /// The process's request for a session.
+    opening: Option<u64>,
+    /// What was asked to be read, by request.
+    reads: BTreeMap<u64, Vec<String>>,
+    /// How far the subscription is complete.
+    complete: coordinator_protocol::Zxid,
+}
+
+/// The client that belongs to a broker.
+pub(super) fn puppet(id: BrokerId) -> usize {
+    usize::try_from(id.get() - 1).expect("from 1")
+}
+
+fn create(path: &str, data: &[u8], mode: CreateMode) -> CreateRequest {
+    let data = Some(Bytes::copy_from_slice(data));
+    CreateRequest { path: path.to_owned(), data, acl: Acl::open(), flags: mode.code() }
+}
+
+fn operation(op: StoreOp) -> MultiOp {
+    match op {
+        StoreOp::CreateEphemeral { path, data } => {
+            MultiOp::Create(create(&path, &data, CreateMode::Ephemeral))
+        }
+        StoreOp::Core(Op::Create { path, data }) => {
+            MultiOp::Create(create(&path, &data, CreateMode::Persistent))
+        }
+        StoreOp::Core(Op::Check { path, version }) => {
+            MultiOp::Check(CheckRequest { path, version })
+        }
+        StoreOp::Core(Op::SetData { path, data, version }) => {
+            MultiOp::SetData(SetDataRequest { path, data: Some(data.into()), version })
+        }
+        StoreOp::Core(Op::Delete { path }) => MultiOp::Delete(DeleteRequest { path, version: -1 }),
+    }
+}
+
+fn stat(stat: &coordinator_protocol::Stat) -> Stat {
+    Stat {
+        czxid: Zxid::new(stat.czxid.get()),
+        mzxid: Zxid::new(stat.mzxid.get()),
+        version: stat.version,
+    }
+}
+
+fn item(item: coordinator_protocol::Item) -> Item {
+    let kind = match item.kind {
+        WireKind::Present => ItemKind::Present,
+        WireKind::Created => ItemKind::Created,
+        WireKind::DataChanged => ItemKind::Changed,
+        WireKind::Deleted => ItemKind::Deleted,
+    };
+    let data = item.data.map(Vec::from).unwrap_or_default();
+    Item { kind, path: item.path, data, stat: stat(&item.stat) }
+}
+
+fn reply(response: Response, reads: Option<Vec<String>>) -> CoordinatorReply {
+    match response {
+        Response::Empty => CoordinatorReply::Pong,
+        Response::Stat(_) => CoordinatorReply::Attached,
+        Response::Multi(results) => {
+            let failed = |result: &MultiResult| {
+                !matches!(
+                    result,
+                    MultiResult::Error(ErrorCode::Ok | ErrorCode::RuntimeInconsistency)
+                )
+            };
+            let is_failure = results.iter().any(|result| matches!(result, MultiResult::Error(_)));
+            let at = results.iter().position(failed).filter(|_| is_failure);
+            CoordinatorReply::Multi(at.map_or(Ok(()), Err))
+        }
+        Response::MultiRead(results) => {
+            let nodes = reads.expect("asked").into_iter().zip(results);
+            let found = nodes.filter_map(|(path, result)| match result {
+                MultiReadResult::GetData(data, found) => {
+                    let owner = found.ephemeral_owner;
+                    let data = data.map(Vec::from).unwrap_or_default();
+                    Some((
+                        path,
+                        Node {
+                            data,
+                            stat: stat(&found),
+                            owner: (!owner.is_none()).then_some(owner),
+                        },
+                    ))
+                }
+                _ => None,
+            });
+            CoordinatorReply::Nodes(found.collect())
+        }
+        other => panic!("nobody asked for {other:?}"),
+    }
+}
+
+impl World {
+    /// Creates what brokers expect to be there, and starts them when it is.
+    pub(super) fn found(&mut self, heard: Heard) {
+        let founder = self.machines.len();
+        match heard {
+            Heard::Opened { .. } => {
+                let folders = FOLDERS.map(|path| create(path, b"", CreateMode::Persistent));
+                let epoch = json::encode_controller_epoch(ControllerEpoch::new(0));
+                let epoch = create(path::CONTROLLER_EPOCH, &epoch, CreateMode::Persistent);
+                for (number, request) in (1..).zip(folders.into_iter().chain([epoch])) {
+                    self.ensemble.pull(founder, number, Request::Create(request));
+                }
+            }
+            Heard::Replied { number, outcome, .. } => {
+                let there = matches!(outcome, Ok(_) | Err(ErrorCode::NodeExists));
+                assert!(there, "the layout cannot be created: {outcome:?}");
+                if number > FOLDERS.len() as u64 && !self.founded {
+                    self.founded = true;
+                    self.ensemble.dismiss(founder);
+                    let ids: Vec<_> = self.machines.keys().copied().collect();
+                    for id in ids {
+                        self.schedule.after(0, Event::Start { id, life: 0 });
+                    }
+                }
+            }
+            Heard::Told(_) | Heard::Down | Heard::Over => {}
+        }
+    }
+
+    /// Hands what sessions heard to their processes, each when it is awake.
+    pub(super) fn listen(&mut self) {
+        let founder = self.machines.len();
+        if !self.founded {
+            for heard in self.ensemble.take_heard(founder) {
+                self.found(heard);
+            }
+        }
+        let machines: Vec<_> = self.machines.iter().map(|(&id, m)| (id, m.life)).collect();
+        for (id, life) in machines {
+            for heard in self.ensemble.take_heard(puppet(id)) {
+                self.schedule.after(0, Event::Heard { id, life, heard });
+            }
+        }
+        let last = self.ensemble.agreed().last_zxid();
+        if self.agreed_to != last {
+            self.agreed_to = last;
+            self.check_members();
+        }
+    }
+
+    /// A process asks something.
+    pub(super) fn ask_ensemble(&mut self, id: BrokerId, number: u64, request: CoordinatorRequest) {
+        let strings = &mut self.machines.get_mut(&id).expect("there").strings;
+        let request = match request {
+            CoordinatorRequest::Open => {
+                strings.opening = Some(number);
+                return;
+            }
+            // Its answer shows that the session has moved: what the old connection left open is decided.
+            CoordinatorRequest::Attach => {
+                Request::Exists(PathWatch { path: "/".to_owned(), watch: false })
+            }
+            CoordinatorRequest::Ping => Request::Ping,
+            CoordinatorRequest::Read(paths) => {
+                let read = |path: &String| {
+                    MultiReadOp::GetData(PathWatch { path: path.clone(), watch: false })
+                };
+                let ops = paths.iter().map(read).collect();
+                strings.reads.insert(number, paths);
+                Request::MultiRead(ops)
+            }
+            CoordinatorRequest::Multi(ops) => {
+                Request::Multi(ops.into_iter().map(operation).collect())
+            }
+        };
+        self.ensemble.pull(puppet(id), number, request);
+    }
+
+    /// A process's session heard something.
+    pub(super) fn heard(&mut self, id: BrokerId, life: u64, heard: Heard) {
+        if self.machines[&id].life != life || self.machines[&id].process.is_none() {
+            return;
+        }
+        match heard {
+            Heard::Opened { session, again } => {
+                self.set_up(id, again);
+                if again {
+                    self.step(id, life, |process, _, out| process.reconnect(out));
+                    return;
+                }
+                let strings = &mut self.machines.get_mut(&id).expect("there").strings;
+                let number = strings.opening.take().expect("a process begins by asking for one");
+                let (zxid, reply) = (Zxid::default(), CoordinatorReply::Opened(session));
+                self.say(id, life, FromCoordinator::Reply { number, zxid, reply });
+            }
+            Heard::Replied { number: OWN, .. } => {}
+            Heard::Replied { number, zxid, outcome } => {
+                let strings = &mut self.machines.get_mut(&id).expect("there").strings;
+                let reads = strings.reads.remove(&number);
+                let response = outcome.unwrap_or_else(|error| panic!("{id} is told {error:?}"));
+                let (zxid, reply) = (Zxid::new(zxid.get()), reply(response, reads));
+                self.say(id, life, FromCoordinator::Reply { number, zxid, reply });
+            }
+            Heard::Told(event) => self.tell(id, life, event),
+            Heard::Down => {
+                self.machines.get_mut(&id).expect("there").strings.reads.clear();
+                self.step(id, life, |process, _, _| process.disconnected());
+            }
+            Heard::Over => self.say(id, life, FromCoordinator::Over),
+        }
+    }
+
+    fn say(&mut self, id: BrokerId, life: u64, event: FromCoordinator) {
+        self.step(id, life, |process, now, out| process.coordinator_says(event, now, out));
+    }
+
+    /// What a session wants of each server that takes it: to die fast, and to hear of everything.
+    fn set_up(&mut self, id: BrokerId, again: bool) {
+        let grace = i32::try_from(FAST_DEATH / MS).expect("short");
+        let options = SessionOptionsRequest { fast_death_grace_ms: grace };
+        let resume = again || self.network.chance(1, 2);
+        let machine = self.machines.get_mut(&id).expect("there");
+        let process = machine.process.as_ref().expect("awake");
+        let from = process.feed.resume_from().filter(|_| resume).map_or(0, |zxid| zxid.get());
+        machine.strings.complete = coordinator_protocol::Zxid::new(from);
+        let subscribe = SubscribeRequest {
+            subscription: 1,
+            path: "/".to_owned(),
+            from_zxid: machine.strings.complete,
+        };
+        self.ensemble.pull(puppet(id), OWN, Request::SessionOptions(options));
+        self.ensemble.pull(puppet(id), OWN, Request::Subscribe(subscribe));
+    }
+
+    fn tell(&mut self, id: BrokerId, life: u64, event: SubscriptionEvent) {
+        let strings = &mut self.machines.get_mut(&id).expect("there").strings;
+        let zxid = Zxid::new(event.zxid.get());
+        let items = || event.items.iter().cloned().map(item).collect();
+        let known = event.zxid <= strings.complete;
+        let event = match event.kind {
+            Kind::SnapshotBegin => {
+                strings.complete = coordinator_protocol::Zxid::ZERO;
+                FeedEvent::SnapshotBegin { zxid }
+            }
+            Kind::SnapshotChunk => FeedEvent::SnapshotChunk { items: items() },
+            Kind::SnapshotEnd => {
+                strings.complete = event.zxid;
+                FeedEvent::SnapshotEnd { zxid }
+            }
+            Kind::Changes | Kind::Bookmark if known => return,
+            Kind::Changes => {
+                strings.complete = event.zxid;
+                FeedEvent::Changes { zxid, items: items() }
+            }
+            Kind::Bookmark => {
+                strings.complete = event.zxid;
+                FeedEvent::Bookmark { zxid }
+            }
+        };
+        self.say(id, life, FromCoordinator::Feed(event));
+    }
+
+    /// The state of a partition, as the ensemble agreed on it.
+    pub fn state(&self, partition: PartitionId) -> Option<StoredState> {
+        let node = self.ensemble.agreed().tree().get(&path::state(TOPIC, partition))?;
+        let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+        let found = node.stat();
+        let partition_epoch = PartitionEpoch::new(found.version);
+        Some(StoredState { state, partition_epoch, written: Zxid::new(found.mzxid.get()) })
+    }
+
+    /// How long a session's silence must last to end it for certain.
+    pub(super) fn silence(&self) -> Time {
+        self.settings.session_timeout + 1_000 * MS
+    }
+}

@@ -1,4 +1,5 @@
-//! Finds the clients of other people that the tests run: kcat, Python packages, Java tools.
+//! Finds the clients of other people that the tests run: kcat, Python packages, kafkajs,
+//! Java tools.
 //!
 //! Called by: the end-to-end tests. `scripts/test` installs what it can below `TIDEGATE_CLIENTS`
 //! (default `target/clients`). What is missing is skipped with a line that says why.
@@ -10,10 +11,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 /// Main classes of the Java tools, by the usual name without `kafka-` and `.sh`.
-const JAVA_TOOLS: [(&str, &str); 4] = [
+const JAVA_TOOLS: [(&str, &str); 5] = [
     ("topics", "org.apache.kafka.tools.TopicCommand"),
     ("console-producer", "kafka.tools.ConsoleProducer"),
     ("console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+    ("consumer-groups", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
     ("dump-log", "kafka.tools.DumpLogSegments"),
 ];
 
@@ -42,6 +44,16 @@ pub fn python(package: &str) -> Option<Command> {
     let check = format!("import {package}");
     let found = Command::new(&program).args(["-c", &check]).stderr(Stdio::null()).status();
     found.ok().filter(std::process::ExitStatus::success).map(|_| Command::new(program))
+}
+
+/// Node with `package`, if installed below the clients' folder.
+pub fn node(package: &str) -> Option<Command> {
+    let modules = folder().join("node/node_modules");
+    modules.join(package).exists().then(|| {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", modules);
+        command
+    })
 }
 
 /// One of Kafka's Java tools, if Java and its jars are there.

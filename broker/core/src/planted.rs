@@ -25,10 +25,16 @@ pub enum Planted {
     LeadUnderOldEpoch,
     /// Consumers read to the log's end.
     ServeAboveHighWatermark,
+    /// A group's commits are acknowledged when they are written and not replicated yet.
+    AcknowledgeUnreplicatedOffsets,
+    /// A group coordinator that takes over numbers generations from the beginning.
+    ForgetGeneration,
+    /// A group's work is handed to members of a generation that is over.
+    HandWorkToAnyGeneration,
 }
 
 impl Planted {
-    /// All of them.
+    /// All of partitions and the controller.
     pub const ALL: [Planted; 9] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
@@ -39,6 +45,13 @@ impl Planted {
         Planted::JoinOnUnsyncedEnd,
         Planted::LeadUnderOldEpoch,
         Planted::ServeAboveHighWatermark,
+    ];
+
+    /// All of groups.
+    pub const GROUPS: [Planted; 3] = [
+        Planted::AcknowledgeUnreplicatedOffsets,
+        Planted::ForgetGeneration,
+        Planted::HandWorkToAnyGeneration,
     ];
 }
 

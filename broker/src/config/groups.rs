@@ -55,6 +55,8 @@ impl GroupsConfig {
             retention_check_ms: ms("offsets.retention.check.interval.ms"),
             commit_timeout_ms: ms("offsets.commit.timeout.ms"),
             batch_bytes_max: values.count("message.max.bytes"),
+            #[cfg(planted)]
+            planted: None,
         };
         Ok(Self { shard })
     }

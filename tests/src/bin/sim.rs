@@ -15,8 +15,8 @@ use tests::sim::campaign::{Outcome, World, keep_panics_quiet};
 use tests::sim::fault::Struck;
 
 /// Seeds of each simulation in the gate.
-const GATE: [(World, u64); 3] =
-    [(World::Ensemble, 400), (World::Calm, 60), (World::Replication, 1_500)];
+const GATE: [(World, u64); 4] =
+    [(World::Ensemble, 400), (World::Calm, 60), (World::Replication, 1_500), (World::Groups, 300)];
 
 /// Runs simulations.
 #[derive(Parser)]

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::ensemble::schedule::Time;
 use super::ensemble::{self, Profile};
 use super::fault::{Fault, Struck};
-use super::replication;
+use super::{groups, replication};
 
 /// A simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum World {
     Calm,
     /// Brokers and their partitions, while everything breaks.
     Replication,
+    /// Consumer groups and their coordinators, while everything breaks.
+    Groups,
 }
 
 /// What a run came to.
@@ -38,7 +40,7 @@ pub struct Outcome {
 
 impl World {
     /// All of them.
-    pub const ALL: [World; 3] = [World::Ensemble, World::Calm, World::Replication];
+    pub const ALL: [World; 4] = [World::Ensemble, World::Calm, World::Replication, World::Groups];
 
     /// As it is called on the command line.
     #[must_use]
@@ -47,6 +49,7 @@ impl World {
             World::Ensemble => "ensemble",
             World::Calm => "calm",
             World::Replication => "replication",
+            World::Groups => "groups",
         }
     }
 
@@ -76,6 +79,16 @@ impl World {
                     simulated: report.simulated,
                     operations: report.acknowledged + report.consumed + report.compared,
                     struck: report.struck,
+                }
+            }
+            // Its faults are of other kinds, and none can be switched off.
+            World::Groups => {
+                let report = groups::run(seed, print);
+                Outcome {
+                    digest: report.digest,
+                    simulated: report.simulated,
+                    operations: report.commits + report.handed_out,
+                    struck: Struck::default(),
                 }
             }
         }

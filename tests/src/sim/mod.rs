@@ -4,6 +4,7 @@ pub mod campaign;
 pub mod disk;
 pub mod ensemble;
 pub mod fault;
+pub mod groups;
 #[cfg(planted)]
 pub mod planted;
 pub mod random;

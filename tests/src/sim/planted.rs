@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::campaign::World;
 use super::ensemble::{self, Profile};
-use super::replication;
+use super::{groups, replication};
 
 /// One bug, by the crate whose switch it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Bug {
     Coordinator(coordinator_core::planted::Planted),
     /// Of the broker's core.
     Broker(broker_core::planted::Planted),
+    /// Of the broker's core, where it decides on groups.
+    Groups(broker_core::planted::Planted),
     /// Of the broker's log.
     Log(broker_log::planted::Planted),
 }
@@ -53,9 +55,16 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::CountPendingShrink => 2,
             B::JoinOnUnsyncedEnd => 2,
             B::LeadUnderOldEpoch => 2,
-            B::ServeAboveHighWatermark => 0,
+            B::ServeAboveHighWatermark
+            | B::AcknowledgeUnreplicatedOffsets
+            | B::ForgetGeneration
+            | B::HandWorkToAnyGeneration => 0,
         };
         (Bug::Broker(bug), seed)
+    });
+    let groups = B::GROUPS.map(|bug| {
+        let seed = if bug == B::HandWorkToAnyGeneration { 3 } else { 0 };
+        (Bug::Groups(bug), seed)
     });
     use broker_log::planted::Planted as L;
     let log = L::ALL.map(|bug| {
@@ -65,7 +74,7 @@ pub fn all() -> Vec<(Bug, u64)> {
         };
         (Bug::Log(bug), seed)
     });
-    coordinator.into_iter().chain(broker).chain(log).collect()
+    coordinator.into_iter().chain(broker).chain(groups).chain(log).collect()
 }
 
 /// Seeds tried when the known one does not find its bug: a change of the code moves every run.
@@ -91,6 +100,10 @@ fn run(bug: Bug, seed: u64) -> u64 {
             let plant = |settings: &mut replication::Settings| settings.planted = Some(planted);
             replication::run_with(seed, false, plant).simulated
         }
+        Bug::Groups(planted) => {
+            let plant = |settings: &mut groups::Settings| settings.planted = Some(planted);
+            groups::run_with(seed, false, plant).simulated
+        }
         Bug::Log(planted) => {
             let plant =
                 |settings: &mut replication::Settings| settings.planted_in_log = Some(planted);
@@ -103,6 +116,7 @@ fn run(bug: Bug, seed: u64) -> u64 {
 pub fn find(bug: Bug, seeds: impl Iterator<Item = u64>) -> Option<Found> {
     let world = match bug {
         Bug::Coordinator(_) => World::Ensemble,
+        Bug::Groups(_) => World::Groups,
         Bug::Broker(_) | Bug::Log(_) => World::Replication,
     };
     let mut simulated_us = 0;

@@ -159,6 +159,14 @@ pub(super) fn commit(
         return turn.respond(ticket, Response::OffsetCommit(response));
     }
     let deadline = turn.mono().plus(turn.settings.commit_timeout_ms);
+    if planted!(turn.settings.planted, AcknowledgeUnreplicatedOffsets) {
+        let then = Then::Commit { ticket: None, response: response.clone() };
+        turn.respond(ticket, Response::OffsetCommit(response));
+        if turn.write(&group.id, records, then, Some(deadline)).is_ok() {
+            group.commits = group.commits.saturating_add(1);
+        }
+        return;
+    }
     let then = Then::Commit { ticket: Some(ticket), response };
     match turn.write(&group.id, records, then, Some(deadline)) {
         Ok(_) => group.commits = group.commits.saturating_add(1),

@@ -25,6 +25,9 @@ pub struct Settings {
     pub commit_timeout_ms: u64,
     /// Largest batch that the topic takes, in bytes.
     pub batch_bytes_max: usize,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Default for Settings {
@@ -39,6 +42,8 @@ impl Default for Settings {
             retention_check_ms: 600_000,
             commit_timeout_ms: 5_000,
             batch_bytes_max: 1_048_588,
+            #[cfg(planted)]
+            planted: None,
         }
     }
 }

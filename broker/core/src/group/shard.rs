@@ -56,6 +56,9 @@ impl Shard {
             GroupRecord::Group { group: id, value: Some(value) } => {
                 let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(&id, -1));
                 group.restore(value, Millis::new(0));
+                if planted!(self.settings.planted, ForgetGeneration) {
+                    group.generation = 0;
+                }
             }
             GroupRecord::Group { group: id, value: None } => {
                 if let Some(group) = self.groups.get_mut(&id) {

@@ -24,6 +24,11 @@ pub(super) fn sync(
     turn: &mut Turn<'_>,
 ) {
     match admit(group, request) {
+        Err(ErrorCode::IllegalGeneration)
+            if planted!(turn.settings.planted, HandWorkToAnyGeneration) =>
+        {
+            take_in(group, request, ticket, turn);
+        }
         Err(error) => turn.respond(ticket, Response::Sync(sync_refused(error))),
         Ok(()) => take_in(group, request, ticket, turn),
     }

@@ -1,0 +1,430 @@
+//! Virtual time, the network between members and brokers, and brokers that take over from each other.
+//!
+//! Called by: the test. Calls: `log`, `member`, `audit`, the shard. Invariant: whatever happens is an event
+//! with a time, taken in order of time and then of number; random numbers are drawn in that order.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use broker_core::group::{Effect, GroupRecord, Now, Request, Response, Settings, Shard, Ticket};
+use broker_core::ids::Millis;
+use client_protocol::messages::offset_fetch::OffsetFetchGroup;
+use client_protocol::{ErrorCode, Offset};
+
+use super::audit::Audit;
+use super::log::Log;
+use super::member::{Aim, GROUP, JOIN_TIMEOUT_MS, Member, REQUEST_TIMEOUT_MS};
+use crate::sim::random::Random;
+
+/// Members that come and go.
+const MEMBERS: usize = 5;
+/// How long things break, and how long they then have to come to rest.
+const BREAKING_MS: u64 = 120_000;
+const RESTING_MS: u64 = 60_000;
+/// Longest way of a message through the network.
+const DELAY_MAX_MS: u64 = 200;
+
+/// What one run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Things that happened.
+    pub events: u64,
+    /// Simulated time, in microseconds.
+    pub simulated: u64,
+    /// Commits acknowledged.
+    pub commits: u64,
+    /// How often work was handed out.
+    pub handed_out: u64,
+    /// How often another broker took over.
+    pub failovers: u64,
+    /// A number that two runs share only if they are the same.
+    pub digest: u64,
+}
+
+/// What happens at a time.
+enum Event {
+    /// A member does what it is about to do.
+    Act { member: usize },
+    /// A request arrives at a broker.
+    Arrive { number: u64, from: usize, epoch: u32, request: Request },
+    /// An answer arrives at a member.
+    Answer { number: u64, to: usize, response: Response },
+    /// A member gives a request up.
+    GiveUp { member: usize, number: u64 },
+    /// Replicas fetch.
+    Replicate,
+    /// Time passes for a shard.
+    Tick,
+    /// Something breaks.
+    Break,
+}
+
+/// A shard, and what it owes.
+struct Coordinator {
+    shard: Shard,
+    owed: BTreeMap<Ticket, (u64, usize, Request)>,
+}
+
+struct World {
+    now_ms: u64,
+    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    random: Random,
+    faults: Random,
+    settings: Settings,
+    log: Log,
+    /// By leader epoch: the newest leads, an older one has not heard that its time is over.
+    coordinators: BTreeMap<u32, Coordinator>,
+    members: Vec<Member>,
+    audit: Audit,
+    next_number: u64,
+    next_offset: i64,
+    report: Report,
+    trace: bool,
+}
+
+/// Runs `seed` to its end; panics when something does not hold. `trace` prints every event.
+pub fn run(seed: u64, trace: bool) -> Report {
+    run_with(seed, trace, |_| {})
+}
+
+/// As [`run`], with shards whose settings were changed.
+pub fn run_with(seed: u64, trace: bool, change: impl FnOnce(&mut Settings)) -> Report {
+    let mut settings = Settings {
+        // The group outlives the run: a deleted one would number its generations anew.
+        retention_check_ms: u64::MAX / 2,
+        ..Settings::default()
+    };
+    change(&mut settings);
+    let mut world = World::new(seed, settings, trace);
+    for member in 0..MEMBERS {
+        world.later(1 + member as u64 * 100, Event::Act { member });
+    }
+    for event in [Event::Replicate, Event::Tick, Event::Break] {
+        world.later(1, event);
+    }
+    world.until(BREAKING_MS);
+    world.rest();
+    world.report.simulated = 1_000 * world.now_ms;
+    world.report.commits = world.audit.commits;
+    world.report.handed_out = world.audit.handed_out;
+    world.report
+}
+
+impl World {
+    fn new(seed: u64, settings: Settings, trace: bool) -> World {
+        let mut streams = Random::new(seed);
+        let (random, faults) = (Random::new(streams.number()), Random::new(streams.number()));
+        let mut world = World {
+            now_ms: 0,
+            heap: BinaryHeap::new(),
+            events: Vec::new(),
+            random,
+            faults,
+            settings,
+            log: Log::default(),
+            coordinators: BTreeMap::new(),
+            members: (0..MEMBERS).map(|number| Member::new(number, number % 2 == 1)).collect(),
+            audit: Audit::default(),
+            next_number: 0,
+            next_offset: 0,
+            report: Report::default(),
+            trace,
+        };
+        world.take_over();
+        world.members.iter_mut().for_each(|member| member.aim = Aim::Join);
+        world
+    }
+
+    fn now(&self) -> Now {
+        let wall_ms = 1_700_000_000_000 + i64::try_from(self.now_ms).expect("a short run");
+        Now { mono: Millis::new(self.now_ms), wall_ms }
+    }
+
+    fn later(&mut self, ms: u64, event: Event) {
+        let at = self.events.len();
+        self.events.push(Some(event));
+        self.heap.push(Reverse((self.now_ms + ms, at as u64, at)));
+    }
+
+    fn until(&mut self, end_ms: u64) {
+        while let Some(Reverse((at_ms, _, place))) = self.heap.peek().copied() {
+            if at_ms > end_ms {
+                break;
+            }
+            self.heap.pop();
+            self.now_ms = at_ms;
+            let event = self.events[place].take().expect("happens once");
+            self.report.events += 1;
+            self.happen(event, end_ms > BREAKING_MS);
+        }
+        self.now_ms = end_ms;
+    }
+
+    fn happen(&mut self, event: Event, resting: bool) {
+        match event {
+            Event::Act { member } => self.act(member, resting),
+            Event::Arrive { number, from, epoch, request } => {
+                self.arrive(number, from, epoch, request);
+            }
+            Event::Answer { number, to, response } => self.answer(number, to, &response),
+            Event::GiveUp { member, number } => {
+                let member = &mut self.members[member];
+                if member.waits_for == Some(number) {
+                    member.waits_for = None;
+                }
+            }
+            Event::Replicate => {
+                let delay = 1 + self.random.below(60);
+                self.later(delay, Event::Replicate);
+                self.replicate();
+            }
+            Event::Tick => {
+                self.later(100, Event::Tick);
+                for epoch in self.coordinators.keys().copied().collect::<Vec<_>>() {
+                    let now = self.now();
+                    self.with_shard(epoch, |shard, out| shard.tick(now, out));
+                }
+            }
+            Event::Break => {
+                let delay = 1 + self.faults.below(4_000);
+                self.later(delay, Event::Break);
+                if !resting {
+                    self.break_something();
+                }
+            }
+        }
+    }
+
+    /// Half of the faults are a member's, half the coordinator's.
+    fn break_something(&mut self) {
+        let who = usize::try_from(self.faults.below(MEMBERS as u64)).expect("a small number");
+        match self.faults.below(10) {
+            0..=2 => self.take_over(),
+            3 => self.coordinators.retain(|epoch, _| *epoch == self.log.epoch()),
+            4 => {
+                let goodbye = self.members[who].goodbye();
+                self.members[who].forget();
+                if let Some(request) = goodbye {
+                    self.send(who, request, false);
+                }
+            }
+            5 | 6 => self.members[who].forget(),
+            _ => {
+                let member = &mut self.members[who];
+                if member.aim == Aim::Out {
+                    member.aim = Aim::Join;
+                }
+            }
+        }
+    }
+
+    /// Another broker leads and replays what it has.
+    fn take_over(&mut self) {
+        let epoch = self.log.fail_over(&mut self.faults);
+        // Most leaders hear at once that their time is over, some go on for a while.
+        if self.faults.chance(2, 3) {
+            self.coordinators.clear();
+        }
+        let mut shard = Shard::new(self.settings.clone());
+        for record in self.log.committed().iter().flat_map(|entry| &entry.records) {
+            let record = GroupRecord::decode(&record.key, record.value.as_deref());
+            shard.replay(record.expect("a shard wrote it"));
+        }
+        shard.loaded(self.now());
+        shard.check();
+        self.report.failovers += 1;
+        self.coordinators.insert(epoch, Coordinator { shard, owed: BTreeMap::new() });
+        if self.trace {
+            println!("{} epoch {epoch} begins", self.now_ms);
+        }
+    }
+
+    fn act(&mut self, who: usize, resting: bool) {
+        let delay = 50 + self.random.below(500);
+        self.later(delay, Event::Act { member: who });
+        let member = &mut self.members[who];
+        if resting && member.aim == Aim::Out && who < 2 {
+            member.aim = Aim::Join;
+        }
+        if member.waits_for.is_some() {
+            return;
+        }
+        if let Some(request) = member.request(&mut self.random, &mut self.next_offset) {
+            self.send(who, request, true);
+        }
+    }
+
+    fn send(&mut self, from: usize, request: Request, waits: bool) {
+        let number = self.next_number;
+        self.next_number += 1;
+        if waits {
+            let timeout = match request {
+                Request::Join(_) => JOIN_TIMEOUT_MS,
+                _ => REQUEST_TIMEOUT_MS,
+            };
+            self.members[from].waits_for = Some(number);
+            self.later(timeout, Event::GiveUp { member: from, number });
+        }
+        // Some still know the former coordinator.
+        let epochs: Vec<u32> = self.coordinators.keys().copied().collect();
+        let newest = self.log.epoch();
+        let epoch = match self.random.chance(1, 6) {
+            true => epochs[usize::try_from(self.random.below(epochs.len() as u64)).expect("small")],
+            false => newest,
+        };
+        if self.faults.chance(1, 50) && self.now_ms < BREAKING_MS {
+            return;
+        }
+        let delay = 1 + self.random.below(DELAY_MAX_MS);
+        self.later(delay, Event::Arrive { number, from, epoch, request });
+    }
+
+    fn arrive(&mut self, number: u64, from: usize, epoch: u32, request: Request) {
+        let now = self.now();
+        if !self.coordinators.contains_key(&epoch) {
+            let response = request.refused(ErrorCode::NotCoordinator);
+            return self.later(1, Event::Answer { number, to: from, response });
+        }
+        if self.trace {
+            println!("{} {epoch} <- {from}: {request:?}", self.now_ms);
+        }
+        let ticket = Ticket(number);
+        if let Some(coordinator) = self.coordinators.get_mut(&epoch) {
+            coordinator.owed.insert(ticket, (number, from, request.clone()));
+        }
+        self.with_shard(epoch, |shard, out| shard.handle(ticket, &request, now, out));
+        if self.random.chance(1, 20) {
+            self.ask_offsets(self.log.epoch());
+        }
+    }
+
+    /// Steps a shard, looks at it, and does what it wants.
+    fn with_shard(&mut self, epoch: u32, step: impl FnOnce(&mut Shard, &mut Vec<Effect>)) {
+        let Some(coordinator) = self.coordinators.get_mut(&epoch) else { return };
+        let mut effects = Vec::new();
+        step(&mut coordinator.shard, &mut effects);
+        coordinator.shard.check();
+        for effect in effects {
+            match effect {
+                Effect::Respond { ticket, response } => self.respond(epoch, ticket, response),
+                Effect::Write { write, records } => {
+                    self.look_at_write(epoch, &records);
+                    if !self.log.append(epoch, write, records) {
+                        // Whoever may not write hears by that that its time is over.
+                        self.coordinators.remove(&epoch);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A commit is written: may its sender still commit?
+    fn look_at_write(&self, epoch: u32, records: &[broker_core::group::LogRecord]) {
+        let Some(coordinator) = self.coordinators.get(&epoch) else { return };
+        if epoch != self.log.epoch() {
+            return;
+        }
+        for record in records {
+            let Ok(GroupRecord::Offset { value: Some(value), .. }) =
+                GroupRecord::decode(&record.key, record.value.as_deref())
+            else {
+                continue;
+            };
+            let commits = coordinator.owed.values().filter_map(|(_, _, request)| match request {
+                Request::OffsetCommit(commit) => Some(commit),
+                _ => None,
+            });
+            let it = commits.into_iter().find(|commit| {
+                commit.topics[0].partitions[0].committed_offset == Offset::new(value.offset)
+            });
+            if let Some(commit) = it {
+                self.audit.taken(commit.generation_id_or_member_epoch);
+            }
+        }
+    }
+
+    fn respond(&mut self, epoch: u32, ticket: Ticket, response: Response) {
+        let owed = self.coordinators.get_mut(&epoch).and_then(|c| c.owed.remove(&ticket));
+        let Some((number, to, request)) = owed else { panic!("{ticket:?} is answered twice") };
+        if self.trace {
+            println!("{} {epoch} -> {to}: {response:?}", self.now_ms);
+        }
+        match (&request, &response) {
+            // A leader of the past may repeat what it handed out while it was one.
+            (Request::Sync(request), Response::Sync(synced))
+                if synced.error_code.is_none() && epoch == self.log.epoch() =>
+            {
+                self.audit.handed_out(request, &synced.assignment);
+            }
+            (Request::OffsetCommit(request), Response::OffsetCommit(response)) => {
+                let asked = &request.topics[0].partitions[0];
+                if response.topics[0].partitions[0].error_code.is_none() {
+                    let offset = asked.committed_offset.get();
+                    self.audit.acknowledged(&self.log, asked.partition_index.get(), offset);
+                }
+            }
+            _ => {}
+        }
+        self.report.digest = (self.report.digest ^ self.now_ms ^ number).rotate_left(7);
+        let lost = self.faults.chance(1, 50) && self.now_ms < BREAKING_MS;
+        if !lost {
+            let delay = 1 + self.random.below(DELAY_MAX_MS);
+            self.later(delay, Event::Answer { number, to, response });
+        }
+    }
+
+    fn answer(&mut self, number: u64, to: usize, response: &Response) {
+        let member = &mut self.members[to];
+        if member.waits_for == Some(number) {
+            member.waits_for = None;
+            member.hear(response);
+        }
+    }
+
+    fn replicate(&mut self) {
+        let epoch = self.log.epoch();
+        let committed = self.log.replicate(&mut self.random);
+        let writes: Vec<_> =
+            committed.iter().filter(|e| e.epoch == epoch).map(|e| e.write).collect();
+        let now = self.now();
+        for write in writes {
+            self.with_shard(epoch, |shard, out| shard.settled(write, Ok(()), now, out));
+        }
+    }
+
+    /// What the leader tells of all offsets, now.
+    fn ask_offsets(&mut self, epoch: u32) {
+        let now = self.now();
+        let fetch = OffsetFetchGroup { group_id: GROUP.to_owned(), ..Default::default() };
+        let ticket = Ticket(u64::MAX);
+        let mut effects = Vec::new();
+        let Some(coordinator) = self.coordinators.get_mut(&epoch) else { return };
+        coordinator.shard.handle(ticket, &Request::OffsetFetch(fetch), now, &mut effects);
+        let Some(Effect::Respond { response: Response::OffsetFetch(told), .. }) = effects.pop()
+        else {
+            panic!("offsets are told at once");
+        };
+        let told: BTreeMap<i32, i64> = told
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter_map(|one| Some((one.partition_index.get(), one.committed_offset?.get())))
+            .collect();
+        for partition in 0..super::member::PARTITIONS {
+            self.audit.told(&self.log, partition, told.get(&partition).copied());
+        }
+    }
+
+    /// Nothing breaks any more: the group comes to rest.
+    fn rest(&mut self) {
+        self.coordinators.retain(|epoch, _| *epoch == self.log.epoch());
+        self.until(BREAKING_MS + RESTING_MS);
+        while self.log.is_behind() {
+            self.replicate();
+        }
+        self.ask_offsets(self.log.epoch());
+        self.audit.at_rest(&self.members);
+    }
+}

@@ -14,7 +14,7 @@ use broker_core::image::{Applied, Image};
 use coordinator_client::{Client, Error};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::describe::{self, Described, Question};
 use super::election::{self, Outcome};
@@ -197,6 +197,12 @@ impl Office {
                     let controller_epoch = self.epoch;
                     let question = Question { controller_epoch, broker, epoch, partitions };
                     self.describe(question);
+                }
+                Effect::UncleanElection { topic, partition, leader, leader_epoch, report } => {
+                    error!(
+                        %topic, %partition, ?leader, %leader_epoch, ?report,
+                        "no eligible replica: electing one that may lack committed records"
+                    );
                 }
                 Effect::Resign => {
                     info!("another controller is in office");

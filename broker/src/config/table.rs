@@ -140,7 +140,7 @@ pub const SETTINGS: &[Setting] = &[
         "unclean.leader.election.enable",
         Boolean,
         "false",
-        "Not possible yet: a partition without an eligible replica waits.",
+        "Of a topic, which alone can choose it: rather lose records than wait for an in-sync replica.",
     ),
     setting("message.max.bytes", Int(0), "1048588", "Largest record batch."),
     setting(

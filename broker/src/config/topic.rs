@@ -8,7 +8,7 @@ use client_protocol::messages::describe_configs::{
 };
 
 use super::table::{self, Kind, TOPIC_SETTINGS, TopicSetting};
-use super::values::{SettingError, UNCLEAN_ELECTION, UNCLEAN_REFUSED, Values};
+use super::values::{SettingError, Values};
 
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
@@ -54,11 +54,7 @@ pub struct Resolved {
 /// Unknown name (with the nearest known one) or invalid value.
 pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
     let kind = kind(find(name)?);
-    kind.check(value).map_err(|why| SettingError::invalid(name, why))?;
-    if name == UNCLEAN_ELECTION && value.trim() == "true" {
-        return Err(SettingError::invalid(name, UNCLEAN_REFUSED));
-    }
-    Ok(())
+    kind.check(value).map_err(|why| SettingError::invalid(name, why))
 }
 
 /// What the topic's setting takes.
@@ -175,6 +171,6 @@ mod tests {
         assert_eq!(check("segment.bytes", "5000"), Ok(()));
         assert_eq!(check("cleanup.policy", "compact,delete"), Ok(()));
         assert_eq!(check("durability", "memory"), Ok(()));
-        assert!(check("unclean.leader.election.enable", "true").is_err(), "nothing acts on it");
+        assert_eq!(check("unclean.leader.election.enable", "true"), Ok(()));
     }
 }

@@ -46,13 +46,13 @@ const REFUSED: [(&str, &str, &str); 2] = [
         "memory",
         "is a topic's choice: create the topic with the configuration durability=memory",
     ),
-    (UNCLEAN_ELECTION, "true", UNCLEAN_REFUSED),
+    (
+        // The same: it is the controller's broker that acts on it.
+        "unclean.leader.election.enable",
+        "true",
+        "is a topic's choice: create the topic with the configuration unclean.leader.election.enable=true",
+    ),
 ];
-/// Kafka's name of a setting that nothing acts on yet.
-pub(super) const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
-/// Why it is refused rather than silently ignored.
-pub(super) const UNCLEAN_REFUSED: &str =
-    "electing a replica that is not in sync is not possible yet; leave it false";
 
 /// The settings that were given, as text.
 #[derive(Clone, Debug, Default)]
@@ -200,7 +200,7 @@ mod tests {
             ),
             (
                 "unclean.leader.election.enable = true",
-                "unclean.leader.election.enable: electing a replica that is not in sync is not possible yet; leave it false",
+                "unclean.leader.election.enable: is a topic's choice: create the topic with the configuration unclean.leader.election.enable=true",
             ),
             ("insecure = 1", "insecure: \"1\" is not one of [\"true\", \"false\"]"),
         ] {

@@ -12,6 +12,7 @@
 
 use crate::ids::{BrokerEpoch, BrokerId, TopicPartition};
 use crate::image::{Image, PartitionState, StoredState};
+use crate::partition::ReplicaReport;
 
 use super::tenure::{Leaving, Reports};
 
@@ -40,6 +41,8 @@ pub struct Facts<'a> {
     pub(super) leaving: &'a Leaving,
     /// The topic's records may live in memory only.
     pub(super) memory: bool,
+    /// The topic would rather lose records than wait (`unclean.leader.election.enable`).
+    pub(super) unclean: bool,
     #[cfg(planted)]
     pub(super) planted: Option<crate::planted::Planted>,
 }
@@ -51,6 +54,8 @@ pub enum Decision {
     Keep,
     /// Write this state.
     Write(PartitionState),
+    /// Write this state, whose leader may lack committed records: it holds what it reported.
+    WriteUnclean(PartitionState, ReplicaReport),
     /// First ask these what they hold.
     Ask(Vec<(BrokerId, BrokerEpoch)>),
 }
@@ -125,8 +130,57 @@ impl Facts<'_> {
         {
             return elect(stored, &[(alive, Standing::Stayed)], alive);
         }
-        go_offline(stored, &members)
+        self.last_resort(key, stored, replicas, &members)
     }
+
+    /// Nobody is eligible (D6). A topic that allows it takes the best of all replicas that are there; one in memory the best of those that were
+    /// in sync, once all of them are back; every other one waits.
+    fn last_resort(
+        &self,
+        key: TopicPartition,
+        stored: &StoredState,
+        replicas: &[BrokerId],
+        members: &[(BrokerId, Standing)],
+    ) -> Decision {
+        let is_back = |&(id, _): &(BrokerId, Standing)| self.image.broker(id).is_some();
+        let has_void = members.iter().any(|&(_, standing)| standing == Standing::Void);
+        let candidates: Vec<BrokerId> = if self.unclean {
+            replicas.to_vec()
+        } else if self.memory && has_void {
+            if !members.iter().all(is_back) {
+                // Written anew, the state would no longer tell who lost something.
+                return Decision::Keep;
+            }
+            members.iter().map(|&(id, _)| id).collect()
+        } else {
+            return go_offline(stored, members);
+        };
+        let mut ask = Vec::new();
+        let mut best: Option<(BrokerId, ReplicaReport)> = None;
+        for id in candidates {
+            let Some(broker) = self.image.broker(id) else { continue };
+            match self.reports.get(id, broker.epoch, key) {
+                None => ask.push((id, broker.epoch)),
+                Some(Some(report)) if best.is_none_or(|(_, b)| holds_more(&report, &b)) => {
+                    best = Some((id, report));
+                }
+                Some(_) => {}
+            }
+        }
+        if !ask.is_empty() {
+            return Decision::Ask(ask);
+        }
+        let Some((elected, report)) = best else { return go_offline(stored, members) };
+        match elect(stored, &[(elected, Standing::Kept)], elected) {
+            Decision::Write(state) => Decision::WriteUnclean(state, report),
+            other => other,
+        }
+    }
+}
+
+/// Whether one replica's log is the better one to go on with (C5).
+fn holds_more(report: &ReplicaReport, than: &ReplicaReport) -> bool {
+    (report.last_epoch, report.end_offset) > (than.last_epoch, than.end_offset)
 }
 
 /// Those who stay in sync beside `leader`: whoever came back joins again by catching up.

@@ -207,6 +207,20 @@ pub enum Effect {
         /// The partitions.
         partitions: Vec<TopicPartition>,
     },
+    /// A replica that may lack committed records is about to be elected, as the topic's settings allow (D6): to be logged as an error. What it
+    /// holds is all that is kept; the write follows.
+    UncleanElection {
+        /// Name of the topic.
+        topic: Arc<str>,
+        /// Number of the partition.
+        partition: PartitionId,
+        /// The one that is elected.
+        leader: Option<BrokerId>,
+        /// The epoch under which it will lead.
+        leader_epoch: LeaderEpoch,
+        /// What it said that it holds.
+        report: ReplicaReport,
+    },
     /// Another controller is in office: give up `/controller` if it is still held, and stand for election again.
     Resign,
 }

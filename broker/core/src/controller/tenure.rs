@@ -65,9 +65,19 @@ impl Reports {
     }
 
     fn note(&mut self, broker: BrokerId, epoch: BrokerEpoch, report: PartitionReport) {
-        let reports = self.brokers.entry((broker, epoch)).or_default();
-        reports.asked.insert(report.partition);
-        reports.answered.insert(report.partition, report.report);
+        // What was not asked, or not since the last election, may be old.
+        let asked = self.brokers.get_mut(&(broker, epoch));
+        if let Some(reports) = asked.filter(|reports| reports.asked.contains(&report.partition)) {
+            reports.answered.insert(report.partition, report.report);
+        }
+    }
+
+    /// Logs change from now on: what they held says nothing at the next election.
+    fn forget(&mut self, key: TopicPartition) {
+        for reports in self.brokers.values_mut() {
+            reports.asked.remove(&key);
+            reports.answered.remove(&key);
+        }
     }
 
     /// Forgets lives that are over.
@@ -235,7 +245,8 @@ impl Controller {
                     self.mark_dirty(topic, *partition);
                 }
                 Change::TopicDeletion { topic } => self.delete_marked(topic),
-                Change::Topic { topic, .. } => {
+                // Its settings decide whether a partition without an eligible replica waits.
+                Change::Topic { topic, .. } | Change::TopicConfig { topic } => {
                     let partitions: Vec<_> = self.image.states(topic).map(|(p, _)| p).collect();
                     for partition in partitions {
                         self.mark_dirty(topic, partition);
@@ -246,7 +257,6 @@ impl Controller {
                 | Change::ControllerEpoch
                 | Change::BrokerChanged { .. }
                 | Change::TopicGone { .. }
-                | Change::TopicConfig { .. }
                 | Change::Unreadable { .. } => {}
             }
         }
@@ -342,17 +352,35 @@ impl Office {
             }
             return None;
         };
-        let memory = image.replication_settings(&topic.name).memory;
+        let settings = image.replication_settings(&topic.name);
         let facts = Facts {
             image,
             reports: &self.reports,
             leaving: &self.leaving,
-            memory,
+            memory: settings.memory,
+            unclean: settings.unclean,
             #[cfg(planted)]
             planted: self.planted,
         };
         let (mut state, alter) = match facts.decide(key, stored, replicas) {
-            Decision::Write(state) => (state, None),
+            Decision::Write(state) => {
+                if state.leader.is_some() {
+                    self.reports.forget(key);
+                }
+                (state, None)
+            }
+            Decision::WriteUnclean(state, report) => {
+                self.reports.forget(key);
+                let (leader, leader_epoch) = (state.leader, state.leader_epoch);
+                effects.push(Effect::UncleanElection {
+                    topic: Arc::clone(&topic.name),
+                    partition: key.partition,
+                    leader,
+                    leader_epoch,
+                    report,
+                });
+                (state, None)
+            }
             Decision::Keep => {
                 let (state, alter) = self.next_alter(image, key, effects)?;
                 (state, Some(alter))

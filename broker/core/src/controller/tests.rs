@@ -347,6 +347,18 @@ fn report(cut: bool) -> ReplicaReport {
     }
 }
 
+fn facts<'a>(nodes: &'a Nodes, reports: &'a Reports, leaving: &'a Leaving) -> Facts<'a> {
+    Facts {
+        image: nodes.image(),
+        reports,
+        leaving,
+        memory: false,
+        unclean: false,
+        #[cfg(planted)]
+        planted: None,
+    }
+}
+
 #[test]
 fn a_replica_that_came_back_is_asked_before_it_is_elected() {
     // C5, and B5 for the only replica.
@@ -386,7 +398,7 @@ fn a_wiped_broker_is_ineligible_and_stays_so_over_restarts() {
     assert_eq!(apply(&mut controller, nodes.register(1, false)), vec![]);
     let stored = nodes.image().state("t", PartitionId::new(0)).expect("there");
     let (reports, leaving) = (Reports::default(), Leaving::new());
-    let facts = Facts { image: nodes.image(), reports: &reports, leaving: &leaving, memory: false };
+    let facts = facts(&nodes, &reports, &leaving);
     assert_eq!(facts.standing(key(0), id(1), stored), Standing::Void);
 }
 
@@ -417,7 +429,7 @@ fn offline_without_eligible_member_is_left_alone() {
     nodes.register(2, true);
     let stored = nodes.image().state("t", PartitionId::new(0)).expect("there").clone();
     let (reports, leaving) = (Reports::default(), Leaving::new());
-    let facts = Facts { image: nodes.image(), reports: &reports, leaving: &leaving, memory: false };
+    let facts = facts(&nodes, &reports, &leaving);
     assert_eq!(facts.decide(key(0), &stored, &[id(1), id(2)]), Decision::Keep);
 }
 
@@ -436,9 +448,145 @@ fn a_changed_boot_voids_memory_topics_only() {
     let stored = nodes.image().state("t", PartitionId::new(0)).expect("there");
     let (reports, leaving) = (Reports::default(), Leaving::new());
     for (memory, expected) in [(false, Standing::Stayed), (true, Standing::Void)] {
-        let facts = Facts { image: nodes.image(), reports: &reports, leaving: &leaving, memory };
+        let facts = Facts { memory, ..facts(&nodes, &reports, &leaving) };
         assert_eq!(facts.standing(key(0), id(1), stored), expected);
     }
+}
+
+/// Topic `t` with replicas 1, 2 and 3 and these settings, led by 1, which alone is in sync.
+fn led_alone(settings: &str) -> (Nodes, Controller) {
+    let (mut nodes, mut controller) = office(&[&[1, 2, 3]]);
+    let config = format!(r#"{{"version":1,"config":{{{settings}}}}}"#);
+    nodes.put(&[(path::topic_config("t"), Some(config.into_bytes()))]);
+    apply(&mut controller, &nodes.applied.clone());
+    nodes.set_state(0, &state(Some(1), 4, &[1]));
+    apply(&mut controller, &nodes.applied.clone());
+    (nodes, controller)
+}
+
+fn asked(effects: &[Effect]) -> Vec<(BrokerId, BrokerEpoch)> {
+    let asked = |effect: &Effect| match effect {
+        Effect::Describe { broker, epoch, .. } => Some((*broker, *epoch)),
+        _ => None,
+    };
+    effects.iter().filter_map(asked).collect()
+}
+
+fn describe(
+    controller: &mut Controller,
+    (broker, epoch): (BrokerId, BrokerEpoch),
+    last_epoch: i32,
+    end_offset: i64,
+) -> Vec<Effect> {
+    let report = ReplicaReport {
+        last_epoch: Some(LeaderEpoch::new(last_epoch)),
+        end_offset: Offset::new(end_offset),
+        ..report(false)
+    };
+    let mut effects = Vec::new();
+    let reports = [PartitionReport { partition: key(0), report: Some(report) }];
+    controller.described(broker, epoch, &reports, &mut effects);
+    controller.check();
+    effects
+}
+
+fn elected(effects: &[Effect]) -> Option<(&PartitionId, i64, Vec<u8>)> {
+    let [Effect::UncleanElection { partition, report, .. }, Effect::Write { ops, .. }] = effects
+    else {
+        return None;
+    };
+    let Some(Op::SetData { data, .. }) = ops.last() else { return None };
+    Some((partition, report.end_offset.get(), data.clone()))
+}
+
+const UNCLEAN: &str = r#""unclean.leader.election.enable":"true""#;
+
+#[test]
+fn unclean_election_takes_the_greatest_epoch_then_end_of_those_who_live() {
+    let (mut nodes, mut controller) = led_alone(UNCLEAN);
+    let effects = apply(&mut controller, nodes.die(1));
+    let asked = asked(&effects);
+    assert_eq!(asked.iter().map(|a| a.0.get()).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(describe(&mut controller, asked[0], 2, 90), vec![], "waits for the other answer");
+    let effects = describe(&mut controller, asked[1], 3, 10);
+    let expected = state(Some(3), 5, &[3]).encode();
+    assert_eq!(elected(&effects), Some((&PartitionId::new(0), 10, expected)));
+}
+
+#[test]
+fn a_topic_that_may_not_waits_until_its_settings_allow_it() {
+    let (mut nodes, mut controller) = led_alone("");
+    let effects = apply(&mut controller, nodes.die(1));
+    assert!(asked(&effects).is_empty());
+    let offline = state(None, 5, &[1]);
+    assert!(
+        matches!(&effects[..], [Effect::Write { ops, .. }] if *ops.last().unwrap() == set(0, 1, &offline))
+    );
+    done(&mut controller, 1, nodes.zxid + 1);
+    assert_eq!(apply(&mut controller, nodes.set_state(0, &offline)), vec![]);
+    let config = format!(r#"{{"version":1,"config":{{{UNCLEAN}}}}}"#).into_bytes();
+    let effects = apply(&mut controller, nodes.put(&[(path::topic_config("t"), Some(config))]));
+    let asked = asked(&effects);
+    describe(&mut controller, asked[0], 4, 7);
+    let effects = describe(&mut controller, asked[1], 4, 7);
+    let expected = state(Some(2), 6, &[2]).encode();
+    assert_eq!(elected(&effects), Some((&PartitionId::new(0), 7, expected)), "the first of equals");
+}
+
+#[test]
+fn clean_elections_come_first_where_unclean_ones_are_allowed() {
+    let (mut nodes, mut controller) = led_alone(UNCLEAN);
+    nodes.set_state(0, &state(Some(1), 4, &[1, 3]));
+    apply(&mut controller, &nodes.applied.clone());
+    let effects = apply(&mut controller, nodes.die(1));
+    assert!(matches!(&effects[..], [Effect::Write { ops, .. }]
+        if *ops.last().unwrap() == set(0, 2, &state(Some(3), 5, &[3]))));
+}
+
+/// Broker `n` starts anew in a machine that was booted.
+fn reboot(nodes: &mut Nodes, n: i32) {
+    nodes.register(n, false);
+    let stored = nodes.image().identity(id(n)).cloned().expect("there");
+    let identity = Identity { boot_changed: true, ..stored.identity };
+    nodes.put(&[(path::identity(id(n)), Some(identity.encode()))]);
+}
+
+#[test]
+fn memory_topic_waits_for_all_that_were_in_sync_and_takes_the_greatest() {
+    let (mut nodes, mut controller) = led_alone(r#""durability":"memory""#);
+    let stored = state(Some(1), 4, &[1, 2]);
+    nodes.set_state(0, &stored);
+    apply(&mut controller, &nodes.applied.clone());
+    // The power went for both, and one is back.
+    nodes.put(&[(path::broker(id(1)), None), (path::broker(id(2)), None)]);
+    nodes.versions.remove(&path::broker(id(1)));
+    reboot(&mut nodes, 2);
+    let image = nodes.image().clone();
+    let (reports, leaving) = (Reports::default(), Leaving::new());
+    let facts = |image, reports| Facts {
+        image,
+        reports,
+        leaving: &leaving,
+        memory: true,
+        unclean: false,
+        #[cfg(planted)]
+        planted: None,
+    };
+    let replicas = [id(1), id(2), id(3)];
+    let waiting = image.state("t", PartitionId::new(0)).expect("there").clone();
+    assert_eq!(facts(&image, &reports).decide(key(0), &waiting, &replicas), Decision::Keep);
+    reboot(&mut nodes, 1);
+    let image = nodes.image().clone();
+    let Decision::Ask(asked) = facts(&image, &reports).decide(key(0), &waiting, &replicas) else {
+        panic!("all are back");
+    };
+    assert_eq!(asked.iter().map(|a| a.0.get()).collect::<Vec<_>>(), [1, 2]);
+    let effects = apply(&mut controller, &nodes.applied.clone());
+    assert_eq!(effects.len(), 2, "both are asked: {effects:?}");
+    describe(&mut controller, asked[0], 4, 20);
+    let effects = describe(&mut controller, asked[1], 4, 30);
+    let expected = state(Some(2), 5, &[2]).encode();
+    assert_eq!(elected(&effects), Some((&PartitionId::new(0), 30, expected)));
 }
 
 fn alter(

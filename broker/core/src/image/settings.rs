@@ -18,6 +18,8 @@ pub struct ReplicationSettings {
     pub min_insync_replicas: usize,
     /// `durability=memory`: acknowledged from memory, Kafka's way.
     pub memory: bool,
+    /// `unclean.leader.election.enable`: rather lose records than wait for an in-sync replica.
+    pub unclean: bool,
 }
 
 impl ReplicationSettings {
@@ -30,7 +32,8 @@ impl ReplicationSettings {
             .filter(|&min| min >= 1)
             .unwrap_or_else(|| replication_factor.clamp(1, 2));
         let memory = config.get(DURABILITY).is_some_and(|text| text == "memory");
-        Self { min_insync_replicas, memory }
+        let unclean = config.get(UNCLEAN_LEADER_ELECTION).is_some_and(|text| text == "true");
+        Self { min_insync_replicas, memory, unclean }
     }
 
     /// Why a topic with these settings is refused; none when they are fine.
@@ -64,13 +67,20 @@ mod tests {
     fn min_insync_replicas_is_two_at_most_by_default() {
         for (factor, min) in [(1, 1), (2, 2), (3, 2), (5, 2)] {
             let settings = ReplicationSettings::of(&config(&[]), factor);
-            assert_eq!(settings, ReplicationSettings { min_insync_replicas: min, memory: false });
+            let expected =
+                ReplicationSettings { min_insync_replicas: min, memory: false, unclean: false };
+            assert_eq!(settings, expected);
         }
         let settings = ReplicationSettings::of(
-            &config(&[(MIN_INSYNC_REPLICAS, "3"), (DURABILITY, "memory")]),
+            &config(&[
+                (MIN_INSYNC_REPLICAS, "3"),
+                (DURABILITY, "memory"),
+                (UNCLEAN_LEADER_ELECTION, "true"),
+            ]),
             3,
         );
-        assert_eq!(settings, ReplicationSettings { min_insync_replicas: 3, memory: true });
+        let expected = ReplicationSettings { min_insync_replicas: 3, memory: true, unclean: true };
+        assert_eq!(settings, expected);
     }
 
     #[test]

@@ -162,6 +162,9 @@ impl Process {
                     let message = Message::Describe { epoch, partitions };
                     out.messages.push((Address::Broker(broker), message));
                 }
+                ControllerEffect::UncleanElection { topic, partition, .. } => {
+                    panic!("{topic}-{partition}: nobody allowed an unclean election");
+                }
                 ControllerEffect::Resign => self.describes.clear(),
             }
         }

@@ -92,9 +92,17 @@ impl Handle {
             }
             let (error, left) = (response.error_code, response.remaining_partitions.len());
             tracing::info!(?error, left, "leaders are not all moved away");
+            if self.is_last() {
+                return false;
+            }
             sleep(self.config.controlled_shutdown_backoff).await;
         }
         false
+    }
+
+    /// Nobody else is registered who could lead anything.
+    fn is_last(&self) -> bool {
+        self.image().broker_epochs().keys().all(|broker| *broker == self.broker)
     }
 
     fn client(&self) -> Option<Client> {

@@ -21,6 +21,12 @@ pub trait Local: Send + Sync {
     /// The machine was started since, without the directories having been closed in order.
     fn boot_changed(&self) -> bool;
 
+    /// Takes the directories into use for this cluster. Blocks; durable when it returns.
+    ///
+    /// # Errors
+    /// They are another cluster's, or the disk failed.
+    fn claim(&self, cluster_id: &str) -> io::Result<()>;
+
     /// Writes `record` into every directory. Blocks; durable when it returns.
     ///
     /// # Errors
@@ -49,6 +55,10 @@ impl Local for Partitions {
 
     fn boot_changed(&self) -> bool {
         self.held().boot_changed
+    }
+
+    fn claim(&self, cluster_id: &str) -> io::Result<()> {
+        Partitions::claim(self, cluster_id).map_err(io::Error::other)
     }
 
     fn record(&self, record: DirectoryRecord) -> io::Result<()> {

@@ -219,8 +219,12 @@ impl Sessions {
 
     /// One session, to its end.
     async fn session(&mut self, client: &Client) -> RegistrationError {
-        if let Err(error) = layout::found(client).await {
-            return error.into();
+        let cluster_id = match layout::found(client).await {
+            Ok(cluster_id) => cluster_id,
+            Err(error) => return error.into(),
+        };
+        if let Err(error) = claim(&self.local, cluster_id).await {
+            return RegistrationError::Claim(error);
         }
         let mut office_updates = self.publisher.listen();
         let mut local_updates = self.publisher.listen();
@@ -292,6 +296,13 @@ impl Life<'_> {
         }
         Ok(())
     }
+}
+
+/// Takes the log directories into use for the cluster, before anything is said of them.
+async fn claim(local: &Arc<dyn Local>, cluster_id: String) -> std::io::Result<()> {
+    let local = Arc::clone(local);
+    let claiming = tokio::task::spawn_blocking(move || local.claim(&cluster_id));
+    claiming.await.map_err(std::io::Error::other)?
 }
 
 /// Tells the partitions what changed, from the moment at which the image shows the registration.

@@ -23,6 +23,9 @@ pub enum RegistrationError {
     /// The coordinator said no, or the session is over.
     #[error(transparent)]
     Coordinator(#[from] Error),
+    /// The log directories are another cluster's, or cannot be written.
+    #[error("the log directories cannot be used in this cluster: {0}")]
+    Claim(io::Error),
     /// The log directories cannot be written.
     #[error("the incarnation cannot be recorded: {0}")]
     Directories(#[from] io::Error),

@@ -28,6 +28,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct Logs {
     directory: DirectoryId,
     record: Mutex<Option<DirectoryRecord>>,
+    cluster: Mutex<Option<String>>,
     begun: Mutex<Vec<Zxid>>,
     applied: Mutex<u32>,
     fails: AtomicBool,
@@ -38,6 +39,7 @@ impl Logs {
         Arc::new(Self {
             directory: DirectoryId::new([number; 16]),
             record: Mutex::default(),
+            cluster: Mutex::default(),
             begun: Mutex::default(),
             applied: Mutex::default(),
             fails: AtomicBool::new(false),
@@ -52,6 +54,12 @@ impl Local for Logs {
 
     fn boot_changed(&self) -> bool {
         false
+    }
+
+    fn claim(&self, cluster_id: &str) -> io::Result<()> {
+        let mut cluster = self.cluster.lock().unwrap();
+        let held = cluster.get_or_insert_with(|| cluster_id.to_owned());
+        if held == cluster_id { Ok(()) } else { Err(io::Error::other("another cluster's")) }
     }
 
     fn record(&self, record: DirectoryRecord) -> io::Result<()> {
@@ -257,4 +265,14 @@ async fn producer_ids_differ_over_brokers_and_blocks() {
     }
     first.running.stop().await;
     second.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_of_another_cluster_are_refused_before_anything_is_said_of_them() {
+    let ensemble = Ensemble::start();
+    let logs = Logs::new(1);
+    *logs.cluster.lock().unwrap() = Some("another".to_owned());
+    let refused = ensemble.try_join(1, &logs).await.err().expect("another cluster's");
+    assert!(matches!(&refused, StartError::Registration(RegistrationError::Claim(_))), "{refused}");
+    assert_eq!(*logs.record.lock().unwrap(), None);
 }

@@ -5,7 +5,7 @@
 //! takes nothing any more and its partitions stop. Does not know the metadata.
 //!
 //! ```text
-//! <log dir>/.lock  directory  and what the folder of the worker keeps
+//! <log dir>/.lock  directory  cluster  and what the folder of the worker keeps
 //! ```
 
 use std::collections::BTreeMap;
@@ -28,7 +28,9 @@ use super::registry::Hub;
 use super::worker::Folder;
 
 const IDENTITY: Schema = Schema { kind: 0x4201, version: 1 };
+const CLUSTER: Schema = Schema { kind: 0x4203, version: 1 };
 const IDENTITY_FILE: &str = "directory";
+const CLUSTER_FILE: &str = "cluster";
 const LOCK_FILE: &str = ".lock";
 /// Files that wait to be unlinked; what is beyond goes at the next start.
 const UNLINKS_MAX: usize = 100_000;
@@ -54,6 +56,16 @@ pub enum DirectoryError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// It holds the logs of another cluster, which this one would take for left behind.
+    #[error("{path}: holds the logs of cluster {holds}, and this is cluster {here}")]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// The cluster that it was used in.
+        holds: String,
+        /// The cluster that the coordinator is of.
+        here: String,
     },
     /// A log could not be opened.
     #[error(transparent)]
@@ -143,6 +155,27 @@ impl Directory {
             intended: Incarnation::new(intended),
         });
         (DirectoryId::new(identity.id), record)
+    }
+
+    /// Which cluster the directory was used in, if it was.
+    pub fn cluster(&self) -> Result<Option<String>, DirectoryError> {
+        let path = self.folder.path.join(CLUSTER_FILE);
+        let failed = |source| DirectoryError::Disk { path: path.clone(), source };
+        let Some(bytes) = small_file::read(&*self.folder.disk, &path).map_err(failed)? else {
+            return Ok(None);
+        };
+        let reason = |error: envelope::EnvelopeError| error.to_string();
+        envelope::decode(CLUSTER, &bytes)
+            .map(Some)
+            .map_err(|error| DirectoryError::Damaged { path: path.clone(), reason: reason(error) })
+    }
+
+    /// Remembers the cluster; durable when it returns.
+    pub fn set_cluster(&self, cluster: &str) -> Result<(), DirectoryError> {
+        let path = self.folder.path.join(CLUSTER_FILE);
+        let bytes = envelope::encode(CLUSTER, &cluster.to_owned()).expect("a short text");
+        small_file::replace(&*self.folder.disk, &path, &bytes)
+            .map_err(|source| DirectoryError::Disk { path, source })
     }
 
     /// Remembers incarnations; durable when it returns.

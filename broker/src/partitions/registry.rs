@@ -189,6 +189,27 @@ impl Partitions {
         }
     }
 
+    /// Takes the directories into use for a cluster, as whose they are known from then on; durable
+    /// when it returns. Blocks.
+    ///
+    /// # Errors
+    /// [`DirectoryError::OtherCluster`]: one of them holds logs of another cluster. Nothing was
+    /// changed, and the broker must not register.
+    pub fn claim(&self, cluster: &str) -> Result<(), PartitionsError> {
+        let mut new = Vec::new();
+        for directory in &self.directories {
+            match directory.cluster()? {
+                Some(holds) if holds != cluster => {
+                    let (path, here) = (directory.folder.path.clone(), cluster.to_owned());
+                    return Err(DirectoryError::OtherCluster { path, holds, here });
+                }
+                Some(_) => {}
+                None => new.push(directory),
+            }
+        }
+        new.into_iter().try_for_each(|directory| directory.set_cluster(cluster))
+    }
+
     /// Records incarnations in every directory; durable when it returns. Blocks.
     ///
     /// # Errors

@@ -71,6 +71,32 @@ fn directories_are_held_by_one_process_and_remember() {
     assert!(bench.image().topics().next().is_none());
 }
 
+#[test]
+fn directories_are_one_clusters_for_good() {
+    let mut bench = Bench::new("");
+    bench.partitions.claim("one").unwrap();
+    bench.partitions.claim("one").unwrap();
+    bench.restart(true);
+    let refused = bench.partitions.claim("two");
+    assert!(matches!(&refused, Err(DirectoryError::OtherCluster { holds, here, .. })
+        if holds == "one" && here == "two"));
+    bench.partitions.claim("one").unwrap();
+}
+
+#[tokio::test]
+async fn what_a_stop_left_on_its_way_out_goes_at_the_next_start() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["a"])).await.unwrap();
+    bench.partitions.stop();
+    let logs = bench.folder.join("logs");
+    let leftover = logs.join("u-0.0-delete");
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::write(leftover.join("00000000000000000000.log"), b"old").unwrap();
+    bench.restart(true);
+    bench.until(|_| !leftover.exists());
+    assert!(logs.join("t-0").exists());
+}
+
 /// Topic `t` goes and comes again with another id, all in one change of the image.
 fn replace_topic(bench: &mut Bench) -> broker_core::image::Applied {
     let partitions = "/brokers/topics/t/partitions/0/state".to_owned();

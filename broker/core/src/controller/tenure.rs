@@ -10,7 +10,7 @@ use std::sync::Arc;
 use client_protocol::ErrorCode;
 
 use crate::ids::{BrokerEpoch, BrokerId, TopicPartition};
-use crate::image::{Applied, Change, ControllerNode, Image};
+use crate::image::{Applied, Change, ControllerNode, Image, PartitionState};
 use crate::partition::ReplicaReport;
 
 use super::alter::{AlterFacts, AlterQueue, OpenAlter, Verdict, WaitingAlter};
@@ -371,14 +371,8 @@ impl Office {
             }
             Decision::WriteUnclean(state, report) => {
                 self.reports.forget(key);
-                let (leader, leader_epoch) = (state.leader, state.leader_epoch);
-                effects.push(Effect::UncleanElection {
-                    topic: Arc::clone(&topic.name),
-                    partition: key.partition,
-                    leader,
-                    leader_epoch,
-                    report,
-                });
+                let topic = Arc::clone(&topic.name);
+                effects.push(unclean_election(topic, key, &state, report));
                 (state, None)
             }
             Decision::Keep => {
@@ -431,6 +425,16 @@ impl Office {
         self.alters.remove(&key);
         None
     }
+}
+
+fn unclean_election(
+    topic: Arc<str>,
+    key: TopicPartition,
+    state: &PartitionState,
+    report: ReplicaReport,
+) -> Effect {
+    let (leader, leader_epoch) = (state.leader, state.leader_epoch);
+    Effect::UncleanElection { topic, partition: key.partition, leader, leader_epoch, report }
 }
 
 impl Controller {

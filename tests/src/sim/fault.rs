@@ -44,6 +44,10 @@ pub enum Fault {
     DelayMessage,
     /// A disk is slow.
     SlowDisk,
+    /// A disk is full for a while: what no longer fits is cut short.
+    FullDisk,
+    /// A machine's wall clock jumps, up to an hour to either side.
+    JumpClock,
     /// A sync fails.
     FailSync,
     /// A disk is empty after a restart.
@@ -54,7 +58,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 23] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutOfAll,
@@ -73,6 +77,8 @@ impl Fault {
         Fault::DoubleMessage,
         Fault::DelayMessage,
         Fault::SlowDisk,
+        Fault::FullDisk,
+        Fault::JumpClock,
         Fault::FailSync,
         Fault::Wipe,
         Fault::ExpireSession,

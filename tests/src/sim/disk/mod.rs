@@ -88,6 +88,11 @@ impl SimulatedDisk {
         self.state().bytes_until_full = bytes;
     }
 
+    /// Whether only so much more fits.
+    pub fn is_limited(&self) -> bool {
+        self.state().bytes_until_full.is_some()
+    }
+
     /// How many syncs of files and folders there were.
     pub fn sync_count(&self) -> u64 {
         self.state().syncs
@@ -285,11 +290,17 @@ impl File for SimulatedFile {
     fn append(&self, parts: &[IoSlice<'_>]) -> io::Result<u64> {
         let mut state = self.alive_for_writing()?;
         let position = state.storage.length(self.id);
-        let bytes = concat(parts);
+        let mut bytes = concat(parts);
         state.count_operation()?;
-        state.take_space(bytes.len() as u64)?;
+        let left = state.bytes_until_full.unwrap_or(u64::MAX);
+        let taken = state.take_space(bytes.len() as u64);
+        if taken.is_err() {
+            // What fits is written, as disks do.
+            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            state.bytes_until_full = Some(0);
+        }
         state.storage.write(self.id, position, bytes);
-        Ok(position)
+        taken.map(|()| position)
     }
 
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {

@@ -109,6 +109,9 @@ fn failed_sync_keeps_failing_and_a_full_disk_says_so() {
     assert!(file.append(&[IoSlice::new(b"abc")]).is_ok());
     let full = file.append(&[IoSlice::new(b"d")]).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
+    disk.limit_space(Some(2));
+    assert!(file.append(&[IoSlice::new(b"efg")]).is_err());
+    assert_eq!(read(&disk, "/a").unwrap(), b"xabcef", "what fits is written");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use super::schedule::{MS, Time};
 use super::storage::Storage;
 use crate::sim::random::Random;
 
+const PPM: u64 = 1_000_000;
+
 /// A member of the ensemble.
 pub struct Member {
     /// Its settings.
@@ -29,6 +31,8 @@ pub struct Member {
     pub inbox: Vec<Event>,
     /// The tick that is scheduled, if any: its number and time.
     pub tick: Option<(u64, Time)>,
+    /// By how many millionths its clock is fast.
+    pub drift_ppm: u64,
     mono_start: Time,
     wall_start_ms: i64,
 }
@@ -45,20 +49,22 @@ impl Member {
             paused: false,
             inbox: Vec::new(),
             tick: None,
+            drift_ppm: 0,
             mono_start: random.below(1_000_000_000_000),
             wall_start_ms: 1_700_000_000_000 + i64::try_from(random.below(10_000)).expect("small"),
         }
     }
 
-    /// Starts the process.
-    pub fn start(&mut self, random: &mut Random) {
+    /// Starts the process; false when it cannot yet.
+    pub fn start(&mut self, random: &mut Random) -> bool {
         assert!(self.server.is_none());
         self.life += 1;
         self.mono_start = random.below(1_000_000_000_000);
         self.config.seed = random.number();
-        let restored = self.storage.open();
+        let Some(restored) = self.storage.open() else { return false };
         let server = Server::new(self.config.clone(), restored);
         self.server = Some(server.expect("what storage promised can be continued"));
+        true
     }
 
     /// The process is gone.
@@ -74,13 +80,33 @@ impl Member {
     /// Its clocks.
     pub fn now(&self, time: Time) -> Now {
         let passed_ms = i64::try_from(time / MS).expect("short runs");
-        let mono = Millis::new((self.mono_start + time) / MS);
+        let mono = Millis::new((self.mono_start + self.lived(time)) / MS);
         Now { mono, wall_ms: self.wall_start_ms + passed_ms }
     }
 
     /// The first time at which its monotonic clock shows `at`.
     pub fn time_of(&self, at: Millis) -> Time {
-        (at.get() * MS).saturating_sub(self.mono_start)
+        let lived = (at.get() * MS).saturating_sub(self.mono_start);
+        let mut time = lived * PPM / (PPM + self.drift_ppm);
+        while self.lived(time) > lived && time > 0 {
+            time -= 1;
+        }
+        while self.lived(time) < lived {
+            time += 1;
+        }
+        time
+    }
+
+    /// What its clock counts while `time` passes.
+    fn lived(&self, time: Time) -> Time {
+        time + time * self.drift_ppm / PPM
+    }
+
+    /// Its wall clock is set to another time.
+    pub fn jump(&mut self, random: &mut Random) {
+        let hour_ms = 3_600_000;
+        let by = i64::try_from(random.below(2 * hour_ms)).expect("small");
+        self.wall_start_ms += by - i64::try_from(hour_ms).expect("small");
     }
 
     /// Whether events are handled at once.

@@ -22,6 +22,7 @@ pub(super) enum Deed {
     Resume(usize),
     Unblock,
     FastDisk(usize),
+    FreeDisk(usize),
     Unbacklog(u64),
 }
 
@@ -60,6 +61,7 @@ impl World {
             Deed::Resume(server) => self.resume_server(server),
             Deed::Unblock => self.unblock_all(),
             Deed::FastDisk(server) => self.members[server].slow_disk = false,
+            Deed::FreeDisk(server) => self.members[server].storage.mend(),
             Deed::Unbacklog(connection) => self.backlog(connection, false),
         }
     }
@@ -82,7 +84,9 @@ impl World {
             60..=64 => Fault::Unseat,
             65..=69 => Fault::SlowDisk,
             70..=71 => Fault::FailSync,
-            72..=77 => Fault::Resign,
+            72 => Fault::FullDisk,
+            73 => Fault::JumpClock,
+            74..=77 => Fault::Resign,
             78..=85 => Fault::PauseClient,
             86..=92 => Fault::KillClient,
             93..=96 => Fault::Backlog,
@@ -114,6 +118,12 @@ impl World {
             Fault::Unseat => self.unseat(),
             Fault::SlowDisk => self.slow_down_disk(server),
             Fault::FailSync => self.members[server].storage.fail_sync(),
+            Fault::FullDisk => {
+                self.members[server].storage.fill(self.nemesis.below(2_000));
+                let freed = 100 * MS + self.nemesis.below(4 * SECOND);
+                self.schedule.after(freed, Happening::Nemesis(Deed::FreeDisk(server)));
+            }
+            Fault::JumpClock => self.members[server].jump(&mut self.nemesis),
             Fault::Resign => self.deliver(server, Event::Resign),
             Fault::PauseClient => self.pause_client(client),
             Fault::KillClient => self.kill_client(client),
@@ -132,7 +142,10 @@ impl World {
             return;
         }
         let now = self.schedule.now();
-        self.members[server].start(&mut self.births);
+        if !self.members[server].start(&mut self.births) {
+            self.schedule.after(SECOND / 2, Happening::Nemesis(Deed::Start(server)));
+            return;
+        }
         self.ledger.restart(server);
         self.trace.note(now, "start", &[server as u64 + 1], &[]);
         self.deliver(server, Event::Tick);

@@ -64,16 +64,27 @@ impl Storage {
         }
     }
 
-    /// A process starts: what `Server::new` is given.
-    pub fn open(&mut self) -> Restored {
+    /// A process starts: what `Server::new` is given; none when it cannot, because the disk is full.
+    pub fn open(&mut self) -> Option<Restored> {
         let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
         let disk = Arc::new(self.disk.clone());
         let opened = storage::open(disk, Path::new(FOLDER), owner);
-        let (opened, restored) =
-            opened.unwrap_or_else(|error| panic!("server {}: {error}", self.server_id));
+        let (opened, restored) = match opened {
+            Ok(opened) => opened,
+            Err(_) if self.disk.is_limited() => {
+                self.disk.kill();
+                return None;
+            }
+            Err(error) => panic!("server {}: {error}", self.server_id),
+        };
         self.opened = Some(opened.with_segments_of(self.segment_bytes));
         self.asked = restored.entries.iter().cloned().collect();
-        restored
+        Some(restored)
+    }
+
+    /// Only so much more fits, until it is mended.
+    pub fn fill(&self, bytes: u64) {
+        self.disk.limit_space(Some(bytes));
     }
 
     /// Takes a write.

@@ -16,7 +16,7 @@ use super::ledger::Ledger;
 use super::links::Links;
 use super::member::Member;
 use super::network::{Pipe, delay};
-use super::schedule::{MS, Schedule, Time};
+use super::schedule::{MS, SECOND, Schedule, Time};
 use super::settings::Settings;
 use super::trace::Trace;
 use crate::sim::fault::Faults;
@@ -121,7 +121,11 @@ impl World {
             let config = settings.configure(Config::new(*id, ids.clone()));
             Member::new(config, settings.segment_bytes, &mut births)
         };
-        let members: Vec<Member> = ids.iter().map(member).collect();
+        let mut members: Vec<Member> = ids.iter().map(member).collect();
+        let mut drift = Random::new(seed ^ 0x0064_7269_6674);
+        if settings.faults {
+            members.iter_mut().for_each(|member| member.drift_ppm = drift.below(200));
+        }
         let (network, disk, nemesis) = (stream(), stream(), stream());
         let client = |number: u64| {
             let mut random = stream();
@@ -237,7 +241,9 @@ impl World {
         let member = &mut self.members[server];
         if member.server.is_some() && member.storage.begin() {
             let usual = 100 + self.disk.below(2 * MS);
-            let slow = if member.slow_disk { self.disk.below(300 * MS) } else { 0 };
+            let stalls = member.slow_disk && self.disk.chance(1, 100);
+            let longest = if stalls { 5 * SECOND } else { 300 * MS };
+            let slow = if member.slow_disk { self.disk.below(longest) } else { 0 };
             let what = Inside::DiskDone;
             let happening = Happening::Server { server, life: member.life, what };
             self.schedule.after(usual + slow, happening);

@@ -4,7 +4,8 @@
 //! A subscription is answered with the subtree's state (`SnapshotBegin`, chunks, `SnapshotEnd`) unless
 //! the server still knows everything after the zxid that the client names, and then with every
 //! change in order. The zxid of `SnapshotEnd`, `Changes` and `Bookmark` is a promise: the receiver
-//! then has everything up to it, that one included.
+//! then has everything up to it, that one included. From the first `SnapshotEnd` or `Bookmark` on, and
+//! until a `SnapshotBegin`, no reply of the connection reveals a change before the subscription does.
 //! It does not know who subscribes or how far back history goes.
 
 use crate::ids::Zxid;

@@ -2,10 +2,12 @@
 //!
 //! Called for each output of consensus. Calls `state`, `watch`, `subscription`, `session`,
 //! `pipeline`. Invariant (safety.md A8): what a change fires is pushed before any answer that
-//! could reveal the change; commands are answered one by one, so that a read between two writes of
-//! its session sees the state between them. It does not know who proposed what.
+//! could reveal the change, and a connection that has no room for it waits for its replies too;
+//! commands are answered one by one, so that a read between two writes of its session sees the state
+//! between them. It does not know who proposed what.
 
 use bytes::Bytes;
+use coordinator_protocol::{SubscriptionEvent, encode_subscription_event};
 
 use super::limits::SUBSCRIPTION_BYTES_PER_STEP;
 use super::step::Server;
@@ -77,7 +79,7 @@ impl Server {
             return self.deliver_subscriptions();
         }
         self.notify(notifications);
-        self.deliver_subscriptions();
+        self.deliver_changes();
         self.on_outcome(outcome);
     }
 
@@ -87,35 +89,66 @@ impl Server {
         self.snapshot_if_due();
     }
 
-    /// Gives subscribers what is due, as far as their connections have room.
+    /// Gives subscribers the changes that they count on before any reply, as far as their
+    /// connections have room. Replies to the others are held until they have.
+    fn deliver_changes(&mut self) {
+        let owed: Vec<ConnectionId> = self.subscriptions.owed().collect();
+        for id in owed {
+            let Some(bytes_max) = self.subscription_room(id) else { continue };
+            let events = self.subscriptions.take_owed(id, self.state.tree(), bytes_max);
+            self.send_events(id, events);
+        }
+    }
+
+    /// Gives subscribers what is due, once per step, as far as their connections have room.
     pub(super) fn deliver_subscriptions(&mut self) {
         let ready: Vec<ConnectionId> = self.subscriptions.ready().collect();
         for id in ready {
-            if self.connections.get(id).is_some_and(|connection| connection.backlogged) {
-                continue;
-            }
-            let tree = self.state.tree();
-            for event in self.subscriptions.take(id, tree, SUBSCRIPTION_BYTES_PER_STEP) {
-                self.respond_event(id, &event);
-            }
+            let Some(bytes_max) = self.subscription_room(id) else { continue };
+            let events = self.subscriptions.take(id, self.state.tree(), bytes_max);
+            self.send_events(id, events);
         }
+        self.event_bytes.clear();
+    }
+
+    fn send_events(&mut self, id: ConnectionId, events: Vec<SubscriptionEvent>) {
+        let mut bytes = 0usize;
+        for event in events {
+            let frame = encode_subscription_event(&event);
+            bytes = bytes.saturating_add(frame.len());
+            self.respond(id, frame);
+        }
+        let sent = self.event_bytes.entry(id).or_default();
+        *sent = sent.saturating_add(bytes);
+        if !self.subscriptions.is_owed(id)
+            && self.connections.get_mut(id).is_some_and(|held| std::mem::take(&mut held.held))
+        {
+            self.run_pipeline(id);
+        }
+    }
+
+    /// How many bytes of events the connection may be given in this step, if any.
+    fn subscription_room(&self, id: ConnectionId) -> Option<usize> {
+        let sent = self.event_bytes.get(&id).copied().unwrap_or(0);
+        let room = SUBSCRIPTION_BYTES_PER_STEP.saturating_sub(sent);
+        (room > 0 && self.has_room(id)).then_some(room)
+    }
+
+    fn has_room(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| !connection.backlogged)
     }
 
     /// Whether a further step would deliver more to subscribers.
     pub(super) fn has_undelivered_events(&self) -> bool {
-        let has_room = |id: ConnectionId| {
-            self.connections.get(id).is_some_and(|connection| !connection.backlogged)
-        };
-        self.subscriptions.ready().any(has_room)
+        self.subscriptions.ready().any(|id| self.has_room(id))
     }
 
     /// Tells quiet subscribers up to where they know everything.
     pub(super) fn deliver_bookmarks(&mut self) {
-        if self.has_undelivered_events() {
-            return;
-        }
-        for Delivery { connection, event } in self.subscriptions.bookmarks() {
-            self.respond_event(connection, &event);
+        let connections = &self.connections;
+        let has_room = |id| connections.get(id).is_some_and(|held| !held.backlogged);
+        for Delivery { connection, event } in self.subscriptions.bookmarks(has_room) {
+            self.respond(connection, encode_subscription_event(&event));
         }
     }
 }

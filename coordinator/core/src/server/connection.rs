@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) reading: bool,
     /// Whether the shell has much unsent.
     pub(super) backlogged: bool,
+    /// An answer waits for events of its subscriptions.
+    pub(super) held: bool,
     /// Shown credentials.
     pub(super) identities: Vec<ClientInfo>,
 }
@@ -109,6 +111,7 @@ impl Connection {
             pending_bytes: 0,
             reading: true,
             backlogged: false,
+            held: false,
             identities: Vec::new(),
         }
     }

@@ -37,7 +37,7 @@ pub const QUEUED_HANDSHAKES_MAX: usize = 200_000;
 pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;
 /// Sessions in one report of touched ones.
 pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
-/// Bytes of subscription events given to one connection in one step.
+/// Bytes of subscription events given to one connection in one step, beyond the last of them.
 pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
 /// Sessions whose socket was lost that one server keeps reporting.
 pub const LOSSES_MAX: usize = 1_000_000;

@@ -2,8 +2,9 @@
 //! none behind.
 //!
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
-//! Invariant: a read runs when everything before it is answered, and at once; writes behind a sync
-//! are sent only when the sync is done. It does not know what is read.
+//! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
+//! while the connection is owed events of its subscriptions; writes behind a sync are sent only when
+//! the sync is done. It does not know what is read.
 
 use coordinator_protocol::{Response, encode_reply};
 
@@ -28,6 +29,10 @@ impl Server {
                 Step::Written(_) | Step::Read(_) | Step::Answer(_) => true,
             };
             if !ready {
+                break;
+            }
+            if self.subscriptions.is_owed(id) {
+                connection.held = true;
                 break;
             }
             let Some(pending) = connection.pop() else { break };

@@ -4,10 +4,7 @@
 //! pushed in the order in which they must leave. It does not know why something is answered.
 
 use bytes::Bytes;
-use coordinator_protocol::{
-    ErrorCode, MultiResult, Response, SubscriptionEvent, WatcherEvent, encode_event,
-    encode_subscription_event,
-};
+use coordinator_protocol::{ErrorCode, MultiResult, Response, WatcherEvent, encode_event};
 
 use super::effect::Effect;
 use super::step::Server;
@@ -40,10 +37,6 @@ impl Server {
             self.respond(notification.connection, frame.clone());
             last = Some((notification, frame));
         }
-    }
-
-    pub(super) fn respond_event(&mut self, connection: ConnectionId, event: &SubscriptionEvent) {
-        self.respond(connection, encode_subscription_event(event));
     }
 
     pub(super) fn count_latency(&mut self, received: Millis) {

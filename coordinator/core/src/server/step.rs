@@ -4,11 +4,13 @@
 //! is handled by one function; what many events have in common (due timers, commands to send,
 //! subscriptions) is done once at the end of a step. It does not know what an event is about.
 
+use std::collections::BTreeMap;
+
 use crate::consensus::{Consensus, Output, RestoreError, Restored};
 use crate::state::State;
 use crate::subscription::Subscriptions;
 use crate::watch::Watches;
-use crate::{Millis, Now};
+use crate::{ConnectionId, Millis, Now};
 
 use super::config::Config;
 use super::connection::Connections;
@@ -37,6 +39,8 @@ pub struct Server {
     pub(super) state: State,
     pub(super) watches: Watches,
     pub(super) subscriptions: Subscriptions,
+    /// Bytes of subscription events given to connections in this step.
+    pub(super) event_bytes: BTreeMap<ConnectionId, usize>,
     pub(super) connections: Connections,
     pub(super) proposals: Proposals,
     pub(super) link: Link,
@@ -85,6 +89,7 @@ impl Server {
         let consensus = Consensus::new(&config, &restored)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
+            event_bytes: BTreeMap::new(),
             snapshots: SnapshotPlan::new(snapshot_index),
             config,
             now: Now::default(),
@@ -247,12 +252,13 @@ impl Server {
                 self.settle();
                 self.on_tick();
             }
+            // Answers that this lets go may send writes.
+            self.deliver_subscriptions();
             self.follow_leader();
             self.office_duties();
             self.flush_presence();
             self.flush_link();
             self.flush_proposals();
-            self.deliver_subscriptions();
         }
         self.last_step = Some(self.now.mono);
     }

@@ -2,7 +2,10 @@
 //!
 //! Called by: the server. Calls: `history`, `cut`.
 //! Invariant: `by_path` lists exactly the subscriptions of `by_connection`; a connection is in
-//! `ready` exactly if one of its subscriptions is not `Live`.
+//! `ready` exactly if one of its subscriptions is not `Live`, and in `owed` exactly if one of those
+//! was told that it is complete: its subscriber counts on a change before any reply that could
+//! reveal it (safety.md A8). One that is being sent a snapshot, or that resumes and has not had its
+//! bookmark yet, knows that it is incomplete, and may be served after others.
 //! It does not know how full a connection is: `take` is called for those with room.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,8 +39,10 @@ pub struct Subscriptions {
     changes_max: usize,
     by_connection: BTreeMap<ConnectionId, BTreeMap<i32, Subscription>>,
     by_path: BTreeMap<Arc<str>, BTreeSet<(ConnectionId, i32)>>,
-    /// Connections for which `take` has something.
+    /// Connections for which `take` has something...
     ready: BTreeSet<ConnectionId>,
+    /// ...and that is what a subscriber counts on.
+    owed: BTreeSet<ConnectionId>,
     /// The latest cut of each path, as long as someone is still being sent it.
     cuts: BTreeMap<Arc<str>, Weak<Cut>>,
 }
@@ -47,6 +52,8 @@ struct Subscription {
     path: Arc<str>,
     /// The subscriber was told that it has everything up to here.
     told: Zxid,
+    /// It was told that it has everything, and not since that it is sent a snapshot.
+    complete: bool,
     phase: Phase,
 }
 
@@ -73,6 +80,7 @@ impl Subscriptions {
             by_connection: BTreeMap::new(),
             by_path: BTreeMap::new(),
             ready: BTreeSet::new(),
+            owed: BTreeSet::new(),
             cuts: BTreeMap::new(),
         }
     }
@@ -82,10 +90,11 @@ impl Subscriptions {
     pub fn reset(&mut self, loaded: Zxid) {
         self.history = History::new(loaded, self.changes_max);
         self.cuts.clear();
-        for (connection, subscriptions) in &mut self.by_connection {
+        for subscriptions in self.by_connection.values_mut() {
             subscriptions.values_mut().for_each(|subscription| subscription.phase = Phase::Fresh);
-            self.ready.insert(*connection);
         }
+        let connections: Vec<ConnectionId> = self.by_connection.keys().copied().collect();
+        connections.into_iter().for_each(|connection| self.sort(connection));
     }
 
     /// subscribe: what it leads to is in the next `take`, which must come after the reply.
@@ -115,11 +124,11 @@ impl Subscriptions {
         };
         let path: Arc<str> = request.path.as_str().into();
         let told = if resumes { from } else { Zxid::ZERO };
-        let subscription = Subscription { path: path.clone(), told, phase };
+        let subscription = Subscription { path: path.clone(), told, complete: false, phase };
         let subscriptions = self.by_connection.entry(connection).or_default();
         subscriptions.insert(request.subscription, subscription);
         self.by_path.entry(path).or_default().insert((connection, request.subscription));
-        self.ready.insert(connection);
+        self.sort(connection);
         Ok(())
     }
 
@@ -127,23 +136,20 @@ impl Subscriptions {
     pub fn unsubscribe(&mut self, connection: ConnectionId, subscription: i32) -> bool {
         let Some(subscriptions) = self.by_connection.get_mut(&connection) else { return false };
         let Some(gone) = subscriptions.remove(&subscription) else { return false };
-        let rest_is_live = subscriptions.values().all(Subscription::is_live);
         if subscriptions.is_empty() {
             self.by_connection.remove(&connection);
         }
-        if rest_is_live {
-            self.ready.remove(&connection);
-        }
+        self.sort(connection);
         self.forget_path(&gone.path, (connection, subscription));
         true
     }
 
     /// Forgets a connection.
     pub fn disconnect(&mut self, connection: ConnectionId) {
-        self.ready.remove(&connection);
         for (id, gone) in self.by_connection.remove(&connection).unwrap_or_default() {
             self.forget_path(&gone.path, (connection, id));
         }
+        self.sort(connection);
     }
 
     /// Takes note of an applied command; those without changes too, for the bookmarks.
@@ -163,6 +169,7 @@ impl Subscriptions {
                     if subscription.is_live() {
                         subscription.phase = Phase::Behind { after: before, bookmark: false };
                         self.ready.insert(*connection);
+                        self.owed.insert(*connection);
                     }
                 }
             }
@@ -174,37 +181,71 @@ impl Subscriptions {
         self.ready.iter().copied()
     }
 
-    /// What the connection is sent next, in order: at most about `bytes_max` bytes, but at least
-    /// one event if there is one. Afterwards it is still `ready` if there is more. `tree` is as
-    /// of the last write recorded.
+    /// Those of them for which `take_owed` has something.
+    pub fn owed(&self) -> impl Iterator<Item = ConnectionId> {
+        self.owed.iter().copied()
+    }
+
+    /// Whether a reply to this connection could reveal what its subscriber counts on hearing first.
+    #[must_use]
+    pub fn is_owed(&self, connection: ConnectionId) -> bool {
+        self.owed.contains(&connection)
+    }
+
+    /// What the connection is sent next, in order, what it counts on before all else: at most about
+    /// `bytes_max` bytes, but at least one event if there is one. Afterwards it is still `ready` if
+    /// there is more. `tree` is as of the last write recorded.
     pub fn take(
         &mut self,
         connection: ConnectionId,
         tree: &Tree,
         bytes_max: usize,
     ) -> Vec<SubscriptionEvent> {
+        self.take_of(connection, tree, bytes_max, |subscription| !subscription.is_live())
+    }
+
+    /// As `take`, but nothing else than what the connection counts on.
+    pub fn take_owed(
+        &mut self,
+        connection: ConnectionId,
+        tree: &Tree,
+        bytes_max: usize,
+    ) -> Vec<SubscriptionEvent> {
+        self.take_of(connection, tree, bytes_max, Subscription::is_owed)
+    }
+
+    fn take_of(
+        &mut self,
+        connection: ConnectionId,
+        tree: &Tree,
+        bytes_max: usize,
+        due: impl Fn(&Subscription) -> bool,
+    ) -> Vec<SubscriptionEvent> {
         let mut events = Events { list: Vec::new(), bytes: 0, bytes_max };
         let Some(subscriptions) = self.by_connection.get_mut(&connection) else {
             return events.list;
         };
         let mut source = Source { history: &self.history, cuts: &mut self.cuts, tree };
-        for (id, subscription) in subscriptions.iter_mut() {
-            while !subscription.is_live() && !events.is_full() {
-                subscription.advance(*id, &mut source, &mut events);
-            }
+        while !events.is_full() {
+            let owed = subscriptions.iter().find(|(_, subscription)| subscription.is_owed());
+            let next = owed.or_else(|| subscriptions.iter().find(|(_, found)| due(found)));
+            let Some(id) = next.map(|(id, _)| *id) else { break };
+            let Some(subscription) = subscriptions.get_mut(&id) else { break };
+            subscription.advance(id, &mut source, &mut events);
         }
-        if subscriptions.values().all(Subscription::is_live) {
-            self.ready.remove(&connection);
-        }
+        self.sort(connection);
         events.list
     }
 
     /// "Complete up to the last write" for each subscriber that has everything and was not told so
-    /// yet. Call it from time to time, with nobody `ready`, or after `take` for those with room.
-    pub fn bookmarks(&mut self) -> Vec<Delivery> {
+    /// yet, on connections with room. Call it from time to time.
+    pub fn bookmarks(&mut self, has_room: impl Fn(ConnectionId) -> bool) -> Vec<Delivery> {
         let last = self.history.last();
         let mut deliveries = Vec::new();
         for (connection, subscriptions) in &mut self.by_connection {
+            if !has_room(*connection) {
+                continue;
+            }
             for (id, subscription) in subscriptions {
                 if subscription.is_live() && subscription.told < last {
                     subscription.told = last;
@@ -231,6 +272,8 @@ impl Subscriptions {
             assert!(subscriptions.len() <= SUBSCRIPTIONS_PER_CONNECTION_MAX);
             let all_live = subscriptions.values().all(Subscription::is_live);
             assert_eq!(self.ready.contains(connection), !all_live, "ready: {connection}");
+            let owed = subscriptions.values().any(Subscription::is_owed);
+            assert_eq!(self.owed.contains(connection), owed, "owed: {connection}");
             for (id, subscription) in subscriptions {
                 count += 1;
                 let listed = self.by_path.get(&subscription.path);
@@ -240,6 +283,25 @@ impl Subscriptions {
         assert_eq!(self.by_path.values().map(BTreeSet::len).sum::<usize>(), count);
         assert!(self.by_path.values().all(|listed| !listed.is_empty()));
         assert!(self.ready.iter().all(|connection| self.by_connection.contains_key(connection)));
+        assert!(self.owed.iter().all(|connection| self.by_connection.contains_key(connection)));
+    }
+
+    /// Puts a connection into `ready` and `owed`, or takes it out.
+    fn sort(&mut self, connection: ConnectionId) {
+        let subscriptions = self.by_connection.get(&connection);
+        let any = |which: fn(&Subscription) -> bool| {
+            subscriptions.is_some_and(|found| found.values().any(which))
+        };
+        for (set, belongs) in [
+            (&mut self.ready, any(|subscription| !subscription.is_live())),
+            (&mut self.owed, any(Subscription::is_owed)),
+        ] {
+            if belongs {
+                set.insert(connection);
+            } else {
+                set.remove(&connection);
+            }
+        }
     }
 
     fn forget_path(&mut self, path: &str, subscriber: (ConnectionId, i32)) {
@@ -301,6 +363,11 @@ impl Subscription {
         matches!(self.phase, Phase::Live)
     }
 
+    /// Whether its subscriber counts on what it is to be sent.
+    fn is_owed(&self) -> bool {
+        self.complete && !self.is_live()
+    }
+
     /// Sends one piece of what is due.
     fn advance(&mut self, id: i32, source: &mut Source<'_>, events: &mut Events) {
         let phase = std::mem::replace(&mut self.phase, Phase::Live);
@@ -309,6 +376,7 @@ impl Subscription {
             Phase::Fresh => {
                 let zxid = source.history.last();
                 events.push(event(id, SubscriptionEventKind::SnapshotBegin, zxid));
+                self.complete = false;
                 Phase::Snapshot { cut: source.cut(&self.path), zxid, next: 0 }
             }
             Phase::Snapshot { cut, zxid, next } => match cut.chunk(next) {
@@ -320,6 +388,7 @@ impl Subscription {
                 None => {
                     events.push(event(id, SubscriptionEventKind::SnapshotEnd, zxid));
                     self.told = zxid;
+                    self.complete = true;
                     Phase::Behind { after: zxid, bookmark: false }
                 }
             },
@@ -352,6 +421,7 @@ impl Subscription {
         if bookmark {
             events.push(event(id, SubscriptionEventKind::Bookmark, last));
             self.told = last;
+            self.complete = true;
         }
         Phase::Live
     }

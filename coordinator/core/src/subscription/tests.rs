@@ -184,7 +184,7 @@ fn subscriber_ahead_of_this_server_hears_nothing_twice() {
     world.create("/b");
     world.create("/c");
     assert_eq!(world.take(A), []);
-    assert_eq!(world.subscriptions.bookmarks(), []);
+    assert_eq!(world.subscriptions.bookmarks(|_| true), []);
     world.create("/d");
     assert_eq!(world.take(A), [event(1, Kind::Changes, 4, "+/d")]);
 }
@@ -243,6 +243,54 @@ fn snapshot_in_chunks_stays_as_of_its_zxid_while_the_tree_goes_on() {
 }
 
 #[test]
+fn live_subscriber_is_served_before_a_snapshot_goes_on() {
+    let mut world = World::new(100_000);
+    for number in 0..3 * CHUNK_ITEMS_MAX {
+        world.create(&format!("/{number:04}"));
+    }
+    world.subscribe(A, 9, "/0000", 0);
+    world.take(A);
+    world.subscribe(A, 1, "/", 0);
+    assert_eq!(world.take_some(A, 1)[0].1, Kind::SnapshotBegin);
+    assert_eq!(world.take_some(A, 1)[0].1, Kind::SnapshotChunk);
+    assert!(!world.subscriptions.is_owed(A), "a snapshot is waited for");
+    world.set("/0000");
+    assert!(world.subscriptions.is_owed(A));
+    let changed = event(9, Kind::Changes, world.zxid, "*/0000");
+    assert_eq!(world.take_some(A, 1), [changed]);
+    world.set("/0000");
+    let changed = event(9, Kind::Changes, world.zxid, "*/0000");
+    let owed = world.subscriptions.take_owed(A, &world.tree, ROOM);
+    assert_eq!(owed.into_iter().map(brief).collect::<Vec<_>>(), [changed], "and nothing else");
+    assert!(!world.subscriptions.is_owed(A));
+    let rest: Vec<Kind> = world.take(A).into_iter().map(|event| event.1).collect();
+    let (chunk, end) = (Kind::SnapshotChunk, Kind::SnapshotEnd);
+    assert_eq!(rest, [chunk, chunk, chunk, end, Kind::Changes, Kind::Changes]);
+}
+
+#[test]
+fn subscriber_is_owed_changes_once_it_was_told_that_it_is_complete() {
+    let mut world = World::new(3);
+    world.create("/a");
+    world.subscribe(A, 1, "/a", 1);
+    world.set("/a");
+    assert!(!world.subscriptions.is_owed(A), "it resumes");
+    world.take(A);
+    for _ in 0..9 {
+        world.set("/a");
+        assert!(world.subscriptions.is_owed(A), "also when the history forgets the change");
+    }
+    assert_eq!(world.take_some(A, 1)[0].1, Kind::SnapshotBegin);
+    assert!(!world.subscriptions.is_owed(A), "it knows that it has to wait");
+    world.take(A);
+    world.subscriptions.reset(Zxid::new(50));
+    assert!(world.subscriptions.is_owed(A), "it is to hear that it gets a snapshot");
+    world.subscriptions.check();
+    assert!(world.subscriptions.unsubscribe(A, 1));
+    assert!(!world.subscriptions.is_owed(A));
+}
+
+#[test]
 fn snapshot_is_shared_until_the_subtree_changes() {
     let mut world = World::new(100);
     world.create("/a");
@@ -268,16 +316,16 @@ fn bookmark_tells_each_live_subscriber_once() {
     let mut world = World::new(100);
     world.create("/a");
     world.subscribe(A, 1, "/a", 0);
-    assert_eq!(world.subscriptions.bookmarks(), [], "the snapshot comes first");
+    assert_eq!(world.subscriptions.bookmarks(|_| true), [], "the snapshot comes first");
     world.take(A);
-    assert_eq!(world.subscriptions.bookmarks(), [], "the snapshot said it");
+    assert_eq!(world.subscriptions.bookmarks(|_| true), [], "the snapshot said it");
     world.create("/b");
     world.write(|_| {});
-    let told: Vec<_> = world.subscriptions.bookmarks().into_iter().collect();
+    let told: Vec<_> = world.subscriptions.bookmarks(|_| true).into_iter().collect();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].connection, A);
     assert_eq!(brief(told[0].event.clone()), event(1, Kind::Bookmark, 3, ""));
-    assert_eq!(world.subscriptions.bookmarks(), []);
+    assert_eq!(world.subscriptions.bookmarks(|_| true), []);
 }
 
 #[test]

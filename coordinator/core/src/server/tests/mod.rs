@@ -7,6 +7,7 @@ mod pauses;
 mod random;
 mod sessions;
 mod single;
+mod subscribers;
 mod three;
 
 use bytes::Bytes;

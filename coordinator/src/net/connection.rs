@@ -61,6 +61,8 @@ pub async fn serve(id: ConnectionId, stream: TcpStream, inputs: Inputs) {
         return;
     };
     let Ok(entropy) = entropy() else { return };
+    // The core lets it go on once the session is there.
+    outbox.set_reading(false);
     let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
     let connect = Event::Connect { connection: id, request, entropy };
     if inputs.send(opened).await.is_err() || inputs.send(Input::Event(connect)).await.is_err() {
@@ -111,6 +113,7 @@ impl Reader<'_> {
     /// Hands request after request to the core; returns why no more come.
     async fn requests(&mut self, id: ConnectionId, inputs: &Inputs) -> End {
         loop {
+            self.outbox.may_read().await;
             match decode_frame(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     let Ok((header, request)) = decode_request(frame) else { return End::Refused };
@@ -120,7 +123,6 @@ impl Reader<'_> {
                     }
                 }
                 Ok(None) => {
-                    self.outbox.may_read().await;
                     if let Err(end) = self.read().await {
                         return end;
                     }

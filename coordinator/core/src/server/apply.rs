@@ -100,38 +100,31 @@ impl Server {
         }
     }
 
-    /// Gives subscribers what is due, once per step, as far as their connections have room.
+    /// Gives subscribers what is due, as far as their connections have room; snapshots come after the
+    /// replies that waited for changes.
     pub(super) fn deliver_subscriptions(&mut self) {
+        self.deliver_changes();
         let ready: Vec<ConnectionId> = self.subscriptions.ready().collect();
         for id in ready {
             let Some(bytes_max) = self.subscription_room(id) else { continue };
             let events = self.subscriptions.take(id, self.state.tree(), bytes_max);
             self.send_events(id, events);
         }
-        self.event_bytes.clear();
     }
 
     fn send_events(&mut self, id: ConnectionId, events: Vec<SubscriptionEvent>) {
-        let mut bytes = 0usize;
         for event in events {
-            let frame = encode_subscription_event(&event);
-            bytes = bytes.saturating_add(frame.len());
-            self.respond(id, frame);
+            self.respond(id, encode_subscription_event(&event));
         }
-        let sent = self.event_bytes.entry(id).or_default();
-        *sent = sent.saturating_add(bytes);
-        if !self.subscriptions.is_owed(id)
-            && self.connections.get_mut(id).is_some_and(|held| std::mem::take(&mut held.held))
-        {
-            self.run_pipeline(id);
-        }
+        self.release_held(id);
     }
 
     /// How many bytes of events the connection may be given in this step, if any.
     fn subscription_room(&self, id: ConnectionId) -> Option<usize> {
-        let sent = self.event_bytes.get(&id).copied().unwrap_or(0);
+        let connection = self.connections.get(id).filter(|held| !held.backlogged)?;
+        let sent = connection.sent_in(self.step_number);
         let room = SUBSCRIPTION_BYTES_PER_STEP.saturating_sub(sent);
-        (room > 0 && self.has_room(id)).then_some(room)
+        (room > 0).then_some(room)
     }
 
     fn has_room(&self, id: ConnectionId) -> bool {

@@ -26,10 +26,12 @@ pub(super) struct Connection {
     pub(super) pipeline: VecDeque<Pending>,
     /// Syncs in `pipeline`.
     syncs: usize,
-    /// Bytes of the writes in `pipeline`.
+    /// Weight of the requests in `pipeline`, or of the early ones.
     pub(super) pending_bytes: usize,
-    /// What the shell was told last.
+    /// What the shell was told last; it does not read before the handshake is answered.
     pub(super) reading: bool,
+    /// Bytes given to it in the step with this number.
+    sent_in_step: (u64, usize),
     /// Whether the shell has much unsent.
     pub(super) backlogged: bool,
     /// An answer waits for events of its subscriptions.
@@ -56,8 +58,11 @@ pub(super) struct Handshake {
     /// What was proposed; `None` while this server is behind what the client has seen.
     pub(super) command: Option<Command>,
     /// Requests that came before the answer.
-    pub(super) early: Vec<(RequestHeader, Result<Request, DecodeError>)>,
+    pub(super) early: Vec<EarlyRequest>,
 }
+
+/// A request that came before the handshake was answered.
+pub(super) type EarlyRequest = (RequestHeader, Result<Request, DecodeError>);
 
 /// The session that a connection holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,8 @@ pub(super) struct Pending {
     pub(super) xid: Xid,
     pub(super) op: OpCode,
     pub(super) received: Millis,
+    /// Its weight until it is answered.
+    pub(super) bytes: usize,
     pub(super) step: Step,
 }
 
@@ -96,7 +103,6 @@ pub(super) enum Step {
 pub(super) struct PendingWrite {
     pub(super) sequence: u64,
     pub(super) op: WriteOp,
-    pub(super) bytes: usize,
     /// False while a sync stands before it: the sync must not see it.
     pub(super) sent: bool,
 }
@@ -109,7 +115,8 @@ impl Connection {
             pipeline: VecDeque::new(),
             syncs: 0,
             pending_bytes: 0,
-            reading: true,
+            reading: false,
+            sent_in_step: (0, 0),
             backlogged: false,
             held: false,
             identities: Vec::new(),
@@ -132,12 +139,9 @@ impl Connection {
 
     /// Adds a request at the end.
     pub(super) fn push(&mut self, pending: Pending) {
-        match &pending.step {
-            Step::Write(write) => {
-                self.pending_bytes = self.pending_bytes.saturating_add(write.bytes);
-            }
-            Step::Sync { .. } => self.syncs = self.syncs.saturating_add(1),
-            Step::Written(_) | Step::Read(_) | Step::Answer(_) => {}
+        self.pending_bytes = self.pending_bytes.saturating_add(pending.bytes);
+        if matches!(pending.step, Step::Sync { .. }) {
+            self.syncs = self.syncs.saturating_add(1);
         }
         self.pipeline.push_back(pending);
     }
@@ -145,6 +149,7 @@ impl Connection {
     /// Takes the oldest request, which must not be a write that waits.
     pub(super) fn pop(&mut self) -> Option<Pending> {
         let pending = self.pipeline.pop_front()?;
+        self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
         if matches!(pending.step, Step::Sync { .. }) {
             self.syncs = self.syncs.saturating_sub(1);
         }
@@ -160,10 +165,19 @@ impl Connection {
     pub(super) fn decide(&mut self, sequence: u64, result: Result<OpResult, ErrorCode>) -> bool {
         let waits = |pending: &&mut Pending| matches!(&pending.step, Step::Write(write) if write.sequence == sequence);
         let Some(pending) = self.pipeline.iter_mut().find(waits) else { return false };
-        if let Step::Write(write) = std::mem::replace(&mut pending.step, Step::Written(result)) {
-            self.pending_bytes = self.pending_bytes.saturating_sub(write.bytes);
-        }
+        pending.step = Step::Written(result);
         true
+    }
+
+    /// Counts what it is given in this step.
+    pub(super) fn note_sent(&mut self, step: u64, bytes: usize) {
+        let before = self.sent_in(step);
+        self.sent_in_step = (step, before.saturating_add(bytes));
+    }
+
+    /// Bytes given to it in this step so far.
+    pub(super) fn sent_in(&self, step: u64) -> usize {
+        if self.sent_in_step.0 == step { self.sent_in_step.1 } else { 0 }
     }
 
     /// Writes that were sent to a leader and not decided yet, as commands, in order.
@@ -197,6 +211,9 @@ impl Connection {
             && self.pending_bytes <= PENDING_BYTES_MAX / 2
             && !self.backlogged
             && (!all_full || waiting == 0);
+        if self.session().is_none() {
+            return None;
+        }
         match self.reading {
             true if full => Some(false),
             false if roomy => Some(true),
@@ -247,14 +264,11 @@ impl Connections {
         self.by_origin.get(&origin).copied()
     }
 
-    /// A handshake succeeded; returns the requests that came before.
-    pub(super) fn open(
-        &mut self,
-        id: ConnectionId,
-        session: Session,
-    ) -> Vec<(RequestHeader, Result<Request, DecodeError>)> {
+    /// A handshake succeeded; returns the requests that came before, which weigh nothing any more.
+    pub(super) fn open(&mut self, id: ConnectionId, session: Session) -> Vec<EarlyRequest> {
         let Some(connection) = self.by_id.get_mut(&id) else { return Vec::new() };
         self.by_session.insert(session.id, id);
+        connection.pending_bytes = 0;
         match std::mem::replace(&mut connection.phase, Phase::Open(session)) {
             Phase::Handshake(handshake) => handshake.early,
             Phase::Open(_) => Vec::new(),
@@ -288,11 +302,10 @@ impl Connections {
         }
         assert_eq!(self.by_origin.len(), self.by_id.len(), "an origin is used twice");
         for connection in self.by_id.values() {
-            let bytes = connection.pipeline.iter().map(|pending| match &pending.step {
-                Step::Write(write) => write.bytes,
-                _ => 0,
-            });
-            assert_eq!(bytes.sum::<usize>(), connection.pending_bytes);
+            if connection.session().is_some() {
+                let bytes = connection.pipeline.iter().map(|pending| pending.bytes);
+                assert_eq!(bytes.sum::<usize>(), connection.pending_bytes);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{ConnectionId, ServerId};
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A client sent its handshake. `connection` is new and never used again by this process.
+    /// Nothing more is to be read from it before [`super::Effect::Reading`] says so.
     Connect {
         /// Name of the connection in all later events and effects.
         connection: ConnectionId,
@@ -26,7 +27,7 @@ pub enum Event {
         /// connection unique over restarts.
         entropy: [u8; 24],
     },
-    /// A client sent a request. May come before the handshake was answered; it then waits.
+    /// A client sent a request. If it was read before the handshake was answered, it waits.
     Request {
         /// Where it came from.
         connection: ConnectionId,

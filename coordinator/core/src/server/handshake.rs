@@ -94,9 +94,12 @@ impl Server {
             read_only: handshake.request.read_only.map(|_| false),
         };
         self.respond(id, response.encode_frame());
+        let early_bytes = self.connections.get(id).map_or(0, |held| held.pending_bytes);
+        self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(early_bytes);
         for (header, request) in self.connections.open(id, session) {
             self.on_request(id, header, request);
         }
+        self.regulate_reading(id);
     }
 
     /// Closes connections whose handshake could not be answered in time: the client tries another

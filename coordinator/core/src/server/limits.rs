@@ -8,13 +8,16 @@
 pub const PENDING_REQUESTS_MAX: usize = 1_000;
 /// ...and goes on here.
 pub const PENDING_REQUESTS_RESUME: usize = 500;
-/// Bytes of one connection's unanswered writes at which reading from it stops.
+/// Bytes of one connection's unanswered requests at which reading from it stops.
 pub const PENDING_BYTES_MAX: usize = 8 << 20;
 /// Requests that the shell had read before it stopped; a connection with more is closed.
 pub const PENDING_REQUESTS_HARD_MAX: usize = 4_000;
 /// Requests that may come before the handshake is answered; a connection with more is closed.
 pub const EARLY_REQUESTS_MAX: usize = 16;
-/// Bytes of unanswered writes of all connections at which reading stops everywhere.
+/// Bytes of those requests, likewise: reading stops with the handshake, so that only what was read
+/// together with it can come.
+pub const EARLY_BYTES_MAX: usize = 2 << 20;
+/// Bytes of unanswered requests of all connections at which reading stops everywhere.
 pub const PENDING_BYTES_ALL_MAX: usize = 256 << 20;
 /// Commands in one log entry.
 pub const BATCH_COMMANDS_MAX: usize = 2_000;
@@ -37,6 +40,9 @@ pub const QUEUED_HANDSHAKES_MAX: usize = 200_000;
 pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;
 /// Sessions in one report of touched ones.
 pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
+/// Bytes of answers given to one connection in one step, beyond the last of them; the rest waits for
+/// the next step, and for room.
+pub const ANSWER_BYTES_PER_STEP: usize = 1 << 20;
 /// Bytes of subscription events given to one connection in one step, beyond the last of them.
 pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
 /// Sessions whose socket was lost that one server keeps reporting.

@@ -3,12 +3,14 @@
 //!
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
 //! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
-//! while the connection is owed events of its subscriptions; writes behind a sync are sent only when
-//! the sync is done. It does not know what is read.
+//! while the connection is owed events of its subscriptions, or has no room, or was given enough in
+//! this step: requests are small and their answers may be large. Writes behind a sync are sent only
+//! when the sync is done. It does not know what is read.
 
 use coordinator_protocol::{Response, encode_reply};
 
 use super::connection::{Pending, Step};
+use super::limits::ANSWER_BYTES_PER_STEP;
 use super::reply;
 use super::request::ends_connection;
 use super::step::Server;
@@ -20,7 +22,7 @@ impl Server {
     pub(super) fn run_pipeline(&mut self, id: ConnectionId) {
         let mut sync_done = false;
         loop {
-            let applied = self.state.applied_index();
+            let (applied, step) = (self.state.applied_index(), self.step_number);
             let Some(connection) = self.connections.get_mut(id) else { return };
             let Some(front) = connection.pipeline.front() else { break };
             let ready = match &front.step {
@@ -31,11 +33,17 @@ impl Server {
             if !ready {
                 break;
             }
-            if self.subscriptions.is_owed(id) {
+            if self.subscriptions.is_owed(id) || connection.backlogged {
                 connection.held = true;
                 break;
             }
+            if connection.sent_in(step) >= ANSWER_BYTES_PER_STEP {
+                self.unfinished.insert(id);
+                break;
+            }
             let Some(pending) = connection.pop() else { break };
+            let freed = pending.bytes;
+            self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(freed);
             sync_done |= matches!(pending.step, Step::Sync { .. });
             self.answer(id, pending);
         }
@@ -45,8 +53,30 @@ impl Server {
         self.regulate_reading(id);
     }
 
+    /// Goes on with what had no place in an earlier step.
+    pub(super) fn finish_answers(&mut self) {
+        let step = self.step_number;
+        for id in std::mem::take(&mut self.unfinished) {
+            let Some(connection) = self.connections.get(id) else { continue };
+            if connection.sent_in(step) >= ANSWER_BYTES_PER_STEP {
+                self.unfinished.insert(id);
+            } else {
+                self.run_pipeline(id);
+            }
+        }
+    }
+
+    /// Answers that waited for room or for events may go now.
+    pub(super) fn release_held(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let free = !connection.backlogged && !self.subscriptions.is_owed(id);
+        if free && std::mem::take(&mut connection.held) {
+            self.run_pipeline(id);
+        }
+    }
+
     fn answer(&mut self, id: ConnectionId, pending: Pending) {
-        let Pending { xid, op, received, step } = pending;
+        let Pending { xid, op, received, step, .. } = pending;
         let outcome = match step {
             Step::Written(result) => result.map(reply::to_response),
             Step::Read(request) => self.read(id, request),

@@ -15,6 +15,9 @@ use crate::{ConnectionId, Millis};
 impl Server {
     pub(super) fn respond(&mut self, connection: ConnectionId, frame: Bytes) {
         self.counters.sent = self.counters.sent.saturating_add(1);
+        if let Some(held) = self.connections.get_mut(connection) {
+            held.note_sent(self.step_number, frame.len());
+        }
         self.effects.push(Effect::Respond { connection, frame });
     }
 

@@ -10,9 +10,11 @@ use coordinator_protocol::{
 
 use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
 use super::effect::Effect;
-use super::limits::{EARLY_REQUESTS_MAX, IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX};
+use super::limits::{
+    EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX,
+};
 use super::step::Server;
-use super::weight::op_bytes;
+use super::weight::request_bytes;
 use crate::ConnectionId;
 use crate::state::{TreeOp, WriteOp};
 
@@ -37,8 +39,12 @@ impl Server {
         let session = match &mut connection.phase {
             Phase::Open(session) => *session,
             Phase::Handshake(handshake) => {
-                if handshake.early.len() < EARLY_REQUESTS_MAX {
+                let bytes = request_bytes(&request);
+                let early_bytes = connection.pending_bytes.saturating_add(bytes);
+                if handshake.early.len() < EARLY_REQUESTS_MAX && early_bytes <= EARLY_BYTES_MAX {
                     handshake.early.push((header, request));
+                    connection.pending_bytes = early_bytes;
+                    self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
                 } else {
                     self.close(id);
                 }
@@ -52,11 +58,12 @@ impl Server {
             return;
         }
         self.presence.touch(session.id, self.now.mono);
-        self.enqueue(id, header, sort(request));
+        let bytes = request_bytes(&request);
+        self.enqueue(id, header, bytes, sort(request));
         self.run_pipeline(id);
     }
 
-    fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, sorted: Sorted) {
+    fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, bytes: usize, sorted: Sorted) {
         let step = match sorted {
             Sorted::Write(op) => match self.begin_write(id, op) {
                 Some(write) => Step::Write(write),
@@ -75,7 +82,8 @@ impl Server {
         };
         let received = self.now.mono;
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.push(Pending { xid: header.xid, op: header.op, received, step });
+            connection.push(Pending { xid: header.xid, op: header.op, received, bytes, step });
+            self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
         }
         self.settle();
         self.regulate_reading(id);
@@ -87,9 +95,7 @@ impl Server {
         let sent = !connection.has_sync();
         let Phase::Open(session) = &mut connection.phase else { return None };
         session.last_sequence = session.last_sequence.saturating_add(1);
-        let bytes = op_bytes(&op);
-        let write = PendingWrite { sequence: session.last_sequence, op, bytes, sent };
-        self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
+        let write = PendingWrite { sequence: session.last_sequence, op, sent };
         if sent {
             self.link.push(session.command(&write));
         }
@@ -120,6 +126,7 @@ impl Server {
     pub(super) fn on_backlogged(&mut self, id: ConnectionId, backlogged: bool) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.backlogged = backlogged;
+            self.release_held(id);
             self.regulate_reading(id);
         }
     }
@@ -166,6 +173,7 @@ impl Server {
         self.watches.disconnect(id);
         self.subscriptions.disconnect(id);
         self.syncs.forget(id);
+        self.unfinished.remove(&id);
         self.counters.pending_bytes =
             self.counters.pending_bytes.saturating_sub(connection.pending_bytes);
         Some(connection)
@@ -228,7 +236,12 @@ fn tree(op: TreeOp) -> Sorted {
     Sorted::Write(WriteOp::Tree(op))
 }
 
-/// Whether an answer ends its connection.
+/// Whether an answer ends its connection: also when watches could not be set again, because clients do
+/// not look at that answer, and would wait for events that never come.
 pub(super) fn ends_connection(op: OpCode, failed: bool) -> bool {
-    op == OpCode::CloseSession || (op == OpCode::Auth && failed)
+    match op {
+        OpCode::CloseSession => true,
+        OpCode::Auth | OpCode::SetWatches | OpCode::SetWatches2 => failed,
+        _ => false,
+    }
 }

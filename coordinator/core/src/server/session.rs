@@ -100,10 +100,7 @@ impl Server {
         if let Some(id) = answering
             && let Some(connection) = self.connections.get_mut(id)
         {
-            let before = connection.pending_bytes;
             connection.decide(sequence, result);
-            let freed = before.saturating_sub(connection.pending_bytes);
-            self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(freed);
             self.run_pipeline(id);
         }
         if options_set {

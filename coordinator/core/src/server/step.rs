@@ -4,7 +4,7 @@
 //! is handled by one function; what many events have in common (due timers, commands to send,
 //! subscriptions) is done once at the end of a step. It does not know what an event is about.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::consensus::{Consensus, Output, RestoreError, Restored};
 use crate::state::State;
@@ -39,8 +39,10 @@ pub struct Server {
     pub(super) state: State,
     pub(super) watches: Watches,
     pub(super) subscriptions: Subscriptions,
-    /// Bytes of subscription events given to connections in this step.
-    pub(super) event_bytes: BTreeMap<ConnectionId, usize>,
+    /// Counts steps.
+    pub(super) step_number: u64,
+    /// Connections whose answers go on in the next step.
+    pub(super) unfinished: BTreeSet<ConnectionId>,
     pub(super) connections: Connections,
     pub(super) proposals: Proposals,
     pub(super) link: Link,
@@ -60,7 +62,7 @@ pub(super) struct Counters {
     pub(super) latency_ms_max: u64,
     pub(super) latency_ms_sum: u64,
     pub(super) latency_count: u64,
-    /// Bytes of unanswered writes of all connections.
+    /// Weight of unanswered requests of all connections.
     pub(super) pending_bytes: usize,
 }
 
@@ -89,7 +91,8 @@ impl Server {
         let consensus = Consensus::new(&config, &restored)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
-            event_bytes: BTreeMap::new(),
+            step_number: 0,
+            unfinished: BTreeSet::new(),
             snapshots: SnapshotPlan::new(snapshot_index),
             config,
             now: Now::default(),
@@ -134,7 +137,7 @@ impl Server {
     /// When an [`Event::Tick`] is due; `None` once the server has halted.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
-        if self.has_undelivered_events() {
+        if self.has_undelivered_events() || !self.unfinished.is_empty() {
             return Some(self.now.mono);
         }
         let consensus = self.consensus.next_deadline()?;
@@ -207,6 +210,7 @@ impl Server {
     fn begin(&mut self, now: Now) {
         assert!(now.mono >= self.now.mono, "time went back: {} after {}", now.mono, self.now.mono);
         self.now = now;
+        self.step_number = self.step_number.wrapping_add(1);
         self.measure_stall();
         // Before anything that waited in a socket is answered.
         self.close_unconfirmed();
@@ -247,6 +251,7 @@ impl Server {
     fn finish(&mut self) {
         if !self.consensus.is_halted() {
             let now = self.now.mono;
+            self.finish_answers();
             if self.consensus.next_deadline().is_some_and(|at| at <= now) {
                 self.consensus.tick(now, &mut self.outputs);
                 self.settle();

@@ -12,7 +12,7 @@
 mod rearm;
 mod table;
 
-pub use table::{Notification, WATCHED_PATHS_MAX, Watches};
+pub use table::{Notification, WATCHED_BYTES_MAX, WATCHED_PATHS_MAX, Watches};
 
 #[cfg(test)]
 mod tests;

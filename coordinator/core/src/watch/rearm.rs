@@ -11,15 +11,16 @@ use coordinator_protocol::{AddWatchMode, ErrorCode, EventType, SetWatchesRequest
 
 use super::table::{Notification, Watches};
 use crate::ids::ConnectionId;
-use crate::tree::Tree;
+use crate::tree::{Tree, validate_path};
 
 impl Watches {
     /// Registers what still holds and returns what was missed, in the order of the request.
     /// `last` is the last zxid applied to `tree`.
     ///
     /// # Errors
-    /// `ThrottledOp` when the connection would watch more than `WATCHED_PATHS_MAX` paths; some
-    /// are registered then.
+    /// `BadArguments` for a path that is not valid, `ThrottledOp` when there would be too many
+    /// (as for `watch_data`). Nothing is registered then: the client must not go on as if its
+    /// watches were set.
     pub fn set_watches(
         &mut self,
         connection: ConnectionId,
@@ -27,6 +28,10 @@ impl Watches {
         tree: &Tree,
         last: Zxid,
     ) -> Result<Vec<Notification>, ErrorCode> {
+        paths(request).try_for_each(|path| validate_path(path))?;
+        if !self.has_room_for(connection, paths(request)) {
+            return Err(ErrorCode::ThrottledOp);
+        }
         let mut missed = Vec::new();
         let mut tell = |event, path: &str| {
             missed.push(Notification { connection, event, path: Arc::from(path), zxid: last });
@@ -63,4 +68,15 @@ impl Watches {
         }
         Ok(missed)
     }
+}
+
+fn paths(request: &SetWatchesRequest) -> impl Iterator<Item = &String> {
+    let lists = [
+        &request.data_watches,
+        &request.exist_watches,
+        &request.child_watches,
+        &request.persistent_watches,
+        &request.persistent_recursive_watches,
+    ];
+    lists.into_iter().flatten()
 }

@@ -18,6 +18,10 @@ use crate::tree::{Change, ChangeKind, ancestors, parent};
 
 /// Paths that one connection may watch; one more is refused with -127.
 pub const WATCHED_PATHS_MAX: usize = 1_000_000;
+/// Bytes of those paths, with an allowance for each; likewise.
+pub const WATCHED_BYTES_MAX: usize = 64 << 20;
+/// What a registration takes beside its path.
+const REGISTRATION_BYTES: usize = 32;
 
 /// An event for one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +67,25 @@ impl Modes {
 #[derive(Debug, Default)]
 pub struct Watches {
     by_path: BTreeMap<Arc<str>, BTreeMap<ConnectionId, Modes>>,
-    by_connection: BTreeMap<ConnectionId, BTreeSet<Arc<str>>>,
+    by_connection: BTreeMap<ConnectionId, Watched>,
     /// Registrations with `RECURSIVE`: while there are none, nobody above a node is asked.
     recursive_count: usize,
+}
+
+/// What one connection watches.
+#[derive(Debug, Default)]
+struct Watched {
+    paths: BTreeSet<Arc<str>>,
+    /// Weight of `paths`.
+    bytes: usize,
+}
+
+impl Watched {
+    /// Whether paths of this number and weight can be added.
+    fn has_room(&self, paths: usize, bytes: usize) -> bool {
+        self.paths.len().saturating_add(paths) <= WATCHED_PATHS_MAX
+            && self.bytes.saturating_add(bytes) <= WATCHED_BYTES_MAX
+    }
 }
 
 impl Watches {
@@ -78,7 +98,8 @@ impl Watches {
     /// A one-shot watch of getData (the node exists) or exists (whether or not it does).
     ///
     /// # Errors
-    /// `ThrottledOp` when the connection watches `WATCHED_PATHS_MAX` paths.
+    /// `ThrottledOp` when the connection watches `WATCHED_PATHS_MAX` paths, or they have
+    /// `WATCHED_BYTES_MAX` bytes.
     pub fn watch_data(&mut self, connection: ConnectionId, path: &str) -> Result<(), ErrorCode> {
         self.register(connection, path, Modes::DATA)
     }
@@ -130,7 +151,7 @@ impl Watches {
 
     /// Forgets a connection.
     pub fn disconnect(&mut self, connection: ConnectionId) {
-        for path in self.by_connection.remove(&connection).unwrap_or_default() {
+        for path in self.by_connection.remove(&connection).unwrap_or_default().paths {
             let Some(watchers) = self.by_path.get_mut(&path) else { continue };
             if watchers.remove(&connection).is_some_and(|modes| modes.meets(Modes::RECURSIVE)) {
                 self.recursive_count -= 1;
@@ -174,7 +195,7 @@ impl Watches {
     /// Registrations: pairs of connection and path.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_connection.values().map(BTreeSet::len).sum()
+        self.by_connection.values().map(|watched| watched.paths.len()).sum()
     }
 
     /// Paths that someone watches.
@@ -185,7 +206,7 @@ impl Watches {
 
     /// Connections that watch something, each with its paths, ascending.
     pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, &BTreeSet<Arc<str>>)> {
-        self.by_connection.iter().map(|(connection, paths)| (*connection, paths))
+        self.by_connection.iter().map(|(connection, watched)| (*connection, &watched.paths))
     }
 
     /// Asserts what always holds. Walks everything.
@@ -198,14 +219,16 @@ impl Watches {
                 count += 1;
                 recursive_count += usize::from(modes.meets(Modes::RECURSIVE));
                 assert!(*modes != Modes::NONE, "an empty watch of {path}");
-                let paths = self.by_connection.get(connection);
-                assert!(paths.is_some_and(|paths| paths.contains(path)), "{path} is not listed");
+                let watched = self.by_connection.get(connection);
+                let listed = watched.is_some_and(|watched| watched.paths.contains(path));
+                assert!(listed, "{path} is not listed");
             }
         }
         assert_eq!(count, self.count(), "paths that a connection does not watch");
         assert_eq!(recursive_count, self.recursive_count);
-        for paths in self.by_connection.values() {
-            assert!(!paths.is_empty() && paths.len() <= WATCHED_PATHS_MAX);
+        for watched in self.by_connection.values() {
+            assert!(!watched.paths.is_empty() && watched.has_room(0, 0));
+            assert_eq!(watched.paths.iter().map(|path| weight(path)).sum::<usize>(), watched.bytes);
         }
     }
 
@@ -216,11 +239,8 @@ impl Watches {
         modes: Modes,
     ) -> Result<(), ErrorCode> {
         let before = self.modes(connection, path);
-        if before == Modes::NONE {
-            let watched = self.by_connection.get(&connection).map_or(0, BTreeSet::len);
-            if watched >= WATCHED_PATHS_MAX {
-                return Err(ErrorCode::ThrottledOp);
-            }
+        if before == Modes::NONE && !self.has_room(connection, 1, weight(path)) {
+            return Err(ErrorCode::ThrottledOp);
         }
         self.set_modes(connection, path, before, before.with(modes));
         Ok(())
@@ -240,7 +260,10 @@ impl Watches {
         }
         let known = self.by_path.get_key_value(path).map(|(path, _)| path.clone());
         let path: Arc<str> = known.unwrap_or_else(|| path.into());
-        self.by_connection.entry(connection).or_default().insert(path.clone());
+        let watched = self.by_connection.entry(connection).or_default();
+        if watched.paths.insert(path.clone()) {
+            watched.bytes += weight(&path);
+        }
         self.by_path.entry(path).or_default().insert(connection, after);
     }
 
@@ -251,11 +274,33 @@ impl Watches {
                 self.by_path.remove(path);
             }
         }
-        if let Some(paths) = self.by_connection.get_mut(&connection) {
-            paths.remove(path);
-            if paths.is_empty() {
+        if let Some(watched) = self.by_connection.get_mut(&connection) {
+            if watched.paths.remove(path) {
+                watched.bytes -= weight(path);
+            }
+            if watched.paths.is_empty() {
                 self.by_connection.remove(&connection);
             }
+        }
+    }
+
+    /// Whether all of `paths` could be registered, whichever of them will be.
+    pub(super) fn has_room_for<'a>(
+        &self,
+        connection: ConnectionId,
+        paths: impl Iterator<Item = &'a String>,
+    ) -> bool {
+        let new: BTreeSet<&str> = paths
+            .map(String::as_str)
+            .filter(|path| self.modes(connection, path) == Modes::NONE)
+            .collect();
+        self.has_room(connection, new.len(), new.iter().map(|path| weight(path)).sum())
+    }
+
+    fn has_room(&self, connection: ConnectionId, paths: usize, bytes: usize) -> bool {
+        match self.by_connection.get(&connection) {
+            Some(watched) => watched.has_room(paths, bytes),
+            None => Watched::default().has_room(paths, bytes),
         }
     }
 
@@ -274,6 +319,10 @@ impl Watches {
         }
         hit.into_iter().map(|(connection, _)| connection).collect()
     }
+}
+
+fn weight(path: &str) -> usize {
+    path.len().saturating_add(REGISTRATION_BYTES)
 }
 
 fn modes_of(kind: WatchKind) -> Modes {

@@ -245,3 +245,52 @@ fn set_watches_tells_what_was_missed_and_registers_the_rest() {
     assert!(registered.iter().all(|(path, kind)| watches.contains(A, path, *kind)));
     assert_eq!(watches.count(), registered.len());
 }
+
+/// A path of `bytes` bytes that differs by `number`.
+fn long_path(number: usize, bytes: usize) -> String {
+    let name = format!("/{number}");
+    format!("{name}{}", "-".repeat(bytes - name.len()))
+}
+
+#[test]
+fn connection_may_watch_as_many_bytes_as_the_limit() {
+    const EACH: usize = 1 << 20;
+    let mut watches = Watches::new();
+    let fit = WATCHED_BYTES_MAX / EACH;
+    // With the allowance for each, they fill the limit exactly.
+    let path = |number| long_path(number, EACH - 32);
+    for number in 0..fit {
+        watches.watch_data(A, &path(number)).unwrap();
+    }
+    assert_eq!(watches.watch_data(A, "/"), Err(ErrorCode::ThrottledOp));
+    assert_eq!(watches.watch_children(A, &path(0)), Ok(()), "the path is watched already");
+    watches.check();
+    assert!(watches.remove(A, &path(0), WatchKind::Any));
+    assert_eq!(watches.watch_data(A, "/"), Ok(()), "room is given back");
+    watches.check();
+    watches.disconnect(A);
+    watches.watch_data(A, &path(0)).unwrap();
+    watches.check();
+}
+
+#[test]
+fn set_watches_that_cannot_be_set_whole_sets_nothing() {
+    let (mut watches, tree) = (Watches::new(), Tree::new());
+    let fit = WATCHED_BYTES_MAX >> 20;
+    let mut request = SetWatchesRequest {
+        data_watches: vec!["/gone".into()],
+        exist_watches: (0..fit).map(|number| long_path(number, 1 << 20)).collect(),
+        ..SetWatchesRequest::default()
+    };
+    let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
+    assert_eq!((refused, watches.count()), (Err(ErrorCode::ThrottledOp), 0));
+    request.exist_watches.truncate(fit - 1);
+    request.persistent_watches = vec!["/a//b".into()];
+    let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
+    assert_eq!((refused, watches.count()), (Err(ErrorCode::BadArguments), 0));
+    request.persistent_watches.clear();
+    let missed = watches.set_watches(A, &request, &tree, Zxid::new(4)).unwrap();
+    assert_eq!((missed.len(), watches.count()), (1, fit - 1));
+    assert_eq!(watches.set_watches(A, &request, &tree, Zxid::new(4)).map(|all| all.len()), Ok(1));
+    watches.check();
+}

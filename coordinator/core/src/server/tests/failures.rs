@@ -1,10 +1,16 @@
 //! What goes wrong with disks and queues.
 
-use super::create;
 use super::ensemble::{Ensemble, Got, connect_request, member};
+use super::{create, exists, get_data};
+use bytes::Bytes;
+use coordinator_protocol::{
+    Acl, CreateRequest, ErrorCode, Request, RequestHeader, SetWatchesRequest, Xid,
+};
+
 use crate::consensus::{PersistId, Restored};
 use crate::server::{
-    Config, EARLY_REQUESTS_MAX, Effect, Event, Mode, PENDING_REQUESTS_MAX, Server,
+    ANSWER_BYTES_PER_STEP, Config, EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, Effect, Event, Mode,
+    PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, Server,
 };
 use crate::{ConnectionId, Millis, Now};
 
@@ -43,8 +49,10 @@ fn nothing_is_answered_before_it_is_durable() {
     server.step(Event::Persisted { id: PersistId(1) }, now, &mut effects);
     assert_eq!(effects, vec![], "the session's entry is in the second write");
     server.step(Event::Persisted { id: PersistId(2) }, now, &mut effects);
+    let reading = Effect::Reading { connection, on: true };
     assert!(
-        matches!(effects.as_slice(), [Effect::Respond { connection: to, .. }] if *to == connection),
+        matches!(effects.as_slice(), [Effect::Respond { connection: to, .. }, last]
+            if *to == connection && *last == reading),
         "{effects:?}"
     );
 }
@@ -67,7 +75,9 @@ fn reading_stops_at_the_limit_and_goes_on_when_half_is_answered() {
             server.step(Event::Persisted { id: last }, now, effects);
         }
     };
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reading { .. })), "too early");
     persist_all(&mut server, &mut effects);
+    assert_eq!(effects.last(), Some(&Effect::Reading { connection, on: true }));
     effects.clear();
     for number in 0..PENDING_REQUESTS_MAX {
         assert!(!effects.contains(&Effect::Reading { connection, on: false }), "at {number}");
@@ -91,6 +101,12 @@ fn requests_before_the_handshakes_answer_wait_for_it_up_to_a_limit() {
     for number in 0..EARLY_REQUESTS_MAX {
         last = Some(ensemble.send(patient, create(&format!("/{number}"), 0)));
     }
+    let long = ensemble.dial(member(1), connect_request(10_000));
+    for _ in 0..2 {
+        assert_eq!(ensemble.clients[&long].got, vec![]);
+        ensemble.send(long, exists(&format!("/{}", "x".repeat(EARLY_BYTES_MAX / 2)), false));
+    }
+    assert_eq!(ensemble.clients[&long].got, vec![Got::Closed]);
     let hasty = ensemble.dial(member(1), connect_request(10_000));
     for number in 0..=EARLY_REQUESTS_MAX {
         ensemble.send(hasty, create(&format!("/{number}"), 0));
@@ -98,4 +114,113 @@ fn requests_before_the_handshakes_answer_wait_for_it_up_to_a_limit() {
     assert_eq!(ensemble.clients[&hasty].got, vec![Got::Closed]);
     ensemble.run_ms(50);
     assert!(ensemble.clients[&patient].reply(last.unwrap()).is_some_and(|answer| answer.is_ok()));
+}
+
+/// A single server with one open session; everything it wants on disk is there.
+fn served() -> (Server, ConnectionId, Now) {
+    let mut server =
+        Server::new(Config::new(member(1), vec![member(1)]), Restored::default()).unwrap();
+    let (connection, now) = (ConnectionId::new(1), Now { mono: Millis::new(10), wall_ms: 5 });
+    let request = connect_request(10_000);
+    run(&mut server, vec![Event::Connect { connection, request, entropy: [7; 24] }], now);
+    (server, connection, now)
+}
+
+/// Steps until nothing more comes of it; what each step gave to clients.
+fn run(server: &mut Server, events: Vec<Event>, now: Now) -> Vec<Vec<Effect>> {
+    let (mut steps, mut events) = (Vec::new(), events);
+    loop {
+        let mut effects = Vec::new();
+        server.step_all(events, now, &mut effects);
+        server.check();
+        events = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist { id, .. } => Some(Event::Persisted { id: *id }),
+                _ => None,
+            })
+            .collect();
+        steps.push(effects);
+        if events.is_empty() {
+            if server.next_deadline() != Some(now.mono) {
+                return steps;
+            }
+            events.push(Event::Tick);
+        }
+        assert!(steps.len() < 100_000, "it does not come to rest");
+    }
+}
+
+fn request(connection: ConnectionId, number: usize, request: Request) -> Event {
+    let xid = Xid::new(i32::try_from(number).unwrap());
+    let header = RequestHeader { xid, op: request.op() };
+    Event::Request { connection, header, request: Ok(request) }
+}
+
+fn answered_bytes(effects: &[Effect]) -> usize {
+    let frames = effects.iter().map(|effect| match effect {
+        Effect::Respond { frame, .. } => frame.len(),
+        _ => 0,
+    });
+    frames.sum()
+}
+
+#[test]
+fn many_small_requests_with_large_answers_are_answered_over_many_steps() {
+    let (mut server, connection, now) = served();
+    let data = Bytes::from(vec![b'x'; 600_000]);
+    let large = CreateRequest { path: "/a".into(), data: Some(data), acl: Acl::open(), flags: 0 };
+    run(&mut server, vec![request(connection, 0, Request::Create(large))], now);
+    let reads = |from: usize| -> Vec<Event> {
+        (from..from + 50).map(|n| request(connection, n, get_data("/a", false))).collect()
+    };
+    let steps = run(&mut server, reads(1), now);
+    let bytes: Vec<usize> = steps.iter().map(|effects| answered_bytes(effects)).collect();
+    assert!(bytes.iter().all(|bytes| *bytes <= ANSWER_BYTES_PER_STEP + 601_000), "{bytes:?}");
+    assert!(bytes.iter().sum::<usize>() > 50 * 600_000, "{bytes:?}");
+
+    let mut events = vec![Event::Backlogged { connection, backlogged: true }];
+    events.extend(reads(100));
+    let steps = run(&mut server, events, now);
+    assert_eq!(steps.iter().map(|effects| answered_bytes(effects)).sum::<usize>(), 0, "no room");
+    let steps = run(&mut server, vec![Event::Backlogged { connection, backlogged: false }], now);
+    let bytes: Vec<usize> = steps.iter().map(|effects| answered_bytes(effects)).collect();
+    assert!(bytes.iter().all(|bytes| *bytes <= ANSWER_BYTES_PER_STEP + 601_000), "{bytes:?}");
+    assert!(bytes.iter().sum::<usize>() > 50 * 600_000, "{bytes:?}");
+}
+
+#[test]
+fn reads_that_wait_count_like_writes_that_wait() {
+    let (mut server, connection, now) = served();
+    let stop = Effect::Reading { connection, on: false };
+    let path = format!("/{}", "x".repeat(1 << 20));
+    let mut effects = Vec::new();
+    let write = request(connection, 1, create("/a", 0));
+    server.step(write, now, &mut effects);
+    let fit = PENDING_BYTES_MAX >> 20;
+    for number in 0..fit {
+        assert!(!effects.contains(&stop), "at {number}");
+        let watches =
+            SetWatchesRequest { exist_watches: vec![path.clone()], ..SetWatchesRequest::default() };
+        let event = request(connection, number + 2, Request::SetWatches(watches));
+        server.step(event, now, &mut effects);
+    }
+    assert!(effects.contains(&stop));
+}
+
+#[test]
+fn watches_that_cannot_be_set_again_end_the_connection() {
+    let mut ensemble = Ensemble::new(1);
+    ensemble.await_leader();
+    let id = ensemble.connect(member(1), 10_000);
+    let watches =
+        SetWatchesRequest { data_watches: vec!["a".into()], ..SetWatchesRequest::default() };
+    ensemble.send(id, Request::SetWatches(watches));
+    let got = &ensemble.clients[&id].got[1..];
+    let xid = Xid::SET_WATCHES;
+    assert!(
+        matches!(got, [Got::Reply(at, _, Err(ErrorCode::BadArguments)), Got::Closed]
+        if *at == xid),
+        "{got:?}"
+    );
 }

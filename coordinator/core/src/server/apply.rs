@@ -106,6 +106,9 @@ impl Server {
         self.deliver_changes();
         let ready: Vec<ConnectionId> = self.subscriptions.ready().collect();
         for id in ready {
+            if self.subscriptions.is_owed(id) {
+                continue;
+            }
             let Some(bytes_max) = self.subscription_room(id) else { continue };
             let events = self.subscriptions.take(id, self.state.tree(), bytes_max);
             self.send_events(id, events);

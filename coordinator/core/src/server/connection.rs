@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use coordinator_protocol::{
     ClientInfo, ConnectRequest, DecodeError, ErrorCode, OpCode, Request, RequestHeader, Response,
     SessionId, SessionPassword, Xid,
 };
 
-use super::limits::{PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME};
+use super::limits::{
+    PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME, READS_BEFORE_WRITE_MAX,
+};
 use crate::consensus::ReadId;
 use crate::state::{Command, OpResult, WriteOp};
 use crate::{ConnectionId, Millis};
@@ -26,7 +29,15 @@ pub(super) struct Connection {
     pub(super) pipeline: VecDeque<Pending>,
     /// Syncs in `pipeline`.
     syncs: usize,
-    /// Weight of the requests in `pipeline`, or of the early ones.
+    /// Reads in `pipeline`.
+    reads: usize,
+    /// Writes in `pipeline` that were sent and are not decided...
+    writes_out: usize,
+    /// ...and that are not sent yet.
+    writes_held: usize,
+    /// Answers and notifications that wait for events of its subscriptions, in order.
+    stash: VecDeque<Bytes>,
+    /// Weight of the requests in `pipeline`, or of the early ones, and of `stash`.
     pub(super) pending_bytes: usize,
     /// What the shell was told last; it does not read before the handshake is answered.
     pub(super) reading: bool,
@@ -34,8 +45,10 @@ pub(super) struct Connection {
     sent_in_step: (u64, usize),
     /// Whether the shell has much unsent.
     pub(super) backlogged: bool,
-    /// An answer waits for events of its subscriptions.
+    /// The oldest request could be answered, and waits for room, for events or for the next step.
     pub(super) held: bool,
+    /// When the client was last heard, on the clock of [`super::step::Server::lived`].
+    pub(super) heard: Millis,
     /// Shown credentials.
     pub(super) identities: Vec<ClientInfo>,
 }
@@ -103,17 +116,23 @@ pub(super) enum Step {
 pub(super) struct PendingWrite {
     pub(super) sequence: u64,
     pub(super) op: WriteOp,
-    /// False while a sync stands before it: the sync must not see it.
+    /// False while a sync stands before it, or reads that wait for more than earlier writes: they
+    /// must not see it.
     pub(super) sent: bool,
 }
 
 impl Connection {
-    pub(super) fn new(origin: u64, handshake: Handshake) -> Self {
+    pub(super) fn new(origin: u64, handshake: Handshake, heard: Millis) -> Self {
         Self {
             origin,
+            heard,
             phase: Phase::Handshake(Box::new(handshake)),
             pipeline: VecDeque::new(),
             syncs: 0,
+            reads: 0,
+            writes_out: 0,
+            writes_held: 0,
+            stash: VecDeque::new(),
             pending_bytes: 0,
             reading: false,
             sent_in_step: (0, 0),
@@ -140,8 +159,8 @@ impl Connection {
     /// Adds a request at the end.
     pub(super) fn push(&mut self, pending: Pending) {
         self.pending_bytes = self.pending_bytes.saturating_add(pending.bytes);
-        if matches!(pending.step, Step::Sync { .. }) {
-            self.syncs = self.syncs.saturating_add(1);
+        if let Some(count) = self.count_of(&pending.step) {
+            *count = count.saturating_add(1);
         }
         self.pipeline.push_back(pending);
     }
@@ -150,22 +169,87 @@ impl Connection {
     pub(super) fn pop(&mut self) -> Option<Pending> {
         let pending = self.pipeline.pop_front()?;
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.bytes);
-        if matches!(pending.step, Step::Sync { .. }) {
-            self.syncs = self.syncs.saturating_sub(1);
+        if let Some(count) = self.count_of(&pending.step) {
+            *count = count.saturating_sub(1);
         }
         Some(pending)
     }
 
-    /// Whether a sync is still waiting.
-    pub(super) fn has_sync(&self) -> bool {
-        self.syncs > 0
+    fn count_of(&mut self, step: &Step) -> Option<&mut usize> {
+        match step {
+            Step::Sync { .. } => Some(&mut self.syncs),
+            Step::Read(_) => Some(&mut self.reads),
+            Step::Write(write) if write.sent => Some(&mut self.writes_out),
+            Step::Write(_) => Some(&mut self.writes_held),
+            Step::Written(_) | Step::Answer(_) => None,
+        }
+    }
+
+    /// Whether a write that comes now may be sent at once. What is answered behind it in any case,
+    /// because it must not see it, is bounded by this.
+    pub(super) fn may_send(&self) -> bool {
+        let reads_fit = self.reads <= READS_BEFORE_WRITE_MAX && (self.reads == 0 || !self.held);
+        self.syncs == 0 && self.writes_held == 0 && reads_fit
+    }
+
+    /// Whether a write is on its way that what stands before it must not see.
+    pub(super) fn has_writes_out(&self) -> bool {
+        self.writes_out > 0
+    }
+
+    /// Writes that may be sent now, in order: up to the next sync, and behind no more reads than may
+    /// stand before one.
+    pub(super) fn take_sendable(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let Some(session) = self.session().copied().filter(|_| self.writes_held > 0) else {
+            return commands;
+        };
+        let mut reads = 0usize;
+        for pending in &mut self.pipeline {
+            match &mut pending.step {
+                Step::Sync { .. } => break,
+                Step::Read(_) => reads = reads.saturating_add(1),
+                Step::Write(write) if !write.sent => {
+                    if reads > READS_BEFORE_WRITE_MAX || (reads > 0 && self.held) {
+                        break;
+                    }
+                    write.sent = true;
+                    self.writes_held = self.writes_held.saturating_sub(1);
+                    self.writes_out = self.writes_out.saturating_add(1);
+                    commands.push(session.command(write));
+                }
+                Step::Write(_) | Step::Written(_) | Step::Answer(_) => {}
+            }
+        }
+        commands
+    }
+
+    /// Keeps a frame until the events that it must not overtake are out.
+    pub(super) fn stash(&mut self, frame: Bytes) {
+        self.pending_bytes = self.pending_bytes.saturating_add(frame.len());
+        self.stash.push_back(frame);
+    }
+
+    /// Whether frames wait: all that follow wait behind them.
+    pub(super) fn has_stash(&self) -> bool {
+        !self.stash.is_empty()
+    }
+
+    /// The frames that waited.
+    pub(super) fn take_stash(&mut self) -> VecDeque<Bytes> {
+        let bytes: usize = self.stash.iter().map(Bytes::len).sum();
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        std::mem::take(&mut self.stash)
     }
 
     /// Stores the outcome of a write; false if no such write waits.
     pub(super) fn decide(&mut self, sequence: u64, result: Result<OpResult, ErrorCode>) -> bool {
         let waits = |pending: &&mut Pending| matches!(&pending.step, Step::Write(write) if write.sequence == sequence);
         let Some(pending) = self.pipeline.iter_mut().find(waits) else { return false };
-        pending.step = Step::Written(result);
+        let before = std::mem::replace(&mut pending.step, Step::Written(result));
+        if let Some(count) = self.count_of(&before) {
+            *count = count.saturating_sub(1);
+        }
         true
     }
 
@@ -219,6 +303,28 @@ impl Connection {
             false if roomy => Some(true),
             _ => None,
         }
+    }
+}
+
+impl Connection {
+    /// Asserts what always holds.
+    fn check(&self) {
+        if self.session().is_none() {
+            return;
+        }
+        let bytes: usize = self.pipeline.iter().map(|pending| pending.bytes).sum();
+        let stash: usize = self.stash.iter().map(Bytes::len).sum();
+        assert_eq!(bytes.saturating_add(stash), self.pending_bytes);
+        let count = |which: fn(&Step) -> bool| {
+            self.pipeline.iter().filter(|pending| which(&pending.step)).count()
+        };
+        assert_eq!(count(|step| matches!(step, Step::Sync { .. })), self.syncs);
+        assert_eq!(count(|step| matches!(step, Step::Read(_))), self.reads);
+        assert_eq!(count(|step| matches!(step, Step::Write(write) if write.sent)), self.writes_out);
+        assert_eq!(
+            count(|step| matches!(step, Step::Write(write) if !write.sent)),
+            self.writes_held
+        );
     }
 }
 
@@ -302,10 +408,7 @@ impl Connections {
         }
         assert_eq!(self.by_origin.len(), self.by_id.len(), "an origin is used twice");
         for connection in self.by_id.values() {
-            if connection.session().is_some() {
-                let bytes = connection.pipeline.iter().map(|pending| pending.bytes);
-                assert_eq!(bytes.sum::<usize>(), connection.pending_bytes);
-            }
+            connection.check();
         }
     }
 }

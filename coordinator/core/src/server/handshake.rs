@@ -33,7 +33,8 @@ impl Server {
             command: None,
             early: Vec::new(),
         };
-        self.connections.insert(id, Connection::new(origin, handshake));
+        let heard = self.lived();
+        self.connections.insert(id, Connection::new(origin, handshake, heard));
         self.syncs.fence(id);
         self.propose_handshakes();
     }
@@ -94,6 +95,10 @@ impl Server {
             read_only: handshake.request.read_only.map(|_| false),
         };
         self.respond(id, response.encode_frame());
+        let lived = self.lived();
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.heard = lived;
+        }
         let early_bytes = self.connections.get(id).map_or(0, |held| held.pending_bytes);
         self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(early_bytes);
         for (header, request) in self.connections.open(id, session) {

@@ -40,6 +40,9 @@ pub const QUEUED_HANDSHAKES_MAX: usize = 200_000;
 pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;
 /// Sessions in one report of touched ones.
 pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
+/// Unanswered reads behind which a write is sent at once: they are answered before it is applied,
+/// room or not.
+pub const READS_BEFORE_WRITE_MAX: usize = 16;
 /// Bytes of answers given to one connection in one step, beyond the last of them; the rest waits for
 /// the next step, and for room.
 pub const ANSWER_BYTES_PER_STEP: usize = 1 << 20;

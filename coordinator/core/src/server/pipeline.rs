@@ -4,8 +4,8 @@
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
 //! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
 //! while the connection is owed events of its subscriptions, or has no room, or was given enough in
-//! this step: requests are small and their answers may be large. Writes behind a sync are sent only
-//! when the sync is done. It does not know what is read.
+//! this step: requests are small and their answers may be large. Writes behind a sync, or behind reads
+//! that wait for that, are sent only afterwards: a read never sees a write behind it. It does not know what is read.
 
 use coordinator_protocol::{Response, encode_reply};
 
@@ -15,15 +15,14 @@ use super::reply;
 use super::request::ends_connection;
 use super::step::Server;
 use crate::ConnectionId;
-use crate::state::Command;
 
 impl Server {
     /// Answers what can be answered, from the oldest request on.
     pub(super) fn run_pipeline(&mut self, id: ConnectionId) {
-        let mut sync_done = false;
         loop {
             let (applied, step) = (self.state.applied_index(), self.step_number);
             let Some(connection) = self.connections.get_mut(id) else { return };
+            connection.held = false;
             let Some(front) = connection.pipeline.front() else { break };
             let ready = match &front.step {
                 Step::Write(_) => false,
@@ -33,23 +32,23 @@ impl Server {
             if !ready {
                 break;
             }
-            if self.subscriptions.is_owed(id) || connection.backlogged {
+            let enough = connection.sent_in(step) >= ANSWER_BYTES_PER_STEP;
+            let waits = enough || connection.backlogged || self.subscriptions.is_owed(id);
+            // What stands before a write that is on its way cannot wait: it must not see it.
+            if waits && !connection.has_writes_out() {
                 connection.held = true;
-                break;
-            }
-            if connection.sent_in(step) >= ANSWER_BYTES_PER_STEP {
-                self.unfinished.insert(id);
+                if enough {
+                    self.unfinished.insert(id);
+                }
                 break;
             }
             let Some(pending) = connection.pop() else { break };
             let freed = pending.bytes;
             self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(freed);
-            sync_done |= matches!(pending.step, Step::Sync { .. });
             self.answer(id, pending);
         }
-        if sync_done {
-            self.send_held_writes(id);
-        }
+        self.send_stash(id);
+        self.send_held_writes(id);
         self.regulate_reading(id);
     }
 
@@ -68,10 +67,28 @@ impl Server {
 
     /// Answers that waited for room or for events may go now.
     pub(super) fn release_held(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let free = !connection.backlogged && !self.subscriptions.is_owed(id);
-        if free && std::mem::take(&mut connection.held) {
+        self.send_stash(id);
+        let held = self.connections.get(id).is_some_and(|found| found.held && !found.backlogged);
+        if held && !self.subscriptions.is_owed(id) {
             self.run_pipeline(id);
+        }
+    }
+
+    /// Frames that waited for events leave once these are out.
+    fn send_stash(&mut self, id: ConnectionId) {
+        if self.subscriptions.is_owed(id) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id).filter(|found| found.has_stash())
+        else {
+            return;
+        };
+        let before = connection.pending_bytes;
+        let stash = connection.take_stash();
+        let freed = before.saturating_sub(connection.pending_bytes);
+        self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(freed);
+        for frame in stash {
+            self.respond(id, frame);
         }
     }
 
@@ -87,29 +104,17 @@ impl Server {
         let failed = outcome.is_err();
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
-        self.respond(id, frame);
+        self.respond_in_turn(id, frame);
         self.count_latency(received);
         if ends_connection(op, failed) {
             self.close(id);
         }
     }
 
-    /// Writes up to the next sync may go to the leader now.
+    /// Writes that nothing stands in the way of any more go to the leader.
     fn send_held_writes(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(session) = connection.session().copied() else { return };
-        let mut commands: Vec<Command> = Vec::new();
-        for pending in &mut connection.pipeline {
-            match &mut pending.step {
-                Step::Sync { .. } => break,
-                Step::Write(write) if !write.sent => {
-                    write.sent = true;
-                    commands.push(session.command(write));
-                }
-                Step::Write(_) | Step::Written(_) | Step::Read(_) | Step::Answer(_) => {}
-            }
-        }
-        for command in commands {
+        for command in connection.take_sendable() {
             self.link.push(command);
         }
     }

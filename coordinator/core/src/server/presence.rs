@@ -2,7 +2,8 @@
 //!
 //! Called by `request` (touches, lost sockets), `session` and the end of each step. Invariant: a
 //! loss is kept and told to each new leader until the session moves or ends; only a socket that
-//! the client's side closed is a loss (safety.md A6). It does not know timers.
+//! the client's side closed is a loss (safety.md A6); a request is answered only within the time-out
+//! after the one before, and told in time for the leader to know of it. It does not know timers.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,11 @@ use coordinator_protocol::SessionId;
 use super::limits::{LOSSES_MAX, LOST_HANDSHAKES_MAX, TOUCHED_PER_MESSAGE_MAX};
 use super::peer::PeerMessage;
 use super::step::Server;
-use crate::Millis;
+use crate::{ConnectionId, Millis};
 
 /// Between two reports of touched sessions. A report says how long ago each was heard, so this
-/// does not delay expiries.
+/// does not delay expiries; a session that was silent for long is reported at once, so that it does
+/// not hasten them either.
 const REPORT_MS: u64 = 100;
 
 /// A handshake that was proposed and not applied for this long will hardly ever be.
@@ -33,8 +35,12 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    pub(super) fn touch(&mut self, session: SessionId, now: Millis) {
+    /// The session was heard. `at_once`: its time is running out.
+    pub(super) fn touch(&mut self, session: SessionId, at_once: bool, now: Millis) {
         self.touched.insert(session, now);
+        if at_once {
+            self.report_at = Some(now);
+        }
         self.report_at.get_or_insert(now.plus_ms(REPORT_MS));
     }
 
@@ -78,6 +84,38 @@ impl Presence {
 }
 
 impl Server {
+    /// This process's clock, without the time that it stood still: it could hear nobody then.
+    pub(super) fn lived(&self) -> Millis {
+        Millis::new(self.now.mono.get().saturating_sub(self.stalled_ms))
+    }
+
+    /// The client of this connection was heard. False if it was silent for its whole time-out: its
+    /// session may be expiring at this moment, and must not be answered by this connection.
+    pub(super) fn hear(&mut self, id: ConnectionId) -> bool {
+        let (lived, now) = (self.lived(), self.now.mono);
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let Some(session) = connection.session().copied() else { return true };
+        let silent_ms = lived.since(connection.heard);
+        if silent_ms >= u64::from(session.timeout_ms) {
+            return false;
+        }
+        connection.heard = lived;
+        let at_once = silent_ms >= u64::from(session.timeout_ms) / 2;
+        self.presence.touch(session.id, at_once, now);
+        true
+    }
+
+    /// What this connection's client said was left unread until now: it counts as heard.
+    pub(super) fn hear_unread(&mut self, id: ConnectionId) {
+        let (lived, now) = (self.lived(), self.now.mono);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let silent = connection.heard != lived;
+        connection.heard = lived;
+        if let Some(session) = connection.session().copied().filter(|_| silent) {
+            self.presence.touch(session.id, true, now);
+        }
+    }
+
     /// Tells the leader which sessions were heard; a leader takes its own down directly.
     pub(super) fn flush_presence(&mut self) {
         let now = self.now.mono;

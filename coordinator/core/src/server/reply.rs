@@ -21,6 +21,33 @@ impl Server {
         self.effects.push(Effect::Respond { connection, frame });
     }
 
+    /// Sends an answer, or keeps it while the connection is owed what it could reveal.
+    pub(super) fn respond_in_turn(&mut self, id: ConnectionId, frame: Bytes) {
+        if self.subscriptions.is_owed(id) {
+            self.stash(id, frame);
+        } else {
+            self.respond_behind(id, frame);
+        }
+    }
+
+    /// Sends a frame behind those that are kept: a client has no watch before it has the answer that
+    /// left it.
+    fn respond_behind(&mut self, id: ConnectionId, frame: Bytes) {
+        if self.connections.get(id).is_some_and(|held| held.has_stash()) {
+            self.stash(id, frame);
+        } else {
+            self.respond(id, frame);
+        }
+    }
+
+    fn stash(&mut self, id: ConnectionId, frame: Bytes) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let bytes = frame.len();
+            connection.stash(frame);
+            self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
+        }
+    }
+
     /// Sends notifications; a frame for many connections is made once.
     pub(super) fn notify(&mut self, notifications: Vec<Notification>) {
         let mut last: Option<(Notification, Bytes)> = None;
@@ -37,7 +64,7 @@ impl Server {
                     &WatcherEvent::new(notification.event, notification.path.to_string()),
                 ),
             };
-            self.respond(notification.connection, frame.clone());
+            self.respond_behind(notification.connection, frame.clone());
             last = Some((notification, frame));
         }
     }

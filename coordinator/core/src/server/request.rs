@@ -53,11 +53,11 @@ impl Server {
         };
         if connection.pipeline.len() >= PENDING_REQUESTS_HARD_MAX
             || !self.may_answer(session.timeout_ms)
+            || !self.hear(id)
         {
             self.close(id);
             return;
         }
-        self.presence.touch(session.id, self.now.mono);
         let bytes = request_bytes(&request);
         self.enqueue(id, header, bytes, sort(request));
         self.run_pipeline(id);
@@ -92,7 +92,7 @@ impl Server {
     /// Numbers a write, and sends it to the leader unless a sync stands before it.
     fn begin_write(&mut self, id: ConnectionId, op: WriteOp) -> Option<PendingWrite> {
         let connection = self.connections.get_mut(id)?;
-        let sent = !connection.has_sync();
+        let sent = connection.may_send();
         let Phase::Open(session) = &mut connection.phase else { return None };
         session.last_sequence = session.last_sequence.saturating_add(1);
         let write = PendingWrite { sequence: session.last_sequence, op, sent };
@@ -138,6 +138,9 @@ impl Server {
         if let Some(on) = connection.reading_change(all_full) {
             connection.reading = on;
             self.effects.push(Effect::Reading { connection: id, on });
+            if on {
+                self.hear_unread(id);
+            }
         }
     }
 

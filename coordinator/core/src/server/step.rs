@@ -39,6 +39,8 @@ pub struct Server {
     pub(super) state: State,
     pub(super) watches: Watches,
     pub(super) subscriptions: Subscriptions,
+    /// Time that this process did not live through.
+    pub(super) stalled_ms: u64,
     /// Counts steps.
     pub(super) step_number: u64,
     /// Connections whose answers go on in the next step.
@@ -91,6 +93,7 @@ impl Server {
         let consensus = Consensus::new(&config, &restored)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
+            stalled_ms: 0,
             step_number: 0,
             unfinished: BTreeSet::new(),
             snapshots: SnapshotPlan::new(snapshot_index),
@@ -260,8 +263,9 @@ impl Server {
             // Answers that this lets go may send writes.
             self.deliver_subscriptions();
             self.follow_leader();
-            self.office_duties();
+            // What was heard in this step counts before anything expires.
             self.flush_presence();
+            self.office_duties();
             self.flush_link();
             self.flush_proposals();
         }

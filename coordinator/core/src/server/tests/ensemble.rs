@@ -303,13 +303,29 @@ impl Ensemble {
         }
     }
 
+    fn next_tick(&self) -> Option<(Millis, ServerId)> {
+        let awake = self.members.iter().filter(|(_, member)| !member.frozen);
+        awake.filter_map(|(id, member)| Some((member.server.as_ref()?.next_deadline()?, *id))).min()
+    }
+
+    /// Lets exactly so much time pass.
+    pub fn run_exactly_ms(&mut self, duration_ms: u64) {
+        let end = self.now.plus_ms(duration_ms);
+        let next = |ensemble: &Self| {
+            let due = ensemble.due.first_key_value().map(|((at, _), _)| *at);
+            let tick = ensemble.next_tick().map(|(at, _)| at);
+            due.into_iter().chain(tick).min()
+        };
+        while next(self).is_some_and(|at| at <= end) {
+            self.advance();
+        }
+        self.now = end;
+    }
+
     /// Moves to the next thing that happens.
     fn advance(&mut self) {
         let next_due = self.due.first_key_value().map(|((at, _), _)| *at);
-        let deadlines = self.members.iter().filter(|(_, member)| !member.frozen);
-        let next_tick = deadlines
-            .filter_map(|(id, member)| Some((member.server.as_ref()?.next_deadline()?, *id)))
-            .min();
+        let next_tick = self.next_tick();
         match (next_due, next_tick) {
             (Some(due), Some((tick, id))) if tick < due => self.tick(id, tick),
             (None, Some((tick, id))) => self.tick(id, tick),

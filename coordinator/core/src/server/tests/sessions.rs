@@ -46,6 +46,31 @@ fn silent_session_expires_not_before_and_at_most_100_ms_after_its_timeout() {
     assert!(ensemble.clients[&id].is_closed());
 }
 
+/// A request that a follower answered in the last moment counts, whatever its report's delay.
+#[test]
+fn session_never_expires_sooner_than_its_timeout_after_an_answer() {
+    for at_leader in [false, true] {
+        for silent_ms in 3_900..=4_120 {
+            let mut ensemble = Ensemble::new(3);
+            let leader = ensemble.await_leader();
+            let home = if at_leader { leader } else { follower(&ensemble) };
+            let id = ensemble.connect(home, 4_000);
+            ensemble.ask(id, create("/e", 1)).unwrap();
+            ensemble.ask(id, Request::Ping).unwrap();
+            ensemble.run_exactly_ms(silent_ms);
+            let asked = ensemble.now;
+            let xid = ensemble.send(id, exists("/e", false));
+            let answered = ensemble.clients[&id].reply(xid).is_some();
+            ensemble.run_until("expiry", |e| !is_there(e, "/e"));
+            let took = ensemble.now.since(asked);
+            let context = format!("at the leader: {at_leader}, silent for {silent_ms} ms");
+            assert!(answered || silent_ms >= 4_000, "refused: {context}");
+            assert!(!answered || took >= 4_000, "{took} ms after an answer: {context}");
+            assert!(took <= 4_100, "{took} ms after it was heard: {context}");
+        }
+    }
+}
+
 #[test]
 fn pings_keep_a_session_alive_through_followers_and_failovers() {
     let mut ensemble = Ensemble::new(3);

@@ -53,6 +53,49 @@ fn replies_wait_while_a_connection_has_no_room_for_its_events() {
     assert!(read(b"y"), "the read runs when its turn comes: {answer:?}");
 }
 
+/// What the reads of `/s` were answered, in order.
+fn read(ensemble: &Ensemble, id: ConnectionId, from: usize) -> Vec<String> {
+    let data = ensemble.clients[&id].got[from..].iter().filter_map(|got| match got {
+        Got::Reply(_, _, Ok(Response::DataStat(data, _))) => {
+            Some(String::from_utf8(data.clone().unwrap().to_vec()).unwrap())
+        }
+        _ => None,
+    });
+    data.collect()
+}
+
+#[test]
+fn read_that_waits_for_room_does_not_see_the_write_behind_it() {
+    let mut ensemble = Ensemble::new(1);
+    ensemble.await_leader();
+    let id = ensemble.connect(member(1), 30_000);
+    ensemble.ask(id, create("/s", 0)).unwrap();
+    ensemble.ask(id, set_data("/s", "0")).unwrap();
+    subscribe(&mut ensemble, id, 5, "/s");
+    ensemble.run_ms(200);
+    let before = ensemble.clients[&id].got.len();
+    // On their way when the room ends: the reads between them are answered in time...
+    ensemble.send(id, set_data("/s", "1"));
+    ensemble.send(id, get_data("/s", true));
+    ensemble.send(id, set_data("/s", "2"));
+    ensemble.send(id, get_data("/s", false));
+    ensemble.step(member(1), Event::Backlogged { connection: id, backlogged: true });
+    ensemble.run_ms(100);
+    // ...and what comes later waits with the reads before it.
+    ensemble.send(id, set_data("/s", "3"));
+    ensemble.send(id, get_data("/s", false));
+    ensemble.send(id, set_data("/s", "4"));
+    ensemble.run_ms(100);
+    assert_eq!(ensemble.clients[&id].got.len(), before, "no room");
+    ensemble.step(member(1), Event::Backlogged { connection: id, backlogged: false });
+    ensemble.run_ms(100);
+    assert_eq!(read(&ensemble, id, before), ["1", "2", "3"]);
+    let got = &ensemble.clients[&id].got[before..];
+    let first = |which: fn(&Got) -> bool| got.iter().position(which).unwrap();
+    let answered = first(|got| matches!(got, Got::Reply(_, _, Ok(Response::DataStat(..)))));
+    assert!(answered < first(|got| matches!(got, Got::Notified(..))), "its watch fired before it");
+}
+
 #[test]
 fn long_snapshot_neither_delays_a_live_subscription_nor_fills_a_step() {
     let mut ensemble = Ensemble::new(1);

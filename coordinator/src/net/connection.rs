@@ -113,7 +113,9 @@ impl Reader<'_> {
     /// Hands request after request to the core; returns why no more come.
     async fn requests(&mut self, id: ConnectionId, inputs: &Inputs) -> End {
         loop {
-            self.outbox.may_read().await;
+            if let Some(end) = self.wait_for_leave().await {
+                return end;
+            }
             match decode_frame(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     let Ok((header, request)) = decode_request(frame) else { return End::Refused };
@@ -132,6 +134,26 @@ impl Reader<'_> {
                     return End::Refused;
                 }
             }
+        }
+    }
+
+    /// Waits until reading is allowed, and looks out for the client's end meanwhile: one that gave up
+    /// must not be given its session.
+    async fn wait_for_leave(&self) -> Option<End> {
+        // Cancel-safe: neither takes anything from the socket.
+        tokio::select! {
+            biased;
+            () = self.outbox.may_read() => None,
+            end = self.hang_up(), if self.buffer.is_empty() => Some(end),
+        }
+    }
+
+    /// Returns when the client has hung up, and sent nothing before that is still unread.
+    async fn hang_up(&self) -> End {
+        match self.outbox.stream().peek(&mut [0]).await {
+            Ok(0) => End::Peer,
+            Ok(_) => std::future::pending().await,
+            Err(error) => loss(&error),
         }
     }
 

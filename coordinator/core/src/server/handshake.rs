@@ -12,6 +12,9 @@ use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{Command, Origin};
 
+/// Clients give a server about a second before they try another.
+const ATTACH_AGAIN_MS: u64 = 500;
+
 impl Server {
     pub(super) fn on_connect(
         &mut self,
@@ -59,7 +62,8 @@ impl Server {
                 Command::CreateSession { session, password, timeout_ms, origin }
             } else {
                 let (session, password) = (request.session, request.password.clone());
-                Command::Attach { session, password, timeout_ms, origin }
+                let follows = self.state.session(session).map_or(0, |found| found.generation);
+                Command::Attach { session, password, timeout_ms, follows, origin }
             };
             self.link.push(command.clone());
             if let Some(connection) = self.connections.get_mut(id)
@@ -68,6 +72,21 @@ impl Server {
                 handshake.command = Some(command);
             }
         }
+    }
+
+    /// The session moved between the client's request and its place in the log. Either this server
+    /// lagged behind, or the client has gone elsewhere meanwhile and must not lose its session there:
+    /// a client that waits on does not wait for long.
+    pub(super) fn attach_again(&mut self, id: ConnectionId) {
+        let now = self.now.mono;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Phase::Handshake(handshake) = &mut connection.phase else { return };
+        if now.since(handshake.received) >= ATTACH_AGAIN_MS {
+            self.close(id);
+            return;
+        }
+        handshake.command = None;
+        self.syncs.fence(id);
     }
 
     /// Tells a client that its session is over, and lets it go.

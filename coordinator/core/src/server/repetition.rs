@@ -152,7 +152,7 @@ mod tests {
         let origin = Origin { server: crate::ServerId::new(2).unwrap(), connection: 9 };
         let (session, password) =
             (SessionId::new(1), coordinator_protocol::SessionPassword::zeros());
-        let attach = Command::Attach { session, password, timeout_ms: 4_000, origin };
+        let attach = Command::Attach { session, password, timeout_ms: 4_000, follows: 1, origin };
         assert!(!repetitions.contains(&attach));
         repetitions.note(&attach);
         assert!(repetitions.contains(&attach));

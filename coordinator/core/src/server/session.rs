@@ -16,7 +16,7 @@ impl Server {
         match outcome {
             Outcome::Created(created) => self.on_created(created),
             Outcome::Attached(attached) => self.on_attached(attached),
-            Outcome::Refused { origin, .. } => self.on_refused(origin),
+            Outcome::Refused { origin, reason, .. } => self.on_refused(origin, reason),
             Outcome::Written { session, generation, sequence, result } => {
                 self.on_written(session, (generation, sequence), result);
             }
@@ -79,9 +79,16 @@ impl Server {
         }
     }
 
-    fn on_refused(&mut self, origin: Origin) {
-        if let Some(id) = self.mine(origin) {
-            self.refuse_handshake(id);
+    fn on_refused(&mut self, origin: Origin, reason: ErrorCode) {
+        let Some(id) = self.mine(origin) else {
+            if origin.server == self.config.id {
+                self.presence.take_lost_handshake(origin.connection);
+            }
+            return;
+        };
+        match reason {
+            ErrorCode::SessionMoved => self.attach_again(id),
+            _ => self.refuse_handshake(id),
         }
     }
 

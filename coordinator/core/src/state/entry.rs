@@ -48,7 +48,8 @@ pub enum Command {
         /// Who asks, and is answered.
         origin: Origin,
     },
-    /// A session moves to another connection: its generation goes up by one.
+    /// A session moves to another connection: its generation goes up by one. One that was on its way
+    /// while the session moved elsewhere is refused: its client has gone there.
     Attach {
         /// The session.
         session: SessionId,
@@ -56,6 +57,8 @@ pub enum Command {
         password: SessionPassword,
         /// The newly negotiated time-out.
         timeout_ms: u32,
+        /// The generation that the origin knew of when it was asked; 0 = none.
+        follows: u64,
         /// Who asks, and is answered.
         origin: Origin,
     },
@@ -135,7 +138,7 @@ impl From<MultiOp> for TreeOp {
 #[error("log entry: {0}")]
 pub struct EntryError(#[from] EnvelopeError);
 
-const SCHEMA: Schema = Schema { kind: ENTRY_KIND, version: 1 };
+const SCHEMA: Schema = Schema { kind: ENTRY_KIND, version: 2 };
 
 impl Entry {
     /// The bytes that the log holds and that travel between servers.

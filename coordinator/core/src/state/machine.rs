@@ -108,8 +108,8 @@ impl State {
             Command::CreateSession { session, password, timeout_ms, origin } => {
                 self.create_session(*session, password, *timeout_ms, *origin)
             }
-            Command::Attach { session, password, timeout_ms, origin } => {
-                self.attach(*session, password, *timeout_ms, *origin)
+            Command::Attach { session, password, timeout_ms, follows, origin } => {
+                self.attach(*session, password, (*timeout_ms, *follows), *origin)
             }
             Command::Write { session, generation, sequence, op } => {
                 let (session, generation, sequence) = (*session, *generation, *sequence);
@@ -218,7 +218,6 @@ impl State {
                 sequence: 0,
                 origin,
                 fast_death_grace_ms: None,
-                former_origins: VecDeque::new(),
             },
         );
         Outcome::Created(created)
@@ -228,7 +227,7 @@ impl State {
         &mut self,
         id: SessionId,
         password: &SessionPassword,
-        timeout_ms: u32,
+        (timeout_ms, follows): (u32, u64),
         origin: Origin,
     ) -> Outcome {
         let refuse = |reason| Outcome::Refused { session: id, origin, reason };
@@ -238,7 +237,7 @@ impl State {
         if session.password != *password {
             return refuse(ErrorCode::SessionExpired);
         }
-        if session.former_origins.contains(&origin) {
+        if session.origin != origin && session.generation != follows {
             return refuse(ErrorCode::SessionMoved);
         }
         let previous = match session.origin == origin {

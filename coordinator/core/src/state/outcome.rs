@@ -41,7 +41,8 @@ pub enum Outcome {
     /// The session belongs to a new connection. Also the answer to a repeated attach.
     Attached(Attached),
     /// No such session, or the wrong password (-112), or too many sessions (-127): the client's
-    /// connection is answered with time-out 0 and closed.
+    /// connection is answered with time-out 0 and closed. Or the session moved meanwhile (-118): it
+    /// lives, and the client may ask again.
     Refused {
         /// The session asked for.
         session: SessionId,

@@ -5,16 +5,10 @@
 //! It does not know the session's timer, which the leader keeps, nor its ephemerals, which the
 //! tree keeps.
 
-use std::collections::VecDeque;
-
 use coordinator_protocol::{SessionId, SessionPassword};
 use serde::{Deserialize, Serialize};
 
 use super::entry::Origin;
-
-/// How many former connections of a session are remembered, so that a repeated attach of one of
-/// them does not take the session away from its successor.
-pub(super) const FORMER_ORIGINS_MAX: usize = 4;
 
 /// A session as all servers know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,18 +27,12 @@ pub struct Session {
     pub origin: Origin,
     /// Expire this long after the peer closed the socket; `None` = only by time-out.
     pub fast_death_grace_ms: Option<u32>,
-    /// Connections that owned it before, latest last.
-    pub(super) former_origins: VecDeque<Origin>,
 }
 
 impl Session {
     /// Makes `origin` the owner under the next generation and returns the one before.
     pub(super) fn move_to(&mut self, origin: Origin, timeout_ms: u32) -> Origin {
         let previous = std::mem::replace(&mut self.origin, origin);
-        self.former_origins.push_back(previous);
-        if self.former_origins.len() > FORMER_ORIGINS_MAX {
-            self.former_origins.pop_front();
-        }
         self.generation += 1;
         self.sequence = 0;
         self.timeout_ms = timeout_ms;
@@ -53,11 +41,6 @@ impl Session {
 
     /// Whether the numbers can have come about by `move_to` and writes.
     pub(super) fn is_sound(&self) -> bool {
-        let former = self.former_origins.len();
-        !self.id.is_none()
-            && former <= FORMER_ORIGINS_MAX
-            && !self.former_origins.contains(&self.origin)
-            && former as u64 <= self.generation.saturating_sub(1)
-            && self.generation >= 1
+        !self.id.is_none() && self.generation >= 1
     }
 }

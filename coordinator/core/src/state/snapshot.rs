@@ -31,8 +31,8 @@ const CHUNK_ITEMS_MAX: usize = 10_000;
 /// Of a session's or node's fixed fields, encoded.
 const ITEM_BYTES_ESTIMATE: usize = 64;
 
-const HEAD: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 1 };
-const CHUNK: Schema = Schema { kind: SNAPSHOT_CHUNK_KIND, version: 1 };
+const HEAD: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 2 };
+const CHUNK: Schema = Schema { kind: SNAPSHOT_CHUNK_KIND, version: 2 };
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {

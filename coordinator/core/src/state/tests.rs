@@ -26,8 +26,8 @@ fn create_session(session: SessionId) -> Command {
     Command::CreateSession { session, password: password(7), timeout_ms: 4000, origin }
 }
 
-fn attach(session: SessionId, origin: Origin) -> Command {
-    Command::Attach { session, password: password(7), timeout_ms: 6000, origin }
+fn attach(session: SessionId, follows: u64, origin: Origin) -> Command {
+    Command::Attach { session, password: password(7), timeout_ms: 6000, follows, origin }
 }
 
 fn write(sequence: u64, op: WriteOp) -> Command {
@@ -131,7 +131,7 @@ fn entry_survives_the_round_trip() {
     let ops = vec![create("/a", 3), delete("/b"), set("/c", 4), check("/d", 5)];
     let commands = vec![
         create_session(SESSION),
-        attach(OTHER, origin(254, u64::MAX)),
+        attach(OTHER, 1, origin(254, u64::MAX)),
         write(1, WriteOp::Multi(ops)),
         write(2, WriteOp::SessionOptions { fast_death_grace_ms: Some(200) }),
         write(3, WriteOp::CloseSession),
@@ -207,14 +207,16 @@ fn attach_moves_the_session_and_its_writes_count_anew() {
         generation: 2,
         timeout_ms: 6000,
     };
-    let applied = run(&mut state, attach(SESSION, second));
+    let applied = run(&mut state, attach(SESSION, 1, second));
     assert_eq!((applied.outcome, applied.zxid), (Outcome::Attached(expected), zxid(2)));
-    let repeated = run(&mut state, attach(SESSION, second));
+    let repeated = run(&mut state, attach(SESSION, 1, second));
     let expected = Attached { previous: second, ..expected };
     assert_eq!(repeated.outcome, Outcome::Attached(expected));
-    let late = run(&mut state, attach(SESSION, first));
     let reason = ErrorCode::SessionMoved;
-    assert_eq!(late.outcome, Outcome::Refused { session: SESSION, origin: first, reason });
+    for (follows, origin) in [(0, first), (1, first), (1, origin(3, 9)), (3, origin(3, 9))] {
+        let late = run(&mut state, attach(SESSION, follows, origin));
+        assert_eq!(late.outcome, Outcome::Refused { session: SESSION, origin, reason });
+    }
     let session = state.session(SESSION).unwrap();
     assert_eq!((session.generation, session.sequence, session.origin), (2, 0, second));
     let op = WriteOp::Tree(create("/b", 0));
@@ -229,13 +231,18 @@ fn attach_needs_a_live_session_and_its_password() {
     let reason = ErrorCode::SessionExpired;
     let origin = origin(2, 5);
     for wrong in [password(8), SessionPassword::zeros(), SessionPassword::new(vec![])] {
-        let command =
-            Command::Attach { session: SESSION, password: wrong, timeout_ms: 4000, origin };
+        let command = Command::Attach {
+            session: SESSION,
+            password: wrong,
+            timeout_ms: 4000,
+            follows: 1,
+            origin,
+        };
         let expected = Outcome::Refused { session: SESSION, origin, reason };
         assert_eq!(run(&mut state, command).outcome, expected);
     }
     let expected = Outcome::Refused { session: OTHER, origin, reason };
-    assert_eq!(run(&mut state, attach(OTHER, origin)).outcome, expected);
+    assert_eq!(run(&mut state, attach(OTHER, 1, origin)).outcome, expected);
     assert_eq!(state, before);
 }
 
@@ -243,7 +250,7 @@ fn attach_needs_a_live_session_and_its_password() {
 fn session_may_move_any_number_of_times() {
     let mut state = with_session();
     for connection in 10..30 {
-        let applied = run(&mut state, attach(SESSION, origin(3, connection)));
+        let applied = run(&mut state, attach(SESSION, connection - 9, origin(3, connection)));
         assert!(matches!(applied.outcome, Outcome::Attached(_)));
     }
     assert_eq!(state.session(SESSION).unwrap().generation, 21);
@@ -252,7 +259,7 @@ fn session_may_move_any_number_of_times() {
 #[test]
 fn expiry_holds_only_for_the_generation_it_names() {
     let mut state = with_session();
-    run(&mut state, attach(SESSION, origin(2, 5)));
+    run(&mut state, attach(SESSION, 1, origin(2, 5)));
     let before = state.clone();
     let late = run(&mut state, Command::Expire { session: SESSION, generation: 1 });
     let expected = Outcome::ExpiryRefused { session: SESSION, generation: 1 };
@@ -371,7 +378,7 @@ fn session_options_are_kept_over_a_move() {
     let on = WriteOp::SessionOptions { fast_death_grace_ms: Some(200) };
     let applied = run(&mut state, write(1, on));
     assert_eq!(applied.zxid, zxid(2));
-    run(&mut state, attach(SESSION, origin(2, 5)));
+    run(&mut state, attach(SESSION, 1, origin(2, 5)));
     assert_eq!(state.session(SESSION).unwrap().fast_death_grace_ms, Some(200));
     let op = WriteOp::SessionOptions { fast_death_grace_ms: None };
     run(&mut state, Command::Write { session: SESSION, generation: 2, sequence: 1, op });
@@ -421,7 +428,7 @@ fn full_state() -> State {
     written(&mut state, 1, create("/a", 0)).unwrap();
     written(&mut state, 2, create("/a/e-", 3)).unwrap();
     written(&mut state, 3, set("/a", 0)).unwrap();
-    run(&mut state, attach(SESSION, origin(2, 5)));
+    run(&mut state, attach(SESSION, 1, origin(2, 5)));
     run(&mut state, Command::Expire { session: OTHER, generation: 1 });
     state.apply(4, 2, &Entry { wall_ms: 77, commands: vec![] });
     state

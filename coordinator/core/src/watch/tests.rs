@@ -277,20 +277,25 @@ fn connection_may_watch_as_many_bytes_as_the_limit() {
 fn set_watches_that_cannot_be_set_whole_sets_nothing() {
     let (mut watches, tree) = (Watches::new(), Tree::new());
     let fit = WATCHED_BYTES_MAX >> 20;
+    let path = |number| long_path(number, (1 << 20) - 32);
+    for number in 2..fit {
+        watches.watch_data(A, &path(number)).unwrap();
+    }
     let mut request = SetWatchesRequest {
         data_watches: vec!["/gone".into()],
-        exist_watches: (0..fit).map(|number| long_path(number, 1 << 20)).collect(),
+        exist_watches: vec![path(0), path(1), path(2)],
         ..SetWatchesRequest::default()
     };
     let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
-    assert_eq!((refused, watches.count()), (Err(ErrorCode::ThrottledOp), 0));
-    request.exist_watches.truncate(fit - 1);
+    assert_eq!((refused, watches.count()), (Err(ErrorCode::ThrottledOp), fit - 2));
+    request.data_watches.clear();
     request.persistent_watches = vec!["/a//b".into()];
     let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
-    assert_eq!((refused, watches.count()), (Err(ErrorCode::BadArguments), 0));
+    assert_eq!((refused, watches.count()), (Err(ErrorCode::BadArguments), fit - 2));
     request.persistent_watches.clear();
     let missed = watches.set_watches(A, &request, &tree, Zxid::new(4)).unwrap();
-    assert_eq!((missed.len(), watches.count()), (1, fit - 1));
+    assert_eq!((missed.len(), watches.count()), (0, fit));
+    request.data_watches = vec![path(3)];
     assert_eq!(watches.set_watches(A, &request, &tree, Zxid::new(4)).map(|all| all.len()), Ok(1));
     watches.check();
 }

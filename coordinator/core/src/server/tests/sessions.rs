@@ -4,7 +4,7 @@ use coordinator_protocol::{ConnectRequest, ErrorCode, Request, Response, Session
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use super::{create, exists};
-use crate::state::Command;
+use crate::state::{Command, Origin};
 use crate::{ConnectionId, ServerId};
 
 fn follower(ensemble: &Ensemble) -> ServerId {
@@ -154,12 +154,68 @@ fn repeated_attach_in_the_log_does_not_bring_a_lost_session_back() {
     let lost = ensemble.now;
     ensemble.hang_up(id, true);
     ensemble.run_ms(100);
-    let attach = Command::Attach { session, password, timeout_ms: 6_000, origin };
+    let attach = Command::Attach { session, password, timeout_ms: 6_000, follows: 1, origin };
     let term = ensemble.server(leader).status().term;
     ensemble.server_mut(leader).proposals.push(term, leader, attach);
     ensemble.run_until("fast death", |e| !is_there(e, "/e"));
     let took = ensemble.now.since(lost);
     assert!((200..=260).contains(&took), "died after {took} ms");
+}
+
+#[test]
+fn attach_that_comes_late_does_not_take_the_session_from_where_the_client_went() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let first = ensemble.connect(leader, 6_000);
+    die_fast(&mut ensemble, first);
+    let (session, request) = (ensemble.clients[&first].session(), back(&ensemble, first));
+    let password = request.password.clone();
+    ensemble.hang_up(first, true);
+    // The follower's attach is lost on its way, and its client gives up.
+    let slow = follower(&ensemble);
+    ensemble.cut_peers(slow, leader, false);
+    let given_up = ensemble.dial(slow, request.clone());
+    ensemble.run_ms(20);
+    ensemble.hang_up(given_up, true);
+    let id = ensemble.dial(leader, request);
+    ensemble.run_ms(20);
+    assert_eq!(ensemble.clients[&id].session(), session);
+    ensemble.connect_peers(slow, leader);
+    ensemble.run_ms(20);
+    // Now it arrives after all.
+    let origin = Origin { server: slow, connection: given_up.get() };
+    let attach = Command::Attach { session, password, timeout_ms: 6_000, follows: 1, origin };
+    let term = ensemble.server(leader).status().term;
+    ensemble.server_mut(leader).proposals.push(term, slow, attach);
+    ensemble.run_ms(1_000);
+    assert!(!ensemble.clients[&id].is_closed());
+    assert!(is_there(&ensemble, "/e"), "its loss counted as the client's");
+    assert!(ensemble.ask(id, exists("/e", false)).is_ok());
+}
+
+#[test]
+fn attach_by_a_server_that_lags_is_tried_again() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let first = ensemble.connect(leader, 6_000);
+    let request = back(&ensemble, first);
+    let (slow, other) = {
+        let mut others = [1, 2, 3].map(member).into_iter().filter(|id| *id != leader);
+        (others.next().unwrap(), others.next().unwrap())
+    };
+    ensemble.run_ms(200);
+    // It does not hear of the move, and its own attach waits for the streams.
+    ensemble.cut_peers(slow, leader, true);
+    ensemble.cut_peers(slow, other, true);
+    let second = ensemble.dial(other, request.clone());
+    ensemble.run_ms(20);
+    assert!(ensemble.clients[&first].is_closed());
+    let third = ensemble.dial(slow, request);
+    ensemble.connect_peers(slow, leader);
+    ensemble.connect_peers(slow, other);
+    ensemble.run_ms(400);
+    assert!(ensemble.clients[&second].is_closed());
+    assert!(ensemble.ask(third, create("/third", 0)).is_ok());
 }
 
 #[test]

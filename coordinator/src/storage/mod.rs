@@ -202,7 +202,7 @@ impl Storage {
             let image = SnapshotImage { index, term: state.term(), data: state.encode() };
             drop(state);
             let event = match snapshot::save(&place, &image) {
-                Ok(()) => Event::SnapshotSaved { index },
+                Ok(()) => Event::SnapshotSaved { image },
                 Err(error) => {
                     warn!(%error, index, "the snapshot cannot be written; the log is kept");
                     Event::SnapshotFailed { index }

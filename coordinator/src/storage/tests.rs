@@ -206,7 +206,7 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(3) })));
     let state = State::new();
     storage.save_snapshot(state.freeze());
-    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { index: 0 })));
+    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { image }) if image.index == 0));
     storage.stop();
     let (_, restored) = reopen(folder.path());
     assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1)]);

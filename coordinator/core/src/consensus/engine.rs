@@ -279,6 +279,8 @@ impl Consensus {
             Body::ChunkReceived(answer) => self.on_chunk_received(from, &answer, now, out),
         }
         self.after_input(now, out);
+        // What the engine had no use for would stay in memory, as large as the state.
+        self.received = None;
     }
 
     /// The stream with a peer works.
@@ -365,7 +367,8 @@ impl Consensus {
         self.after_input(now, out);
     }
 
-    /// Gives the snapshot that [`Output::SnapshotWanted`] asked for; it must be of what is applied.
+    /// Gives the snapshot that [`Output::SnapshotWanted`] asked for; it must be of what was applied
+    /// after that. One that comes too late is of no use, and is asked for again.
     pub fn offer_snapshot(&mut self, image: SnapshotImage) {
         self.node.mut_store().offer(image);
     }
@@ -407,6 +410,7 @@ impl Consensus {
         assert!(self.node.store().last_kept() <= log.last_index());
         assert!(self.hard.term <= self.node.raft.term, "the term fell");
         assert!(self.outgoing.len() < self.members.len(), "a transfer to nobody");
+        assert!(self.received.is_none(), "a snapshot that nobody takes");
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use coordinator_protocol::{ConnectRequest, DecodeError, Request, RequestHeader};
 
-use crate::consensus::PersistId;
+use crate::consensus::{PersistId, SnapshotImage};
 use crate::{ConnectionId, ServerId};
 
 /// Something that happened outside of the core.
@@ -84,8 +84,8 @@ pub enum Event {
     },
     /// The snapshot of [`super::Effect::SaveSnapshot`] is on disk under its final name.
     SnapshotSaved {
-        /// Log index of the snapshot.
-        index: u64,
+        /// What was written: a follower may need it.
+        image: SnapshotImage,
     },
     /// The snapshot could not be written. The log is kept, a later one is tried.
     SnapshotFailed {

@@ -1,6 +1,6 @@
 //! When to take a snapshot, and what becomes of it.
 //!
-//! Called by `apply` and the step. Calls `state` (encode) and consensus. Invariant: one snapshot
+//! Called by `apply` and the step. Calls `state` (freeze) and consensus. Invariant: one snapshot
 //! is on its way to the disk at a time; the log is cut only behind one that is there. It does not
 //! know files.
 
@@ -15,6 +15,8 @@ pub(super) struct SnapshotPlan {
     last_index: u64,
     /// On its way to the disk.
     saving: Option<u64>,
+    /// A follower waits for one.
+    wanted: bool,
     entries: u64,
     bytes: u64,
     /// Size of the last one: a large state is not written anew for every few changes.
@@ -23,7 +25,7 @@ pub(super) struct SnapshotPlan {
 
 impl SnapshotPlan {
     pub(super) fn new(last_index: u64) -> Self {
-        Self { last_index, saving: None, entries: 0, bytes: 0, image_bytes: 0 }
+        Self { last_index, saving: None, wanted: false, entries: 0, bytes: 0, image_bytes: 0 }
     }
 
     pub(super) fn last_index(&self) -> u64 {
@@ -62,6 +64,10 @@ impl Server {
         if !due || plan.saving.is_some() {
             return;
         }
+        self.take_snapshot();
+    }
+
+    fn take_snapshot(&mut self) {
         let state = self.state.freeze();
         self.snapshots.saving = Some(state.index());
         self.snapshots.image_bytes = state.bytes_estimate();
@@ -69,26 +75,25 @@ impl Server {
         self.effects.push(Effect::SaveSnapshot { state });
     }
 
-    pub(super) fn on_snapshot_saved(&mut self, index: u64) {
+    pub(super) fn on_snapshot_saved(&mut self, image: SnapshotImage) {
+        let index = image.index;
         if self.snapshots.saving != Some(index) {
             return;
         }
         self.snapshots.saving = None;
         self.snapshots.last_index = self.snapshots.last_index.max(index);
+        if std::mem::take(&mut self.snapshots.wanted) && self.consensus.is_leader() {
+            self.consensus.offer_snapshot(image);
+        }
         self.consensus.on_snapshot_saved(index);
     }
 
-    /// A follower is too far behind for the log.
+    /// A follower is too far behind for the log. It gets the next snapshot that is on the disk: the
+    /// encoding of a large state would hold up everybody here, and is done beside the core.
     pub(super) fn offer_snapshot(&mut self) {
-        let image = self.snapshot_image();
-        self.consensus.offer_snapshot(image);
-    }
-
-    fn snapshot_image(&self) -> SnapshotImage {
-        SnapshotImage {
-            index: self.state.applied_index(),
-            term: self.state.applied_term(),
-            data: self.state.encode_snapshot(),
+        self.snapshots.wanted = true;
+        if self.snapshots.saving.is_none() {
+            self.take_snapshot();
         }
     }
 }

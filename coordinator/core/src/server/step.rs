@@ -243,7 +243,7 @@ impl Server {
             Event::PeerLost { peer } => self.on_peer_lost(peer),
             Event::Persisted { id } => self.consensus.on_persisted(id, now, &mut self.outputs),
             Event::PersistFailed { .. } => self.consensus.on_persist_failed(&mut self.outputs),
-            Event::SnapshotSaved { index } => self.on_snapshot_saved(index),
+            Event::SnapshotSaved { image } => self.on_snapshot_saved(image),
             Event::SnapshotFailed { index } => self.snapshots.failed(index),
             Event::Tick => {}
             Event::Resign => self.consensus.resign(now, &mut self.outputs),

@@ -146,12 +146,12 @@ impl Storage {
         self.saving = Some(image);
     }
 
-    /// Writes the snapshot: its index.
-    pub fn finish_saving(&mut self) -> Result<u64, (u64, StorageError)> {
+    /// Writes the snapshot and gives it back; otherwise its index.
+    pub fn finish_saving(&mut self) -> Result<SnapshotImage, (u64, StorageError)> {
         let image = self.saving.take().expect("begun");
         let opened = self.opened.as_ref().expect("a process runs");
         opened.save(&image).map_err(|error| (image.index, error))?;
-        Ok(image.index)
+        Ok(image)
     }
 
     /// The next sync of the process that runs fails.

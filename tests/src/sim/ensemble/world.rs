@@ -214,7 +214,7 @@ impl World {
             }
             Inside::DiskDone => self.disk_done(server),
             Inside::SnapshotDone => match member.storage.finish_saving() {
-                Ok(index) => self.deliver(server, Event::SnapshotSaved { index }),
+                Ok(image) => self.deliver(server, Event::SnapshotSaved { image }),
                 Err((index, _)) => self.deliver(server, Event::SnapshotFailed { index }),
             },
         }
@@ -307,7 +307,7 @@ impl World {
             Event::PeerLost { peer } => ("peer lost", [peer.get(), 0], &[]),
             Event::Persisted { id } => ("persisted", [id.0, 0], &[]),
             Event::PersistFailed { id } => ("persist failed", [id.0, 0], &[]),
-            Event::SnapshotSaved { index } => ("snapshot saved", [*index, 0], &[]),
+            Event::SnapshotSaved { image } => ("snapshot saved", [image.index, 0], &[]),
             Event::SnapshotFailed { index } => ("snapshot failed", [*index, 0], &[]),
             Event::Tick => ("tick", [0, 0], &[]),
             Event::Resign => ("resign", [0, 0], &[]),

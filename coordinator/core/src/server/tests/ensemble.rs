@@ -370,11 +370,12 @@ impl Ensemble {
             }
             Due::Saved { image, .. } => {
                 let index = image.index;
+                let saved = image.clone();
                 let disk = &mut self.members.get_mut(&at).unwrap().disk;
                 if disk.snapshot.as_ref().is_none_or(|kept| kept.index < index) {
                     disk.snapshot = Some(image);
                 }
-                self.step(at, Event::SnapshotSaved { index });
+                self.step(at, Event::SnapshotSaved { image: saved });
             }
         }
     }

@@ -160,12 +160,22 @@ fn is_over_grace(life: &Life, lost: Option<Time>, expiry: Expiry, late: Time) ->
 
 fn check_on_time(life: &Life, heard: &[Time], expiry: Expiry) {
     let at = expiry.committed;
-    let mut heard = heard.iter().filter(|time| **time + ON_ITS_WAY < at);
-    let last = heard.next_back().copied().unwrap_or(0).max(life.attached);
-    let silence = at - last;
     // Both clocks count whole milliseconds.
+    let silence = at - last_heard(life, heard, life.timeout - 2 * MS, at);
     assert!(silence + MS >= life.timeout, "expired after {silence} us: {life:?}, {expiry:?}");
+    let silence = at - last_heard(life, heard, life.timeout + 2 * MS, at);
     assert!(silence <= life.timeout + LATE_MAX, "expired after {silence} us: {life:?}");
+}
+
+/// The last request that was answered: one after a silence of the whole time-out is not.
+fn last_heard(life: &Life, heard: &[Time], gap_max: Time, at: Time) -> Time {
+    let heard = heard.iter().filter(|time| **time + ON_ITS_WAY < at);
+    heard.fold(
+        life.attached,
+        |last, time| {
+            if *time > last && *time - last < gap_max { *time } else { last }
+        },
+    )
 }
 
 /// A move of the session is in the log and starts the time-out anew, and so does taking office.

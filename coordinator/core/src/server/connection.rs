@@ -295,9 +295,7 @@ impl Connection {
             && self.pending_bytes <= PENDING_BYTES_MAX / 2
             && !self.backlogged
             && (!all_full || waiting == 0);
-        if self.session().is_none() {
-            return None;
-        }
+        self.session()?;
         match self.reading {
             true if full => Some(false),
             false if roomy => Some(true),

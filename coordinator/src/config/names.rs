@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 17] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -54,6 +54,11 @@ pub const SETTINGS: [Setting; 16] = [
         "ms between two looks at the clock by consensus; heartbeats take two",
     ),
     setting("catchUpEntries", "10000", "log entries kept behind a snapshot for members that lag"),
+    setting(
+        "DigestAuthenticationProvider.superDigest",
+        "",
+        "digest of the super user's credentials, `super:` and Base64; nobody is without",
+    ),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];
 

@@ -136,6 +136,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
 
 const PORT: &str = "a port, 0 to 65535";
 const COUNT: &str = "a number above 0";
+const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";
 const MILLISECONDS: &str = "a number of milliseconds above 0";
 
 fn core_config(
@@ -151,6 +152,10 @@ fn core_config(
         values.optional("minSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(2));
     config.session_timeout_ms_max =
         values.optional("maxSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(20));
+    config.super_digest = values.optional(SUPER_DIGEST, "super:DIGEST")?;
+    if config.super_digest.as_ref().is_some_and(|digest| !digest.starts_with("super:")) {
+        return Err(wrong(SUPER_DIGEST, values.text(SUPER_DIGEST), "super:DIGEST"));
+    }
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;

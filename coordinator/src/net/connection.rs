@@ -6,6 +6,7 @@
 //! Does not know: sessions, requests' meaning.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ enum End {
 }
 
 /// Serves one client until either side ends it.
-pub async fn serve(id: ConnectionId, stream: TcpStream, inputs: Inputs) {
+pub async fn serve(id: ConnectionId, stream: TcpStream, from: IpAddr, inputs: Inputs) {
     let outbox = Arc::new(Outbox::new(stream, UNSENT_BYTES_MAX));
     let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
     let first = timeout(HANDSHAKE_WAIT, reader.first()).await;
@@ -64,7 +65,9 @@ pub async fn serve(id: ConnectionId, stream: TcpStream, inputs: Inputs) {
     // The core lets it go on once the session is there.
     outbox.set_reading(false);
     let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
-    let connect = Event::Connect { connection: id, request, entropy };
+    // An IPv4 client of a socket for both has the address that access lists name.
+    let address = from.to_canonical().to_string();
+    let connect = Event::Connect { connection: id, address, request, entropy };
     if inputs.send(opened).await.is_err() || inputs.send(Input::Event(connect)).await.is_err() {
         return;
     }

@@ -55,7 +55,7 @@ impl ClientListener {
             let id = ConnectionId::new(numbers.fetch_add(1, Ordering::Relaxed));
             let inputs = self.inputs.clone();
             clients.spawn(async move {
-                connection::serve(id, stream, inputs).await;
+                connection::serve(id, stream, address.ip(), inputs).await;
                 drop(place);
             });
             // Ended tasks are kept until they are asked for.

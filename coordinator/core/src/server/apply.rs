@@ -15,6 +15,8 @@ use crate::ConnectionId;
 use crate::consensus::SnapshotImage;
 use crate::state::{AppliedCommand, Entry, State};
 use crate::subscription::Delivery;
+use crate::tree::{Change, ChangeKind, Identities, may_read};
+use crate::watch::Notification;
 
 impl Server {
     pub(super) fn apply_entry(&mut self, index: u64, term: u64, data: &Bytes) {
@@ -67,6 +69,7 @@ impl Server {
         for change in &changes {
             self.watches.collect(change, &mut notifications);
         }
+        notifications.retain(|told| self.may_hear(told, &changes));
         if planted!(self.config.planted, LoseNotification) && zxid.get() % 16 == 0 {
             notifications.clear();
         }
@@ -83,6 +86,19 @@ impl Server {
         self.on_outcome(outcome);
     }
 
+    /// Whether the connection may read the node that it would hear of, as the node is now or was last.
+    pub(super) fn may_hear(&self, told: &Notification, changes: &[Change]) -> bool {
+        let Some(connection) = self.connections.get(told.connection) else { return false };
+        let gone = || {
+            let same =
+                |change: &&Change| change.kind == ChangeKind::Deleted && change.path == told.path;
+            changes.iter().rev().find(same).map(|change| &change.acl)
+        };
+        let node = self.state.tree().get(&told.path);
+        let acl = node.map(|node| node.acl()).or_else(gone);
+        acl.is_none_or(|acl| may_read(acl, &connection.identities))
+    }
+
     fn after_apply(&mut self) {
         self.propose_handshakes();
         self.run_ready_syncs();
@@ -95,7 +111,8 @@ impl Server {
         let owed: Vec<ConnectionId> = self.subscriptions.owed().collect();
         for id in owed {
             let Some(bytes_max) = self.subscription_room(id) else { continue };
-            let events = self.subscriptions.take_owed(id, self.state.tree(), bytes_max);
+            let reader = (id, &*self.identities_of(id));
+            let events = self.subscriptions.take_owed(reader, self.state.tree(), bytes_max);
             self.send_events(id, events);
         }
     }
@@ -110,9 +127,14 @@ impl Server {
                 continue;
             }
             let Some(bytes_max) = self.subscription_room(id) else { continue };
-            let events = self.subscriptions.take(id, self.state.tree(), bytes_max);
+            let reader = (id, &*self.identities_of(id));
+            let events = self.subscriptions.take(reader, self.state.tree(), bytes_max);
             self.send_events(id, events);
         }
+    }
+
+    fn identities_of(&self, id: ConnectionId) -> Identities {
+        self.connections.get(id).map_or_else(|| [].into(), |held| held.identities.clone())
     }
 
     fn send_events(&mut self, id: ConnectionId, events: Vec<SubscriptionEvent>) {

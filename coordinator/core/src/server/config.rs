@@ -49,6 +49,8 @@ pub struct Config {
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
     pub subscription_history_max: usize,
+    /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
+    pub super_digest: Option<String>,
     /// A bug put in on purpose.
     #[cfg(planted)]
     pub planted: Option<crate::planted::Planted>,
@@ -93,6 +95,7 @@ impl Config {
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
+            super_digest: None,
             #[cfg(planted)]
             planted: None,
         }

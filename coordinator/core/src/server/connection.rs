@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    ClientInfo, ConnectRequest, DecodeError, ErrorCode, OpCode, Request, RequestHeader, Response,
-    SessionId, SessionPassword, Xid,
+    ConnectRequest, DecodeError, ErrorCode, OpCode, Request, RequestHeader, Response, SessionId,
+    SessionPassword, Xid,
 };
 
 use super::limits::{
@@ -17,6 +17,7 @@ use super::limits::{
 };
 use crate::consensus::ReadId;
 use crate::state::{Command, OpResult, WriteOp};
+use crate::tree::Identities;
 use crate::{ConnectionId, Millis};
 
 /// A connection of this server.
@@ -49,8 +50,8 @@ pub(super) struct Connection {
     pub(super) held: bool,
     /// When the client was last heard, on the clock of [`super::step::Server::lived`].
     pub(super) heard: Millis,
-    /// Shown credentials.
-    pub(super) identities: Vec<ClientInfo>,
+    /// What the client has shown to be.
+    pub(super) identities: Identities,
 }
 
 #[derive(Debug)]
@@ -115,6 +116,8 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct PendingWrite {
     pub(super) sequence: u64,
+    /// Of its connection when it came.
+    pub(super) identities: Identities,
     pub(super) op: WriteOp,
     /// False while a sync stands before it, or reads that wait for more than earlier writes: they
     /// must not see it.
@@ -122,7 +125,12 @@ pub(super) struct PendingWrite {
 }
 
 impl Connection {
-    pub(super) fn new(origin: u64, handshake: Handshake, heard: Millis) -> Self {
+    pub(super) fn new(
+        origin: u64,
+        handshake: Handshake,
+        identities: Identities,
+        heard: Millis,
+    ) -> Self {
         Self {
             origin,
             heard,
@@ -138,7 +146,7 @@ impl Connection {
             sent_in_step: (0, 0),
             backlogged: false,
             held: false,
-            identities: Vec::new(),
+            identities,
         }
     }
 
@@ -332,6 +340,7 @@ impl Session {
             session: self.id,
             generation: self.generation,
             sequence: write.sequence,
+            identities: write.identities.clone(),
             op: write.op.clone(),
         }
     }

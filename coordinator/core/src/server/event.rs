@@ -21,6 +21,8 @@ pub enum Event {
     Connect {
         /// Name of the connection in all later events and effects.
         connection: ConnectionId,
+        /// Where the client comes from: an IP address as text, without its port.
+        address: String,
         /// The decoded handshake.
         request: ConnectRequest,
         /// Fresh secret random bytes: 16 for the password of a new session, 8 that make the

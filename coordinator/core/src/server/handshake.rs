@@ -8,6 +8,7 @@ use coordinator_protocol::{ConnectRequest, ConnectResponse, SessionId, SessionPa
 
 use super::connection::{Connection, Handshake, Phase, Session};
 use super::effect::Effect;
+use super::identity;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{Command, Origin};
@@ -18,7 +19,7 @@ const ATTACH_AGAIN_MS: u64 = 500;
 impl Server {
     pub(super) fn on_connect(
         &mut self,
-        id: ConnectionId,
+        (id, address): (ConnectionId, &str),
         request: ConnectRequest,
         entropy: &[u8; 24],
     ) {
@@ -37,7 +38,8 @@ impl Server {
             early: Vec::new(),
         };
         let heard = self.lived();
-        self.connections.insert(id, Connection::new(origin, handshake, heard));
+        let identities = identity::of_address(address);
+        self.connections.insert(id, Connection::new(origin, handshake, identities, heard));
         self.syncs.fence(id);
         self.propose_handshakes();
     }

@@ -52,5 +52,7 @@ pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
 pub const LOSSES_MAX: usize = 1_000_000;
 /// Connections that were lost during their handshake and are remembered until that is decided.
 pub const LOST_HANDSHAKES_MAX: usize = 10_000;
-/// Identities of one connection.
+/// Identities of one connection: they travel with each of its writes.
 pub const IDENTITIES_MAX: usize = 16;
+/// Bytes of the credentials for one of them.
+pub const IDENTITY_BYTES_MAX: usize = 1024;

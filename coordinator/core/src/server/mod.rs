@@ -13,6 +13,7 @@
 //! proposals      the leader's queue of commands              link       commands to the leader
 //! repetition     what is in that queue already
 //! peer           messages between members                    snapshot   when to take one
+//! identity       who a connection has shown to be
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! ```
@@ -27,6 +28,7 @@ mod connection;
 mod effect;
 mod event;
 mod handshake;
+mod identity;
 mod limits;
 mod link;
 mod office;

@@ -172,7 +172,13 @@ mod tests {
     fn write(sequence: u64, data: &Bytes) -> Command {
         let set = SetDataRequest { path: String::new(), data: Some(data.clone()), version: -1 };
         let op = WriteOp::Tree(TreeOp::SetData(set));
-        Command::Write { session: SessionId::new(1), generation: 1, sequence, op }
+        Command::Write {
+            session: SessionId::new(1),
+            generation: 1,
+            sequence,
+            identities: [].into(),
+            op,
+        }
     }
 
     #[test]

@@ -6,14 +6,15 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    AddWatchRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch, Request, Response,
-    SetWatchesRequest,
+    Acl, AddWatchRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch, Permissions, Request,
+    Response, SetWatchesRequest, SubscribeRequest,
 };
 
+use super::identity;
 use super::limits::MULTI_READ_BYTES_MAX;
 use super::step::Server;
 use crate::ConnectionId;
-use crate::tree::{NodeView, validate_path};
+use crate::tree::{NodeView, is_allowed, masked, validate_path};
 
 impl Server {
     pub(super) fn read(
@@ -26,10 +27,8 @@ impl Server {
             Request::GetData(read) => self.read_data(id, &read),
             Request::GetChildren(read) => self.read_children(id, &read).map(Response::Names),
             Request::GetChildren2(read) => self.read_children2(id, &read),
-            Request::GetAcl(path) => {
-                self.node(&path).map(|node| Response::AclStat(node.acl().to_vec(), node.stat()))
-            }
-            Request::GetAllChildrenNumber(path) => self.count_descendants(&path),
+            Request::GetAcl(path) => self.read_acl(id, &path),
+            Request::GetAllChildrenNumber(path) => self.count_descendants(id, &path),
             Request::GetEphemerals(prefix) => self.list_ephemerals(id, &prefix),
             Request::MultiRead(ops) => Ok(self.read_many(id, ops)),
             Request::CheckWatches(watch) => {
@@ -46,9 +45,7 @@ impl Server {
             Request::SetWatches(watches) | Request::SetWatches2(watches) => {
                 self.set_watches(id, &watches)
             }
-            Request::Subscribe(subscribe) => {
-                self.subscriptions.subscribe(id, &subscribe).map(|()| Response::Empty)
-            }
+            Request::Subscribe(subscribe) => self.subscribe(id, &subscribe),
             Request::Unsubscribe(subscription) => {
                 let found = self.subscriptions.unsubscribe(id, subscription);
                 if found { Ok(Response::Empty) } else { Err(ErrorCode::BadArguments) }
@@ -62,6 +59,29 @@ impl Server {
         self.state.tree().get(path).ok_or(ErrorCode::NoNode)
     }
 
+    /// The node, if the connection may read it.
+    fn readable(&self, id: ConnectionId, path: &str) -> Result<NodeView<'_>, ErrorCode> {
+        let node = self.node(path)?;
+        if self.may(id, Permissions::READ, node.acl()) { Ok(node) } else { Err(ErrorCode::NoAuth) }
+    }
+
+    fn may(&self, id: ConnectionId, permissions: i32, acl: &[Acl]) -> bool {
+        let connection = self.connections.get(id);
+        connection.is_some_and(|held| is_allowed(acl, permissions, &held.identities))
+    }
+
+    fn read_acl(&self, id: ConnectionId, path: &str) -> Result<Response, ErrorCode> {
+        let node = self.node(path)?;
+        if !self.may(id, Permissions::READ | Permissions::ADMIN, node.acl()) {
+            return Err(ErrorCode::NoAuth);
+        }
+        let acl = match self.may(id, Permissions::ADMIN, node.acl()) {
+            true => node.acl().to_vec(),
+            false => masked(node.acl()),
+        };
+        Ok(Response::AclStat(acl, node.stat()))
+    }
+
     fn read_exists(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
         validate_path(&read.path)?;
         if read.watch {
@@ -71,7 +91,7 @@ impl Server {
     }
 
     fn read_data(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
-        let node = self.node(&read.path)?;
+        let node = self.readable(id, &read.path)?;
         let response = Response::DataStat(node.data().cloned(), node.stat());
         if read.watch {
             self.watches.watch_data(id, &read.path)?;
@@ -84,6 +104,7 @@ impl Server {
         id: ConnectionId,
         read: &PathWatch,
     ) -> Result<Vec<String>, ErrorCode> {
+        self.readable(id, &read.path)?;
         let names = self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode)?;
         let names = names.map(str::to_owned).collect();
         if read.watch {
@@ -129,7 +150,8 @@ impl Server {
         }
     }
 
-    fn count_descendants(&self, path: &str) -> Result<Response, ErrorCode> {
+    fn count_descendants(&self, id: ConnectionId, path: &str) -> Result<Response, ErrorCode> {
+        self.readable(id, path)?;
         let count = self.state.tree().descendant_count(path).ok_or(ErrorCode::NoNode)?;
         Ok(Response::Count(i32::try_from(count).unwrap_or(i32::MAX)))
     }
@@ -148,7 +170,8 @@ impl Server {
         request: &SetWatchesRequest,
     ) -> Result<Response, ErrorCode> {
         let last = self.state.last_zxid();
-        let missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        let mut missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        missed.retain(|told| self.may_hear(told, &[]));
         if planted!(self.config.planted, LoseWatchOnReconnect) {
             return Ok(Response::Empty);
         }
@@ -156,9 +179,22 @@ impl Server {
         Ok(Response::Empty)
     }
 
+    /// Of a subtree whose top may not be read nothing is told; below it, each node by its own list.
+    fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        subscribe: &SubscribeRequest,
+    ) -> Result<Response, ErrorCode> {
+        match self.readable(id, &subscribe.path) {
+            Ok(_) | Err(ErrorCode::NoNode) => {}
+            Err(code) => return Err(code),
+        }
+        self.subscriptions.subscribe(id, subscribe).map(|()| Response::Empty)
+    }
+
     fn who_am_i(&self, id: ConnectionId) -> Result<Response, ErrorCode> {
         let connection = self.connections.get(id).ok_or(ErrorCode::SessionExpired)?;
-        Ok(Response::ClientInfos(connection.identities.clone()))
+        Ok(Response::ClientInfos(connection.identities.iter().map(identity::to_info).collect()))
     }
 }
 

@@ -114,7 +114,13 @@ mod tests {
 
     fn write(generation: u64, sequence: u64) -> Command {
         let op = WriteOp::CloseSession;
-        Command::Write { session: SessionId::new(1), generation, sequence, op }
+        Command::Write {
+            session: SessionId::new(1),
+            generation,
+            sequence,
+            identities: [].into(),
+            op,
+        }
     }
 
     fn take(repetitions: &mut Repetitions, generation: u64, sequences: &[u64]) -> Vec<u64> {

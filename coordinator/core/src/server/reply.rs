@@ -84,7 +84,9 @@ pub(super) fn to_response(result: OpResult) -> Response {
     match result {
         OpResult::Created { path } => Response::Path(path.to_string()),
         OpResult::Created2 { path, stat } => Response::PathStat(path.to_string(), stat),
-        OpResult::DataSet { stat } | OpResult::Checked { stat } => Response::Stat(stat),
+        OpResult::DataSet { stat } | OpResult::AclSet { stat } | OpResult::Checked { stat } => {
+            Response::Stat(stat)
+        }
         OpResult::Multi(outcome) => Response::Multi(multi_results(outcome)),
         OpResult::Deleted | OpResult::SessionClosed(_) | OpResult::OptionsSet => Response::Empty,
     }
@@ -105,8 +107,9 @@ fn multi_result(result: OpResult) -> MultiResult {
         OpResult::DataSet { stat } => MultiResult::SetData(stat),
         OpResult::Checked { .. } => MultiResult::Check,
         // These cannot stand inside a multi.
-        OpResult::Multi(_) | OpResult::SessionClosed(_) | OpResult::OptionsSet => {
-            MultiResult::Error(ErrorCode::SystemError)
-        }
+        OpResult::AclSet { .. }
+        | OpResult::Multi(_)
+        | OpResult::SessionClosed(_)
+        | OpResult::OptionsSet => MultiResult::Error(ErrorCode::SystemError),
     }
 }

@@ -4,15 +4,13 @@
 //! is not understood is answered by a code and the session lives on. It does not know the tree.
 
 use coordinator_protocol::{
-    AuthRequest, ClientInfo, CreateMode, CreateRequest, CreateTtlRequest, DecodeError, ErrorCode,
-    OpCode, Request, RequestHeader, Response,
+    AuthRequest, CreateMode, CreateRequest, CreateTtlRequest, DecodeError, ErrorCode, OpCode,
+    Request, RequestHeader, Response,
 };
 
 use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
 use super::effect::Effect;
-use super::limits::{
-    EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, IDENTITIES_MAX, PENDING_REQUESTS_HARD_MAX,
-};
+use super::limits::{EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX};
 use super::step::Server;
 use super::weight::request_bytes;
 use crate::ConnectionId;
@@ -95,32 +93,12 @@ impl Server {
         let sent = connection.may_send();
         let Phase::Open(session) = &mut connection.phase else { return None };
         session.last_sequence = session.last_sequence.saturating_add(1);
-        let write = PendingWrite { sequence: session.last_sequence, op, sent };
+        let identities = connection.identities.clone();
+        let write = PendingWrite { sequence: session.last_sequence, identities, op, sent };
         if sent {
             self.link.push(session.command(&write));
         }
         Some(write)
-    }
-
-    /// Credentials: `digest` identities are taken down for whoAmI; other schemes are refused and
-    /// the connection ends, as in ZooKeeper.
-    fn authenticate(&mut self, id: ConnectionId, auth: AuthRequest) -> Result<Response, ErrorCode> {
-        let connection = self.connections.get_mut(id).ok_or(ErrorCode::AuthFailed)?;
-        let text = String::from_utf8(auth.auth.unwrap_or_default().to_vec());
-        let user = text.ok().and_then(|text| text.split_once(':').map(|(user, _)| user.to_owned()));
-        match user {
-            Some(user) if auth.scheme == "digest" => {
-                if connection.identities.len() >= IDENTITIES_MAX {
-                    return Err(ErrorCode::ThrottledOp);
-                }
-                let identity = ClientInfo { scheme: auth.scheme, user };
-                if !connection.identities.contains(&identity) {
-                    connection.identities.push(identity);
-                }
-                Ok(Response::Empty)
-            }
-            _ => Err(ErrorCode::AuthFailed),
-        }
     }
 
     pub(super) fn on_backlogged(&mut self, id: ConnectionId, backlogged: bool) {
@@ -200,6 +178,7 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         }
         Request::Delete(delete) => tree(TreeOp::Delete(delete)),
         Request::SetData(set) => tree(TreeOp::SetData(set)),
+        Request::SetAcl(set) => tree(TreeOp::SetAcl(set)),
         Request::Check(check) => tree(TreeOp::Check(check)),
         Request::Multi(ops) => {
             Sorted::Write(WriteOp::Multi(ops.into_iter().map(TreeOp::from).collect()))
@@ -228,10 +207,9 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         | Request::SetWatches2(_)
         | Request::MultiRead(_) => Sorted::Read(request),
         Request::Reconfig(_) => Sorted::Answer(Err(ErrorCode::ReconfigDisabled)),
-        Request::SetAcl(_)
-        | Request::Sasl(_)
-        | Request::DeleteContainer(_)
-        | Request::Unknown(_) => Sorted::Answer(Err(ErrorCode::Unimplemented)),
+        Request::Sasl(_) | Request::DeleteContainer(_) | Request::Unknown(_) => {
+            Sorted::Answer(Err(ErrorCode::Unimplemented))
+        }
     }
 }
 

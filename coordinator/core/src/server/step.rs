@@ -226,8 +226,8 @@ impl Server {
         }
         let now = self.now.mono;
         match event {
-            Event::Connect { connection, request, entropy } => {
-                self.on_connect(connection, request, &entropy);
+            Event::Connect { connection, address, request, entropy } => {
+                self.on_connect((connection, &address), request, &entropy);
             }
             Event::Request { connection, header, request } => {
                 self.on_request(connection, header, request);

@@ -38,7 +38,10 @@ fn op_bytes(op: &WriteOp) -> usize {
 /// Weight of a command.
 pub(super) fn command_bytes(command: &Command) -> usize {
     match command {
-        Command::Write { op, .. } => op_bytes(op),
+        Command::Write { op, identities, .. } => {
+            let who = identities.iter().map(|one| text(&one.scheme).saturating_add(text(&one.id)));
+            op_bytes(op).saturating_add(who.sum())
+        }
         Command::CreateSession { .. } | Command::Attach { .. } | Command::Expire { .. } => {
             FIXED_BYTES
         }
@@ -140,6 +143,7 @@ fn tree_op_bytes(op: &TreeOp) -> usize {
     match op {
         TreeOp::Create(create) | TreeOp::Create2(create) => create_bytes(create),
         TreeOp::SetData(set) => set.path.len().saturating_add(of(&set.data)),
+        TreeOp::SetAcl(set) => text(&set.path).saturating_add(acl(&set.acl)),
         TreeOp::Delete(delete) => delete.path.len(),
         TreeOp::Check(check) => check.path.len(),
     }

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_protocol::{
     CheckRequest, CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, MultiOp, SessionId,
-    SessionPassword, SetDataRequest,
+    SessionPassword, SetAclRequest, SetDataRequest,
 };
 use serde::{Deserialize, Serialize};
 
 use super::ENTRY_KIND;
 use crate::ids::ServerId;
+use crate::tree::Identities;
 
 /// One log entry: commands that are applied one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub enum Command {
         generation: u64,
         /// 1 for a generation's first write, then without gaps.
         sequence: u64,
+        /// What the client had shown to be when it asked.
+        identities: Identities,
         /// What to write.
         op: WriteOp,
     },
@@ -109,6 +112,8 @@ pub enum TreeOp {
     Delete(DeleteRequest),
     /// Replace a node's data.
     SetData(SetDataRequest),
+    /// Replace a node's access list.
+    SetAcl(SetAclRequest),
     /// Changes nothing: fails unless the node is there at this version.
     Check(CheckRequest),
 }

@@ -15,7 +15,7 @@ use super::outcome::{
 };
 use super::session::Session;
 use super::zxid::ZxidClock;
-use crate::tree::{Change, Stamp, Transaction, Tree};
+use crate::tree::{Change, Identity, Stamp, Transaction, Tree};
 
 /// Sessions of an ensemble; one more is refused with -127.
 pub const SESSIONS_MAX: usize = 1_000_000;
@@ -111,12 +111,12 @@ impl State {
             Command::Attach { session, password, timeout_ms, follows, origin } => {
                 self.attach(*session, password, (*timeout_ms, *follows), *origin)
             }
-            Command::Write { session, generation, sequence, op } => {
+            Command::Write { session, generation, sequence, identities, op } => {
                 let (session, generation, sequence) = (*session, *generation, *sequence);
                 match self.admit(session, generation, sequence) {
                     Err(why) => Outcome::Ignored { session, generation, sequence, why },
                     Ok(()) => {
-                        let result = self.write(session, op, &mut changes);
+                        let result = self.write((session, identities), op, &mut changes);
                         Outcome::Written { session, generation, sequence, result }
                     }
                 }
@@ -271,19 +271,19 @@ impl State {
 
     fn write(
         &mut self,
-        id: SessionId,
+        (id, identities): (SessionId, &[Identity]),
         op: &WriteOp,
         changes: &mut Vec<Change>,
     ) -> Result<OpResult, ErrorCode> {
         match op {
             WriteOp::Tree(op) => {
-                let mut transaction = self.transaction();
+                let mut transaction = self.transaction().by(identities);
                 let result = run(&mut transaction, id, op)?;
                 *changes = transaction.commit();
                 self.zxids.advance();
                 Ok(result)
             }
-            WriteOp::Multi(ops) => Ok(OpResult::Multi(self.multi(id, ops, changes))),
+            WriteOp::Multi(ops) => Ok(OpResult::Multi(self.multi((id, identities), ops, changes))),
             WriteOp::CloseSession => Ok(OpResult::SessionClosed(self.end_session(id, changes))),
             WriteOp::SessionOptions { fast_death_grace_ms } => {
                 let session = self.sessions.get_mut(&id).expect("admitted");
@@ -294,8 +294,13 @@ impl State {
         }
     }
 
-    fn multi(&mut self, id: SessionId, ops: &[TreeOp], changes: &mut Vec<Change>) -> MultiOutcome {
-        let mut transaction = self.transaction();
+    fn multi(
+        &mut self,
+        (id, identities): (SessionId, &[Identity]),
+        ops: &[TreeOp],
+        changes: &mut Vec<Change>,
+    ) -> MultiOutcome {
+        let mut transaction = self.transaction().by(identities);
         let mut results = Vec::with_capacity(ops.len());
         for op in ops {
             match run(&mut transaction, id, op) {
@@ -362,6 +367,7 @@ fn run(
             let data = request.data.clone();
             OpResult::DataSet { stat: transaction.set_data(&request.path, data, request.version)? }
         }
+        TreeOp::SetAcl(request) => OpResult::AclSet { stat: transaction.set_acl(request)? },
         TreeOp::Check(request) => {
             OpResult::Checked { stat: transaction.check(&request.path, request.version)? }
         }

@@ -159,6 +159,11 @@ pub enum OpResult {
         /// After the change.
         stat: Stat,
     },
+    /// setACL
+    AclSet {
+        /// After the change.
+        stat: Stat,
+    },
     /// check
     Checked {
         /// The node's.

@@ -31,7 +31,7 @@ fn attach(session: SessionId, follows: u64, origin: Origin) -> Command {
 }
 
 fn write(sequence: u64, op: WriteOp) -> Command {
-    Command::Write { session: SESSION, generation: 1, sequence, op }
+    Command::Write { session: SESSION, generation: 1, sequence, identities: [].into(), op }
 }
 
 fn request(path: &str, flags: i32) -> CreateRequest {
@@ -153,7 +153,8 @@ fn write_is_applied_once_and_in_the_order_of_its_sequence() {
     let expect = |state: &mut State, generation, sequence, why| {
         let op = WriteOp::Tree(create(&format!("/n{sequence}"), 0));
         let before = state.clone();
-        let command = Command::Write { session: SESSION, generation, sequence, op };
+        let command =
+            Command::Write { session: SESSION, generation, sequence, identities: [].into(), op };
         let ignored = Outcome::Ignored { session: SESSION, generation, sequence, why };
         let applied = run(state, command);
         assert_eq!((applied.outcome, applied.changes), (ignored, vec![]));
@@ -220,7 +221,8 @@ fn attach_moves_the_session_and_its_writes_count_anew() {
     let session = state.session(SESSION).unwrap();
     assert_eq!((session.generation, session.sequence, session.origin), (2, 0, second));
     let op = WriteOp::Tree(create("/b", 0));
-    let command = Command::Write { session: SESSION, generation: 2, sequence: 1, op };
+    let command =
+        Command::Write { session: SESSION, generation: 2, sequence: 1, identities: [].into(), op };
     assert!(matches!(run(&mut state, command).outcome, Outcome::Written { result: Ok(_), .. }));
 }
 
@@ -281,7 +283,16 @@ fn close_and_expiry_remove_all_ephemerals_under_one_zxid() {
         written(&mut state, 2, create("/a", 1)).unwrap();
         written(&mut state, 3, create("/p", 0)).unwrap();
         let op = WriteOp::Tree(create("/c", 1));
-        run(&mut state, Command::Write { session: OTHER, generation: 1, sequence: 1, op });
+        run(
+            &mut state,
+            Command::Write {
+                session: OTHER,
+                generation: 1,
+                sequence: 1,
+                identities: [].into(),
+                op,
+            },
+        );
         let applied = run(
             &mut state,
             match close {
@@ -381,7 +392,10 @@ fn session_options_are_kept_over_a_move() {
     run(&mut state, attach(SESSION, 1, origin(2, 5)));
     assert_eq!(state.session(SESSION).unwrap().fast_death_grace_ms, Some(200));
     let op = WriteOp::SessionOptions { fast_death_grace_ms: None };
-    run(&mut state, Command::Write { session: SESSION, generation: 2, sequence: 1, op });
+    run(
+        &mut state,
+        Command::Write { session: SESSION, generation: 2, sequence: 1, identities: [].into(), op },
+    );
     assert_eq!(state.session(SESSION).unwrap().fast_death_grace_ms, None);
 }
 

@@ -6,7 +6,8 @@
 //! was told that it is complete: its subscriber counts on a change before any reply that could
 //! reveal it (safety.md A8). One that is being sent a snapshot, or that resumes and has not had its
 //! bookmark yet, knows that it is incomplete, and may be served after others.
-//! It does not know how full a connection is: `take` is called for those with room.
+//! What a subscriber may not read is left out. It does not know how full a connection is: `take` is
+//! called for those with room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -18,7 +19,7 @@ use coordinator_protocol::{
 use super::cut::Cut;
 use super::history::History;
 use crate::ids::ConnectionId;
-use crate::tree::{Change, ChangeKind, Tree, ancestors, validate_path};
+use crate::tree::{Change, ChangeKind, Identity, Tree, ancestors, may_read, validate_path};
 
 /// Subscriptions of one connection; one more is refused with -127.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 64;
@@ -197,26 +198,26 @@ impl Subscriptions {
     /// there is more. `tree` is as of the last write recorded.
     pub fn take(
         &mut self,
-        connection: ConnectionId,
+        reader: (ConnectionId, &[Identity]),
         tree: &Tree,
         bytes_max: usize,
     ) -> Vec<SubscriptionEvent> {
-        self.take_of(connection, tree, bytes_max, |subscription| !subscription.is_live())
+        self.take_of(reader, tree, bytes_max, |subscription| !subscription.is_live())
     }
 
     /// As `take`, but nothing else than what the connection counts on.
     pub fn take_owed(
         &mut self,
-        connection: ConnectionId,
+        reader: (ConnectionId, &[Identity]),
         tree: &Tree,
         bytes_max: usize,
     ) -> Vec<SubscriptionEvent> {
-        self.take_of(connection, tree, bytes_max, Subscription::is_owed)
+        self.take_of(reader, tree, bytes_max, Subscription::is_owed)
     }
 
     fn take_of(
         &mut self,
-        connection: ConnectionId,
+        (connection, identities): (ConnectionId, &[Identity]),
         tree: &Tree,
         bytes_max: usize,
         due: impl Fn(&Subscription) -> bool,
@@ -225,7 +226,8 @@ impl Subscriptions {
         let Some(subscriptions) = self.by_connection.get_mut(&connection) else {
             return events.list;
         };
-        let mut source = Source { history: &self.history, cuts: &mut self.cuts, tree };
+        let mut source =
+            Source { history: &self.history, cuts: &mut self.cuts, tree, reader: identities };
         while !events.is_full() {
             let owed = subscriptions.iter().find(|(_, subscription)| subscription.is_owed());
             let next = owed.or_else(|| subscriptions.iter().find(|(_, found)| due(found)));
@@ -320,6 +322,8 @@ struct Source<'a> {
     history: &'a History,
     cuts: &'a mut BTreeMap<Arc<str>, Weak<Cut>>,
     tree: &'a Tree,
+    /// Who is told.
+    reader: &'a [Identity],
 }
 
 impl Source<'_> {
@@ -379,7 +383,8 @@ impl Subscription {
                 self.complete = false;
                 Phase::Snapshot { cut: source.cut(&self.path), zxid, next: 0 }
             }
-            Phase::Snapshot { cut, zxid, next } => match cut.chunk(next) {
+            Phase::Snapshot { cut, zxid, next } => match cut.chunk(next, source.reader) {
+                Some((items, next)) if items.is_empty() => Phase::Snapshot { cut, zxid, next },
                 Some((items, next)) => {
                     let chunk = event(id, SubscriptionEventKind::SnapshotChunk, zxid);
                     events.push(SubscriptionEvent { items, ..chunk });
@@ -394,7 +399,7 @@ impl Subscription {
             },
             Phase::Behind { after, .. } if !source.history.covers(after) => Phase::Fresh,
             Phase::Behind { after, bookmark } => {
-                self.send_changes(id, source.history, events, (after, bookmark))
+                self.send_changes(id, source, events, (after, bookmark))
             }
         };
     }
@@ -403,12 +408,14 @@ impl Subscription {
     fn send_changes(
         &mut self,
         id: i32,
-        history: &History,
+        source: &Source<'_>,
         events: &mut Events,
         (after, bookmark): (Zxid, bool),
     ) -> Phase {
-        for (zxid, changes) in history.after(after.max(self.told)) {
-            let within = changes.iter().filter(|change| is_within(&self.path, &change.path));
+        for (zxid, changes) in source.history.after(after.max(self.told)) {
+            let within = changes.iter().filter(|change| {
+                is_within(&self.path, &change.path) && may_read(&change.acl, source.reader)
+            });
             let items: Vec<Item> = within.map(item).collect();
             if !items.is_empty() {
                 let changes = event(id, SubscriptionEventKind::Changes, zxid);
@@ -417,7 +424,7 @@ impl Subscription {
                 return Phase::Behind { after: zxid, bookmark };
             }
         }
-        let last = history.last().max(self.told);
+        let last = source.history.last().max(self.told);
         if bookmark {
             events.push(event(id, SubscriptionEventKind::Bookmark, last));
             self.told = last;

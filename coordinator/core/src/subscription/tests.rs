@@ -67,7 +67,7 @@ impl World {
         connection: ConnectionId,
         room: usize,
     ) -> Vec<(i32, Kind, i64, String)> {
-        let events = self.subscriptions.take(connection, &self.tree, room);
+        let events = self.subscriptions.take((connection, &[]), &self.tree, room);
         self.subscriptions.check();
         events.into_iter().map(brief).collect()
     }
@@ -159,7 +159,7 @@ fn items_carry_data_and_stat() {
         zxid: Zxid::new(2),
         items: vec![item],
     };
-    assert_eq!(world.subscriptions.take(A, &world.tree, ROOM), [expected]);
+    assert_eq!(world.subscriptions.take((A, &[]), &world.tree, ROOM), [expected]);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn live_subscriber_is_served_before_a_snapshot_goes_on() {
     assert_eq!(world.take_some(A, 1), [changed]);
     world.set("/0000");
     let changed = event(9, Kind::Changes, world.zxid, "*/0000");
-    let owed = world.subscriptions.take_owed(A, &world.tree, ROOM);
+    let owed = world.subscriptions.take_owed((A, &[]), &world.tree, ROOM);
     assert_eq!(owed.into_iter().map(brief).collect::<Vec<_>>(), [changed], "and nothing else");
     assert!(!world.subscriptions.is_owed(A));
     let rest: Vec<Kind> = world.take(A).into_iter().map(|event| event.1).collect();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coordinator_protocol::{Stat, Zxid};
+use coordinator_protocol::{Acl, Stat, Zxid};
 
 /// What happened to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Change {
     pub kind: ChangeKind,
     /// Its data after the change; `None` for null, and for a deleted node.
     pub data: Option<Bytes>,
+    /// Who may hear of it: the node's access list; for a deleted node the last one it had.
+    pub acl: Arc<[Acl]>,
     /// Its Stat after the change; for a deleted node the last one it had.
     pub stat: Stat,
 }

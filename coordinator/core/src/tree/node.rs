@@ -85,9 +85,9 @@ impl<'a> NodeView<'a> {
         self.node.stat()
     }
 
-    /// The access list.
+    /// The access list; nodes share it.
     #[must_use]
-    pub fn acl(&self) -> &'a [Acl] {
+    pub fn acl(&self) -> &'a Arc<[Acl]> {
         &self.node.acl
     }
 }

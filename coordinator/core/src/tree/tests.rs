@@ -181,7 +181,7 @@ fn access_list_must_not_be_empty_and_is_stored_without_repetition() {
     let read = Acl { permissions: 1, scheme: "world".into(), id: "anyone".into() };
     let acl = vec![Acl::open()[0].clone(), read.clone(), Acl::open()[0].clone(), read.clone()];
     transaction.create(OWNER, &CreateRequest { acl, ..request("/a", "", 0) }).unwrap();
-    assert_eq!(tree.get("/a").unwrap().acl(), [Acl::open()[0].clone(), read]);
+    assert_eq!(tree.get("/a").unwrap().acl()[..], [Acl::open()[0].clone(), read]);
 }
 
 #[test]
@@ -241,8 +241,14 @@ fn changes_come_in_order_with_data_and_stat() {
     let zxid = Zxid::new(2);
     let (ctime_ms, mtime_ms) = (1002, 1002);
     let new = Stat { czxid: zxid, mzxid: zxid, pzxid: zxid, ctime_ms, mtime_ms, ..Stat::default() };
-    let change =
-        |path: &str, kind, data, stat| Change { zxid, path: path.into(), kind, data, stat };
+    let change = |path: &str, kind, data, stat| Change {
+        zxid,
+        path: path.into(),
+        kind,
+        data,
+        acl: Acl::open().into(),
+        stat,
+    };
     let one = Some(Bytes::from_static(b"one"));
     let expected = [
         change("/new", ChangeKind::Created, one, Stat { data_length: 3, ..new }),

@@ -3,14 +3,17 @@
 //! Called by: `state::machine`. Calls: `store`.
 //! Invariant: after `rollback` the tree is what it was before; a later operation of the same
 //! transaction sees the earlier ones.
-//! It does not know who may write: sessions are ids here.
+//! What the writer's identities may not do is refused. It does not know sessions beyond their ids.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coordinator_protocol::{Acl, CreateMode, CreateRequest, ErrorCode, SessionId, Stat, Zxid};
+use coordinator_protocol::{
+    Acl, CreateMode, CreateRequest, ErrorCode, Permissions, SessionId, SetAclRequest, Stat, Zxid,
+};
 
+use super::access::{self, Identity};
 use super::change::{Change, ChangeKind};
 use super::node::Node;
 use super::path::{parent, validate_path};
@@ -34,6 +37,8 @@ pub struct Stamp {
 pub struct Transaction<'a> {
     tree: &'a mut Tree,
     stamp: Stamp,
+    /// The writer's.
+    identities: &'a [Identity],
     changes: Vec<Change>,
     undo: Vec<Undo>,
 }
@@ -44,12 +49,19 @@ enum Undo {
     Create { path: Arc<str>, parent_cversion: i32, parent_pzxid: Zxid },
     Delete { path: Arc<str>, node: Box<Node>, parent_pzxid: Zxid },
     SetData { path: Arc<str>, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
+    SetAcl { path: Arc<str>, acl: Arc<[Acl]>, aversion: i32 },
 }
 
 impl<'a> Transaction<'a> {
-    /// Begins to write `tree`.
+    /// Begins to write `tree`, as someone who may do what everybody may.
     pub fn new(tree: &'a mut Tree, stamp: Stamp) -> Self {
-        Self { tree, stamp, changes: Vec::new(), undo: Vec::new() }
+        Self { tree, stamp, identities: &[], changes: Vec::new(), undo: Vec::new() }
+    }
+
+    /// Goes on as a writer with these identities.
+    #[must_use]
+    pub fn by(self, identities: &'a [Identity]) -> Self {
+        Self { identities, ..self }
     }
 
     /// What was changed, in order.
@@ -69,9 +81,8 @@ impl<'a> Transaction<'a> {
     /// come in ZooKeeper's order, since the first one that fails is the answer.
     ///
     /// # Errors
-    /// `BadArguments` (flags, path), `Unimplemented` (container, TTL), `InvalidAcl` (none given),
-    /// `NoNode` (parent), `NoAuth` (under the configuration), `NodeExists`,
-    /// `NoChildrenForEphemerals`.
+    /// `BadArguments` (flags, path), `Unimplemented` (container, TTL), `InvalidAcl`, `NoNode`
+    /// (parent), `NoAuth` (to create there), `NodeExists`, `NoChildrenForEphemerals`.
     pub fn create(
         &mut self,
         owner: SessionId,
@@ -86,13 +97,12 @@ impl<'a> Transaction<'a> {
             | CreateMode::PersistentSequentialTtl => return Err(ErrorCode::Unimplemented),
         };
         let parent_path = parent_of_request(&request.path)?;
-        if request.acl.is_empty() {
-            return Err(ErrorCode::InvalidAcl);
-        }
+        let acl = access::resolve(&request.acl, self.identities)?;
         let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
         if parent_path == CONFIG_PATH {
             return Err(ErrorCode::NoAuth);
         }
+        self.demand(Permissions::CREATE, above)?;
         let suffix = above.cversion;
         #[cfg(planted)]
         let suffix = match self.stamp.reuse_suffix {
@@ -111,7 +121,7 @@ impl<'a> Transaction<'a> {
         if above.is_ephemeral() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let acl = self.tree.share_acl(without_repetition(&request.acl));
+        let acl = self.tree.share_acl(acl);
         let node = self.new_node(request.data.clone(), acl, ephemeral_owner);
         Ok(self.attach(path, node))
     }
@@ -119,13 +129,16 @@ impl<'a> Transaction<'a> {
     /// delete
     ///
     /// # Errors
-    /// `BadArguments` (path, system node), `NoNode`, `BadVersion`, `NotEmpty`.
+    /// `BadArguments` (path, system node), `NoNode`, `NoAuth` (to delete there), `BadVersion`,
+    /// `NotEmpty`.
     pub fn delete(&mut self, path: &str, version: i32) -> Result<(), ErrorCode> {
-        parent_of_request(path)?;
+        let parent_path = parent_of_request(path)?;
         if is_system(path) {
             return Err(ErrorCode::BadArguments);
         }
+        let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
         let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        self.demand(Permissions::DELETE, above)?;
         expect_version(version, node.version)?;
         if !node.children.is_empty() {
             return Err(ErrorCode::NotEmpty);
@@ -137,7 +150,7 @@ impl<'a> Transaction<'a> {
     /// setData: the Stat after it.
     ///
     /// # Errors
-    /// `BadArguments` (path), `NoNode`, `NoAuth` (the configuration), `BadVersion`.
+    /// `BadArguments` (path), `NoNode`, `NoAuth`, `BadVersion`.
     pub fn set_data(
         &mut self,
         path: &str,
@@ -149,6 +162,7 @@ impl<'a> Transaction<'a> {
         if path == CONFIG_PATH {
             return Err(ErrorCode::NoAuth);
         }
+        self.demand(Permissions::WRITE, node)?;
         expect_version(version, node.version)?;
         let path = key.clone();
         let node = self.tree.nodes.get_mut(&path).expect("found above");
@@ -167,18 +181,45 @@ impl<'a> Transaction<'a> {
             path,
             kind: ChangeKind::DataChanged,
             data,
+            acl: node.acl.clone(),
             stat,
         });
+        Ok(stat)
+    }
+
+    /// setACL: the Stat after it. Nobody is told of it.
+    ///
+    /// # Errors
+    /// `BadArguments` (path), `InvalidAcl`, `NoNode`, `NoAuth`, `BadVersion` (of the list).
+    pub fn set_acl(&mut self, request: &SetAclRequest) -> Result<Stat, ErrorCode> {
+        let path = request.path.as_str();
+        validate_path(path)?;
+        let acl = access::resolve(&request.acl, self.identities)?;
+        let (key, node) = self.tree.nodes.get_key_value(path).ok_or(ErrorCode::NoNode)?;
+        if path == CONFIG_PATH {
+            return Err(ErrorCode::NoAuth);
+        }
+        self.demand(Permissions::ADMIN, node)?;
+        expect_version(request.version, node.aversion)?;
+        let path = key.clone();
+        let acl = self.tree.share_acl(acl);
+        let node = self.tree.nodes.get_mut(&path).expect("found above");
+        let raised = next_version(node.aversion);
+        let former = std::mem::replace(&mut node.acl, acl);
+        let aversion = std::mem::replace(&mut node.aversion, raised);
+        let stat = node.stat();
+        self.undo.push(Undo::SetAcl { path, acl: former, aversion });
         Ok(stat)
     }
 
     /// check: the Stat of the node at this version.
     ///
     /// # Errors
-    /// `BadArguments` (path), `NoNode`, `BadVersion`.
+    /// `BadArguments` (path), `NoNode`, `NoAuth` (to read it), `BadVersion`.
     pub fn check(&self, path: &str, version: i32) -> Result<Stat, ErrorCode> {
         validate_path(path)?;
         let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        self.demand(Permissions::READ, node)?;
         expect_version(version, node.version)?;
         Ok(node.stat())
     }
@@ -189,6 +230,11 @@ impl<'a> Transaction<'a> {
         for path in paths {
             self.detach(&path);
         }
+    }
+
+    fn demand(&self, permission: i32, node: &Node) -> Result<(), ErrorCode> {
+        let allowed = access::is_allowed(&node.acl, permission, self.identities);
+        if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
     fn new_node(&self, data: Option<Bytes>, acl: Arc<[Acl]>, owner: SessionId) -> Box<Node> {
@@ -215,6 +261,7 @@ impl<'a> Transaction<'a> {
             path: path.clone(),
             kind: ChangeKind::Created,
             data: node.data.clone(),
+            acl: node.acl.clone(),
             stat,
         };
         self.tree.attach(path.clone(), node);
@@ -234,12 +281,13 @@ impl<'a> Transaction<'a> {
 
     fn detach(&mut self, path: &str) {
         let (path, node) = self.tree.detach(path);
-        let stat = node.stat();
+        let (stat, acl) = (node.stat(), node.acl.clone());
         let zxid = self.stamp.zxid;
         let above = self.parent_mut(&path);
         let parent_pzxid = std::mem::replace(&mut above.pzxid, zxid);
         self.undo.push(Undo::Delete { path: path.clone(), node, parent_pzxid });
-        self.changes.push(Change { zxid, path, kind: ChangeKind::Deleted, data: None, stat });
+        let kind = ChangeKind::Deleted;
+        self.changes.push(Change { zxid, path, kind, data: None, acl, stat });
     }
 
     fn take_back(&mut self, undo: Undo) {
@@ -258,6 +306,10 @@ impl<'a> Transaction<'a> {
                 let node = self.tree.nodes.get_mut(&path).expect("it was written before");
                 Tree::replace_data(node, &mut self.tree.bytes, data);
                 (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
+            }
+            Undo::SetAcl { path, acl, aversion } => {
+                let node = self.tree.nodes.get_mut(&path).expect("it was written before");
+                (node.acl, node.aversion) = (acl, aversion);
             }
         }
     }
@@ -288,9 +340,4 @@ fn next_version(version: i32) -> i32 {
         -1 => 0,
         next => next,
     }
-}
-
-fn without_repetition(acl: &[Acl]) -> Vec<Acl> {
-    let mut seen = BTreeSet::new();
-    acl.iter().filter(|entry| seen.insert(*entry)).cloned().collect()
 }

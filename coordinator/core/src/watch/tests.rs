@@ -17,7 +17,8 @@ use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 fn fire(watches: &mut Watches, kind: ChangeKind, path: &str) -> Vec<(u64, EventType, String)> {
     let zxid = Zxid::new(9);
     let data = Some(Bytes::new());
-    let change = Change { zxid, path: path.into(), kind, data, stat: Stat::default() };
+    let acl = coordinator_protocol::Acl::open().into();
+    let change = Change { zxid, path: path.into(), kind, data, acl, stat: Stat::default() };
     let mut notifications = Vec::new();
     watches.collect(&change, &mut notifications);
     watches.check();

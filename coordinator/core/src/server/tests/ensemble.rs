@@ -410,9 +410,15 @@ impl Ensemble {
         let mut entropy = [0; 24];
         entropy[0..8].copy_from_slice(&(id.get() * 31).to_be_bytes());
         entropy[16..24].copy_from_slice(&id.get().to_be_bytes());
-        self.step(server, Event::Connect { connection: id, request, entropy });
+        self.step(
+            server,
+            Event::Connect { connection: id, address: Self::ADDRESS.into(), request, entropy },
+        );
         id
     }
+
+    /// Where clients come from.
+    pub const ADDRESS: &'static str = "10.1.2.3";
 
     /// A new session, waited for.
     pub fn connect(&mut self, server: ServerId, timeout_ms: i32) -> ConnectionId {

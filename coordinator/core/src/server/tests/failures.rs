@@ -36,7 +36,11 @@ fn nothing_is_answered_before_it_is_durable() {
     server.step(Event::Tick, now, &mut effects);
     let connection = ConnectionId::new(1);
     let request = connect_request(10_000);
-    server.step(Event::Connect { connection, request, entropy: [7; 24] }, now, &mut effects);
+    server.step(
+        Event::Connect { connection, address: String::new(), request, entropy: [7; 24] },
+        now,
+        &mut effects,
+    );
     let ids: Vec<PersistId> = effects
         .iter()
         .map(|effect| match effect {
@@ -65,7 +69,11 @@ fn reading_stops_at_the_limit_and_goes_on_when_half_is_answered() {
     let now = Now { mono: Millis::new(10), wall_ms: 5 };
     let connection = ConnectionId::new(1);
     let request = connect_request(10_000);
-    server.step(Event::Connect { connection, request, entropy: [7; 24] }, now, &mut effects);
+    server.step(
+        Event::Connect { connection, address: String::new(), request, entropy: [7; 24] },
+        now,
+        &mut effects,
+    );
     let persist_all = |server: &mut Server, effects: &mut Vec<Effect>| {
         while let Some(last) = effects.iter().rev().find_map(|effect| match effect {
             Effect::Persist { id, .. } => Some(*id),
@@ -122,7 +130,11 @@ fn served() -> (Server, ConnectionId, Now) {
         Server::new(Config::new(member(1), vec![member(1)]), Restored::default()).unwrap();
     let (connection, now) = (ConnectionId::new(1), Now { mono: Millis::new(10), wall_ms: 5 });
     let request = connect_request(10_000);
-    run(&mut server, vec![Event::Connect { connection, request, entropy: [7; 24] }], now);
+    run(
+        &mut server,
+        vec![Event::Connect { connection, address: String::new(), request, entropy: [7; 24] }],
+        now,
+    );
     (server, connection, now)
 }
 

@@ -1,5 +1,6 @@
 //! Literal effects for the main paths, and three members in one process.
 
+mod access;
 mod ensemble;
 mod failures;
 mod forwarding;

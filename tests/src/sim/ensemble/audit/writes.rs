@@ -148,7 +148,9 @@ fn response(result: OpResult) -> Response {
     match result {
         OpResult::Created { path } => Response::Path(path.to_string()),
         OpResult::Created2 { path, stat } => Response::PathStat(path.to_string(), stat),
-        OpResult::DataSet { stat } | OpResult::Checked { stat } => Response::Stat(stat),
+        OpResult::DataSet { stat } | OpResult::AclSet { stat } | OpResult::Checked { stat } => {
+            Response::Stat(stat)
+        }
         OpResult::Deleted | OpResult::SessionClosed(_) | OpResult::OptionsSet => Response::Empty,
         OpResult::Multi(MultiOutcome::Failed(codes)) => {
             Response::Multi(codes.into_iter().map(MultiResult::Error).collect())

@@ -28,15 +28,15 @@ pub fn all() -> Vec<(Bug, u64)> {
     use coordinator_core::planted::Planted as C;
     let coordinator = C::ALL.map(|bug| {
         let seed = match bug {
-            C::AcknowledgeBeforeSync => 10,
-            C::ForgetVote => 7,
+            C::AcknowledgeBeforeSync => 1,
+            C::ForgetVote => 14,
             C::ReplyBeforeNotification => 0,
             C::LoseWatchOnReconnect => 0,
             C::ExpireReattached => 0,
             C::ApplyTwice => 0,
             C::KeepEphemerals => 0,
-            C::SyncWithoutQuorum => 0,
-            C::CountOwnClose => 13,
+            C::SyncWithoutQuorum => 2,
+            C::CountOwnClose => 0,
             C::LoseChange => 0,
             C::LoseNotification => 0,
             C::ReuseSequenceSuffix => 0,
@@ -49,7 +49,7 @@ pub fn all() -> Vec<(Bug, u64)> {
         let seed = match bug {
             B::AcknowledgeBeforeSync => 2,
             B::AcknowledgeBelowMinIsr => 0,
-            B::ElectOutsideIsr => 28,
+            B::ElectOutsideIsr => 4,
             B::ElectWiped => 29,
             B::TruncateToHighWatermark => 2,
             B::CountPendingShrink => 2,
@@ -69,7 +69,7 @@ pub fn all() -> Vec<(Bug, u64)> {
     use broker_log::planted::Planted as L;
     let log = L::ALL.map(|bug| {
         let seed = match bug {
-            L::ForgetProducers => 4,
+            L::ForgetProducers => 2,
             L::KeepMarkWhenTruncating => 4,
         };
         (Bug::Log(bug), seed)

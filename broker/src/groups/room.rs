@@ -5,7 +5,7 @@
 //! loaded under; what cannot be asked is answered with the code that sends the client on.
 //! Does not know what a group is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use broker_core::group::{OFFSETS_TOPIC, Request, Response, Settings, partition_of};
 use broker_core::ids::TopicPartition;
-use broker_core::image::Image;
+use broker_core::image::{Image, Topic};
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -25,10 +25,12 @@ use crate::partitions::Partitions;
 /// Requests that may wait for a shard's task.
 pub(super) const ASKED_MAX: usize = 4_096;
 
-/// A request on its way to a shard.
-pub(super) struct Ask {
-    pub request: Request,
-    pub reply: oneshot::Sender<Response>,
+/// What is on its way to a shard.
+pub(super) enum Ask {
+    /// A request, and where its answer goes.
+    Request(Request, oneshot::Sender<Response>),
+    /// These topics are deleted.
+    TopicsGone(Arc<BTreeSet<String>>),
 }
 
 /// The shards of this broker.
@@ -106,12 +108,11 @@ impl Groups {
             return Asked::Known(lost);
         }
         let (reply, receiver) = oneshot::channel();
-        match shard.asks.try_send(Ask { request, reply }) {
+        let busy = request.refused(ErrorCode::CoordinatorNotAvailable);
+        match shard.asks.try_send(Ask::Request(request, reply)) {
             Ok(()) => Asked::Owed(receiver, lost),
             Err(mpsc::error::TrySendError::Closed(_)) => Asked::Known(lost),
-            Err(mpsc::error::TrySendError::Full(ask)) => {
-                Asked::Known(ask.request.refused(ErrorCode::CoordinatorNotAvailable))
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => Asked::Known(busy),
         }
     }
 
@@ -120,9 +121,12 @@ impl Groups {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut images = self.images.clone();
         let mut tasks = JoinSet::new();
+        let mut former: Arc<Image> = Arc::default();
         loop {
             let image = Arc::clone(&images.borrow_and_update());
             self.follow(&image, &mut tasks);
+            self.tell_of_deletions(&former, &image);
+            former = image;
             // Each arm is cancel-safe: nothing is taken but the fact that something changed.
             tokio::select! {
                 changed = images.changed() => if changed.is_err() { break },
@@ -150,6 +154,26 @@ impl Groups {
             info!(%partition, epoch = %shard.leader_epoch, "groups resigned");
         }
         self.shards.store(Arc::new(after));
+    }
+
+    /// Lets the shards forget what groups have read of topics that are gone. One that is loading, or
+    /// has no room, is not told: there they stay until they expire.
+    fn tell_of_deletions(&self, former: &Image, image: &Image) {
+        let is_gone = |topic: &&Topic| {
+            image.topic(&topic.name).is_none_or(|now| now.node.id != topic.node.id)
+        };
+        let gone = former.topics().filter(is_gone).map(|topic| topic.name.to_string());
+        let gone: BTreeSet<String> = gone.collect();
+        if gone.is_empty() {
+            return;
+        }
+        let gone = Arc::new(gone);
+        let shards = self.shards.load();
+        for shard in shards.values().filter(|shard| shard.is_loaded.load(Ordering::Acquire)) {
+            if shard.asks.try_send(Ask::TopicsGone(Arc::clone(&gone))).is_err() {
+                debug!(partition = %shard.key.partition, "not told of deleted topics");
+            }
+        }
     }
 
     /// What this broker leads of the topic, according to the image.

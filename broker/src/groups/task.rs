@@ -141,11 +141,18 @@ impl Working {
         let now = self.task.now();
         let mut next = Some(first);
         let mut room = ASKS_AT_ONCE;
-        while let Some(Ask { request, reply }) = next {
-            let ticket = Ticket(self.next_ticket);
-            self.next_ticket += 1;
-            self.replies.insert(ticket, reply);
-            self.shard.handle(ticket, &request, now, &mut self.effects);
+        while let Some(ask) = next {
+            match ask {
+                Ask::Request(request, reply) => {
+                    let ticket = Ticket(self.next_ticket);
+                    self.next_ticket += 1;
+                    self.replies.insert(ticket, reply);
+                    self.shard.handle(ticket, &request, now, &mut self.effects);
+                }
+                Ask::TopicsGone(topics) => {
+                    self.shard.forget_topics(&topics, now, &mut self.effects);
+                }
+            }
             room -= 1;
             next = if room > 0 { self.task.asked.try_recv().ok() } else { None };
         }

@@ -302,6 +302,23 @@ impl Shard {
         }
     }
 
+    /// Topics are deleted: how far groups had read in them says nothing about topics that may come
+    /// to be called the same.
+    pub fn forget_topics(&mut self, topics: &BTreeSet<String>, now: Now, out: &mut Vec<Effect>) {
+        let concerned = self.groups.values().filter(|group| {
+            !group.deleting && group.offsets.iter().any(|(topic, _, _)| topics.contains(topic))
+        });
+        let concerned: Vec<String> = concerned.map(|group| group.id.clone()).collect();
+        for id in concerned {
+            self.with_group(&id, now, out, |group, turn| {
+                let gone = group.offsets.iter().filter(|(topic, _, _)| topics.contains(*topic));
+                let gone = gone.map(|(topic, p, _)| offsets::tombstone(&group.id, topic, p));
+                // What cannot be written stays until it expires.
+                let _left = turn.write_split(&group.id, gone.collect(), Then::Nothing);
+            });
+        }
+    }
+
     fn apply_offset(
         &mut self,
         id: &str,

@@ -96,6 +96,13 @@ impl Bench {
         self.take(effects);
     }
 
+    pub fn forget_topics(&mut self, topics: &[&str]) {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let mut effects = Vec::new();
+        self.shard.forget_topics(&topics, self.now, &mut effects);
+        self.take(effects);
+    }
+
     /// Time passes, and everything that falls due on the way happens at its time.
     pub fn pass(&mut self, ms: u64) {
         let end = self.now.mono.plus(ms);

@@ -285,3 +285,23 @@ fn groups_are_deleted_when_nobody_is_in_them() {
     assert_eq!(bench.shard.size(), (0, 0));
     assert_eq!(bench.reload(Settings::default()).shard.size(), (0, 0));
 }
+
+#[test]
+fn offsets_of_deleted_topics_are_forgotten() {
+    let mut bench = Bench::new();
+    let mut request = commit_of(-1, "", 5);
+    let mut other = request.topics[0].clone();
+    other.name = "other".to_owned();
+    request.topics.push(other);
+    bench.ask(Request::OffsetCommit(request));
+    bench.commit();
+    bench.forget_topics(&["t", "unknown"]);
+    bench.commit();
+    let fetch = OffsetFetchGroup { group_id: GROUP.to_owned(), ..Default::default() };
+    for bench in [&mut bench.reload(Settings::default()), &mut bench] {
+        let ticket = bench.ask(Request::OffsetFetch(fetch.clone()));
+        let Some(Response::OffsetFetch(left)) = bench.answer(ticket) else { panic!("no offsets") };
+        let names: Vec<_> = left.topics.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(names, ["other"]);
+    }
+}

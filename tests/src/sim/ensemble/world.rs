@@ -81,6 +81,13 @@ pub(super) struct Socket {
     pub(super) broken: bool,
 }
 
+/// Whether this answers a request or a ping of an open session.
+fn is_answer(effect: &Effect) -> bool {
+    let Effect::Respond { frame, .. } = effect else { return false };
+    let xid = frame.get(4..8).map(|xid| i32::from_be_bytes(xid.try_into().expect("four")));
+    xid.is_some_and(|xid| xid > 0 || xid == Xid::PING.get())
+}
+
 /// Everything.
 pub struct World {
     pub(super) settings: Settings,
@@ -273,6 +280,10 @@ impl World {
         let mut effects = Vec::new();
         server.step_all(events, local, &mut effects);
         server.check();
+        let answers = effects.iter().any(is_answer);
+        let status = server.status();
+        // A7: no quorum, no answers.
+        assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
         for effect in effects {
             self.carry_out(id, effect);
         }

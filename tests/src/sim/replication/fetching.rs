@@ -152,8 +152,9 @@ impl Process {
             self.on_partition(key, now, out, |core, effects| core.fetch_answered(&answer, effects));
             self.fetched = Bytes::new();
         }
+        // One that a later answer has overtaken will not count any more: it is made again.
         if let Some(fetcher) = self.fetchers.get_mut(&leader)
-            && fetcher.under_way.as_ref().is_some_and(|under_way| under_way.number == number)
+            && fetcher.under_way.as_ref().is_some_and(|under_way| under_way.number <= number)
         {
             fetcher.under_way = None;
             let wait = if refused { 10 * MS + self.random.below(40 * MS) } else { 0 };

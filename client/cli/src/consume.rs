@@ -122,6 +122,8 @@ async fn print_all(
 ) -> anyhow::Result<()> {
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut committed_at = Instant::now();
+    // Whoever stops us that way wants the group to know at once, too.
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     while left > 0 && !is_at_end(consumer, ends) {
         // A dropped poll loses nothing.
         let fetched = tokio::select! {
@@ -130,6 +132,7 @@ async fn print_all(
                 Err(_) => continue,
             },
             _ = tokio::signal::ctrl_c() => break,
+            _ = terminated.recv() => break,
         };
         for fetched in &fetched {
             let end = ends.and_then(|ends| ends.get(&fetched.partition)).copied();

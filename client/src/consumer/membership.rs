@@ -24,7 +24,7 @@ use crate::error::ClientError;
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 /// Hears of changes of the share, inside of [`Consumer::poll`].
-pub trait RebalanceListener: Send {
+pub trait RebalanceListener: Send + Sync {
     /// These are read from now on; no record of them was given out yet.
     fn assigned(&mut self, _partitions: &[TopicPartition]) {}
 
@@ -158,17 +158,17 @@ impl Consumer {
                 self.pending = None;
                 return Err(error);
             }
-            Notice::Revoked(partitions) => {
-                let partitions = partitions.clone();
+            Notice::Revoked { number, partitions } => {
+                let (number, partitions) = (*number, partitions.clone());
                 let is_told = std::mem::replace(&mut pending.is_told, true);
-                self.give_up(&partitions, is_told).await;
+                self.give_up((number, &partitions), is_told).await;
             }
         }
         self.pending = None;
         Ok(true)
     }
 
-    async fn give_up(&mut self, partitions: &[TopicPartition], is_told: bool) {
+    async fn give_up(&mut self, (number, partitions): (u64, &[TopicPartition]), is_told: bool) {
         let mut offsets = if self.options.auto_commit.is_some() {
             self.shared.state().processed_of(|partition| partitions.contains(partition))
         } else {
@@ -186,10 +186,9 @@ impl Consumer {
             tracing::warn!(%error, "what was processed of a revoked share is not committed");
         }
         let mut state = self.shared.state();
-        state.let_go(partitions);
-        if let Some(member) = &mut state.member {
-            member.let_go(partitions);
-        }
+        // Lost meanwhile, and perhaps given anew: then there is nothing to let go.
+        let let_go = state.member.as_mut().and_then(|member| member.let_go(number));
+        state.let_go(&let_go.unwrap_or_default());
         drop(state);
         self.shared.wake.notify_one();
     }

@@ -162,7 +162,7 @@ impl State {
             }
             Notice::Lost(partitions) => self.let_go(partitions),
             // It is read on until the caller has let go.
-            Notice::Revoked(_) | Notice::Out(_) => {}
+            Notice::Revoked { .. } | Notice::Out(_) => {}
         }
         self.notices.push_back(notice);
     }

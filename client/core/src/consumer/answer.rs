@@ -218,7 +218,7 @@ impl Consumer {
         }
         for partition in waiting {
             match by_name.remove(&(partition.topic.to_string(), partition.partition)) {
-                Some(end) if end.error_code.is_none() => self.compare(&partition, &end),
+                Some(end) if end.error_code.is_none() => self.compare(&partition, &end, now_ms),
                 Some(_) | None => self.retry(&partition, now_ms),
             }
         }
@@ -233,7 +233,12 @@ impl Consumer {
     }
 
     /// Compares a position with where its epoch ends in the new leader's log.
-    fn compare(&mut self, partition: &TopicPartition, end: &OffsetForLeaderPartitionResult) {
+    fn compare(
+        &mut self,
+        partition: &TopicPartition,
+        end: &OffsetForLeaderPartitionResult,
+        now_ms: u64,
+    ) {
         let Some(known) = self.partitions.get(partition) else { return };
         let Some(position) = known.position else { return };
         let end_offset = end.end_offset.unwrap_or(Offset::ZERO);
@@ -261,6 +266,8 @@ impl Consumer {
                 }
                 self.checked(partition);
             }
+            // The caller first gets what was read before.
+            Some(_) | None if self.is_buffered(partition) => self.retry(partition, now_ms),
             Some(_) | None => self.reset(partition, tell),
         }
     }

@@ -1,1 +1,486 @@
+//! The consumer against a model of a cluster: leaders that move, answers that are lost or late, logs that are cut.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use client_protocol::messages::fetch::{FetchPartitionResponse, FetchTopicResponse};
+use client_protocol::messages::list_offsets::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use client_protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
+use client_protocol::messages::offset_for_leader_epoch::{
+    OffsetForLeaderPartitionResult, OffsetForLeaderTopicResult,
+};
+use client_protocol::messages::{FetchResponse, ListOffsetsResponse, OffsetForLeaderEpochResponse};
+use client_protocol::records::{BatchBuilder, Record, assign_offsets};
+use client_protocol::{PartitionId, Records};
+
+use super::*;
+use crate::metadata::Leader;
+
+const TOPIC: &str = "t";
+const PARTITIONS: usize = 2;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// One partition: the epoch of each record, by offset. The value of a record is its offset and a mark of its epoch.
+struct Log {
+    epochs: Vec<i32>,
+    committed: usize,
+    leader: i32,
+    epoch: i32,
+}
+
+enum Question {
+    Fetch(FetchRequest),
+    Offsets(ListOffsetsRequest),
+    Epochs(OffsetForLeaderEpochRequest),
+}
+
+struct World {
+    random: Random,
+    now_ms: u64,
+    core: Consumer,
+    logs: Vec<Log>,
+    /// Requests under way, and the broker that was asked.
+    asked: VecDeque<(RequestId, i32, Question)>,
+    metadata: VecDeque<MetadataResponse>,
+    /// What the caller was given, by partition: offset and epoch.
+    given: BTreeMap<i32, Vec<(i64, i32)>>,
+    deadline_ms: u64,
+    faults: bool,
+}
+
+fn partition(index: usize) -> TopicPartition {
+    TopicPartition::new(TOPIC, i32::try_from(index).unwrap())
+}
+
+/// Batches of one to three records of one epoch each, from the one that holds `from` on, at most three batches.
+fn batches(log: &Log, from: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut at = from - from % 3;
+    for _ in 0..3 {
+        let size = log.epochs.get(at..log.committed).unwrap_or_default().iter();
+        let epoch = log.epochs.get(at).copied().unwrap_or_default();
+        let size = size.take(3 - at % 3).take_while(|of| **of == epoch).count();
+        if size == 0 {
+            break;
+        }
+        let mut builder = BatchBuilder::new(1 << 20);
+        for offset in at..at + size {
+            let value = Bytes::from(format!("{offset} {epoch}"));
+            assert!(builder.push(&Record { value: Some(value), ..Record::default() }));
+        }
+        let mut batch = builder.build(None).unwrap().to_vec();
+        let base = Offset::new(i64::try_from(at).unwrap());
+        assign_offsets(&mut batch, base, LeaderEpoch::new(epoch)).unwrap();
+        bytes.extend_from_slice(&batch);
+        at += size;
+    }
+    bytes
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let settings = Settings {
+            reset: Reset::Earliest,
+            partition_bytes_max: 400,
+            buffer_bytes_max: 700,
+            ..Settings::default()
+        };
+        let log = |leader| Log { epochs: Vec::new(), committed: 0, leader, epoch: 0 };
+        let mut core = Consumer::new(settings);
+        (0..PARTITIONS).for_each(|index| core.seek(&partition(index), Start::Earliest));
+        Self {
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            now_ms: 0,
+            core,
+            logs: vec![log(1), log(2)],
+            asked: VecDeque::new(),
+            metadata: VecDeque::new(),
+            given: BTreeMap::new(),
+            deadline_ms: 0,
+            faults: true,
+        }
+    }
+
+    fn metadata(&self) -> MetadataResponse {
+        let broker = |id| MetadataBroker {
+            node_id: BrokerId::new(id),
+            host: "h".to_owned(),
+            port: id,
+            ..MetadataBroker::default()
+        };
+        let one = |(log, index): (&Log, i32)| MetadataPartition {
+            partition_index: PartitionId::new(index),
+            leader_id: Some(BrokerId::new(log.leader)),
+            leader_epoch: Some(LeaderEpoch::new(log.epoch)),
+            ..MetadataPartition::default()
+        };
+        MetadataResponse {
+            brokers: (1..=3).map(broker).collect(),
+            topics: vec![MetadataTopic {
+                name: Some(TOPIC.to_owned()),
+                partitions: self.logs.iter().zip(0..).map(one).collect(),
+                ..MetadataTopic::default()
+            }],
+            ..MetadataResponse::default()
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut effects = Vec::new();
+        let next = self.core.poll(self.now_ms, &mut effects);
+        self.deadline_ms = next.unwrap_or(self.now_ms + 1000);
+        self.perform(effects);
+        self.core.check();
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Connect { broker, slot, .. } => {
+                    if self.faults && self.random.one_in(5) {
+                        self.core.connect_failed(broker, slot, self.now_ms);
+                    } else {
+                        self.core.connected(broker, slot);
+                    }
+                }
+                Effect::Disconnect(broker) => self.fail_all(broker.get()),
+                Effect::Fetch { request, to, body } => {
+                    self.asked.push_back((request, to.0.get(), Question::Fetch(body)));
+                }
+                Effect::ListOffsets { request, broker, body } => {
+                    self.asked.push_back((request, broker.get(), Question::Offsets(body)));
+                }
+                Effect::CheckEpochs { request, broker, body } => {
+                    self.asked.push_back((request, broker.get(), Question::Epochs(body)));
+                }
+                Effect::AskMetadata(_) => {
+                    let answer = self.metadata();
+                    self.metadata.push_back(answer);
+                }
+            }
+        }
+    }
+
+    fn fail_all(&mut self, broker: i32) {
+        let (failed, left) =
+            std::mem::take(&mut self.asked).into_iter().partition(|(_, of, _)| *of == broker);
+        self.asked = left;
+        let failed: VecDeque<_> = failed;
+        failed.into_iter().for_each(|(request, _, question)| self.fail(request, &question));
+    }
+
+    fn fail(&mut self, request: RequestId, question: &Question) {
+        let failure = Failure { reason: "lost".to_owned(), may_be_done: true, is_final: false };
+        match question {
+            Question::Fetch(_) => self.core.fetched(request, Err(failure), self.now_ms),
+            Question::Offsets(_) => self.core.offsets_answered(request, Err(failure), self.now_ms),
+            Question::Epochs(_) => self.core.epochs_answered(request, Err(failure), self.now_ms),
+        }
+    }
+
+    /// Whether a broker may answer for a partition: as brokers check it.
+    fn fence(&self, broker: i32, index: PartitionId, epoch: Option<LeaderEpoch>) -> ErrorCode {
+        let log = &self.logs[usize::try_from(index.get()).unwrap()];
+        match epoch.map_or(log.epoch, LeaderEpoch::get).cmp(&log.epoch) {
+            _ if log.leader != broker => ErrorCode::NotLeaderOrFollower,
+            std::cmp::Ordering::Less => ErrorCode::FencedLeaderEpoch,
+            std::cmp::Ordering::Greater => ErrorCode::UnknownLeaderEpoch,
+            std::cmp::Ordering::Equal => ErrorCode::None,
+        }
+    }
+
+    fn answer(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.asked.len());
+        let (request, broker, question) = self.asked.remove(at).unwrap();
+        if self.faults && self.random.one_in(12) {
+            return self.fail(request, &question);
+        }
+        match question {
+            Question::Fetch(body) => {
+                let answer = self.fetch(broker, &body);
+                let answer = read::read(&body, answer, &Bytes::new());
+                self.core.fetched(request, Ok(answer), self.now_ms);
+            }
+            Question::Offsets(body) => {
+                let asked = &body.topics[0].partitions;
+                let found = asked.iter().map(|asked| {
+                    let log = &self.logs[usize::try_from(asked.partition_index.get()).unwrap()];
+                    let earliest = asked.timestamp == EARLIEST_TIMESTAMP;
+                    let offset = if earliest { 0 } else { i64::try_from(log.committed).unwrap() };
+                    let epoch = asked.current_leader_epoch;
+                    ListOffsetsPartitionResponse {
+                        partition_index: asked.partition_index,
+                        error_code: self.fence(broker, asked.partition_index, epoch),
+                        offset: Some(Offset::new(offset)),
+                        ..ListOffsetsPartitionResponse::default()
+                    }
+                });
+                let partitions = found.collect();
+                let name = TOPIC.to_owned();
+                let topics = vec![ListOffsetsTopicResponse { name, partitions }];
+                let answer = ListOffsetsResponse { topics, ..ListOffsetsResponse::default() };
+                self.core.offsets_answered(request, Ok(answer), self.now_ms);
+            }
+            Question::Epochs(body) => {
+                let asked = &body.topics[0].partitions;
+                let ends = asked.iter().map(|asked| {
+                    let log = &self.logs[usize::try_from(asked.partition.get()).unwrap()];
+                    let upto = log.epochs.iter().take_while(|of| **of <= asked.leader_epoch.get());
+                    let end = upto.count();
+                    let last = end.checked_sub(1).map(|at| LeaderEpoch::new(log.epochs[at]));
+                    let epoch = asked.current_leader_epoch;
+                    OffsetForLeaderPartitionResult {
+                        error_code: self.fence(broker, asked.partition, epoch),
+                        partition: asked.partition,
+                        leader_epoch: last,
+                        end_offset: Some(Offset::new(i64::try_from(end).unwrap())),
+                    }
+                });
+                let partitions = ends.collect();
+                let topic = TOPIC.to_owned();
+                let topics = vec![OffsetForLeaderTopicResult { topic, partitions }];
+                let answer = OffsetForLeaderEpochResponse {
+                    topics,
+                    ..OffsetForLeaderEpochResponse::default()
+                };
+                self.core.epochs_answered(request, Ok(answer), self.now_ms);
+            }
+        }
+    }
+
+    fn fetch(&self, broker: i32, body: &FetchRequest) -> FetchResponse {
+        let answers = body.topics[0].partitions.iter().map(|asked| {
+            let log = &self.logs[usize::try_from(asked.partition.get()).unwrap()];
+            let from = usize::try_from(asked.fetch_offset.get()).unwrap();
+            let mut error_code = self.fence(broker, asked.partition, asked.current_leader_epoch);
+            if error_code.is_none() && from > log.epochs.len() {
+                error_code = ErrorCode::OffsetOutOfRange;
+            }
+            let records = if error_code.is_none() { batches(log, from) } else { Vec::new() };
+            FetchPartitionResponse {
+                partition_index: asked.partition,
+                error_code,
+                high_watermark: Some(Offset::new(i64::try_from(log.committed).unwrap())),
+                records: Some(Records::Inline(Bytes::from(records))),
+                ..FetchPartitionResponse::default()
+            }
+        });
+        let topic = FetchTopicResponse {
+            topic: TOPIC.to_owned(),
+            partitions: answers.collect(),
+            ..FetchTopicResponse::default()
+        };
+        FetchResponse { responses: vec![topic], ..FetchResponse::default() }
+    }
+
+    /// Another leader; it has all that is committed, and cuts the rest.
+    fn elect(&mut self) {
+        let index = self.random.below(PARTITIONS);
+        let leader = 1 + i32::try_from(self.random.below(3)).unwrap();
+        let log = &mut self.logs[index];
+        log.epochs.truncate(log.committed);
+        log.leader = leader;
+        log.epoch += 1;
+        let (leader, epoch) = (BrokerId::new(leader), LeaderEpoch::new(log.epoch));
+        if self.random.one_in(2) {
+            let leader = Leader { broker: Some(leader), epoch: Some(epoch) };
+            let mut effects = Vec::new();
+            self.core.route(&Route::Leader { partition: partition(index), leader }, &mut effects);
+            self.perform(effects);
+        }
+    }
+
+    fn take(&mut self) {
+        match self.core.take() {
+            None => {}
+            Some(Ok(fetched)) => {
+                let given = self.given.entry(fetched.partition.partition.get()).or_default();
+                for record in fetched.records() {
+                    let text = std::str::from_utf8(record.value.unwrap()).unwrap();
+                    let (offset, epoch) = text.split_once(' ').unwrap();
+                    assert_eq!(offset, record.offset.to_string());
+                    given.push((record.offset.get(), epoch.parse().unwrap()));
+                }
+                let next = given.last().map_or(0, |(offset, _)| offset + 1);
+                assert_eq!(fetched.next.offset.get(), next);
+            }
+            Some(Err(trouble)) => panic!("{trouble}"),
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..=2 if self.faults => {
+                let index = self.random.below(PARTITIONS);
+                let log = &mut self.logs[index];
+                log.epochs.push(log.epoch);
+            }
+            3..=4 => {
+                let index = self.random.below(PARTITIONS);
+                self.logs[index].committed = self.logs[index].epochs.len();
+            }
+            0..=9 => self.answer(),
+            10..=13 => self.take(),
+            14..=15 => {
+                if let Some(answer) = self.metadata.pop_front() {
+                    self.core.metadata_answered(Ok(answer), &[TOPIC.into()], self.now_ms);
+                }
+            }
+            16 => self.now_ms = self.deadline_ms.max(self.now_ms),
+            17 => self.now_ms += 3,
+            _ if !self.faults => {}
+            18 => self.elect(),
+            _ => {
+                let broker = 1 + i32::try_from(self.random.below(3)).unwrap();
+                match self.random.below(3) {
+                    0 => {
+                        let mut effects = Vec::new();
+                        let down = Route::BrokerDown(BrokerId::new(broker));
+                        self.core.route(&down, &mut effects);
+                        self.perform(effects);
+                    }
+                    1 => self.fail_all(broker),
+                    _ => {
+                        let of = partition(self.random.below(PARTITIONS));
+                        let is_paused = self.random.one_in(2);
+                        self.core.pause(&of, is_paused);
+                    }
+                }
+            }
+        }
+        self.poll();
+    }
+
+    fn run(&mut self, seed: u64) {
+        for _ in 0..1_500 {
+            self.step();
+        }
+        self.faults = false;
+        (0..PARTITIONS).for_each(|index| self.core.pause(&partition(index), false));
+        let mut steps = 0;
+        while !self.is_done() {
+            self.step();
+            steps += 1;
+            assert!(steps < 100_000, "seed {seed}: {:?}", self.core);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.logs.iter().zip(0i32..).all(|(log, index)| {
+            let given = self.given.get(&index).map_or(0, Vec::len);
+            log.committed == log.epochs.len() && given == log.committed
+        })
+    }
+}
+
+#[test]
+fn every_committed_record_is_given_out_once_and_in_order_whatever_fails() {
+    let mut given = 0;
+    for seed in 0..300 {
+        let mut world = World::new(seed);
+        world.run(seed);
+        for (log, index) in world.logs.iter().zip(0i32..) {
+            let expected: Vec<_> = (0i64..).zip(log.epochs.iter().copied()).collect();
+            let of = world.given.get(&index).cloned().unwrap_or_default();
+            assert_eq!(of, expected, "seed {seed}, partition {index}");
+            given += expected.len();
+        }
+    }
+    assert!(given > 20_000, "{given} records given out");
+}
+
+/// A consumer that has read the first three records, of epoch 0, and has them all given out.
+fn reader(reset: Reset) -> World {
+    let mut world = World::new(1);
+    world.faults = false;
+    let settings = Settings { reset, ..Settings::default() };
+    world.core = Consumer::new(settings);
+    world.core.seek(&partition(0), Start::Earliest);
+    world.logs[0].epochs = vec![0, 0, 0];
+    world.logs[0].committed = 3;
+    while world.given.get(&0).map_or(0, Vec::len) < 3 {
+        world.step();
+    }
+    world
+}
+
+#[test]
+fn a_log_that_was_cut_below_the_position_is_noticed() {
+    let mut world = reader(Reset::Error);
+    // An unclean election: the new leader has one record of epoch 0, and others of its own.
+    world.logs[0].epochs = vec![0, 1, 1, 1];
+    world.logs[0].epoch = 1;
+    world.logs[0].committed = 4;
+    let trouble = loop {
+        world.step_without_taking();
+        if let Some(taken) = world.core.take() {
+            break taken.unwrap_err();
+        }
+    };
+    let expected = Trouble::Truncated {
+        partition: partition(0),
+        position: Offset::new(3),
+        end: Offset::new(1),
+    };
+    assert_eq!(trouble, expected);
+
+    let mut world = reader(Reset::Latest);
+    world.logs[0].epochs = vec![0, 1, 1, 1];
+    world.logs[0].epoch = 1;
+    world.logs[0].committed = 4;
+    let fetched = loop {
+        world.step_without_taking();
+        if let Some(taken) = world.core.take() {
+            break taken.unwrap();
+        }
+    };
+    let offsets: Vec<_> = fetched.records().map(|record| record.offset.get()).collect();
+    assert_eq!(offsets, [1, 2, 3], "read on from where the logs part");
+}
+
+impl World {
+    fn step_without_taking(&mut self) {
+        self.poll();
+        if self.asked.is_empty() && self.metadata.is_empty() {
+            // Nothing else makes it look: a stale view is refused by the leader.
+            self.core.ask_again();
+            self.now_ms += 1000;
+        }
+        self.answer();
+        if let Some(answer) = self.metadata.pop_front() {
+            self.core.metadata_answered(Ok(answer), &[TOPIC.into()], self.now_ms);
+        }
+    }
+}
+
+#[test]
+fn where_to_begin_can_be_told_from_elsewhere() {
+    let mut world = reader(Reset::Error);
+    let of = partition(0);
+    world.core.seek(&of, Start::Elsewhere);
+    assert_eq!(world.core.waiting_elsewhere(), std::slice::from_ref(&of));
+    world.core.place(&of, Some(Position { offset: Offset::new(2), epoch: None }));
+    assert_eq!(world.core.position(&of).unwrap().offset, Offset::new(2));
+    world.core.seek(&of, Start::Elsewhere);
+    world.core.place(&of, None);
+    assert_eq!(world.core.take().unwrap().unwrap_err(), Trouble::NoPosition(of));
+}

@@ -214,8 +214,7 @@ impl Member {
         self.phase = Phase::Stable;
         if !revoked.is_empty() {
             // Let go first, then join again, so that others may have them.
-            self.phase = Phase::Revoking;
-            effects.push(Effect::Tell(Notice::Revoked(revoked)));
+            self.revoke(revoked, effects);
         }
         effects.push(Effect::Tell(Notice::Assigned(added)));
     }
@@ -258,11 +257,15 @@ impl Member {
         }
         let result = code.into_result().map_err(|code| self.refused(code));
         effects.push(Effect::CommitDone { token: commit.token, result });
-        if self.generation >= 0 && code == ErrorCode::RebalanceInProgress {
+        // What is said of a former generation is no news.
+        if self.generation < 0 || commit.generation != self.generation {
+            return;
+        }
+        if code == ErrorCode::RebalanceInProgress {
             if self.phase == Phase::Stable {
                 self.heartbeat_at_ms = now_ms;
             }
-        } else if self.generation >= 0 {
+        } else {
             self.is_settled(code, now_ms, effects);
         }
     }

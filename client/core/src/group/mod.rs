@@ -160,7 +160,12 @@ pub enum Notice {
     /// These are to be read from now on.
     Assigned(Vec<TopicPartition>),
     /// These are to be let go: commit what is to be committed, then say [`Member::let_go`].
-    Revoked(Vec<TopicPartition>),
+    Revoked {
+        /// Names the revocation.
+        number: u64,
+        /// What is to be let go.
+        partitions: Vec<TopicPartition>,
+    },
     /// These belong to others already: nothing about them can be committed any more.
     Lost(Vec<TopicPartition>),
     /// The member is out, and does not try to come back by itself.
@@ -244,6 +249,8 @@ struct Commit {
     retry_at_ms: u64,
     failures: u32,
     reason: String,
+    /// As whose member it was sent last.
+    generation: i32,
 }
 
 /// A member's state.
@@ -258,6 +265,8 @@ pub struct Member {
     /// Of the present generation.
     assignor: Option<Assignor>,
     owned: Vec<TopicPartition>,
+    /// What the caller is to let go, by number.
+    revocation: Option<(u64, Vec<TopicPartition>)>,
     /// What the leader shared out by.
     shared_by: Option<PartitionCounts>,
     waiting: BTreeMap<u64, Kind>,
@@ -286,6 +295,7 @@ impl Member {
             generation: -1,
             assignor: None,
             owned: Vec::new(),
+            revocation: None,
             shared_by: None,
             waiting: BTreeMap::new(),
             next_number: 0,
@@ -355,13 +365,25 @@ impl Member {
         }
     }
 
-    /// The caller has let these go, as [`Notice::Revoked`] asked.
-    pub fn let_go(&mut self, partitions: &[TopicPartition]) {
+    /// The caller has let go what [`Notice::Revoked`] of this number named. `None` when that revocation counts no more,
+    /// because membership was lost meanwhile and perhaps regained; otherwise what it named.
+    pub fn let_go(&mut self, number: u64) -> Option<Vec<TopicPartition>> {
+        let (_, partitions) = self.revocation.take_if(|(current, _)| *current == number)?;
         self.owned.retain(|partition| !partitions.contains(partition));
         if self.phase == Phase::Revoking {
             self.phase = Phase::Unjoined;
             self.retry_at_ms = 0;
         }
+        Some(partitions)
+    }
+
+    /// Has the caller let these go.
+    fn revoke(&mut self, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        self.phase = Phase::Revoking;
+        self.revocation = Some((number, partitions.clone()));
+        effects.push(Effect::Tell(Notice::Revoked { number, partitions }));
     }
 
     /// Has the group remember where reading is to go on. [`Effect::CommitDone`] tells the end.
@@ -374,6 +396,7 @@ impl Member {
             retry_at_ms: 0,
             failures: 0,
             reason: "the group coordinator was not found".to_owned(),
+            generation: -1,
         });
     }
 
@@ -396,6 +419,7 @@ impl Member {
         self.forget_membership();
         self.topics.clear();
         self.owned.clear();
+        self.revocation = None;
         self.phase = Phase::Away;
     }
 
@@ -445,14 +469,14 @@ impl Member {
         if self.is_cooperative() || self.owned.is_empty() {
             self.phase = Phase::Unjoined;
         } else {
-            self.phase = Phase::Revoking;
-            effects.push(Effect::Tell(Notice::Revoked(self.owned.clone())));
+            self.revoke(self.owned.clone(), effects);
         }
     }
 
     /// The group goes on without this member: its share is somebody else's by now.
     fn lose_membership(&mut self, effects: &mut Vec<Effect>) {
         let lost = std::mem::take(&mut self.owned);
+        self.revocation = None;
         if !lost.is_empty() {
             effects.push(Effect::Tell(Notice::Lost(lost)));
         }

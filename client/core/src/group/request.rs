@@ -115,6 +115,9 @@ impl Member {
             Phase::Unjoined if self.retry_at_ms > now_ms => deadline.at(self.retry_at_ms),
             Phase::Unjoined => {
                 self.phase = Phase::Joining;
+                // What a former generation was asked, or said, counts no more.
+                self.waiting
+                    .retain(|_, kind| !matches!(kind, Kind::Join | Kind::Sync | Kind::Heartbeat));
                 let body = Ask::Join(self.join_request());
                 self.ask(to, body, Kind::Join, effects);
             }
@@ -232,7 +235,8 @@ impl Member {
         if self.is_waiting_for(|kind| matches!(kind, Kind::Commit(_))) {
             return;
         }
-        let Some(commit) = self.commits.pop_front() else { return };
+        let Some(mut commit) = self.commits.pop_front() else { return };
+        commit.generation = self.generation;
         if commit.retry_at_ms > now_ms {
             deadline.at(commit.retry_at_ms);
             self.commits.push_front(commit);

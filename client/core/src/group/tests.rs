@@ -1,1 +1,587 @@
+//! Members against a model of a group coordinator: joins, leaves, silence, lost answers, coordinators that move.
 
+use std::collections::BTreeMap;
+
+use client_protocol::messages::consumer_protocol::Assignment;
+use client_protocol::messages::find_coordinator::Coordinator as FoundCoordinator;
+use client_protocol::messages::join_group::JoinGroupMember;
+use client_protocol::messages::metadata::{MetadataPartition, MetadataTopic};
+use client_protocol::messages::offset_commit::{
+    OffsetCommitPartitionResponse, OffsetCommitTopicResponse,
+};
+use client_protocol::messages::offset_fetch::{
+    OffsetFetchGroupResponse, OffsetFetchPartitionResponse, OffsetFetchTopicResponse,
+};
+use client_protocol::messages::{
+    FindCoordinatorResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
+    MetadataResponse, OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
+};
+use client_protocol::{Offset, PartitionId};
+
+use super::*;
+
+const TOPIC: &str = "t";
+const PARTITIONS: i32 = 7;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A request that the group coordinator holds back.
+struct Parked {
+    caller: usize,
+    number: u64,
+}
+
+/// The group as its coordinator keeps it: joins wait until all members have joined.
+#[derive(Default)]
+struct Group {
+    generation: i32,
+    next_id: usize,
+    /// Member id to who it is.
+    members: BTreeMap<String, usize>,
+    joined: BTreeMap<String, (Parked, JoinGroupRequest)>,
+    is_preparing: bool,
+    leader: String,
+    synced: BTreeMap<String, Parked>,
+    shares: Option<BTreeMap<String, bytes::Bytes>>,
+    offsets: BTreeMap<TopicPartition, Offset>,
+}
+
+/// One member and its caller.
+struct Caller {
+    core: Member,
+    notices: Vec<Notice>,
+    /// What the caller reads now: the truth that must never overlap.
+    reads: BTreeSet<TopicPartition>,
+    is_there: bool,
+}
+
+struct World {
+    random: Random,
+    now_ms: u64,
+    group: Group,
+    callers: Vec<Caller>,
+    metadata: Metadata,
+    asked: Vec<(usize, u64, Ask)>,
+    faults: bool,
+    done: usize,
+}
+
+fn settings() -> Settings {
+    Settings { group_id: "g".to_owned(), ..Settings::default() }
+}
+
+fn metadata() -> Metadata {
+    let partition = |index| MetadataPartition {
+        partition_index: PartitionId::new(index),
+        ..MetadataPartition::default()
+    };
+    let mut metadata = Metadata::default();
+    let answer = MetadataResponse {
+        topics: vec![MetadataTopic {
+            name: Some(TOPIC.to_owned()),
+            partitions: (0..PARTITIONS).map(partition).collect(),
+            ..MetadataTopic::default()
+        }],
+        ..MetadataResponse::default()
+    };
+    metadata.adopt(answer, &[]);
+    metadata
+}
+
+impl World {
+    fn new(seed: u64, assignors: &[Assignor]) -> Self {
+        let caller = |_| Caller {
+            core: Member::new(Settings { assignors: assignors.to_vec(), ..settings() }),
+            notices: Vec::new(),
+            reads: BTreeSet::new(),
+            is_there: false,
+        };
+        Self {
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            now_ms: 0,
+            group: Group::default(),
+            callers: (0..4).map(caller).collect(),
+            metadata: metadata(),
+            asked: Vec::new(),
+            faults: true,
+            done: 0,
+        }
+    }
+
+    fn perform(&mut self, caller: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Ask { number, body, .. } => self.asked.push((caller, number, body)),
+                Effect::Tell(notice) => {
+                    if let Notice::Lost(partitions) = &notice {
+                        let reads = &mut self.callers[caller].reads;
+                        reads.retain(|partition| !partitions.contains(partition));
+                    }
+                    self.callers[caller].notices.push(notice);
+                }
+                Effect::CommitDone { .. } => self.done += 1,
+                Effect::WatchTopics(_) | Effect::Committed(_) => {}
+            }
+        }
+    }
+
+    fn poll(&mut self, caller: usize) {
+        let mut effects = Vec::new();
+        let core = &mut self.callers[caller].core;
+        core.poll(&self.metadata, self.now_ms, &mut effects);
+        self.perform(caller, effects);
+    }
+
+    fn answer(&mut self, caller: usize, number: u64, answer: Result<Answer, Failure>) {
+        let mut effects = Vec::new();
+        self.callers[caller].core.answered(number, answer, self.now_ms, &mut effects);
+        self.perform(caller, effects);
+    }
+
+    fn join_error(&mut self, parked: &Parked, error_code: ErrorCode, member_id: String) {
+        let answer = JoinGroupResponse { error_code, member_id, ..JoinGroupResponse::default() };
+        self.answer(parked.caller, parked.number, Ok(Answer::Join(answer)));
+    }
+
+    fn sync_error(&mut self, parked: &Parked, error_code: ErrorCode) {
+        let answer = SyncGroupResponse { error_code, ..SyncGroupResponse::default() };
+        self.answer(parked.caller, parked.number, Ok(Answer::Sync(answer)));
+    }
+
+    /// The group begins a new generation: whoever waits for a share has to join.
+    fn prepare(&mut self) {
+        self.group.is_preparing = true;
+        self.group.shares = None;
+        for parked in std::mem::take(&mut self.group.synced).into_values() {
+            self.sync_error(&parked, ErrorCode::RebalanceInProgress);
+        }
+    }
+
+    fn handle(&mut self, parked: Parked, ask: Ask) {
+        let Parked { caller, number } = parked;
+        match ask {
+            Ask::Find(_) => {
+                let found = FoundCoordinator {
+                    node_id: Some(BrokerId::new(1)),
+                    host: "h".to_owned(),
+                    port: 1,
+                    ..FoundCoordinator::default()
+                };
+                let coordinators = vec![found];
+                let answer =
+                    FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
+                self.answer(caller, number, Ok(Answer::Find(answer)));
+            }
+            Ask::Join(request) => self.join(Parked { caller, number }, request),
+            Ask::Sync(request) => self.sync(Parked { caller, number }, &request),
+            Ask::Heartbeat(request) => {
+                let error_code = self.standing(&request.member_id, request.generation_id);
+                let answer = HeartbeatResponse { error_code, ..HeartbeatResponse::default() };
+                self.answer(caller, number, Ok(Answer::Heartbeat(answer)));
+            }
+            Ask::Leave(request) => {
+                self.remove(&request.members[0].member_id);
+                let answer = LeaveGroupResponse::default();
+                self.answer(caller, number, Ok(Answer::Leave(answer)));
+            }
+            Ask::Commit(request) => {
+                let mut code =
+                    self.standing(&request.member_id, request.generation_id_or_member_epoch);
+                // While members join, those of the last generation may still commit.
+                if code == ErrorCode::RebalanceInProgress {
+                    code = ErrorCode::None;
+                }
+                let mut partitions = Vec::new();
+                for partition in &request.topics[0].partitions {
+                    if code.is_none() {
+                        let of = TopicPartition::new(TOPIC, partition.partition_index.get());
+                        self.group.offsets.insert(of, partition.committed_offset);
+                    }
+                    partitions.push(OffsetCommitPartitionResponse {
+                        partition_index: partition.partition_index,
+                        error_code: code,
+                    });
+                }
+                let name = TOPIC.to_owned();
+                let topics = vec![OffsetCommitTopicResponse { name, partitions }];
+                let answer = OffsetCommitResponse { topics, ..OffsetCommitResponse::default() };
+                self.answer(caller, number, Ok(Answer::Commit(answer)));
+            }
+            Ask::Committed(_) => {
+                let one = |(partition, offset): (&TopicPartition, &Offset)| {
+                    OffsetFetchPartitionResponse {
+                        partition_index: partition.partition,
+                        committed_offset: Some(*offset),
+                        ..OffsetFetchPartitionResponse::default()
+                    }
+                };
+                let partitions = self.group.offsets.iter().map(one).collect();
+                let topics = vec![OffsetFetchTopicResponse { name: TOPIC.to_owned(), partitions }];
+                let group =
+                    OffsetFetchGroupResponse { topics, ..OffsetFetchGroupResponse::default() };
+                let answer =
+                    OffsetFetchResponse { groups: vec![group], ..OffsetFetchResponse::default() };
+                self.answer(caller, number, Ok(Answer::Committed(answer)));
+            }
+        }
+    }
+
+    fn standing(&self, member_id: &str, generation: i32) -> ErrorCode {
+        if !self.group.members.contains_key(member_id) {
+            ErrorCode::UnknownMemberId
+        } else if generation != self.group.generation {
+            ErrorCode::IllegalGeneration
+        } else if self.group.is_preparing {
+            ErrorCode::RebalanceInProgress
+        } else {
+            ErrorCode::None
+        }
+    }
+
+    fn join(&mut self, parked: Parked, request: JoinGroupRequest) {
+        let id = request.member_id.clone();
+        if id.is_empty() {
+            self.group.next_id += 1;
+            let id = format!("m{}", self.group.next_id);
+            self.group.members.insert(id.clone(), parked.caller);
+            return self.join_error(&parked, ErrorCode::MemberIdRequired, id);
+        }
+        if !self.group.members.contains_key(&id) {
+            return self.join_error(&parked, ErrorCode::UnknownMemberId, id);
+        }
+        if !self.group.is_preparing {
+            self.prepare();
+        }
+        let replaced = self.group.joined.insert(id.clone(), (parked, request));
+        if let Some((replaced, _)) = replaced {
+            self.join_error(&replaced, ErrorCode::RebalanceInProgress, id);
+        }
+        self.complete();
+    }
+
+    /// All have joined: the generation begins.
+    fn complete(&mut self) {
+        let group = &mut self.group;
+        if !group.is_preparing
+            || group.members.is_empty()
+            || group.members.keys().any(|id| !group.joined.contains_key(id))
+        {
+            return;
+        }
+        group.generation += 1;
+        group.is_preparing = false;
+        let joined = std::mem::take(&mut group.joined);
+        let first = &joined.values().next().unwrap().1;
+        let protocol = first.protocols[0].name.clone();
+        group.leader = joined.keys().next().unwrap().clone();
+        let (generation, leader) = (group.generation, group.leader.clone());
+        let members: Vec<_> = joined
+            .iter()
+            .map(|(id, (_, request))| JoinGroupMember {
+                member_id: id.clone(),
+                group_instance_id: None,
+                metadata: request.protocols[0].metadata.clone(),
+            })
+            .collect();
+        for (id, (parked, _)) in joined {
+            let answer = JoinGroupResponse {
+                generation_id: generation,
+                protocol_name: Some(protocol.clone()),
+                leader: leader.clone(),
+                members: if id == leader { members.clone() } else { Vec::new() },
+                member_id: id,
+                ..JoinGroupResponse::default()
+            };
+            self.answer(parked.caller, parked.number, Ok(Answer::Join(answer)));
+        }
+    }
+
+    fn sync(&mut self, parked: Parked, request: &client_protocol::messages::SyncGroupRequest) {
+        let code = self.standing(&request.member_id, request.generation_id);
+        if !code.is_none() {
+            return self.sync_error(&parked, code);
+        }
+        if request.member_id == self.group.leader && self.group.shares.is_none() {
+            let shares = request.assignments.iter();
+            let shares = shares.map(|share| (share.member_id.clone(), share.assignment.clone()));
+            self.group.shares = Some(shares.collect());
+        }
+        let replaced = self.group.synced.insert(request.member_id.clone(), parked);
+        if let Some(replaced) = replaced {
+            self.sync_error(&replaced, ErrorCode::RebalanceInProgress);
+        }
+        let Some(shares) = self.group.shares.clone() else { return };
+        for (id, parked) in std::mem::take(&mut self.group.synced) {
+            let assignment = shares.get(&id).cloned().unwrap_or_default();
+            let answer = SyncGroupResponse { assignment, ..SyncGroupResponse::default() };
+            self.answer(parked.caller, parked.number, Ok(Answer::Sync(answer)));
+        }
+    }
+
+    /// A member goes, or is taken for dead.
+    fn remove(&mut self, id: &str) {
+        if self.group.members.remove(id).is_some() {
+            if let Some((parked, _)) = self.group.joined.remove(id) {
+                self.join_error(&parked, ErrorCode::UnknownMemberId, id.to_owned());
+            }
+            if let Some(parked) = self.group.synced.remove(id) {
+                self.sync_error(&parked, ErrorCode::UnknownMemberId);
+            }
+            self.prepare();
+            self.complete();
+        }
+    }
+
+    /// The caller deals with the oldest thing it was told.
+    fn attend(&mut self, caller: usize) {
+        let of = &mut self.callers[caller];
+        of.core.caller_lives(self.now_ms);
+        if of.notices.is_empty() {
+            return;
+        }
+        match of.notices.remove(0) {
+            Notice::Assigned(partitions) => {
+                let owned = of.core.owned().to_vec();
+                of.reads.extend(partitions.into_iter().filter(|p| owned.contains(p)));
+            }
+            Notice::Revoked { number, partitions } => {
+                if of.core.let_go(number).is_some() {
+                    of.reads.retain(|partition| !partitions.contains(partition));
+                }
+            }
+            Notice::Lost(_) => {}
+            Notice::Out(error) => panic!("{error}"),
+        }
+    }
+
+    /// No two members that the group knows read one partition. (One that the group has given up may, until it hears.)
+    fn check(&self, seed: u64) {
+        let mut read: BTreeMap<&TopicPartition, usize> = BTreeMap::new();
+        for (index, caller) in self.callers.iter().enumerate() {
+            let is_member = caller.core.identity().is_some_and(|(id, generation)| {
+                self.group.members.contains_key(id) && generation == self.group.generation
+            });
+            if !is_member {
+                continue;
+            }
+            for partition in &caller.reads {
+                let other = read.insert(partition, index);
+                assert_eq!(other, None, "seed {seed}: {partition} is also read by {index}");
+            }
+        }
+    }
+
+    fn step(&mut self, seed: u64) {
+        let caller = self.random.below(self.callers.len());
+        match self.random.below(12) {
+            0..=4 if !self.asked.is_empty() => {
+                let at = self.random.below(self.asked.len());
+                let (of, number, ask) = self.asked.remove(at);
+                if self.faults && self.random.one_in(25) {
+                    let failure =
+                        Failure { reason: "lost".into(), may_be_done: true, is_final: false };
+                    // Sometimes it was done, and only the answer is lost.
+                    if self.random.one_in(2) && !matches!(ask, Ask::Join(_) | Ask::Sync(_)) {
+                        let unheard = Parked { caller: of, number: u64::MAX };
+                        self.handle(unheard, ask);
+                    }
+                    self.answer(of, number, Err(failure));
+                } else {
+                    self.handle(Parked { caller: of, number }, ask);
+                }
+            }
+            5..=7 => self.attend(caller),
+            8 => self.now_ms += u64::try_from(self.random.below(1_000)).unwrap(),
+            9 if self.faults => {
+                let mut effects = Vec::new();
+                let of = &mut self.callers[caller];
+                if of.is_there && self.random.one_in(3) {
+                    of.core.leave(&mut effects);
+                    of.reads.clear();
+                    of.notices.clear();
+                    of.is_there = false;
+                } else if !of.is_there {
+                    let topics = BTreeSet::from([Arc::from(TOPIC)]);
+                    of.core.subscribe(topics, self.now_ms, &mut effects);
+                    of.is_there = true;
+                }
+                self.perform(caller, effects);
+            }
+            10 if self.faults && self.random.one_in(4) => {
+                // Taken for dead by the group.
+                let ids: Vec<_> = self.group.members.keys().cloned().collect();
+                if !ids.is_empty() {
+                    let id = ids[self.random.below(ids.len())].clone();
+                    self.remove(&id);
+                }
+            }
+            11 if self.faults && self.random.one_in(8) => {
+                let gone = Route::BrokerDown(BrokerId::new(1));
+                self.callers[caller].core.route(&gone, self.now_ms);
+            }
+            _ => {}
+        }
+        (0..self.callers.len()).for_each(|caller| self.poll(caller));
+        self.check(seed);
+    }
+
+    fn run(&mut self, seed: u64) {
+        for _ in 0..1_500 {
+            self.step(seed);
+        }
+        self.faults = false;
+        // Ids that were given out and never used: the group forgets them after a while.
+        let used: BTreeSet<_> =
+            self.callers.iter().map(|caller| caller.core.member_id.clone()).collect();
+        let ids: Vec<_> = self.group.members.keys().cloned().collect();
+        ids.iter().filter(|id| !used.contains(*id)).for_each(|id| self.remove(id));
+        let mut steps = 0;
+        while !self.is_at_rest() {
+            self.step(seed);
+            steps += 1;
+            if steps % 500 == 0 {
+                let used: BTreeSet<_> =
+                    self.callers.iter().map(|caller| caller.core.member_id.clone()).collect();
+                let ids: Vec<_> = self.group.members.keys().cloned().collect();
+                ids.iter().filter(|id| !used.contains(*id)).for_each(|id| self.remove(id));
+            }
+            assert!(steps < 20_000, "seed {seed}: no rest: {}", self.shown());
+        }
+    }
+
+    fn shown(&self) -> String {
+        let mut text = format!(
+            "generation {} of {:?}, preparing {}, joined {:?}, synced {:?}, asked {:?}\n",
+            self.group.generation,
+            self.group.members,
+            self.group.is_preparing,
+            self.group.joined.keys(),
+            self.group.synced.keys(),
+            self.asked,
+        );
+        for caller in self.callers.iter().filter(|caller| caller.is_there) {
+            let core = &caller.core;
+            text += &format!(
+                "{} {} {:?} {:?} reads {} waits {:?} told {:?}\n",
+                core.member_id,
+                core.generation,
+                core.phase,
+                core.coordinator,
+                caller.reads.len(),
+                core.waiting,
+                caller.notices
+            );
+        }
+        text
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let there: Vec<_> = self.callers.iter().filter(|caller| caller.is_there).collect();
+        let is_settled = there.iter().all(|caller| {
+            caller.notices.is_empty()
+                && caller.core.phase == Phase::Stable
+                && caller.core.generation == self.group.generation
+        });
+        let read: usize = there.iter().map(|caller| caller.reads.len()).sum();
+        let all = if there.is_empty() { 0 } else { usize::try_from(PARTITIONS).unwrap() };
+        is_settled && !self.group.is_preparing && read == all
+    }
+}
+
+#[test]
+fn no_two_members_read_one_partition_and_in_the_end_all_is_read() {
+    let mixed = [Assignor::Range, Assignor::CooperativeSticky];
+    for seed in 0..20 {
+        for assignors in [
+            &[Assignor::CooperativeSticky][..],
+            &[Assignor::Range],
+            &[Assignor::RoundRobin],
+            &mixed,
+        ] {
+            let mut world = World::new(seed, assignors);
+            world.run(seed);
+            let sizes: Vec<_> = world
+                .callers
+                .iter()
+                .filter(|caller| caller.is_there)
+                .map(|caller| caller.reads.len())
+                .collect();
+            let spread = sizes.iter().max().unwrap_or(&0) - sizes.iter().min().unwrap_or(&0);
+            assert!(spread <= 1, "seed {seed} {assignors:?}: {sizes:?}");
+        }
+    }
+}
+
+/// A member alone in its group, at rest.
+fn alone(assignor: Assignor) -> World {
+    let mut world = World::new(3, &[assignor]);
+    world.faults = false;
+    let topics = BTreeSet::from([Arc::from(TOPIC)]);
+    let mut effects = Vec::new();
+    world.callers[0].core.subscribe(topics, 0, &mut effects);
+    world.callers[0].is_there = true;
+    world.perform(0, effects);
+    while !world.is_at_rest() {
+        world.step(3);
+    }
+    world
+}
+
+#[test]
+fn commits_go_one_after_the_other_and_are_told_of() {
+    let mut world = alone(Assignor::Range);
+    let position = |offset| Position { offset: Offset::new(offset), epoch: None };
+    let of = TopicPartition::new(TOPIC, 0);
+    let now_ms = world.now_ms;
+    for (token, offset) in [(7, 10), (8, 20)] {
+        let offsets = vec![(of.clone(), position(offset))];
+        world.callers[0].core.commit(token, offsets, now_ms);
+    }
+    world.poll(0);
+    let commits = world.asked.iter().filter(|(_, _, ask)| matches!(ask, Ask::Commit(_))).count();
+    assert_eq!(commits, 1, "the second waits for the first");
+    while world.done < 2 {
+        world.step(3);
+    }
+    assert_eq!(world.group.offsets[&of], Offset::new(20));
+}
+
+#[test]
+fn a_caller_that_does_not_come_back_loses_its_share_and_gets_one_anew() {
+    let mut world = alone(Assignor::CooperativeSticky);
+    world.now_ms += 300_001;
+    world.poll(0);
+    assert!(matches!(&world.callers[0].notices[..], [Notice::Lost(lost)] if lost.len() == 7));
+    assert!(world.asked.iter().any(|(_, _, ask)| matches!(ask, Ask::Leave(_))));
+    assert_eq!(world.callers[0].core.identity(), None);
+    world.attend(0);
+    while !world.is_at_rest() {
+        world.step(3);
+    }
+}
+
+#[test]
+fn the_hash_of_a_group_is_javas() {
+    assert_eq!(java_hash("readers"), 1_080_410_128);
+    assert_eq!(java_hash(""), 0);
+    assert_eq!(java_hash("a"), 97);
+    assert_eq!(java_hash("ab"), 97 * 31 + 98);
+}
+
+#[test]
+fn an_assignment_of_no_bytes_is_an_empty_one() {
+    assert_eq!(Assignment::decode(&[]).unwrap().assigned_partitions, []);
+}

@@ -98,29 +98,28 @@ impl Partition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who is alive now. To be asked under the lock: who changes it looks at the partitions
+    /// afterwards, so what was decided by an older answer would not be looked at again.
     fn moment(&self) -> Moment {
         Moment { started: self.hub.started(), live: self.hub.live(), now: self.now() }
     }
 
     /// The log is open.
     pub fn log_opened(self: &Arc<Self>, view: LogView, loaded: Loaded) {
-        let moment = self.moment();
         if self.view.set(view).is_ok() {
-            self.step(None, |hosted, out| hosted.log_opened(loaded, &moment, out));
+            self.step(None, |hosted, out| hosted.log_opened(loaded, &self.moment(), out));
         }
     }
 
     /// Takes the newest state that the metadata has of this partition.
     pub fn apply_state(self: &Arc<Self>, stored: &StoredState, replicas: &[BrokerId]) {
-        let moment = self.moment();
         let update = StateUpdate { stored, replicas };
-        self.step(None, |hosted, out| hosted.apply_state(update, &moment, out));
+        self.step(None, |hosted, out| hosted.apply_state(update, &self.moment(), out));
     }
 
     /// The zxid of this process's registration is known, or brokers came and went.
     pub fn apply_brokers(self: &Arc<Self>) {
-        let moment = self.moment();
-        self.step(None, |hosted, out| hosted.apply_brokers(&moment, out));
+        self.step(None, |hosted, out| hosted.apply_brokers(&self.moment(), out));
     }
 
     /// The topic's settings changed.

@@ -32,7 +32,7 @@ impl<O: Owner, P> Appender<O, P> {
         Self { folder, slots: HashMap::new(), touched: Vec::new(), fenced: false }
     }
 
-    /// The directory is fenced: produces are refused from here on.
+    /// The directory is fenced: produces and what leaders send are refused from here on.
     pub fn fence(&mut self) {
         self.fenced = true;
     }
@@ -80,6 +80,14 @@ impl<O: Owner, P> Appender<O, P> {
 
     fn log_job(&mut self, of: &O, job: LogJob, wall_ms: i64, out: &mut Vec<Happened<O, P>>) {
         let Some(slot) = self.slots.get_mut(&of.key()) else { return };
+        if self.fenced
+            && let LogJob::AppendFetched(epoch, _)
+            | LogJob::Truncate(epoch, _)
+            | LogJob::RestartAt(epoch, _) = job
+        {
+            // What a failed sync left of its files is not known: nothing more counts as held here.
+            return out.push(Happened::AppendRefused(of.clone(), epoch));
+        }
         self.touched.push(of.key());
         let mut step = Step { folder: &self.folder, wall_ms, out };
         let is_delete = matches!(job, LogJob::Delete);
@@ -182,5 +190,64 @@ impl<O: Owner, P> Appender<O, P> {
     /// Panics when an invariant of a log is broken.
     pub fn check(&self) {
         self.slots.values().for_each(|slot| slot.log.check());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use broker_core::ids::{LeaderEpoch, Offset};
+    use broker_log::LogConfig;
+    use bytes::Bytes;
+    use client_protocol::records::{BatchBuilder, Record, assign_offsets};
+    use client_protocol::{PartitionId, TopicId};
+    use coordinator_disk::RealDisk;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Of(TopicPartition);
+
+    impl Owner for Of {
+        fn key(&self) -> TopicPartition {
+            self.0
+        }
+
+        fn topic(&self) -> &str {
+            "t"
+        }
+    }
+
+    fn led() -> Bytes {
+        let mut batch = BatchBuilder::new(1 << 10);
+        let value = Some(Bytes::from_static(b"a"));
+        assert!(batch.push(&Record { timestamp_ms: 1, value, ..Default::default() }));
+        let mut bytes = bytes::BytesMut::from(&batch.build(None).unwrap()[..]);
+        assign_offsets(&mut bytes, Offset::ZERO, LeaderEpoch::new(0)).unwrap();
+        bytes.freeze()
+    }
+
+    #[test]
+    fn fenced_directory_takes_nothing_from_a_leader() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Folder::open(Arc::new(RealDisk), folder.path(), b"test").unwrap();
+        let mut appender: Appender<Of, ()> = Appender::new(Arc::new(opened));
+        let key =
+            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
+        let (of, epoch, mut out) = (Of(key), LeaderEpoch::new(0), Vec::new());
+        let options = OpenOptions { config: LogConfig::default(), clean: false, log_start: None };
+        let mut act = |appender: &mut Appender<Of, ()>, job: LogJob| {
+            out.clear();
+            appender.do_job(Job::Log(of.clone(), job), 0, &mut out);
+            appender.finish(0, &mut out);
+            out.iter().any(|happened| matches!(happened, Happened::AppendRefused(..)))
+        };
+        assert!(!act(&mut appender, LogJob::Open(options, Durability::Memory)));
+        assert!(!act(&mut appender, LogJob::Adopt { leader_epoch: epoch, leads: false }));
+        appender.fence();
+        assert!(act(&mut appender, LogJob::AppendFetched(epoch, led())));
+        assert!(act(&mut appender, LogJob::Truncate(epoch, Offset::ZERO)));
+        assert!(act(&mut appender, LogJob::RestartAt(epoch, Offset::new(7))));
+        let log = appender.log(key).unwrap();
+        assert_eq!(log.end_offset(), 0);
     }
 }

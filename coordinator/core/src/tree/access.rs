@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 
 /// Who proved it with the super user's password; stands above all access lists.
 pub const SUPER_SCHEME: &str = "super";
+/// Entries of one node's list; a longer one is refused.
+pub const ACL_ENTRIES_MAX: usize = 1_000;
+/// Bytes of their schemes and ids; likewise. A request names `auth` often in few bytes, and each stands
+/// for everything that its writer has shown.
+pub const ACL_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection has shown to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,24 +50,33 @@ pub fn is_allowed(acl: &[Acl], permissions: i32, identities: &[Identity]) -> boo
 ///
 /// # Errors
 /// `InvalidAcl`: no entry, a scheme that is not known, an id that its scheme does not have, or `auth`
-/// from someone who has not shown who they are.
+/// from someone who has not shown who they are; more than `ACL_ENTRIES_MAX` different entries, or than
+/// `ACL_BYTES_MAX` bytes of them.
 pub fn resolve(acl: &[Acl], identities: &[Identity]) -> Result<Vec<Acl>, ErrorCode> {
     let mut resolved = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut bytes = 0usize;
     let mut add = |entry: Acl| {
-        if seen.insert(entry.clone()) {
-            resolved.push(entry);
+        if seen.contains(&entry) {
+            return Ok(());
         }
+        bytes = bytes.saturating_add(entry.scheme.len()).saturating_add(entry.id.len());
+        if seen.len() >= ACL_ENTRIES_MAX || bytes > ACL_BYTES_MAX {
+            return Err(ErrorCode::InvalidAcl);
+        }
+        seen.insert(entry.clone());
+        resolved.push(entry);
+        Ok(())
     };
     for entry in acl {
         if entry.scheme == "auth" {
             let mut own = identities.iter().filter(|identity| is_proof(identity)).peekable();
             own.peek().ok_or(ErrorCode::InvalidAcl)?;
             for Identity { scheme, id } in own.cloned() {
-                add(Acl { permissions: entry.permissions, scheme, id });
+                add(Acl { permissions: entry.permissions, scheme, id })?;
             }
         } else if is_valid(entry) {
-            add(entry.clone());
+            add(entry.clone())?;
         } else {
             return Err(ErrorCode::InvalidAcl);
         }
@@ -200,6 +214,32 @@ mod tests {
         let expected = vec![acl(5, "digest", "u:h"), acl(1, "world", "anyone")];
         assert_eq!(resolve(&asked, &who), Ok(expected));
         assert_eq!(resolve(&asked, &who[..1]), Err(ErrorCode::InvalidAcl));
+    }
+
+    #[test]
+    fn list_has_as_many_entries_and_bytes_as_the_limits() {
+        let long = |number: usize, bytes: usize| {
+            let id = format!("{number}:");
+            identity("digest", &format!("{id}{}", "x".repeat(bytes - "digest".len() - id.len())))
+        };
+        let asked = |count: usize| -> Vec<Acl> {
+            (0..count).map(|n| acl(i32::try_from(n).unwrap(), "auth", "")).collect()
+        };
+        let who = [long(0, 16), long(1, 16)];
+        let resolved = resolve(&asked(ACL_ENTRIES_MAX / 2), &who);
+        assert_eq!(resolved.map(|list| list.len()), Ok(ACL_ENTRIES_MAX));
+        let repeated = [asked(ACL_ENTRIES_MAX / 2), asked(ACL_ENTRIES_MAX / 2)].concat();
+        assert!(resolve(&repeated, &who).is_ok(), "repetitions take no room");
+        assert_eq!(resolve(&asked(ACL_ENTRIES_MAX / 2 + 1), &who), Err(ErrorCode::InvalidAcl));
+        let who: Vec<Identity> = (0..16).map(|number| long(number, 1 << 10)).collect();
+        assert!(resolve(&asked(ACL_BYTES_MAX >> 14), &who).is_ok());
+        let one_more = [asked(ACL_BYTES_MAX >> 14), vec![acl(1, "ip", "::1")]].concat();
+        assert_eq!(resolve(&one_more, &who), Err(ErrorCode::InvalidAcl));
+        let written: Vec<Acl> = (0..=ACL_ENTRIES_MAX)
+            .map(|n| acl(i32::try_from(n).unwrap(), "world", "anyone"))
+            .collect();
+        assert!(resolve(&written[1..], &[]).is_ok());
+        assert_eq!(resolve(&written, &[]), Err(ErrorCode::InvalidAcl));
     }
 
     #[test]

@@ -280,11 +280,14 @@ pub(super) fn delete(
         return turn.respond(ticket, Response::OffsetDelete(response));
     }
     let then = Then::OffsetDelete { ticket, response };
-    if let Err(error) = turn.write_split(&group.id, records, then) {
-        let error_code = error_of_write(error);
-        let mut response = delete_answer(request, |_, _| error_code);
-        response.error_code = error_code;
-        turn.respond(ticket, Response::OffsetDelete(response));
+    match turn.write_split(&group.id, records, then) {
+        Ok(_) => group.commits = group.commits.saturating_add(1),
+        Err(error) => {
+            let error_code = error_of_write(error);
+            let mut response = delete_answer(request, |_, _| error_code);
+            response.error_code = error_code;
+            turn.respond(ticket, Response::OffsetDelete(response));
+        }
     }
 }
 

@@ -236,6 +236,7 @@ impl Shard {
                 join::rejoined(group, (&member, knows_skip_assignment, &former), result, turn);
             }
             Then::OffsetDelete { ticket, mut response } => {
+                group.commits = group.commits.saturating_sub(1);
                 response.error_code = error.unwrap_or(response.error_code);
                 turn.respond(ticket, Response::OffsetDelete(response));
             }

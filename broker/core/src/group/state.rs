@@ -75,7 +75,8 @@ pub(super) struct Group {
     /// Ids that were given out and not used yet, with the time until which they hold.
     pub pending: BTreeMap<String, Millis>,
     pub offsets: Offsets,
-    /// Commits on their way into the log.
+    /// Commits and deletions of offsets on their way into the log: the group stays until their
+    /// clients are answered.
     pub commits: usize,
     /// The log has, or will have, a record of its members.
     pub stored: bool,

@@ -264,6 +264,28 @@ fn offsets_of_unread_topics_are_deleted() {
 }
 
 #[test]
+fn deleting_the_last_offset_of_a_group_without_members_is_answered() {
+    for outcome in [Ok(()), Err(ErrorCode::NotEnoughReplicas)] {
+        let mut bench = Bench::new();
+        bench.ask(Request::OffsetCommit(commit_of(-1, "", 5)));
+        bench.commit();
+        // Two ask at once: for the second nothing is left to forget once the log has the first.
+        let tickets = [bench.ask(delete_of("t")), bench.ask(delete_of("t"))];
+        for (write, _) in std::mem::take(&mut bench.writes) {
+            bench.settle(write, outcome);
+        }
+        let (expected, left) = match outcome {
+            Ok(()) => (ErrorCode::None, (0, 0)),
+            Err(_) => (ErrorCode::CoordinatorNotAvailable, (1, 0)),
+        };
+        for ticket in tickets {
+            assert_eq!(deleted(bench.answer(ticket)).0, expected);
+        }
+        assert_eq!(bench.shard.size(), left);
+    }
+}
+
+#[test]
 fn groups_are_deleted_when_nobody_is_in_them() {
     let mut bench = Bench::new();
     let delete = || Request::Delete(GROUP.to_owned());

@@ -81,7 +81,8 @@ fn join_unknown(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<
     if !group.accepts(&request.protocol_type, &brought, former.as_deref()) {
         return refused(join, ErrorCode::InconsistentGroupProtocol);
     }
-    if former.is_none() && (is_full(group, turn.settings) || !group.has_room(&brought)) {
+    let is_one_too_many = former.is_none() && is_full(group, turn.settings);
+    if is_one_too_many || !group.has_room(&brought, former.as_deref()) {
         return refused(join, ErrorCode::GroupMaxSizeReached);
     }
     let id = new_member_id(join);
@@ -114,7 +115,7 @@ fn join_known(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<'_
             return refused(join, ErrorCode::InconsistentGroupProtocol);
         }
         group.pending.remove(id);
-        if !group.has_room(&brought) {
+        if !group.has_room(&brought, None) {
             complete_if_all_joined(group, turn);
             return refused(join, ErrorCode::GroupMaxSizeReached);
         }
@@ -140,7 +141,7 @@ fn join_known(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<'_
             Err(Box::new(group.join_response(id)))
         }
         Phase::Preparing { .. } | Phase::Completing { .. } | Phase::Stable => {
-            if !same && !group.has_room(&brought) {
+            if !same && !group.has_room(&brought, Some(id)) {
                 return refused(join, ErrorCode::GroupMaxSizeReached);
             }
             update(group, join, id, ticket, turn);

@@ -204,10 +204,12 @@ impl Group {
             && protocols.iter().any(|(name, _)| others().all(|member| known(member, name)))
     }
 
-    /// There is room for what a member brings.
-    pub fn has_room(&self, protocols: &[(String, Bytes)]) -> bool {
+    /// There is room for what a member brings in place of all that `former` holds.
+    pub fn has_room(&self, protocols: &[(String, Bytes)], former: Option<&str>) -> bool {
+        let former = former.and_then(|id| self.members.get(id)).map_or(0, Member::bytes);
+        let others = self.member_bytes().saturating_sub(former);
         let brought = protocols.iter().map(|(name, data)| name.len().saturating_add(data.len()));
-        brought.fold(self.member_bytes(), usize::saturating_add) <= GROUP_METADATA_BYTES_MAX
+        brought.fold(others, usize::saturating_add) <= GROUP_METADATA_BYTES_MAX
     }
 
     /// The protocol that all know and most prefer; `None` without members.

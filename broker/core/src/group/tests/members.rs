@@ -5,6 +5,7 @@ use client_protocol::messages::LeaveGroupRequest;
 use client_protocol::messages::leave_group::MemberIdentity;
 
 use super::*;
+use crate::group::settings::GROUP_METADATA_BYTES_MAX;
 
 fn leave(bench: &mut Bench, member: &str, instance: Option<&str>) -> ErrorCode {
     let who = MemberIdentity {
@@ -362,6 +363,37 @@ fn work_that_fits_no_batch_is_refused() {
     let ticket = bench.sync(1, &id, &[(&id, &"x".repeat(1_000))]);
     assert_eq!(bench.synced(ticket).error_code, ErrorCode::GroupMaxSizeReached);
     assert!(bench.writes.is_empty());
+}
+
+#[test]
+fn a_member_that_comes_back_brings_no_more_than_a_group_may_hold() {
+    let name = "range";
+    let most = "x".repeat(GROUP_METADATA_BYTES_MAX - name.len());
+    let more = format!("{most}x");
+    let half = "x".repeat(GROUP_METADATA_BYTES_MAX / 2);
+    for is_static in [true, false] {
+        let mut bench = Bench::new();
+        let instance = is_static.then_some("i");
+        let ticket =
+            bench.join(Client { instance, protocols: &[(name, &half)], ..Client::default() });
+        bench.pass(300);
+        let mut id = bench.joined(ticket).member_id;
+        for (brought, expected) in [
+            (&most, ErrorCode::None),
+            (&more, ErrorCode::GroupMaxSizeReached),
+            (&half, ErrorCode::None),
+        ] {
+            let member = if is_static { "" } else { id.as_str() };
+            let protocols = [(name, brought.as_str())];
+            let back = Client { member, instance, protocols: &protocols, ..Client::default() };
+            let ticket = bench.join(back);
+            let joined = bench.joined(ticket);
+            assert_eq!(joined.error_code, expected, "static: {is_static}");
+            if expected.is_none() {
+                id = joined.member_id;
+            }
+        }
+    }
 }
 
 #[test]

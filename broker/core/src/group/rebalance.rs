@@ -135,7 +135,7 @@ pub(super) fn remove(group: &mut Group, id: &str, turn: &mut Turn<'_>) {
     }
 }
 
-/// Members or ids that were given out are gone: the others share the work anew.
+/// Members are gone: the others share the work anew.
 pub(super) fn after_removal(group: &mut Group, turn: &mut Turn<'_>) {
     match group.phase {
         Phase::Stable | Phase::Completing { .. } => prepare(group, turn),

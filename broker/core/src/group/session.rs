@@ -7,7 +7,7 @@ use client_protocol::ErrorCode;
 use client_protocol::messages::leave_group::{MemberIdentity, MemberResponse};
 use client_protocol::messages::{HeartbeatRequest, LeaveGroupRequest, LeaveGroupResponse};
 
-use super::rebalance::{after_removal, remove};
+use super::rebalance::{after_removal, complete_if_all_joined, remove};
 use super::state::{Group, Phase};
 use super::turn::Turn;
 
@@ -39,19 +39,21 @@ pub(super) fn leave(
     request: &LeaveGroupRequest,
     turn: &mut Turn<'_>,
 ) -> LeaveGroupResponse {
-    let mut changed = false;
+    let before = group.members.len();
     let mut members = Vec::new();
     for who in &request.members {
         let error_code = leave_one(group, who, turn);
-        changed |= error_code.is_none();
         members.push(MemberResponse {
             member_id: who.member_id.clone(),
             group_instance_id: who.group_instance_id.clone(),
             error_code,
         });
     }
-    if changed {
+    if group.members.len() < before {
         after_removal(group, turn);
+    } else {
+        // An id that was given out may have gone: nobody worked under it, and nobody waits for it.
+        complete_if_all_joined(group, turn);
     }
     LeaveGroupResponse { members, ..Default::default() }
 }

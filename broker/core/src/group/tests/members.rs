@@ -74,6 +74,25 @@ fn a_new_member_comes_back_with_its_id() {
 }
 
 #[test]
+fn leaving_with_an_id_that_was_only_given_out_moves_nobody() {
+    let mut bench = Bench::new();
+    let id = bench.alone();
+    let asking = Client { member_id_required: true, ..Client::default() };
+    let ticket = bench.join(asking);
+    let unused = bench.joined(ticket).member_id;
+    assert_eq!(leave(&mut bench, &unused, None), ErrorCode::None);
+    assert_eq!(bench.heartbeat(1, &id), ErrorCode::None);
+    // It no longer holds up a generation that waits for it.
+    let ticket = bench.join(asking);
+    let unused = bench.joined(ticket).member_id;
+    let rejoining = bench.join(Client { member: &id, ..Client::default() });
+    assert_eq!(bench.answer(rejoining), None);
+    assert_eq!(leave(&mut bench, &unused, None), ErrorCode::None);
+    assert_eq!(bench.joined(rejoining).generation_id, 2);
+    assert_eq!(leave(&mut bench, &unused, None), ErrorCode::UnknownMemberId);
+}
+
+#[test]
 fn work_is_handed_out_once_the_log_has_it() {
     let mut bench = Bench::new();
     let (first, second) = (bench.join(Client::default()), bench.join(Client::default()));
@@ -354,18 +373,6 @@ fn what_members_bring_is_bounded() {
 }
 
 #[test]
-fn work_that_fits_no_batch_is_refused() {
-    let settings = Settings { batch_bytes_max: 1_000, ..Settings::default() };
-    let mut bench = Bench::with(settings);
-    let ticket = bench.join(Client::default());
-    bench.pass(300);
-    let id = bench.joined(ticket).member_id;
-    let ticket = bench.sync(1, &id, &[(&id, &"x".repeat(1_000))]);
-    assert_eq!(bench.synced(ticket).error_code, ErrorCode::GroupMaxSizeReached);
-    assert!(bench.writes.is_empty());
-}
-
-#[test]
 fn a_member_that_comes_back_brings_no_more_than_a_group_may_hold() {
     let name = "range";
     let most = "x".repeat(GROUP_METADATA_BYTES_MAX - name.len());
@@ -394,6 +401,18 @@ fn a_member_that_comes_back_brings_no_more_than_a_group_may_hold() {
             }
         }
     }
+}
+
+#[test]
+fn work_that_fits_no_batch_is_refused() {
+    let settings = Settings { batch_bytes_max: 1_000, ..Settings::default() };
+    let mut bench = Bench::with(settings);
+    let ticket = bench.join(Client::default());
+    bench.pass(300);
+    let id = bench.joined(ticket).member_id;
+    let ticket = bench.sync(1, &id, &[(&id, &"x".repeat(1_000))]);
+    assert_eq!(bench.synced(ticket).error_code, ErrorCode::GroupMaxSizeReached);
+    assert!(bench.writes.is_empty());
 }
 
 #[test]

@@ -400,9 +400,9 @@ impl Shard {
     }
 }
 
-/// The commit of a client that is no member.
+/// The commit of a client that belongs to no generation. It may call itself something all the same.
 fn stores_offsets_only(request: &OffsetCommitRequest) -> bool {
-    request.generation_id_or_member_epoch < 0 && request.member_id.is_empty()
+    request.generation_id_or_member_epoch < 0
 }
 
 fn refused_without_group(request: &Request) -> Response {

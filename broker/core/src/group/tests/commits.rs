@@ -61,6 +61,15 @@ fn an_offset_counts_once_the_log_has_it() {
 }
 
 #[test]
+fn whoever_states_no_generation_commits_to_a_group_that_is_not_known() {
+    let mut bench = Bench::new();
+    let ticket = bench.ask(Request::OffsetCommit(commit_of(-1, "named", 42)));
+    bench.commit();
+    assert_eq!(outcome(bench.answer(ticket)), ErrorCode::None);
+    assert_eq!(committed(&mut bench), Some(42));
+}
+
+#[test]
 fn a_failed_write_is_told_and_changes_nothing() {
     let mut bench = Bench::new();
     let ticket = bench.ask(Request::OffsetCommit(commit_of(-1, "", 42)));

@@ -15,7 +15,7 @@ use crate::ConnectionId;
 use crate::consensus::SnapshotImage;
 use crate::state::{AppliedCommand, Entry, State};
 use crate::subscription::Delivery;
-use crate::tree::{Change, ChangeKind, Identities, may_read};
+use crate::tree::{Identities, may_read};
 use crate::watch::Notification;
 
 impl Server {
@@ -69,7 +69,7 @@ impl Server {
         for change in &changes {
             self.watches.collect(change, &mut notifications);
         }
-        notifications.retain(|told| self.may_hear(told, &changes));
+        notifications.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseNotification) && zxid.get() % 16 == 0 {
             notifications.clear();
         }
@@ -86,17 +86,10 @@ impl Server {
         self.on_outcome(outcome);
     }
 
-    /// Whether the connection may read the node that it would hear of, as the node is now or was last.
-    pub(super) fn may_hear(&self, told: &Notification, changes: &[Change]) -> bool {
+    /// Whether the connection may read the node that it would hear of, by the list that it had then.
+    pub(super) fn may_hear(&self, told: &Notification) -> bool {
         let Some(connection) = self.connections.get(told.connection) else { return false };
-        let gone = || {
-            let same =
-                |change: &&Change| change.kind == ChangeKind::Deleted && change.path == told.path;
-            changes.iter().rev().find(same).map(|change| &change.acl)
-        };
-        let node = self.state.tree().get(&told.path);
-        let acl = node.map(|node| node.acl()).or_else(gone);
-        acl.is_none_or(|acl| may_read(acl, &connection.identities))
+        told.acl.as_ref().is_none_or(|acl| may_read(acl, &connection.identities))
     }
 
     fn after_apply(&mut self) {

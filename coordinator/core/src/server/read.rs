@@ -171,7 +171,7 @@ impl Server {
     ) -> Result<Response, ErrorCode> {
         let last = self.state.last_zxid();
         let mut missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
-        missed.retain(|told| self.may_hear(told, &[]));
+        missed.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseWatchOnReconnect) {
             return Ok(Response::Empty);
         }

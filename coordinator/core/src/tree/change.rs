@@ -32,6 +32,8 @@ pub struct Change {
     pub data: Option<Bytes>,
     /// Who may hear of it: the node's access list; for a deleted node the last one it had.
     pub acl: Arc<[Acl]>,
+    /// Who may hear that its parent has other children: the parent's access list; the root's own.
+    pub parent_acl: Arc<[Acl]>,
     /// Its Stat after the change; for a deleted node the last one it had.
     pub stat: Stat,
 }

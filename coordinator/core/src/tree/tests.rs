@@ -247,6 +247,7 @@ fn changes_come_in_order_with_data_and_stat() {
         kind,
         data,
         acl: Acl::open().into(),
+        parent_acl: Acl::open().into(),
         stat,
     };
     let one = Some(Bytes::from_static(b"one"));

@@ -174,15 +174,17 @@ impl<'a> Transaction<'a> {
             mtime_ms: std::mem::replace(&mut node.mtime_ms, self.stamp.wall_ms),
             version: std::mem::replace(&mut node.version, raised),
         };
-        let stat = node.stat();
+        let (stat, acl) = (node.stat(), node.acl.clone());
         self.undo.push(undo);
+        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
         self.changes.push(Change {
             zxid: self.stamp.zxid,
-            path,
             kind: ChangeKind::DataChanged,
             data,
-            acl: node.acl.clone(),
+            parent_acl: above.map_or_else(|| acl.clone(), |above| above.acl.clone()),
+            acl,
             stat,
+            path,
         });
         Ok(stat)
     }
@@ -256,17 +258,12 @@ impl<'a> Transaction<'a> {
 
     fn attach(&mut self, path: Arc<str>, node: Box<Node>) -> (Arc<str>, Stat) {
         let stat = node.stat();
-        let change = Change {
-            zxid: self.stamp.zxid,
-            path: path.clone(),
-            kind: ChangeKind::Created,
-            data: node.data.clone(),
-            acl: node.acl.clone(),
-            stat,
-        };
+        let (zxid, kind) = (self.stamp.zxid, ChangeKind::Created);
+        let (data, acl) = (node.data.clone(), node.acl.clone());
         self.tree.attach(path.clone(), node);
-        let zxid = self.stamp.zxid;
         let above = self.parent_mut(&path);
+        let parent_acl = above.acl.clone();
+        let change = Change { zxid, path: path.clone(), kind, data, acl, parent_acl, stat };
         let undo = Undo::Create {
             path: path.clone(),
             parent_cversion: above.cversion,
@@ -284,10 +281,11 @@ impl<'a> Transaction<'a> {
         let (stat, acl) = (node.stat(), node.acl.clone());
         let zxid = self.stamp.zxid;
         let above = self.parent_mut(&path);
+        let parent_acl = above.acl.clone();
         let parent_pzxid = std::mem::replace(&mut above.pzxid, zxid);
         self.undo.push(Undo::Delete { path: path.clone(), node, parent_pzxid });
         let kind = ChangeKind::Deleted;
-        self.changes.push(Change { zxid, path, kind, data: None, acl, stat });
+        self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
     }
 
     fn take_back(&mut self, undo: Undo) {

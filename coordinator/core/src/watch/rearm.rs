@@ -34,7 +34,8 @@ impl Watches {
         }
         let mut missed = Vec::new();
         let mut tell = |event, path: &str| {
-            missed.push(Notification { connection, event, path: Arc::from(path), zxid: last });
+            let acl = tree.get(path).map(|node| node.acl().clone());
+            missed.push(Notification { connection, event, path: Arc::from(path), zxid: last, acl });
         };
         for path in &request.data_watches {
             match tree.get(path).map(|node| node.stat().mzxid) {

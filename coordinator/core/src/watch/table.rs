@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coordinator_protocol::{AddWatchMode, ErrorCode, EventType, WatchKind, Zxid};
+use coordinator_protocol::{Acl, AddWatchMode, ErrorCode, EventType, WatchKind, Zxid};
 
 use crate::ids::ConnectionId;
 use crate::tree::{Change, ChangeKind, ancestors, parent};
@@ -34,6 +34,9 @@ pub struct Notification {
     pub path: Arc<str>,
     /// The write that did it; for what `set_watches` finds missed, the last write applied.
     pub zxid: Zxid,
+    /// Who may hear of it: the node's access list when it happened; `None` for everybody, when the node
+    /// is gone and its list with it.
+    pub acl: Option<Arc<[Acl]>>,
 }
 
 /// Which kinds of watch one connection has on one path.
@@ -180,7 +183,7 @@ impl Watches {
                 hit.extend(recursive.map(|(connection, _)| *connection));
             }
         }
-        push(notifications, hit, (event, &change.path, change.zxid));
+        push(notifications, hit, (event, &change.path, &change.acl), change.zxid);
         if change.kind == ChangeKind::DataChanged {
             return;
         }
@@ -188,7 +191,8 @@ impl Watches {
             let Some((above, _)) = self.by_path.get_key_value(above) else { return };
             let above = above.clone();
             let hit = self.fire(&above, Modes::CHILD.with(Modes::PERSISTENT));
-            push(notifications, hit, (EventType::NodeChildrenChanged, &above, change.zxid));
+            let event = EventType::NodeChildrenChanged;
+            push(notifications, hit, (event, &above, &change.parent_acl), change.zxid);
         }
     }
 
@@ -338,8 +342,12 @@ fn modes_of(kind: WatchKind) -> Modes {
 fn push(
     notifications: &mut Vec<Notification>,
     connections: BTreeSet<ConnectionId>,
-    (event, path, zxid): (EventType, &Arc<str>, Zxid),
+    (event, path, acl): (EventType, &Arc<str>, &Arc<[Acl]>),
+    zxid: Zxid,
 ) {
-    let told = |connection| Notification { connection, event, path: path.clone(), zxid };
+    let told = |connection| {
+        let (path, acl) = (path.clone(), Some(acl.clone()));
+        Notification { connection, event, path, zxid, acl }
+    };
     notifications.extend(connections.into_iter().map(told));
 }

@@ -1,8 +1,10 @@
 //! Watches: which connections a change fires, literally.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use coordinator_protocol::{
-    AddWatchMode, ErrorCode, EventType, SetWatchesRequest, Stat, WatchKind, Zxid,
+    Acl, AddWatchMode, ErrorCode, EventType, SetWatchesRequest, Stat, WatchKind, Zxid,
 };
 
 use super::*;
@@ -17,8 +19,9 @@ use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 fn fire(watches: &mut Watches, kind: ChangeKind, path: &str) -> Vec<(u64, EventType, String)> {
     let zxid = Zxid::new(9);
     let data = Some(Bytes::new());
-    let acl = coordinator_protocol::Acl::open().into();
-    let change = Change { zxid, path: path.into(), kind, data, acl, stat: Stat::default() };
+    let acl: Arc<[Acl]> = Acl::open().into();
+    let (path, parent_acl, stat) = (path.into(), acl.clone(), Stat::default());
+    let change = Change { zxid, path, kind, data, acl, parent_acl, stat };
     let mut notifications = Vec::new();
     watches.collect(&change, &mut notifications);
     watches.check();
@@ -203,7 +206,7 @@ fn connection_may_watch_as_many_paths_as_the_limit() {
 #[test]
 fn set_watches_tells_what_was_missed_and_registers_the_rest() {
     use crate::tree::{Stamp, Transaction};
-    use coordinator_protocol::{Acl, CreateRequest, SessionId};
+    use coordinator_protocol::{CreateRequest, SessionId};
     let mut tree = Tree::new();
     for (zxid, path) in (1..).zip(["/old", "/old/child", "/new", "/old/late"]) {
         let stamp = Stamp { zxid: Zxid::new(zxid), wall_ms: 0 };
@@ -227,6 +230,7 @@ fn set_watches_tells_what_was_missed_and_registers_the_rest() {
         event,
         path: path.into(),
         zxid: Zxid::new(4),
+        acl: tree.get(path).map(|node| node.acl().clone()),
     };
     let expected = [
         told(NodeDeleted, "/gone"),

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ClientInfo, CreateRequest,
-    ErrorCode, MultiOp, MultiReadOp, MultiReadResult, MultiResult, PathWatch, Permissions, Request,
-    Response, SetAclRequest, SubscribeRequest, Zxid,
+    ErrorCode, EventType, MultiOp, MultiReadOp, MultiReadResult, MultiResult, PathWatch,
+    Permissions, Request, Response, SetAclRequest, SubscribeRequest, Zxid,
 };
 
 use super::ensemble::{Ensemble, Got, member};
@@ -165,6 +165,41 @@ fn multi_and_multi_read_obey_the_lists() {
     let expected = vec![MultiReadResult::Error(ErrorCode::NoAuth)];
     let got = ensemble.ask(stranger, Request::MultiRead(vec![read]));
     assert_eq!(got, Ok(Response::MultiRead(expected)));
+}
+
+#[test]
+fn who_could_read_a_node_hears_of_its_end_whatever_takes_its_place() {
+    let (mut ensemble, _, owner, stranger) = two(3);
+    for path in ["/s", "/s/x", "/s/x/y"] {
+        ensemble.ask(owner, create(path, 0)).unwrap();
+    }
+    ensemble.ask(stranger, get_data("/s/x/y", true)).unwrap();
+    let children = PathWatch { path: "/s/x".into(), watch: true };
+    ensemble.ask(stranger, Request::GetChildren(children)).unwrap();
+    let before = ensemble.clients[&stranger].got.len();
+    let own = vec![acl(Permissions::ALL, "auth", "")];
+    let created = |path: &str| {
+        MultiOp::Create(CreateRequest { path: path.into(), data: None, acl: own.clone(), flags: 0 })
+    };
+    let ops = vec![
+        MultiOp::delete("/s/x/y", None),
+        MultiOp::delete("/s/x", None),
+        created("/s/x"),
+        created("/s/x/y"),
+    ];
+    ensemble.ask(owner, Request::Multi(ops)).unwrap();
+    ensemble.run_ms(20);
+    let got = ensemble.clients[&stranger].got[before..].iter();
+    let heard: Vec<(EventType, String)> = got
+        .filter_map(|got| match got {
+            Got::Notified(_, told) => Some((told.event, told.path.clone())),
+            _ => None,
+        })
+        .collect();
+    let told = |event, path: &str| (event, path.to_owned());
+    let expected =
+        [told(EventType::NodeDeleted, "/s/x/y"), told(EventType::NodeChildrenChanged, "/s/x")];
+    assert_eq!(heard, expected);
 }
 
 #[test]

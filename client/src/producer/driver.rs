@@ -122,6 +122,8 @@ impl Driver {
                 self.shared.progress.notify_waiters();
             }
         }
+        // The core said when to look again before it knew of this.
+        self.shared.wake.notify_one();
     }
 
     fn send(

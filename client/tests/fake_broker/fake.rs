@@ -48,6 +48,8 @@ pub enum Action {
     Hold(Bytes),
     /// Hangs up.
     HangUp,
+    /// Sends these bytes, then hangs up.
+    Last(Bytes),
 }
 
 type Script = Box<dyn FnMut(&Received) -> Option<Action> + Send>;
@@ -129,7 +131,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
         while let Some(frame) =
             split_frame(&mut received, FRAME_BYTES_MIN, FRAME_BYTES_MAX).unwrap()
         {
-            match shared.lock().unwrap().act(frame.freeze()) {
+            let action = shared.lock().unwrap().act(frame.freeze());
+            match action {
                 Action::Send(bytes) => held.push_back(bytes),
                 Action::Silence => continue,
                 Action::Hold(bytes) => {
@@ -137,6 +140,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
                     continue;
                 }
                 Action::HangUp => return,
+                Action::Last(bytes) => {
+                    stream.write_all(&bytes).await.unwrap();
+                    return;
+                }
             }
             for bytes in held.drain(..) {
                 stream.write_all(&bytes).await.unwrap();

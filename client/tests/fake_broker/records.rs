@@ -1,6 +1,7 @@
 //! Producer and consumer against a broker that refuses, forgets and hangs up.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::fake::{Action, FakeBroker, Received, hasty};
 use bytes::Bytes;
@@ -127,6 +128,26 @@ async fn a_number_the_broker_does_not_expect_leads_to_a_higher_epoch_and_loses_n
     producer.send_to("t", PartitionId::new(0), record("a")).await.unwrap().await.unwrap();
     assert_eq!(sent(&broker).len(), 2);
     assert_eq!(broker.received(ApiKey::InitProducerId).len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_while_idle_is_opened_anew_at_once() {
+    let last = |received: &Received| match produced(received, ErrorCode::None) {
+        Action::Send(bytes) => Action::Last(bytes),
+        other => other,
+    };
+    let broker = broker_for_produce(vec![last]).await;
+    // The broker's end of the connection is seen while the batch waits for more records.
+    let options =
+        ProducerOptions { linger: Duration::from_millis(200), ..ProducerOptions::default() };
+    let guard = options.delivery_timeout / 2;
+    let producer = producer(&broker, options);
+    for value in ["a", "b"] {
+        let delivery = producer.send("t", record(value)).await.unwrap();
+        let written = tokio::time::timeout(guard, delivery.wait()).await;
+        written.unwrap_or_else(|_| panic!("{value}: {:?}", sent(&broker))).unwrap();
+    }
+    assert_eq!(sent(&broker).len(), 2, "nothing was sent on the connection that had ended");
 }
 
 #[tokio::test]

@@ -169,6 +169,14 @@ impl Consumer {
     }
 
     async fn give_up(&mut self, (number, partitions): (u64, &[TopicPartition]), is_told: bool) {
+        let is_due = {
+            let state = self.shared.state();
+            state.member.as_ref().is_some_and(|member| member.is_revoking(number))
+        };
+        if !is_due {
+            // The listener hears next that they are lost. Perhaps they were given anew: then they are read on.
+            return;
+        }
         let mut offsets = if self.options.auto_commit.is_some() {
             self.shared.state().processed_of(|partition| partitions.contains(partition))
         } else {

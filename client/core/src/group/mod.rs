@@ -249,7 +249,7 @@ struct Commit {
     retry_at_ms: u64,
     failures: u32,
     reason: String,
-    /// As whose member it was sent last.
+    /// As whose member it is told.
     generation: i32,
 }
 
@@ -377,6 +377,12 @@ impl Member {
         Some(partitions)
     }
 
+    /// Whether the revocation of this number still counts, as [`Member::let_go`] says.
+    #[must_use]
+    pub fn is_revoking(&self, number: u64) -> bool {
+        self.revocation.as_ref().is_some_and(|(current, _)| *current == number)
+    }
+
     /// Has the caller let these go.
     fn revoke(&mut self, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
         let number = self.next_number;
@@ -396,7 +402,7 @@ impl Member {
             retry_at_ms: 0,
             failures: 0,
             reason: "the group coordinator was not found".to_owned(),
-            generation: -1,
+            generation: self.generation,
         });
     }
 
@@ -416,10 +422,10 @@ impl Member {
             let body = Ask::Leave(self.leave_request());
             self.ask(to, body, Kind::Leave, effects);
         }
-        self.forget_membership();
+        self.forget_membership(effects);
+        self.member_id.clear();
         self.topics.clear();
         self.owned.clear();
-        self.revocation = None;
         self.phase = Phase::Away;
     }
 
@@ -476,19 +482,32 @@ impl Member {
     /// The group goes on without this member: its share is somebody else's by now.
     fn lose_membership(&mut self, effects: &mut Vec<Effect>) {
         let lost = std::mem::take(&mut self.owned);
-        self.revocation = None;
         if !lost.is_empty() {
             effects.push(Effect::Tell(Notice::Lost(lost)));
         }
-        self.generation = -1;
-        self.assignor = None;
-        self.shared_by = None;
-        self.wanted.clear();
+        self.forget_membership(effects);
         self.phase = if self.topics.is_empty() { Phase::Away } else { Phase::Unjoined };
     }
 
-    fn forget_membership(&mut self) {
-        self.member_id.clear();
+    /// What was asked or is to be asked as a member of this generation counts no more: whoever has the share now must not
+    /// be overtaken by a commit of this member's.
+    fn forget_membership(&mut self, effects: &mut Vec<Effect>) {
+        let refused = Err(self.refused(ErrorCode::IllegalGeneration));
+        let mut keeps = |commit: &Commit| {
+            if commit.generation >= 0 {
+                let (token, result) = (commit.token, refused.clone());
+                effects.push(Effect::CommitDone { token, result });
+            }
+            commit.generation < 0
+        };
+        self.waiting.retain(|_, kind| match kind {
+            Kind::Commit(commit) => keeps(commit),
+            Kind::Join | Kind::Sync | Kind::Heartbeat | Kind::Committed(_) => false,
+            Kind::Find | Kind::Leave => true,
+        });
+        self.commits.retain(keeps);
+        self.wanted.clear();
+        self.revocation = None;
         self.generation = -1;
         self.assignor = None;
         self.shared_by = None;

@@ -235,8 +235,7 @@ impl Member {
         if self.is_waiting_for(|kind| matches!(kind, Kind::Commit(_))) {
             return;
         }
-        let Some(mut commit) = self.commits.pop_front() else { return };
-        commit.generation = self.generation;
+        let Some(commit) = self.commits.pop_front() else { return };
         if commit.retry_at_ms > now_ms {
             deadline.at(commit.retry_at_ms);
             self.commits.push_front(commit);
@@ -256,10 +255,10 @@ impl Member {
                 committed_metadata: Some(String::new()),
             });
         }
-        let is_member = self.generation >= 0;
+        let is_member = commit.generation >= 0;
         OffsetCommitRequest {
             group_id: self.settings.group_id.clone(),
-            generation_id_or_member_epoch: self.generation,
+            generation_id_or_member_epoch: commit.generation,
             member_id: if is_member { self.member_id.clone() } else { String::new() },
             group_instance_id: self.settings.instance_id.clone().filter(|_| is_member),
             retention_time_ms: -1,

@@ -560,6 +560,93 @@ fn commits_go_one_after_the_other_and_are_told_of() {
 }
 
 #[test]
+fn what_was_asked_as_a_member_ends_with_the_membership() {
+    let mut world = alone(Assignor::Range);
+    let of = TopicPartition::new(TOPIC, 0);
+    let position = Position { offset: Offset::new(10), epoch: None };
+    let (caller, metadata) = (&mut world.callers[0], &world.metadata);
+    let mut effects = Vec::new();
+    // One is under way, the other waits for it.
+    for token in [7, 8] {
+        caller.core.commit(token, vec![(of.clone(), position)], world.now_ms);
+    }
+    caller.core.want_committed([of.clone()]);
+    world.now_ms += 3_000;
+    caller.core.poll(metadata, world.now_ms, &mut effects);
+    let number_of = |kind: fn(&Ask) -> bool| {
+        let asked = effects.iter().find_map(|effect| match effect {
+            Effect::Ask { number, body, .. } if kind(body) => Some(*number),
+            _ => None,
+        });
+        asked.unwrap_or_else(|| panic!("not asked: {effects:?}"))
+    };
+    let heartbeat = number_of(|ask| matches!(ask, Ask::Heartbeat(_)));
+    let commit = number_of(|ask| matches!(ask, Ask::Commit(_)));
+    let committed = number_of(|ask| matches!(ask, Ask::Committed(_)));
+
+    let mut effects = Vec::new();
+    let answer = HeartbeatResponse {
+        error_code: ErrorCode::UnknownMemberId,
+        ..HeartbeatResponse::default()
+    };
+    let answer = Ok(Answer::Heartbeat(answer));
+    caller.core.answered(heartbeat, answer, world.now_ms, &mut effects);
+    let refused = GroupError::Refused { group: "g".to_owned(), code: ErrorCode::IllegalGeneration };
+    for token in [7, 8] {
+        let done = Effect::CommitDone { token, result: Err(refused.clone()) };
+        assert!(effects.contains(&done), "{token}: {effects:?}");
+    }
+
+    // What is answered late means nothing, and nothing is tried again.
+    let mut effects = Vec::new();
+    let failure = Failure { reason: "lost".into(), may_be_done: true, is_final: false };
+    caller.core.answered(commit, Err(failure), world.now_ms, &mut effects);
+    let answer = Ok(Answer::Committed(OffsetFetchResponse::default()));
+    caller.core.answered(committed, answer, world.now_ms, &mut effects);
+    world.now_ms += 10_000;
+    caller.core.poll(metadata, world.now_ms, &mut effects);
+    assert!(
+        matches!(&effects[..], [Effect::Ask { body: Ask::Join(_), .. }]),
+        "no more than a new beginning: {effects:?}"
+    );
+}
+
+#[test]
+fn a_commit_goes_under_the_generation_in_which_it_was_told() {
+    let mut world = alone(Assignor::CooperativeSticky);
+    let generation = world.group.generation;
+    let position = Position { offset: Offset::new(10), epoch: None };
+    let commits = |world: &World| -> Vec<_> {
+        let asked = world.asked.iter().filter_map(|(_, number, ask)| match ask {
+            Ask::Commit(request) => Some((*number, request.generation_id_or_member_epoch)),
+            _ => None,
+        });
+        asked.collect()
+    };
+    let of = TopicPartition::new(TOPIC, 0);
+    world.callers[0].core.commit(7, vec![(of, position)], world.now_ms);
+    world.poll(0);
+    let asked = commits(&world);
+    assert_eq!(asked[0].1, generation);
+    // It fails, and meanwhile the group goes on to another generation with this member.
+    world.asked.retain(|(_, number, _)| *number != asked[0].0);
+    let now_ms = world.now_ms;
+    let failure = Failure { reason: "lost".into(), may_be_done: true, is_final: false };
+    let mut effects = Vec::new();
+    world.callers[0].core.answered(asked[0].0, Err(failure), now_ms, &mut effects);
+    world.group.generation += 1;
+    world.callers[0].core.generation = world.group.generation;
+    world.perform(0, effects);
+    let mut steps = 0;
+    while commits(&world).is_empty() {
+        world.step(3);
+        steps += 1;
+        assert!(steps < 1_000, "{}", world.shown());
+    }
+    assert_eq!(commits(&world)[0].1, generation);
+}
+
+#[test]
 fn a_caller_that_does_not_come_back_loses_its_share_and_gets_one_anew() {
     let mut world = alone(Assignor::CooperativeSticky);
     world.now_ms += 300_001;

@@ -116,6 +116,7 @@ fn error(undelivered: &Undelivered) -> ClientError {
         Cause::Unusable(reason) => {
             (Some(client_protocol::ErrorCode::InvalidRequest), reason.clone())
         }
+        Cause::ShutDown => (None, "the producer was dropped".to_owned()),
     };
     ClientError::Undelivered {
         partition: undelivered.partition.to_string(),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +46,27 @@ enum Done {
     Identity(Result<Option<(ProducerId, ProducerEpoch)>, ClientError>),
 }
 
+/// Settles, when it is dropped with the task, what the task has not: also when it was aborted or panicked.
+pub(super) struct Ending(pub(super) Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut effects = Vec::new();
+        {
+            let mut core = self.0.core();
+            // Under the lock, so that nothing is pushed behind it.
+            self.0.has_ended.store(true, Ordering::Relaxed);
+            core.shut_down(&mut effects);
+        }
+        for effect in effects {
+            if let Effect::Settled { token, result } = effect {
+                token.settle(result);
+            }
+        }
+        self.0.progress.notify_waiters();
+    }
+}
+
 struct Driver {
     shared: Arc<Shared>,
     network: Network,
@@ -52,7 +74,8 @@ struct Driver {
 }
 
 /// Runs until it is aborted.
-pub(super) async fn run(shared: Arc<Shared>, bootstrap: Vec<String>, options: ClientOptions) {
+pub(super) async fn run(ending: Ending, bootstrap: Vec<String>, options: ClientOptions) {
+    let shared = ending.0.clone();
     let mut routes = Routes::follow(&options);
     let network = Network::new(&bootstrap, &options);
     let mut driver = Driver { shared, network, tasks: JoinSet::new() };

@@ -9,6 +9,7 @@
 mod delivery;
 mod driver;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -115,6 +116,8 @@ struct Shared {
     wake: Notify,
     /// Something was settled, or an answer about a topic came.
     progress: Notify,
+    /// The driver is gone, and all that was taken is settled. Set under the core's lock.
+    has_ended: AtomicBool,
     options: ProducerOptions,
     started: Instant,
 }
@@ -145,8 +148,8 @@ impl Drop for Producer {
 impl Producer {
     /// Produces to the cluster of `bootstrap` (`host:port` each). Connects when there is something to send.
     ///
-    /// Must be called in a tokio runtime. Dropping the producer gives up what is not delivered yet: see
-    /// [`Producer::close`].
+    /// Must be called in a tokio runtime. Dropping the producer gives up what is not delivered yet, and the deliveries
+    /// tell: see [`Producer::close`].
     #[must_use]
     pub fn new(bootstrap: &[String], client: &ClientOptions, options: ProducerOptions) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -165,10 +168,12 @@ impl Producer {
             core: Mutex::new(Core::new(settings)),
             wake: Notify::new(),
             progress: Notify::new(),
+            has_ended: AtomicBool::new(false),
             options,
             started: Instant::now(),
         });
-        let driver = tokio::spawn(driver::run(shared.clone(), bootstrap.to_vec(), client.clone()));
+        let ending = driver::Ending(shared.clone());
+        let driver = tokio::spawn(driver::run(ending, bootstrap.to_vec(), client.clone()));
         Self { shared, driver }
     }
 
@@ -259,12 +264,14 @@ impl Producer {
     }
 
     fn push(&self, to: (&str, Option<PartitionId>), record: &Record) -> Result<Delivery, Refusal> {
-        if self.driver.is_finished() {
-            return Err(Refusal::NoRoom);
-        }
         let now_ms = self.shared.now_ms();
-        let ticket =
-            self.shared.core().push(to, record, now_ms, |_| Arc::new(Settled::default()))?;
+        let ticket = {
+            let mut core = self.shared.core();
+            if self.shared.has_ended.load(Ordering::Relaxed) {
+                return Err(Refusal::NoRoom);
+            }
+            core.push(to, record, now_ms, |_| Arc::new(Settled::default()))?
+        };
         if ticket.is_news {
             self.shared.wake.notify_one();
         }
@@ -279,7 +286,9 @@ impl Producer {
     ) -> ClientError {
         let number = partition.map_or(-1, PartitionId::get);
         match refusal {
-            Refusal::NoRoom if self.driver.is_finished() => ClientError::ShutDown,
+            Refusal::NoRoom if self.shared.has_ended.load(Ordering::Relaxed) => {
+                ClientError::ShutDown
+            }
             Refusal::NoRoom => {
                 ClientError::BufferFull { bytes_max: self.shared.options.buffer_bytes_max }
             }

@@ -151,6 +151,31 @@ async fn a_connection_that_ended_while_idle_is_opened_anew_at_once() {
 }
 
 #[tokio::test]
+async fn a_dropped_producer_leaves_no_delivery_open() {
+    let broker = broker_for_produce(vec![|_| Action::Silence]).await;
+    let options = ProducerOptions { linger: Duration::ZERO, ..ProducerOptions::default() };
+    let guard = options.delivery_timeout / 2;
+    let producer = producer(&broker, options);
+    let partition = PartitionId::new(0);
+    let first = producer.send_to("t", partition, record("a")).await.unwrap();
+    let under_way = async {
+        while sent(&broker).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(guard, under_way).await.expect("the first batch is sent");
+    // Not sent before the first one is acknowledged.
+    let second = producer.send_to("t", partition, record("b")).await.unwrap();
+    drop(producer);
+    for (delivery, may_be) in [(first, true), (second, false)] {
+        let ended = tokio::time::timeout(guard, delivery.wait()).await;
+        let error = ended.expect("told of the end").unwrap_err();
+        let ClientError::Undelivered { may_be_written, .. } = error else { panic!("{error}") };
+        assert_eq!(may_be_written, may_be);
+    }
+}
+
+#[tokio::test]
 async fn without_acknowledgement_nothing_is_waited_for() {
     let broker = broker_for_produce(vec![|_| Action::Silence, |_| Action::Silence]).await;
     let options = ProducerOptions { acks: Acks::None, ..ProducerOptions::default() };

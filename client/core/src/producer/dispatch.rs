@@ -70,6 +70,27 @@ impl<T: Clone> Producer<T> {
         }
     }
 
+    /// Settles whatever is not: the shell sends nothing any more, and must push nothing.
+    pub fn shut_down(&mut self, effects: &mut Vec<Effect<T>>) {
+        let mut ended = Vec::new();
+        for (name, topic) in &mut self.topics {
+            for (lane, number) in topic.lanes_mut().zip(0i32..) {
+                lane.close();
+                let partition = TopicPartition {
+                    topic: name.clone(),
+                    partition: client_protocol::PartitionId::new(number),
+                };
+                let batches = lane.unsettled.drain(..).chain(lane.ready.drain(..));
+                ended.extend(batches.map(|batch| (partition.clone(), batch)));
+            }
+        }
+        for (partition, batch) in ended {
+            let is_absent = !batch.may_be_written && batch.progress == Progress::Waiting;
+            let undelivered = Undelivered { partition, cause: Cause::ShutDown, is_absent };
+            self.settle(batch, Err(undelivered), effects);
+        }
+    }
+
     /// The partitions with something to send, by leader.
     fn work(&mut self, deadline: &mut Deadline) -> BTreeMap<BrokerId, Vec<TopicPartition>> {
         let mut by_leader: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();

@@ -146,6 +146,8 @@ pub enum Cause {
     },
     /// The request cannot be made.
     Unusable(String),
+    /// The producer itself was ended.
+    ShutDown,
 }
 
 /// Why a record was not taken.

@@ -147,7 +147,6 @@ pub struct Consumer {
     listener: Option<Box<dyn RebalanceListener>>,
     /// What the group told last, until it is dealt with.
     pending: Option<Pending>,
-    postponed: Option<ClientError>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -221,7 +220,7 @@ impl Consumer {
             started: Instant::now(),
         });
         let driver = tokio::spawn(driver::run(shared.clone(), bootstrap.to_vec(), client.clone()));
-        Self { shared, driver, options, listener: None, pending: None, postponed: None }
+        Self { shared, driver, options, listener: None, pending: None }
     }
 
     /// Reads a partition from `begin` on, beside those that are read already.
@@ -241,8 +240,7 @@ impl Consumer {
             let member = state.member.as_mut().ok_or(ClientError::NoGroup)?;
             member.want_committed([partition.clone()]);
         }
-        state.processed.remove(partition);
-        state.fetcher.seek(partition, start);
+        state.seek(partition, start);
         drop(state);
         self.shared.wake.notify_one();
         Ok(())
@@ -261,9 +259,7 @@ impl Consumer {
 
     /// Reads a partition no more.
     pub fn unassign(&mut self, partition: &TopicPartition) {
-        let mut state = self.shared.state();
-        state.fetcher.unassign(partition);
-        state.processed.remove(partition);
+        self.shared.state().unassign(partition);
     }
 
     /// Gives out nothing of a partition until [`Consumer::resume`]; its position stays.
@@ -311,28 +307,29 @@ impl Consumer {
         loop {
             let mut ready = std::pin::pin!(shared.ready.notified());
             ready.as_mut().enable();
-            if let Some(error) = self.postponed.take() {
-                return Err(error);
+            let postponed = shared.state().postponed.take();
+            if let Some(trouble) = postponed {
+                return Err(state::error(trouble));
             }
             if self.attend().await? {
                 continue;
             }
-            let (fetched, trouble) = shared.state().take(POLL_BYTES_MAX);
-            self.postponed = trouble;
+            let fetched = shared.state().take(POLL_BYTES_MAX);
             if !fetched.is_empty() {
                 // There is room to read further ahead.
                 shared.wake.notify_one();
                 return Ok(fetched);
             }
-            if self.postponed.is_none() {
-                if shared.state().is_idle() {
-                    return Ok(Vec::new());
-                }
-                if self.driver.is_finished() {
-                    return Err(ClientError::ShutDown);
-                }
-                ready.await;
+            if shared.state().postponed.is_some() {
+                continue;
             }
+            if shared.state().is_idle() {
+                return Ok(Vec::new());
+            }
+            if self.driver.is_finished() {
+                return Err(ClientError::ShutDown);
+            }
+            ready.await;
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct State {
     /// What the member wants done, from calls of the handle's.
     pub(super) effects: Vec<group::Effect>,
     pub(super) notices: VecDeque<Notice>,
+    /// What the caller is to be told after the records it was given last.
+    pub(super) postponed: Option<Trouble>,
     pub(super) processed: BTreeMap<TopicPartition, Position>,
     pub(super) waiting: BTreeMap<u64, oneshot::Sender<Result<(), GroupError>>>,
     /// What the last unasked commit said.
@@ -53,6 +55,7 @@ impl State {
             member: member.map(Member::new),
             effects: Vec::new(),
             notices: VecDeque::new(),
+            postponed: None,
             processed: BTreeMap::new(),
             waiting: BTreeMap::new(),
             last_committed: BTreeMap::new(),
@@ -79,8 +82,8 @@ impl State {
         }
     }
 
-    /// Records for the caller, at most about `bytes_max`; and the trouble that comes after them.
-    pub(super) fn take(&mut self, bytes_max: usize) -> (Vec<Fetched>, Option<ClientError>) {
+    /// Records for the caller, at most about `bytes_max`; the trouble that comes after them is postponed.
+    pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Fetched> {
         let mut all = Vec::new();
         let mut bytes = 0usize;
         while bytes < bytes_max {
@@ -89,11 +92,31 @@ impl State {
                     bytes += fetched.chunks.iter().map(|chunk| chunk.size()).sum::<usize>();
                     all.push(fetched);
                 }
-                Some(Err(trouble)) => return (all, Some(error(trouble))),
+                Some(Err(trouble)) => {
+                    self.postponed = Some(trouble);
+                    break;
+                }
                 None => break,
             }
         }
-        (all, None)
+        all
+    }
+
+    /// Reads a partition from `start` on; nothing of its former place counts any more.
+    pub(super) fn seek(&mut self, partition: &TopicPartition, start: Start) {
+        self.leave_place(partition);
+        self.fetcher.seek(partition, start);
+    }
+
+    /// Reads a partition no more.
+    pub(super) fn unassign(&mut self, partition: &TopicPartition) {
+        self.leave_place(partition);
+        self.fetcher.unassign(partition);
+    }
+
+    fn leave_place(&mut self, partition: &TopicPartition) {
+        self.processed.remove(partition);
+        self.postponed.take_if(|trouble| trouble.partition() == partition);
     }
 
     pub(super) fn token(&mut self) -> u64 {
@@ -153,8 +176,7 @@ impl State {
         match &notice {
             Notice::Assigned(partitions) => {
                 for partition in partitions {
-                    self.fetcher.seek(partition, Start::Elsewhere);
-                    self.processed.remove(partition);
+                    self.seek(partition, Start::Elsewhere);
                 }
                 if let Some(member) = &mut self.member {
                     member.want_committed(partitions.iter().cloned());
@@ -169,14 +191,13 @@ impl State {
 
     pub(super) fn let_go(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
-            self.fetcher.unassign(partition);
-            self.processed.remove(partition);
+            self.unassign(partition);
             self.last_committed.remove(partition);
         }
     }
 }
 
-fn error(trouble: Trouble) -> ClientError {
+pub(super) fn error(trouble: Trouble) -> ClientError {
     match trouble {
         Trouble::OutOfRange { ref partition, .. } | Trouble::NoPosition(ref partition) => {
             let code = ErrorCode::OffsetOutOfRange;

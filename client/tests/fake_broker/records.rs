@@ -264,19 +264,23 @@ fn fetched(partition: i32, error_code: ErrorCode, records: Vec<u8>) -> FetchPart
     }
 }
 
+fn answer_fetch(received: &Received, partitions: Vec<FetchPartitionResponse>) -> Action {
+    received.answer(&FetchResponse {
+        responses: vec![FetchTopicResponse {
+            topic: "t".to_owned(),
+            partitions,
+            ..FetchTopicResponse::default()
+        }],
+        ..FetchResponse::default()
+    })
+}
+
 /// A broker that gives these answers to Fetch, one after the other, then nothing.
 async fn consumer_of(answers: Vec<Vec<FetchPartitionResponse>>) -> (FakeBroker, Consumer) {
     let answers = Arc::new(Mutex::new(answers.into_iter()));
     let broker = FakeBroker::start(2, move |received| {
         (received.header.key == ApiKey::Fetch).then(|| match answers.lock().unwrap().next() {
-            Some(partitions) => received.answer(&FetchResponse {
-                responses: vec![FetchTopicResponse {
-                    topic: "t".to_owned(),
-                    partitions,
-                    ..FetchTopicResponse::default()
-                }],
-                ..FetchResponse::default()
-            }),
+            Some(partitions) => answer_fetch(received, partitions),
             None => Action::Silence,
         })
     })
@@ -333,6 +337,36 @@ async fn an_error_of_one_partition_does_not_lose_anothers_records() {
     assert_eq!(values(&fetched[0]), [(0, "a".to_owned())]);
     let error = consumer.poll().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
+}
+
+#[tokio::test]
+async fn what_was_wrong_at_a_former_place_is_not_told_after_a_seek() {
+    let broker = FakeBroker::start(2, |received| {
+        let asked = |received: &Received| {
+            let request: FetchRequest = received.body();
+            let asked = request.topics[0].partitions.iter();
+            let asked = asked.filter(|asked| asked.partition == PartitionId::new(1));
+            asked.map(|asked| asked.fetch_offset.get()).next()
+        };
+        (received.header.key == ApiKey::Fetch).then(|| match asked(received) {
+            Some(5000) => {
+                let bad = fetched(1, ErrorCode::OffsetOutOfRange, Vec::new());
+                answer_fetch(received, vec![bad, fetched(0, ErrorCode::None, stored(0, &["a"]))])
+            }
+            Some(0) => answer_fetch(received, vec![fetched(1, ErrorCode::None, stored(0, &["b"]))]),
+            Some(_) | None => Action::Silence,
+        })
+    })
+    .await;
+    let options = ConsumerOptions { reset: Reset::Error, ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(std::slice::from_ref(&broker.address), &hasty(), options);
+    assign(&mut consumer, 0, 0);
+    assign(&mut consumer, 1, 5000);
+    let first = consumer.poll().await.unwrap();
+    assert_eq!(values(&first[0]), [(0, "a".to_owned())]);
+    consumer.seek(&TopicPartition::new("t", 1), Begin::At(Offset::ZERO)).unwrap();
+    let second = consumer.poll().await.unwrap();
+    assert_eq!(values(&second[0]), [(0, "b".to_owned())]);
 }
 
 #[tokio::test]

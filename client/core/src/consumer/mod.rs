@@ -217,6 +217,20 @@ pub enum Trouble {
     },
 }
 
+impl Trouble {
+    /// The partition that stands still.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        match self {
+            Self::NoPosition(partition)
+            | Self::OutOfRange { partition, .. }
+            | Self::Truncated { partition, .. }
+            | Self::Refused { partition, .. }
+            | Self::Unreadable { partition, .. } => partition,
+        }
+    }
+}
+
 /// What waits for the caller.
 #[derive(Clone, Debug)]
 enum Buffered {
@@ -414,7 +428,9 @@ impl Consumer {
                 dropped = dropped.saturating_add(*bytes);
                 false
             }
-            Buffered::Records { .. } | Buffered::Trouble(_) => true,
+            Buffered::Records { .. } => true,
+            // It was met at a place that is left now.
+            Buffered::Trouble(trouble) => trouble.partition() != partition,
         });
         self.buffered_bytes = self.buffered_bytes.saturating_sub(dropped);
     }

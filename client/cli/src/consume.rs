@@ -38,6 +38,14 @@ impl Printed {
         offsets.insert(partition.clone(), next);
     }
 
+    /// These were not committed: the next commit says them, unless more was printed by now.
+    fn put_back(&self, taken: Vec<(TopicPartition, Offset)>) {
+        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, next) in taken {
+            offsets.entry(partition).or_insert(next);
+        }
+    }
+
     fn take(&self, is_meant: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, Offset)> {
         let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (taken, left) = std::mem::take(&mut *offsets)
@@ -142,8 +150,9 @@ async fn print_all(
         if arguments.group.is_some() && committed_at.elapsed() >= COMMIT_EVERY {
             committed_at = Instant::now();
             let offsets = printed.take(|_| true);
-            if let Err(error) = consumer.commit_offsets(offsets).await {
+            if let Err(error) = consumer.commit_offsets(offsets.clone()).await {
                 eprintln!("offsets not committed: {error}");
+                printed.put_back(offsets);
             }
         }
     }
@@ -159,7 +168,7 @@ fn is_at_end(consumer: &Consumer, ends: Option<&Offsets>) -> bool {
         consumer.position(partition).is_some_and(|position| position >= end)
     };
     // A group's member that has no share has nothing to read.
-    let is_settled = !assignment.is_empty() || consumer.member().is_some();
+    let is_settled = !assignment.is_empty() || consumer.has_share();
     is_settled && assignment.iter().all(is_done)
 }
 
@@ -295,6 +304,18 @@ fn bytes_json(bytes: Option<&[u8]>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_put_back_is_taken_again_unless_more_was_printed() {
+        let printed = Printed::default();
+        let [old, new] = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        printed.note(&old, Offset::new(5));
+        printed.note(&new, Offset::new(6));
+        let taken = printed.take(|_| true);
+        printed.note(&new, Offset::new(9));
+        printed.put_back(taken);
+        assert_eq!(printed.take(|_| true), [(old, Offset::new(5)), (new, Offset::new(9))]);
+    }
 
     #[test]
     fn bytes_that_are_no_text_are_printed_in_hex() {

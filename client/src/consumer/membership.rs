@@ -75,6 +75,17 @@ impl Consumer {
         Some((identity.0.to_owned(), identity.1))
     }
 
+    /// Whether the group has told this member its share, which [`Consumer::assignment`] then gives, and no rebalance is
+    /// under way that this member knows of.
+    #[must_use]
+    pub fn has_share(&self) -> bool {
+        let state = self.shared.state();
+        let member = state.member.as_ref();
+        // What the member wants done may be to read a share that was told this moment.
+        state.effects.is_empty()
+            && member.is_some_and(|member| member.identity().is_some() && member.is_at_rest())
+    }
+
     /// Has the group remember that everything given out so far was processed.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 struct Totals {
     written: u64,
     failed: u64,
-    first_error: Option<ClientError>,
+    first_error: Option<anyhow::Error>,
 }
 
 impl Totals {
@@ -41,7 +41,7 @@ impl Totals {
             Ok(_) => self.written = self.written.saturating_add(1),
             Err(error) => {
                 self.failed = self.failed.saturating_add(1);
-                self.first_error.get_or_insert(error);
+                self.first_error.get_or_insert_with(|| error.into());
             }
         }
     }
@@ -79,7 +79,14 @@ pub async fn run(
     while totals.failed == 0
         && let Some(line) = lines.recv().await
     {
-        let (partition, record) = record(&line?, arguments)?;
+        let (partition, record) = match line.and_then(|line| record(&line, arguments)) {
+            Ok(taken) => taken,
+            // What was taken before is delivered all the same.
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        };
         let sent = match partition.or(arguments.partition) {
             Some(partition) => {
                 producer.send_to(&arguments.topic, PartitionId::new(partition), record).await
@@ -89,7 +96,7 @@ pub async fn run(
         match sent {
             Ok(delivery) => deliveries.push_back(delivery),
             Err(error) => {
-                refused = Some(*error.error);
+                refused = Some(anyhow::Error::from(*error.error));
                 break;
             }
         }
@@ -120,10 +127,7 @@ fn report(totals: Totals, format: Format) -> anyhow::Result<()> {
         Format::Json => print_json(&json!({ "written": totals.written, "failed": totals.failed }))?,
     }
     match totals.first_error {
-        Some(error) => {
-            Err(anyhow::Error::from(error)
-                .context(format!("{} records not written", totals.failed)))
-        }
+        Some(error) => Err(error.context(format!("{} records not written", totals.failed))),
         None => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn leadership(
 /// Replays the log into `shard`, from its first record to `end`.
 ///
 /// # Errors
-/// The leadership is lost, or the log cannot be read.
+/// The leadership is lost, or the log cannot be read; CORRUPT_MESSAGE for a batch that is damaged.
 pub(super) async fn replay(
     partitions: &Arc<Partitions>,
     key: TopicPartition,
@@ -84,7 +84,7 @@ pub(super) async fn replay(
         let Some(records) = fetched.records else { continue };
         let read = spawn_blocking(move || {
             let bytes = read(&records)?;
-            let after = replay_batches(&bytes, next, key, &mut shard);
+            let after = replay_batches(&bytes, next, key, &mut shard)?;
             Ok::<_, ErrorCode>((shard, after))
         });
         (shard, next) = read.await.map_err(|_| ErrorCode::UnknownServerError)??;
@@ -104,19 +104,29 @@ fn read(piece: &Piece) -> Result<Vec<u8>, ErrorCode> {
 }
 
 /// Replays the batches in `bytes` from offset `next` on; yields the offset after the last.
-fn replay_batches(bytes: &[u8], next: Offset, key: TopicPartition, shard: &mut Shard) -> Offset {
+///
+/// # Errors
+/// CORRUPT_MESSAGE when there are bytes, and no batch in front of them that leads on: to read them
+/// again would be in vain.
+pub(super) fn replay_batches(
+    bytes: &[u8],
+    next: Offset,
+    key: TopicPartition,
+    shard: &mut Shard,
+) -> Result<Offset, ErrorCode> {
     let mut after = next;
-    for batch in Batches::new(bytes) {
-        let Ok(batch) = batch else {
-            error!(partition = %key.partition, offset = %after, "a batch of groups is damaged");
-            break;
-        };
+    // One that is damaged is the first of the next chunk.
+    for batch in Batches::new(bytes).map_while(Result::ok) {
         if !batch.header.is_control() {
             replay_batch(&batch, next, key, shard);
         }
         after = batch.header.end_offset().unwrap_or(after).max(after);
     }
-    after
+    if after == next && !bytes.is_empty() {
+        error!(partition = %key.partition, offset = %after, "a batch of groups is damaged");
+        return Err(ErrorCode::CorruptMessage);
+    }
+    Ok(after)
 }
 
 fn replay_batch(batch: &Batch<'_>, from: Offset, key: TopicPartition, shard: &mut Shard) {

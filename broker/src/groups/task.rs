@@ -24,6 +24,10 @@ use crate::partitions::{Partitions, PendingProduce, ProduceOutcome};
 
 /// Requests that are taken in before what came of them is looked at.
 const ASKS_AT_ONCE: usize = 64;
+/// How long to wait after a load that failed before the next.
+const LOAD_AGAIN: Duration = Duration::from_millis(100);
+/// How long instead when the log is damaged: that takes a repair, and all before it is read again.
+const REPAIR_WAIT: Duration = Duration::from_secs(10);
 
 /// What a task begins with.
 pub(super) struct Task {
@@ -68,8 +72,13 @@ pub(super) async fn run(mut task: Task) {
         Ok(shard) => shard,
         Err(error) => {
             warn!(partition = %key.partition, %epoch, "groups cannot be loaded: {error}");
+            let wait = if error == ErrorCode::CorruptMessage { REPAIR_WAIT } else { LOAD_AGAIN };
             // Whoever watches over the shards begins anew if the leadership is still ours.
-            return tokio::time::sleep(Duration::from_millis(100)).await;
+            return tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // The way to it is gone, and so is the leadership.
+                _ = task.asked.recv() => {}
+            };
         }
     };
     shard.loaded(task.now());

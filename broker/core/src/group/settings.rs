@@ -61,5 +61,8 @@ pub const GROUP_METADATA_BYTES_MAX: usize = 8 << 20;
 pub const OFFSET_BYTES_MAX: usize = 128 << 20;
 /// Writes of a shard that may be on their way.
 pub const WRITES_MAX: usize = 10_000;
+/// Bytes of the records of those writes; one alone may have more. The shard, the log and the answer
+/// hold them, each in its own way, so they take about three times as much memory.
+pub const WRITE_BYTES_MAX: usize = 64 << 20;
 /// How long a new member may wait for its first generation: nobody hears whether it still lives.
 pub const NEW_MEMBER_WAIT_MS: u64 = 300_000;

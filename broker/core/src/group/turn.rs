@@ -7,7 +7,7 @@ use client_protocol::ErrorCode;
 
 use super::message::{Effect, Now, Response, Ticket, WriteId};
 use super::record::GroupRecord;
-use super::settings::{Settings, WRITES_MAX};
+use super::settings::Settings;
 use super::writes::{NewWrite, Then, Writes, encode};
 use crate::ids::Millis;
 
@@ -33,8 +33,8 @@ impl Turn<'_> {
     /// Sends records into the log as one batch.
     ///
     /// # Errors
-    /// Nothing was sent, and `then` will not happen: COORDINATOR_NOT_AVAILABLE while too many writes
-    /// are on their way, MESSAGE_TOO_LARGE, INVALID_REQUEST for what the format cannot hold.
+    /// Nothing was sent, and `then` will not happen: COORDINATOR_NOT_AVAILABLE while too many writes,
+    /// or bytes of them, are on their way, MESSAGE_TOO_LARGE, INVALID_REQUEST for what the format cannot hold.
     pub fn write(
         &mut self,
         group: &str,
@@ -42,14 +42,17 @@ impl Turn<'_> {
         then: Then,
         deadline: Option<Millis>,
     ) -> Result<WriteId, ErrorCode> {
-        if self.writes.len() >= WRITES_MAX {
+        if !self.writes.has_room(0) {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
         let (encoded, bytes) = encode(&records).ok_or(ErrorCode::InvalidRequest)?;
         if bytes > self.settings.batch_bytes_max {
             return Err(ErrorCode::MessageTooLarge);
         }
-        let write = NewWrite { group: group.to_owned(), records, encoded, then, deadline };
+        if !self.writes.has_room(bytes) {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        let write = NewWrite { group: group.to_owned(), records, encoded, bytes, then, deadline };
         Ok(self.writes.push(write, self.effects))
     }
 

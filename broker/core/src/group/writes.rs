@@ -11,6 +11,7 @@ use client_protocol::messages::{OffsetCommitResponse, OffsetDeleteResponse};
 
 use super::message::{Effect, Ticket, WriteId};
 use super::record::{GroupRecord, LogRecord};
+use super::settings::{WRITE_BYTES_MAX, WRITES_MAX};
 use crate::ids::Millis;
 
 /// What follows once a write is in the log of all in-sync replicas, or failed.
@@ -40,6 +41,7 @@ pub(super) struct Write {
     /// When the client is told that the outcome is unknown.
     pub deadline: Option<Millis>,
     settled: Option<Result<(), ErrorCode>>,
+    bytes: usize,
 }
 
 /// See the module.
@@ -47,6 +49,8 @@ pub(super) struct Write {
 pub(super) struct Writes {
     queue: VecDeque<Write>,
     next: u64,
+    /// Of all in the queue.
+    bytes: usize,
 }
 
 impl Writes {
@@ -55,12 +59,19 @@ impl Writes {
         self.queue.len()
     }
 
+    /// There is room for one more, of so many bytes.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let fits = self.bytes.saturating_add(bytes) <= WRITE_BYTES_MAX;
+        self.queue.len() < WRITES_MAX && (fits || self.queue.is_empty())
+    }
+
     /// Sends `records`, which encode to `encoded`, on their way.
     pub fn push(&mut self, write: NewWrite, effects: &mut Vec<Effect>) -> WriteId {
         let id = WriteId(self.next);
         self.next = self.next.saturating_add(1);
-        let NewWrite { group, records, encoded, then, deadline } = write;
-        self.queue.push_back(Write { id, group, records, then, deadline, settled: None });
+        let NewWrite { group, records, encoded, bytes, then, deadline } = write;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.queue.push_back(Write { id, group, records, then, deadline, settled: None, bytes });
         effects.push(Effect::Write { write: id, records: encoded });
         id
     }
@@ -78,7 +89,9 @@ impl Writes {
     /// The oldest write, if its outcome is known.
     pub fn pop_settled(&mut self) -> Option<(Write, Result<(), ErrorCode>)> {
         let result = self.queue.front()?.settled?;
-        self.queue.pop_front().map(|write| (write, result))
+        let write = self.queue.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(write.bytes);
+        Some((write, result))
     }
 
     /// When the next client is to be told that the outcome is unknown.
@@ -111,6 +124,8 @@ pub(super) struct NewWrite {
     pub group: String,
     pub records: Vec<GroupRecord>,
     pub encoded: Vec<LogRecord>,
+    /// About how many `encoded` are.
+    pub bytes: usize,
     pub then: Then,
     pub deadline: Option<Millis>,
 }

@@ -7,6 +7,7 @@ use client_protocol::messages::{OffsetCommitRequest, OffsetDeleteRequest};
 use client_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId};
 
 use super::*;
+use crate::group::settings::WRITE_BYTES_MAX;
 
 fn commit_of(generation: i32, member: &str, offset: i64) -> OffsetCommitRequest {
     let partition = OffsetCommitPartition {
@@ -176,6 +177,68 @@ fn writes_on_their_way_are_bounded() {
     assert_eq!(bench.writes.len(), WRITES_MAX);
     let ticket = bench.ask(Request::OffsetCommit(commit_of(-1, "", 5)));
     assert_eq!(outcome(bench.answer(ticket)), ErrorCode::CoordinatorNotAvailable);
+}
+
+#[test]
+fn bytes_of_writes_on_their_way_are_bounded() {
+    let mut bench = Bench::new();
+    let mut large = commit_of(-1, "", 5);
+    let note = "x".repeat(4_096);
+    large.topics[0].partitions[0].committed_metadata = Some(note);
+    large.topics[0].partitions = vec![large.topics[0].partitions[0].clone(); 240];
+    let large = Request::OffsetCommit(large);
+    bench.ask(large.clone());
+    let records = &bench.writes[0].1;
+    let each = records[0].key.len() + records[0].value.as_ref().expect("an offset").len() + 32;
+    let bytes = records.len() * each;
+    for _ in 1..WRITE_BYTES_MAX / bytes {
+        bench.ask(large.clone());
+    }
+    // One record takes what is left, to the byte, or one byte more.
+    let left = WRITE_BYTES_MAX % bytes;
+    let filling = |left: usize| {
+        let mut request = commit_of(-1, "", 5);
+        let one = request.topics[0].partitions[0].clone();
+        let count = left.div_ceil(each);
+        let mut notes = count * 4_096 - (count * each - left);
+        request.topics[0].partitions.clear();
+        for _ in 0..count {
+            let note = notes.min(4_096);
+            notes -= note;
+            let committed_metadata = Some("x".repeat(note));
+            let one = OffsetCommitPartition { committed_metadata, ..one.clone() };
+            request.topics[0].partitions.push(one);
+        }
+        Request::OffsetCommit(request)
+    };
+    let sent = bench.writes.len();
+    let ticket = bench.ask(filling(left + 1));
+    assert_eq!(outcome(bench.answer(ticket)), ErrorCode::CoordinatorNotAvailable);
+    let ticket = bench.ask(filling(left));
+    assert_eq!((bench.answer(ticket), bench.writes.len()), (None, sent + 1));
+    let ticket = bench.ask(Request::OffsetCommit(commit_of(-1, "", 5)));
+    assert_eq!(outcome(bench.answer(ticket)), ErrorCode::CoordinatorNotAvailable);
+    bench.commit();
+    let ticket = bench.ask(large);
+    bench.commit();
+    assert_eq!(outcome(bench.answer(ticket)), ErrorCode::None, "room comes back");
+}
+
+#[test]
+fn a_batch_above_the_bound_goes_alone() {
+    let settings = Settings { batch_bytes_max: usize::MAX, ..Settings::default() };
+    let settings = Settings { offset_metadata_bytes_max: usize::MAX, ..settings };
+    let mut bench = Bench::with(settings);
+    let mut request = commit_of(-1, "", 5);
+    let one = request.topics[0].partitions[0].clone();
+    let note = Some("x".repeat(30_000));
+    let one = OffsetCommitPartition { committed_metadata: note, ..one };
+    request.topics[0].partitions = vec![one; WRITE_BYTES_MAX / 30_000 + 1];
+    let (first, second) = (bench.ask(Request::OffsetCommit(request)), commit_of(-1, "", 6));
+    let second = bench.ask(Request::OffsetCommit(second));
+    assert_eq!(outcome(bench.answer(second)), ErrorCode::CoordinatorNotAvailable);
+    bench.commit();
+    assert_eq!(outcome(bench.answer(first)), ErrorCode::None);
 }
 
 #[test]

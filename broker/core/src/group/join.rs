@@ -10,7 +10,9 @@ use client_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use super::member::Member;
 use super::message::{Join, Response, Ticket, join_refused};
 use super::rebalance::{complete_if_all_joined, prepare};
-use super::settings::{NAME_BYTES_MAX, NEW_MEMBER_WAIT_MS, PROTOCOLS_MAX, Settings};
+use super::settings::{
+    MEMBER_ENTRY_BYTES, NAME_BYTES_MAX, NEW_MEMBER_WAIT_MS, PROTOCOLS_MAX, Settings,
+};
 use super::state::{Group, Phase};
 use super::subscription;
 use super::turn::{Turn, error_of_write};
@@ -82,10 +84,10 @@ fn join_unknown(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<
         return refused(join, ErrorCode::InconsistentGroupProtocol);
     }
     let is_one_too_many = former.is_none() && is_full(group, turn.settings);
-    if is_one_too_many || !group.has_room(&brought, former.as_deref()) {
+    let id = new_member_id(join);
+    if is_one_too_many || !fits(group, join, &id, former.as_deref(), turn) {
         return refused(join, ErrorCode::GroupMaxSizeReached);
     }
-    let id = new_member_id(join);
     if let Some(former) = former {
         return replace_static(group, join, Arriving { ticket, id, former }, turn);
     }
@@ -96,6 +98,22 @@ fn join_unknown(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<
     }
     add(group, join, ticket, id, turn);
     Ok(())
+}
+
+/// The group and the shard have room for a member `id` in place of `former`.
+fn fits(group: &Group, join: &Join, id: &str, former: Option<&str>, turn: &Turn<'_>) -> bool {
+    let request = &join.request;
+    let protocols = request.protocols.iter();
+    let protocols = protocols.map(|one| one.name.len().saturating_add(one.metadata.len()));
+    let brought = protocols.fold(0, usize::saturating_add);
+    let replaced = former.and_then(|id| group.members.get(id));
+    let instance = replaced.and_then(|member| member.instance_id.as_ref());
+    let instance = instance.or(request.group_instance_id.as_ref()).map_or(0, String::len);
+    let names = [id.len(), instance, join.client_id.len(), join.client_host.len()];
+    let held = names.into_iter().fold(brought, usize::saturating_add);
+    let held = held.saturating_add(MEMBER_ENTRY_BYTES);
+    let growth = held.saturating_sub(replaced.map_or(0, Member::held_bytes));
+    group.has_room(brought, former) && growth <= turn.member_room
 }
 
 fn is_full(group: &Group, settings: &Settings) -> bool {
@@ -115,7 +133,7 @@ fn join_known(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<'_
             return refused(join, ErrorCode::InconsistentGroupProtocol);
         }
         group.pending.remove(id);
-        if !group.has_room(&brought, None) {
+        if !fits(group, join, id, None, turn) {
             complete_if_all_joined(group, turn);
             return refused(join, ErrorCode::GroupMaxSizeReached);
         }
@@ -141,7 +159,7 @@ fn join_known(group: &mut Group, join: &Join, ticket: Ticket, turn: &mut Turn<'_
             Err(Box::new(group.join_response(id)))
         }
         Phase::Preparing { .. } | Phase::Completing { .. } | Phase::Stable => {
-            if !same && !group.has_room(&brought, Some(id)) {
+            if !same && !fits(group, join, id, Some(id), turn) {
                 return refused(join, ErrorCode::GroupMaxSizeReached);
             }
             update(group, join, id, ticket, turn);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::message::Ticket;
 use super::record::MemberValue;
+use super::settings::MEMBER_ENTRY_BYTES;
 use crate::ids::Millis;
 
 /// See the module.
@@ -93,5 +94,12 @@ impl Member {
         let protocols =
             self.protocols.iter().map(|(name, data)| name.len().saturating_add(data.len()));
         protocols.fold(self.id.len(), usize::saturating_add)
+    }
+
+    /// About how much memory it takes, apart from its work.
+    pub fn held_bytes(&self) -> usize {
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        let names = [instance, self.client_id.len(), self.client_host.len(), MEMBER_ENTRY_BYTES];
+        names.into_iter().fold(self.bytes(), usize::saturating_add)
     }
 }

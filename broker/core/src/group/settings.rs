@@ -57,6 +57,10 @@ pub const NAME_BYTES_MAX: usize = 1_000;
 pub const PROTOCOLS_MAX: usize = 32;
 /// Bytes of protocol names and metadata that the members of one group may bring together.
 pub const GROUP_METADATA_BYTES_MAX: usize = 8 << 20;
+/// Bytes that all members of a shard make it hold, with their work and with ids that were given out.
+pub const MEMBER_BYTES_MAX: usize = 128 << 20;
+/// What keeping a member, or an id that was given out, costs besides its texts.
+pub const MEMBER_ENTRY_BYTES: usize = 512;
 /// Bytes of all committed offsets of a shard, names and notes included.
 pub const OFFSET_BYTES_MAX: usize = 128 << 20;
 /// Writes of a shard that may be on their way.

@@ -14,7 +14,7 @@ use client_protocol::messages::OffsetCommitRequest;
 
 use super::message::{Effect, Now, Request, Response, Ticket, WriteId};
 use super::record::GroupRecord;
-use super::settings::{GROUPS_MAX, NAME_BYTES_MAX, Settings};
+use super::settings::{GROUPS_MAX, MEMBER_BYTES_MAX, NAME_BYTES_MAX, Settings};
 use super::state::{Group, Phase};
 use super::turn::{Turn, error_of_write};
 use super::writes::{Then, Write, Writes};
@@ -30,6 +30,7 @@ pub struct Shard {
     timers: BTreeSet<(Millis, String)>,
     writes: Writes,
     offset_bytes: usize,
+    member_bytes: usize,
     cleanup: Millis,
 }
 
@@ -43,6 +44,7 @@ impl Shard {
             timers: BTreeSet::new(),
             writes: Writes::default(),
             offset_bytes: 0,
+            member_bytes: 0,
             cleanup: Millis::new(0),
         }
     }
@@ -59,11 +61,13 @@ impl Shard {
                 if planted!(self.settings.planted, ForgetGeneration) {
                     group.generation = 0;
                 }
+                recount(group, &mut self.member_bytes);
             }
             GroupRecord::Group { group: id, value: None } => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     let offsets = std::mem::take(&mut group.offsets);
-                    *group = Group { offsets, ..Group::new(&id, -1) };
+                    *group = Group { offsets, counted: group.counted, ..Group::new(&id, -1) };
+                    recount(group, &mut self.member_bytes);
                 }
                 self.drop_if_void(&id);
             }
@@ -244,7 +248,8 @@ impl Shard {
                 group.deleting = false;
                 if error.is_none() {
                     let offsets = std::mem::take(&mut group.offsets);
-                    *group = Group { offsets, timer: group.timer, ..Group::new(&group.id, -1) };
+                    let Group { timer, counted, .. } = *group;
+                    *group = Group { offsets, timer, counted, ..Group::new(&group.id, -1) };
                 }
                 if let Some(ticket) = ticket {
                     turn.respond(ticket, Response::Delete(error.unwrap_or(ErrorCode::None)));
@@ -345,9 +350,11 @@ impl Shard {
         effects: &mut Vec<Effect>,
         change: impl FnOnce(&mut Group, &mut Turn<'_>) -> R,
     ) -> Option<R> {
-        let Self { groups, settings, writes, .. } = self;
+        let Self { groups, settings, writes, member_bytes, .. } = self;
+        let member_room = MEMBER_BYTES_MAX.saturating_sub(*member_bytes);
         let group = groups.get_mut(id)?;
-        let changed = change(group, &mut Turn { now, settings, writes, effects });
+        let changed = change(group, &mut Turn { now, settings, member_room, writes, effects });
+        recount(group, member_bytes);
         self.set_timer(id);
         self.drop_if_void(id);
         Some(changed)
@@ -385,11 +392,13 @@ impl Shard {
 
     /// Panics when the invariant is broken.
     pub fn check(&self) {
-        let mut bytes = 0usize;
+        let (mut bytes, mut held) = (0usize, 0usize);
         for (id, group) in &self.groups {
             assert_eq!(id, &group.id, "a group under another id");
             group.check();
             bytes = bytes.saturating_add(group.offsets.bytes());
+            held = held.saturating_add(group.counted);
+            assert_eq!(group.counted, group.held_bytes(), "{id}: its bytes are not counted");
             if let Some(next) = group.next_deadline() {
                 let set = group.timer.expect("a group with a deadline has a timer");
                 assert!(set <= next, "{id}: looked at too late");
@@ -397,7 +406,15 @@ impl Shard {
             }
         }
         assert_eq!(bytes, self.offset_bytes, "the bytes of all offsets are miscounted");
+        assert_eq!(held, self.member_bytes, "the bytes of all members are miscounted");
     }
+}
+
+/// Counts anew what a group's members take of the shard.
+fn recount(group: &mut Group, member_bytes: &mut usize) {
+    let held = group.held_bytes();
+    let before = std::mem::replace(&mut group.counted, held);
+    *member_bytes = member_bytes.saturating_sub(before).saturating_add(held);
 }
 
 /// The commit of a client that belongs to no generation. It may call itself something all the same.

@@ -23,7 +23,7 @@ use super::member::Member;
 use super::message::WriteId;
 use super::offsets::Offsets;
 use super::record::{GroupRecord, GroupValue};
-use super::settings::GROUP_METADATA_BYTES_MAX;
+use super::settings::{GROUP_METADATA_BYTES_MAX, MEMBER_ENTRY_BYTES};
 use crate::ids::Millis;
 
 /// Where a group stands.
@@ -82,6 +82,8 @@ pub(super) struct Group {
     pub stored: bool,
     /// Its tombstones are on their way.
     pub deleting: bool,
+    /// What the shard has counted of [`Group::held_bytes`].
+    pub counted: usize,
     /// Where the shard has it in its timers.
     pub timer: Option<Millis>,
 }
@@ -103,6 +105,7 @@ impl Group {
             commits: 0,
             stored: false,
             deleting: false,
+            counted: 0,
             timer: None,
         }
     }
@@ -185,6 +188,15 @@ impl Group {
         self.members.values().map(Member::bytes).fold(0, usize::saturating_add)
     }
 
+    /// About how much memory its members, their work and the ids that were given out take.
+    pub fn held_bytes(&self) -> usize {
+        let members = self.members.values();
+        let members =
+            members.map(|member| member.held_bytes().saturating_add(member.assignment.len()));
+        let pending = self.pending.keys().map(|id| id.len().saturating_add(MEMBER_ENTRY_BYTES));
+        members.chain(pending).fold(0, usize::saturating_add)
+    }
+
     /// A member with these protocols can work with the others, apart from `except`.
     pub fn accepts(
         &self,
@@ -204,12 +216,11 @@ impl Group {
             && protocols.iter().any(|(name, _)| others().all(|member| known(member, name)))
     }
 
-    /// There is room for what a member brings in place of all that `former` holds.
-    pub fn has_room(&self, protocols: &[(String, Bytes)], former: Option<&str>) -> bool {
+    /// There is room for the bytes that a member brings in place of all that `former` brought.
+    pub fn has_room(&self, brought: usize, former: Option<&str>) -> bool {
         let former = former.and_then(|id| self.members.get(id)).map_or(0, Member::bytes);
         let others = self.member_bytes().saturating_sub(former);
-        let brought = protocols.iter().map(|(name, data)| name.len().saturating_add(data.len()));
-        brought.fold(others, usize::saturating_add) <= GROUP_METADATA_BYTES_MAX
+        others.saturating_add(brought) <= GROUP_METADATA_BYTES_MAX
     }
 
     /// The protocol that all know and most prefer; `None` without members.

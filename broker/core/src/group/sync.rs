@@ -88,6 +88,10 @@ fn store(group: &mut Group, request: &SyncGroupRequest, turn: &mut Turn<'_>) {
         // A copy, so that the frame in which it came can go.
         member.assignment = Bytes::copy_from_slice(own);
     }
+    let work = group.members.values().map(|member| member.assignment.len());
+    if work.fold(0, usize::saturating_add) > turn.member_room {
+        return fail(group, ErrorCode::GroupMaxSizeReached, turn);
+    }
     let then = Then::Sync { generation: group.generation };
     match turn.write(&group.id, vec![group.to_record()], then, None) {
         Ok(id) => {

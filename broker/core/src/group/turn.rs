@@ -15,6 +15,8 @@ use crate::ids::Millis;
 pub(super) struct Turn<'a> {
     pub now: Now,
     pub settings: &'a Settings,
+    /// Bytes that the shard's members may take beyond those they take now.
+    pub member_room: usize,
     pub writes: &'a mut Writes,
     pub effects: &'a mut Vec<Effect>,
 }

@@ -5,7 +5,7 @@ use client_protocol::messages::LeaveGroupRequest;
 use client_protocol::messages::leave_group::MemberIdentity;
 
 use super::*;
-use crate::group::settings::GROUP_METADATA_BYTES_MAX;
+use crate::group::settings::{GROUP_METADATA_BYTES_MAX, MEMBER_BYTES_MAX, MEMBER_ENTRY_BYTES};
 
 fn leave(bench: &mut Bench, member: &str, instance: Option<&str>) -> ErrorCode {
     let who = MemberIdentity {
@@ -401,6 +401,54 @@ fn a_member_that_comes_back_brings_no_more_than_a_group_may_hold() {
             }
         }
     }
+}
+
+#[test]
+fn what_all_members_of_a_shard_bring_is_bounded() {
+    const LARGE: usize = 8_000_000;
+    let texts = ["client", "client-01234567-0123-0123-0123-0123456789ab", "/127.0.0.1", "range"];
+    let cost = texts.map(str::len).iter().sum::<usize>() + MEMBER_ENTRY_BYTES;
+    let join = |bench: &mut Bench, group: usize, client: Client<'_>| {
+        let mut join = client.join(bench.next_ticket);
+        if group > 0 {
+            join.request.group_id = format!("g{group}");
+        }
+        bench.ask(Request::Join(Box::new(join)))
+    };
+    let large = "x".repeat(LARGE);
+    let other = "y".repeat(LARGE);
+    let mut bench = Bench::new();
+    let all = MEMBER_BYTES_MAX / (LARGE + cost);
+    let left = MEMBER_BYTES_MAX % (LARGE + cost) - cost;
+    let first =
+        join(&mut bench, 0, Client { protocols: &[("range", &large)], ..Client::default() });
+    for group in 1..all {
+        let client = Client { protocols: &[("range", &large)], ..Client::default() };
+        let ticket = join(&mut bench, group, client);
+        assert_eq!(bench.answer(ticket), None, "{group}");
+    }
+    let last = |left: usize| large.get(..left).expect("smaller");
+    let client = Client { protocols: &[("range", last(left + 1))], ..Client::default() };
+    let ticket = join(&mut bench, all, client);
+    assert_eq!(bench.joined(ticket).error_code, ErrorCode::GroupMaxSizeReached);
+    let client = Client { protocols: &[("range", last(left))], ..Client::default() };
+    let ticket = join(&mut bench, all, client);
+    assert_eq!(bench.answer(ticket), None);
+    // Ids that are given out count too, and so does work.
+    let asking = Client { member_id_required: true, ..Client::default() };
+    let ticket = join(&mut bench, all + 1, asking);
+    assert_eq!(bench.joined(ticket).error_code, ErrorCode::GroupMaxSizeReached);
+    bench.pass(300);
+    let id = bench.joined(first).member_id;
+    let ticket = bench.sync(1, &id, &[(&id, "w")]);
+    assert_eq!(bench.synced(ticket).error_code, ErrorCode::GroupMaxSizeReached);
+    // Who is there already, and takes no more than before, stays.
+    let again = Client { member: &id, protocols: &[("range", &other)], ..Client::default() };
+    let ticket = join(&mut bench, 0, again);
+    assert_eq!(bench.joined(ticket).generation_id, 2);
+    assert_eq!(leave(&mut bench, &id, None), ErrorCode::None);
+    let ticket = join(&mut bench, all + 1, asking);
+    assert_eq!(bench.joined(ticket).error_code, ErrorCode::MemberIdRequired);
 }
 
 #[test]

@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn ratio_compares_with_the_best_peer_either_way() {
         let mut table = Table::new("t", "");
-        for (system, rate, seconds) in [("ours", 300.0, 2.0), ("a", 100.0, 8.0), ("b", 200.0, 6.0)]
+        for (system, rate, seconds) in
+            [(crate::peers::OURS, 300.0, 2.0), ("a", 100.0, 8.0), ("b", 200.0, 6.0)]
         {
             table.put("rate", Better::Higher, system, rate);
             table.put("seconds", Better::Lower, system, seconds);
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn missing_figure_shows_its_reason_and_no_ratio() {
         let mut table = Table::new("t", "");
-        table.miss("rate", Better::Higher, "ours", "did not start");
+        table.miss("rate", Better::Higher, crate::peers::OURS, "did not start");
         table.put("rate", Better::Higher, "a", 1.0);
         let text = table.markdown();
         assert!(text.contains("| rate | did not start | 1.00 |  |"), "{text}");

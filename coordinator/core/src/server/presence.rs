@@ -89,24 +89,39 @@ impl Server {
         Millis::new(self.now.mono.get().saturating_sub(self.stalled_ms))
     }
 
-    /// The client of this connection was heard. False if it was silent for its whole time-out: its
-    /// session may be expiring at this moment, and must not be answered by this connection.
+    /// Whether nothing was heard of this connection's client for its whole time-out: its session may
+    /// be expiring at this moment, and must not be answered by this connection.
+    pub(super) fn is_silent(&self, id: ConnectionId) -> bool {
+        let lived = self.lived();
+        self.connections.get(id).is_some_and(|connection| {
+            connection.session().is_some_and(|session| {
+                lived.since(connection.heard) >= u64::from(session.timeout_ms)
+            })
+        })
+    }
+
+    /// The client of this connection was heard. False if it was silent for too long before.
     pub(super) fn hear(&mut self, id: ConnectionId) -> bool {
+        if self.is_silent(id) {
+            return false;
+        }
         let (lived, now) = (self.lived(), self.now.mono);
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let Some(session) = connection.session().copied() else { return true };
         let silent_ms = lived.since(connection.heard);
-        if silent_ms >= u64::from(session.timeout_ms) {
-            return false;
-        }
         connection.heard = lived;
         let at_once = silent_ms >= u64::from(session.timeout_ms) / 2;
         self.presence.touch(session.id, at_once, now);
         true
     }
 
-    /// What this connection's client said was left unread until now: it counts as heard.
+    /// What this connection's client said was left unread until now: it counts as heard, unless it was
+    /// left so for too long.
     pub(super) fn hear_unread(&mut self, id: ConnectionId) {
+        if self.is_silent(id) {
+            self.close(id);
+            return;
+        }
         let (lived, now) = (self.lived(), self.now.mono);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let silent = connection.heard != lived;

@@ -87,7 +87,7 @@ impl Server {
         self.regulate_reading(id);
     }
 
-    /// Numbers a write, and sends it to the leader unless a sync stands before it.
+    /// Numbers a write, and sends it to the leader unless something stands before it that it must wait for.
     fn begin_write(&mut self, id: ConnectionId, op: WriteOp) -> Option<PendingWrite> {
         let connection = self.connections.get_mut(id)?;
         let sent = connection.may_send();
@@ -102,6 +102,9 @@ impl Server {
     }
 
     pub(super) fn on_backlogged(&mut self, id: ConnectionId, backlogged: bool) {
+        if !backlogged && self.is_silent(id) {
+            self.close(id);
+        }
         if let Some(connection) = self.connections.get_mut(id) {
             connection.backlogged = backlogged;
             self.release_held(id);

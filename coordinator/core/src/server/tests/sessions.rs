@@ -4,6 +4,7 @@ use coordinator_protocol::{ConnectRequest, ErrorCode, Request, Response, Session
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use super::{create, exists};
+use crate::server::Event;
 use crate::state::{Command, Origin};
 use crate::{ConnectionId, ServerId};
 
@@ -68,6 +69,25 @@ fn session_never_expires_sooner_than_its_timeout_after_an_answer() {
             assert!(!answered || took >= 4_000, "{took} ms after an answer: {context}");
             assert!(took <= 4_100, "{took} ms after it was heard: {context}");
         }
+    }
+}
+
+/// The same goes for one that was not read from: what it said meanwhile is not known.
+#[test]
+fn connection_left_unread_for_its_whole_timeout_is_not_answered_any_more() {
+    for (silent_ms, closed) in [(3_999, false), (4_000, true)] {
+        let mut ensemble = Ensemble::new(3);
+        ensemble.await_leader();
+        let home = follower(&ensemble);
+        let id = ensemble.connect(home, 4_000);
+        ensemble.ask(id, create("/e", 1)).unwrap();
+        ensemble.step(home, Event::Backlogged { connection: id, backlogged: true });
+        let xid = ensemble.send(id, exists("/e", false));
+        ensemble.run_exactly_ms(silent_ms);
+        assert!(!ensemble.clients[&id].is_closed(), "too early to tell");
+        ensemble.step(home, Event::Backlogged { connection: id, backlogged: false });
+        assert_eq!(ensemble.clients[&id].is_closed(), closed, "after {silent_ms} ms");
+        assert_eq!(ensemble.clients[&id].reply(xid).is_some(), !closed, "after {silent_ms} ms");
     }
 }
 

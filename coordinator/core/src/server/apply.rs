@@ -110,6 +110,16 @@ impl Server {
         }
     }
 
+    /// Gives a connection that is about to be closed the changes that its last answers wait for, room or
+    /// not: as many as in any step. If that is not all, the answers are lost with the connection.
+    pub(super) fn deliver_last_changes(&mut self, id: ConnectionId) {
+        let reader = (id, &*self.identities_of(id));
+        let bytes_max = SUBSCRIPTION_BYTES_PER_STEP;
+        for event in self.subscriptions.take_owed(reader, self.state.tree(), bytes_max) {
+            self.respond(id, encode_subscription_event(&event));
+        }
+    }
+
     /// Gives subscribers what is due, as far as their connections have room; snapshots come after the
     /// replies that waited for changes.
     pub(super) fn deliver_subscriptions(&mut self) {

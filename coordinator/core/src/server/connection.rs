@@ -14,6 +14,7 @@ use coordinator_protocol::{
 
 use super::limits::{
     PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME, READS_BEFORE_WRITE_MAX,
+    STASH_BYTES_MAX,
 };
 use crate::consensus::ReadId;
 use crate::state::{Command, OpResult, WriteOp};
@@ -28,9 +29,10 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// Unanswered requests, oldest first.
     pub(super) pipeline: VecDeque<Pending>,
-    /// Syncs in `pipeline`.
-    syncs: usize,
-    /// Reads in `pipeline`.
+    /// Syncs in `pipeline`, and multiReads: an answer of one may be as large as those of all reads that
+    /// may stand before a write.
+    barriers: usize,
+    /// Other reads in `pipeline`.
     reads: usize,
     /// Writes in `pipeline` that were sent and are not decided...
     writes_out: usize,
@@ -38,6 +40,8 @@ pub(super) struct Connection {
     writes_held: usize,
     /// Answers and notifications that wait for events of its subscriptions, in order.
     stash: VecDeque<Bytes>,
+    /// Bytes of `stash`.
+    stash_bytes: usize,
     /// Weight of the requests in `pipeline`, or of the early ones, and of `stash`.
     pub(super) pending_bytes: usize,
     /// What the shell was told last; it does not read before the handshake is answered.
@@ -113,13 +117,20 @@ pub(super) enum Step {
     Answer(Result<Response, ErrorCode>),
 }
 
+impl Step {
+    /// Whether a write behind it is sent only when this is answered.
+    fn is_barrier(&self) -> bool {
+        matches!(self, Self::Sync { .. } | Self::Read(Request::MultiRead(_)))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct PendingWrite {
     pub(super) sequence: u64,
     /// Of its connection when it came.
     pub(super) identities: Identities,
     pub(super) op: WriteOp,
-    /// False while a sync stands before it, or reads that wait for more than earlier writes: they
+    /// False while a sync or a multiRead stands before it, or reads that wait for more than earlier writes: they
     /// must not see it.
     pub(super) sent: bool,
 }
@@ -136,11 +147,12 @@ impl Connection {
             heard,
             phase: Phase::Handshake(Box::new(handshake)),
             pipeline: VecDeque::new(),
-            syncs: 0,
+            barriers: 0,
             reads: 0,
             writes_out: 0,
             writes_held: 0,
             stash: VecDeque::new(),
+            stash_bytes: 0,
             pending_bytes: 0,
             reading: false,
             sent_in_step: (0, 0),
@@ -185,7 +197,8 @@ impl Connection {
 
     fn count_of(&mut self, step: &Step) -> Option<&mut usize> {
         match step {
-            Step::Sync { .. } => Some(&mut self.syncs),
+            step if step.is_barrier() => Some(&mut self.barriers),
+            Step::Sync { .. } => None,
             Step::Read(_) => Some(&mut self.reads),
             Step::Write(write) if write.sent => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
@@ -197,7 +210,7 @@ impl Connection {
     /// because it must not see it, is bounded by this.
     pub(super) fn may_send(&self) -> bool {
         let reads_fit = self.reads <= READS_BEFORE_WRITE_MAX && (self.reads == 0 || !self.held);
-        self.syncs == 0 && self.writes_held == 0 && reads_fit
+        self.barriers == 0 && self.writes_held == 0 && reads_fit
     }
 
     /// Whether a write is on its way that what stands before it must not see.
@@ -205,7 +218,7 @@ impl Connection {
         self.writes_out > 0
     }
 
-    /// Writes that may be sent now, in order: up to the next sync, and behind no more reads than may
+    /// Writes that may be sent now, in order: up to the next sync or multiRead, and behind no more reads than may
     /// stand before one.
     pub(super) fn take_sendable(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -215,7 +228,7 @@ impl Connection {
         let mut reads = 0usize;
         for pending in &mut self.pipeline {
             match &mut pending.step {
-                Step::Sync { .. } => break,
+                step if step.is_barrier() => break,
                 Step::Read(_) => reads = reads.saturating_add(1),
                 Step::Write(write) if !write.sent => {
                     if reads > READS_BEFORE_WRITE_MAX || (reads > 0 && self.held) {
@@ -226,16 +239,23 @@ impl Connection {
                     self.writes_out = self.writes_out.saturating_add(1);
                     commands.push(session.command(write));
                 }
-                Step::Write(_) | Step::Written(_) | Step::Answer(_) => {}
+                Step::Sync { .. } | Step::Write(_) | Step::Written(_) | Step::Answer(_) => {}
             }
         }
         commands
     }
 
-    /// Keeps a frame until the events that it must not overtake are out.
-    pub(super) fn stash(&mut self, frame: Bytes) {
-        self.pending_bytes = self.pending_bytes.saturating_add(frame.len());
-        self.stash.push_back(frame);
+    /// Keeps a frame until the events that it must not overtake are out; false if that would be more
+    /// than `STASH_BYTES_MAX`.
+    pub(super) fn stash(&mut self, frame: Bytes) -> bool {
+        let bytes = self.stash_bytes.saturating_add(frame.len());
+        let fits = bytes <= STASH_BYTES_MAX;
+        if fits {
+            self.stash_bytes = bytes;
+            self.pending_bytes = self.pending_bytes.saturating_add(frame.len());
+            self.stash.push_back(frame);
+        }
+        fits
     }
 
     /// Whether frames wait: all that follow wait behind them.
@@ -245,7 +265,7 @@ impl Connection {
 
     /// The frames that waited.
     pub(super) fn take_stash(&mut self) -> VecDeque<Bytes> {
-        let bytes: usize = self.stash.iter().map(Bytes::len).sum();
+        let bytes = std::mem::take(&mut self.stash_bytes);
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         std::mem::take(&mut self.stash)
     }
@@ -321,11 +341,14 @@ impl Connection {
         let bytes: usize = self.pipeline.iter().map(|pending| pending.bytes).sum();
         let stash: usize = self.stash.iter().map(Bytes::len).sum();
         assert_eq!(bytes.saturating_add(stash), self.pending_bytes);
+        assert_eq!(stash, self.stash_bytes);
+        assert!(stash <= STASH_BYTES_MAX);
         let count = |which: fn(&Step) -> bool| {
             self.pipeline.iter().filter(|pending| which(&pending.step)).count()
         };
-        assert_eq!(count(|step| matches!(step, Step::Sync { .. })), self.syncs);
-        assert_eq!(count(|step| matches!(step, Step::Read(_))), self.reads);
+        assert_eq!(count(Step::is_barrier), self.barriers);
+        let is_read = |step: &Step| matches!(step, Step::Read(_)) && !step.is_barrier();
+        assert_eq!(count(is_read), self.reads);
         assert_eq!(count(|step| matches!(step, Step::Write(write) if write.sent)), self.writes_out);
         assert_eq!(
             count(|step| matches!(step, Step::Write(write) if !write.sent)),

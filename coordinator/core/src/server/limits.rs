@@ -10,6 +10,10 @@ pub const PENDING_REQUESTS_MAX: usize = 1_000;
 pub const PENDING_REQUESTS_RESUME: usize = 500;
 /// Bytes of one connection's unanswered requests at which reading from it stops.
 pub const PENDING_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one connection's answers and notifications that wait for events which must leave before them;
+/// one with more is closed: it reads too little. Above what `READS_BEFORE_WRITE_MAX` reads of the largest
+/// nodes are answered by.
+pub const STASH_BYTES_MAX: usize = 20 << 20;
 /// Requests that the shell had read before it stopped; a connection with more is closed.
 pub const PENDING_REQUESTS_HARD_MAX: usize = 4_000;
 /// Requests that may come before the handshake is answered; a connection with more is closed.

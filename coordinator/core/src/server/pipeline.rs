@@ -4,8 +4,9 @@
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
 //! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
 //! while the connection is owed events of its subscriptions, or has no room, or was given enough in
-//! this step: requests are small and their answers may be large. Writes behind a sync, or behind reads
-//! that wait for that, are sent only afterwards: a read never sees a write behind it. It does not know what is read.
+//! this step: requests are small and their answers may be large. Writes behind a sync or a multiRead, or
+//! behind reads that wait for that, are sent only afterwards: a read never sees a write behind it. The answer to
+//! the end of a session waits for nothing. It does not know what is read.
 
 use coordinator_protocol::{Response, encode_reply};
 
@@ -15,6 +16,7 @@ use super::reply;
 use super::request::ends_connection;
 use super::step::Server;
 use crate::ConnectionId;
+use crate::state::OpResult;
 
 impl Server {
     /// Answers what can be answered, from the oldest request on.
@@ -33,9 +35,11 @@ impl Server {
                 break;
             }
             let enough = connection.sent_in(step) >= ANSWER_BYTES_PER_STEP;
+            let ends = matches!(&front.step, Step::Written(Ok(OpResult::SessionClosed(_))));
             let waits = enough || connection.backlogged || self.subscriptions.is_owed(id);
-            // What stands before a write that is on its way cannot wait: it must not see it.
-            if waits && !connection.has_writes_out() {
+            // What stands before a write that is on its way cannot wait: it must not see it. Nor can the
+            // end of a session: nothing else would ever close the connection.
+            if waits && !ends && !connection.has_writes_out() {
                 connection.held = true;
                 if enough {
                     self.unfinished.insert(id);
@@ -107,6 +111,8 @@ impl Server {
         self.respond_in_turn(id, frame);
         self.count_latency(received);
         if ends_connection(op, failed) {
+            self.deliver_last_changes(id);
+            self.send_stash(id);
             self.close(id);
         }
     }

@@ -33,18 +33,21 @@ impl Server {
     /// Sends a frame behind those that are kept: a client has no watch before it has the answer that
     /// left it.
     fn respond_behind(&mut self, id: ConnectionId, frame: Bytes) {
-        if self.connections.get(id).is_some_and(|held| held.has_stash()) {
-            self.stash(id, frame);
-        } else {
-            self.respond(id, frame);
+        match self.connections.get(id) {
+            Some(held) if held.has_stash() => self.stash(id, frame),
+            Some(_) => self.respond(id, frame),
+            None => {}
         }
     }
 
+    /// Keeps a frame; a connection that would keep too much is closed.
     fn stash(&mut self, id: ConnectionId, frame: Bytes) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            let bytes = frame.len();
-            connection.stash(frame);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let bytes = frame.len();
+        if connection.stash(frame) {
             self.counters.pending_bytes = self.counters.pending_bytes.saturating_add(bytes);
+        } else {
+            self.close(id);
         }
     }
 

@@ -1,16 +1,17 @@
 //! What goes wrong with disks and queues.
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
-use super::{create, exists, get_data};
+use super::{create, exists, get_data, set_data};
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, CreateRequest, ErrorCode, Request, RequestHeader, SetWatchesRequest, Xid,
+    Acl, CreateRequest, ErrorCode, MultiReadOp, PathWatch, Request, RequestHeader,
+    SetWatchesRequest, SubscribeRequest, Xid, Zxid,
 };
 
 use crate::consensus::{PersistId, Restored};
 use crate::server::{
     ANSWER_BYTES_PER_STEP, Config, EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, Effect, Event, Mode,
-    PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, Server,
+    PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, READS_BEFORE_WRITE_MAX, STASH_BYTES_MAX, Server,
 };
 use crate::{ConnectionId, Millis, Now};
 
@@ -235,4 +236,96 @@ fn watches_that_cannot_be_set_again_end_the_connection() {
         if *at == xid),
         "{got:?}"
     );
+}
+
+fn create_large(path: &str, bytes: usize) -> Request {
+    let data = Some(Bytes::from(vec![b'x'; bytes]));
+    Request::Create(CreateRequest { path: path.into(), data, acl: Acl::open(), flags: 0 })
+}
+
+#[test]
+fn large_reads_between_two_writes_are_answered_over_many_steps() {
+    const BYTES: usize = 600_000;
+    let (mut server, connection, now) = served();
+    run(&mut server, vec![request(connection, 0, create_large("/a", BYTES))], now);
+    let read = || MultiReadOp::GetData(PathWatch { path: "/a".into(), watch: false });
+    let reads = || Request::MultiRead((0..4).map(|_| read()).collect());
+    let mut events = vec![request(connection, 1, create("/b", 0))];
+    let last = READS_BEFORE_WRITE_MAX + 2;
+    events.extend((2..last).map(|number| request(connection, number, reads())));
+    events.push(request(connection, last, create("/c", 0)));
+    let steps = run(&mut server, events, now);
+    let bytes: Vec<usize> = steps.iter().map(|effects| answered_bytes(effects)).collect();
+    let one = 4 * (BYTES + 1_000);
+    assert!(bytes.iter().all(|bytes| *bytes <= ANSWER_BYTES_PER_STEP + one), "{bytes:?}");
+    assert!(bytes.iter().sum::<usize>() > READS_BEFORE_WRITE_MAX * 4 * BYTES, "{bytes:?}");
+    assert!(server.state().tree().contains("/c"), "the write behind them was left behind");
+}
+
+/// A connection with a subscription on `/s` and what stands behind its change there, sent before there
+/// is no room any more; what each step gave to clients.
+fn crowded(behind: Vec<Request>, large_bytes: usize) -> (Server, ConnectionId, Vec<Effect>) {
+    let (mut server, connection, now) = served();
+    let subscribe = SubscribeRequest { subscription: 1, path: "/s".into(), from_zxid: Zxid::ZERO };
+    for asked in
+        [create("/s", 0), create_large("/large", large_bytes), Request::Subscribe(subscribe)]
+    {
+        run(&mut server, vec![request(connection, 0, asked)], now);
+    }
+    let all = std::iter::once(set_data("/s", "x")).chain(behind).enumerate();
+    let mut events: Vec<Event> =
+        all.map(|(number, asked)| request(connection, number + 1, asked)).collect();
+    events.push(Event::Backlogged { connection, backlogged: true });
+    let effects = run(&mut server, events, now).concat();
+    let told = |effect: &Effect| matches!(effect, Effect::Respond { .. } | Effect::Close { .. });
+    (server, connection, effects.into_iter().filter(told).collect())
+}
+
+#[test]
+fn connection_that_reads_nothing_is_closed_when_its_answers_pass_the_limit() {
+    let reads = READS_BEFORE_WRITE_MAX;
+    // Beside the data, a getData is answered by 92 bytes and a setData by 88.
+    let fit = (STASH_BYTES_MAX - 88) / reads - 92;
+    let behind = || {
+        let mut behind = vec![get_data("/large", false); reads];
+        behind.push(create("/c", 0));
+        behind
+    };
+    let (mut server, connection, effects) = crowded(behind(), fit);
+    assert_eq!(effects, []);
+    let now = Now { mono: Millis::new(10), wall_ms: 5 };
+    let steps = run(&mut server, vec![Event::Backlogged { connection, backlogged: false }], now);
+    let bytes = answered_bytes(&steps.concat());
+    assert!(bytes > reads * (fit + 92), "{bytes} of {reads} times {fit}");
+    let (server, connection, effects) = crowded(behind(), fit + 1);
+    assert_eq!(effects, [Effect::Close { connection }]);
+    assert_eq!(server.status().connections, 0);
+}
+
+/// The xids of what was answered, events as `None`, up to the close.
+fn answered(effects: &[Effect]) -> Vec<Option<i32>> {
+    let (last, before) = effects.split_last().unwrap();
+    assert!(matches!(last, Effect::Close { .. }), "{last:?}");
+    let xids = before.iter().map(|effect| match effect {
+        Effect::Respond { frame, .. } => {
+            let xid = i32::from_be_bytes(frame[4..8].try_into().unwrap());
+            (xid != Xid::SUBSCRIPTION.get()).then_some(xid)
+        }
+        other => panic!("{other:?}"),
+    });
+    xids.collect()
+}
+
+#[test]
+fn closed_session_is_answered_and_let_go_without_room() {
+    let (_, _, effects) = crowded(vec![Request::CloseSession], 0);
+    assert_eq!(answered(&effects), [None, Some(1), Some(2)], "{effects:?}");
+}
+
+#[test]
+fn answer_that_ends_a_connection_leaves_before_it_ends() {
+    let watches =
+        SetWatchesRequest { data_watches: vec!["a".into()], ..SetWatchesRequest::default() };
+    let (_, _, effects) = crowded(vec![Request::SetWatches(watches), create("/c", 0)], 0);
+    assert_eq!(answered(&effects), [None, Some(1), Some(2)], "{effects:?}");
 }

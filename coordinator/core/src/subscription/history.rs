@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use coordinator_protocol::Zxid;
 
-use crate::tree::Change;
+use crate::tree::{Change, ChangeKind};
 
 /// Bytes of paths and data that the history keeps, beside its limit on the number of changes.
 /// The newest write is kept whatever its size.
@@ -74,6 +74,15 @@ impl History {
     /// Whether all changes after `zxid` are here.
     pub(super) fn covers(&self, zxid: Zxid) -> bool {
         zxid >= self.begins
+    }
+
+    /// Whether a subscriber of `path` that knows everything up to `zxid` can be told the rest by what is
+    /// here: changes that were made before a new access list may not be theirs to read after it.
+    pub(super) fn can_resume(&self, path: &str, zxid: Zxid) -> bool {
+        let mut later = self.after(zxid).flat_map(|(_, changes)| changes);
+        let is_new_list =
+            |change: &Change| change.kind == ChangeKind::AclChanged && change.is_within(path);
+        self.covers(zxid) && !later.any(is_new_list)
     }
 
     /// The last write that was added, with or without changes.

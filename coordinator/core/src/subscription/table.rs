@@ -6,7 +6,8 @@
 //! was told that it is complete: its subscriber counts on a change before any reply that could
 //! reveal it (safety.md A8). One that is being sent a snapshot, or that resumes and has not had its
 //! bookmark yet, knows that it is incomplete, and may be served after others.
-//! What a subscriber may not read is left out. It does not know how full a connection is: `take` is
+//! What a subscriber may not read is left out; who may is another question after a new access list, and
+//! everyone over it gets a snapshot. It does not know how full a connection is: `take` is
 //! called for those with room.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +119,7 @@ impl Subscriptions {
             }
         }
         let from = request.from_zxid;
-        let resumes = from > Zxid::ZERO && self.history.covers(from);
+        let resumes = from > Zxid::ZERO && self.history.can_resume(&request.path, from);
         let phase = match resumes {
             true => Phase::Behind { after: from, bookmark: true },
             false => Phase::Fresh,
@@ -167,9 +168,13 @@ impl Subscriptions {
                     let subscriptions = self.by_connection.get_mut(connection);
                     let found = subscriptions.and_then(|found| found.get_mut(id));
                     let subscription = found.expect("by_path lists only what there is");
-                    if subscription.is_live() {
-                        subscription.phase = Phase::Behind { after: before, bookmark: false };
-                        self.ready.insert(*connection);
+                    subscription.phase = match &subscription.phase {
+                        _ if change.kind == ChangeKind::AclChanged => Phase::Fresh,
+                        Phase::Live => Phase::Behind { after: before, bookmark: false },
+                        Phase::Fresh | Phase::Snapshot { .. } | Phase::Behind { .. } => continue,
+                    };
+                    self.ready.insert(*connection);
+                    if subscription.complete {
                         self.owed.insert(*connection);
                     }
                 }
@@ -332,7 +337,8 @@ impl Source<'_> {
     fn cut(&mut self, path: &Arc<str>) -> Arc<Cut> {
         let shared = self.cuts.get(path).and_then(Weak::upgrade).filter(|cut| {
             let mut later = self.history.after(cut.zxid()).flat_map(|(_, changes)| changes);
-            self.history.covers(cut.zxid()) && !later.any(|change| is_within(path, &change.path))
+            let covers = self.history.covers(cut.zxid());
+            covers && !later.any(|change| change.is_within(path))
         });
         shared.unwrap_or_else(|| {
             let cut = Arc::new(Cut::take(self.tree, path, self.history.last()));
@@ -414,9 +420,9 @@ impl Subscription {
     ) -> Phase {
         for (zxid, changes) in source.history.after(after.max(self.told)) {
             let within = changes.iter().filter(|change| {
-                is_within(&self.path, &change.path) && may_read(&change.acl, source.reader)
+                change.is_within(&self.path) && may_read(&change.acl, source.reader)
             });
-            let items: Vec<Item> = within.map(item).collect();
+            let items: Vec<Item> = within.filter_map(item).collect();
             if !items.is_empty() {
                 let changes = event(id, SubscriptionEventKind::Changes, zxid);
                 events.push(SubscriptionEvent { items, ..changes });
@@ -438,20 +444,14 @@ fn event(subscription: i32, kind: SubscriptionEventKind, zxid: Zxid) -> Subscrip
     SubscriptionEvent { subscription, kind, zxid, items: Vec::new() }
 }
 
-fn item(change: &Change) -> Item {
+/// What a subscriber is told of a change; of a new access list only by a snapshot.
+fn item(change: &Change) -> Option<Item> {
     let kind = match change.kind {
         ChangeKind::Created => ItemKind::Created,
         ChangeKind::DataChanged => ItemKind::DataChanged,
         ChangeKind::Deleted => ItemKind::Deleted,
+        ChangeKind::AclChanged => return None,
     };
     let (path, data) = (change.path.to_string(), change.data.clone());
-    Item { kind, path, data, stat: change.stat }
-}
-
-/// Whether `path` is `top` or below it.
-fn is_within(top: &str, path: &str) -> bool {
-    match path.strip_prefix(top) {
-        Some(rest) => rest.is_empty() || rest.starts_with('/') || top == "/",
-        None => false,
-    }
+    Some(Item { kind, path, data, stat: change.stat })
 }

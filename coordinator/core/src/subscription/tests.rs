@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, CreateRequest, ErrorCode, Item, ItemKind, SessionId, SubscribeRequest, SubscriptionEvent,
-    SubscriptionEventKind as Kind, Zxid,
+    Acl, CreateRequest, ErrorCode, Item, ItemKind, Permissions, SessionId, SetAclRequest,
+    SubscribeRequest, SubscriptionEvent, SubscriptionEventKind as Kind, Zxid,
 };
 
 use super::cut::CHUNK_ITEMS_MAX;
@@ -50,6 +50,22 @@ impl World {
 
     fn delete(&mut self, path: &str) {
         self.write(|transaction| transaction.delete(path, -1).unwrap());
+    }
+
+    /// Leaves a node to a user whom no reader of these tests has shown to be, or to everybody.
+    fn set_private(&mut self, path: &str, private: bool) {
+        let acl = match private {
+            true => vec![Acl { permissions: 31, scheme: "sasl".into(), id: "owner".into() }],
+            false => Acl::open(),
+        };
+        // Everybody may go on to write it.
+        let admin =
+            Acl { permissions: Permissions::ADMIN | Permissions::WRITE, ..Acl::open().remove(0) };
+        let acl = [acl, vec![admin]].concat();
+        let request = SetAclRequest { path: path.into(), acl, version: -1 };
+        self.write(|transaction| {
+            transaction.set_acl(&request).unwrap();
+        });
     }
 
     fn subscribe(&mut self, connection: ConnectionId, number: i32, path: &str, from: i64) {
@@ -393,4 +409,63 @@ fn subscribe_refuses_bad_paths_used_numbers_and_one_too_many() {
     let more = subscriptions.subscribe(A, &subscribe_request(-1, "/", 0));
     assert_eq!(more, Err(ErrorCode::ThrottledOp));
     subscriptions.check();
+}
+
+#[test]
+fn new_access_list_means_a_snapshot_for_who_subscribed_above_it() {
+    let mut world = World::new(100);
+    for path in ["/a", "/a/b", "/c"] {
+        world.create(path);
+    }
+    world.subscribe(A, 1, "/a", 0);
+    world.subscribe(A, 2, "/c", 0);
+    world.take(A);
+    world.set_private("/a/b", true);
+    // Before any reply, as a change.
+    assert_eq!(world.subscriptions.owed().collect::<Vec<_>>(), [A]);
+    let expected = [
+        event(1, Kind::SnapshotBegin, 4, ""),
+        event(1, Kind::SnapshotChunk, 4, "=/a"),
+        event(1, Kind::SnapshotEnd, 4, ""),
+    ];
+    assert_eq!(world.take(A), expected);
+    world.set("/a/b");
+    world.delete("/a/b");
+    assert_eq!(world.take(A), [], "what was taken away is not heard of any more");
+    world.create("/a/b");
+    world.set_private("/a/b", true);
+    world.set_private("/a/b", false);
+    assert_eq!(world.take(A)[1], event(1, Kind::SnapshotChunk, 9, "=/a =/a/b"));
+}
+
+#[test]
+fn nothing_from_before_a_new_access_list_is_sent_after_it() {
+    let mut world = World::new(100);
+    for path in ["/a", "/a/b", "/c"] {
+        world.create(path);
+    }
+    world.set("/a/b");
+    // One is in the middle of its snapshot, and holds a cut that others could share.
+    world.subscribe(A, 1, "/a", 0);
+    assert_eq!(world.take_some(A, 1), [event(1, Kind::SnapshotBegin, 4, "")]);
+    world.set_private("/a/b", true);
+    let snapshot = |number| {
+        [
+            event(number, Kind::SnapshotBegin, 5, ""),
+            event(number, Kind::SnapshotChunk, 5, "=/a"),
+            event(number, Kind::SnapshotEnd, 5, ""),
+        ]
+    };
+    world.subscribe(B, 2, "/a", 0);
+    assert_eq!(world.take(B), snapshot(2));
+    // Who resumes from before it would hear of the value.
+    world.subscribe(B, 3, "/a", 3);
+    assert_eq!(world.take(B), snapshot(3));
+    assert_eq!(world.take(A), snapshot(1));
+    // Where no list changed, and from after it, one resumes.
+    world.subscribe(B, 4, "/c", 2);
+    let resumed = [event(4, Kind::Changes, 3, "+/c"), event(4, Kind::Bookmark, 5, "")];
+    assert_eq!(world.take(B), resumed);
+    world.subscribe(B, 5, "/a", 5);
+    assert_eq!(world.take(B), [event(5, Kind::Bookmark, 5, "")]);
 }

@@ -17,6 +17,8 @@ pub enum ChangeKind {
     DataChanged,
     /// It is gone.
     Deleted,
+    /// Others may hear of it now. No watch fires, as in ZooKeeper; subscribers above it begin anew.
+    AclChanged,
 }
 
 /// One node's change. A write has one for each node it touched, in the order it touched them.
@@ -28,7 +30,8 @@ pub struct Change {
     pub path: Arc<str>,
     /// What happened to it.
     pub kind: ChangeKind,
-    /// Its data after the change; `None` for null, and for a deleted node.
+    /// Its data after the change; `None` for null, and for a deleted node; of a new
+    /// access list nobody is told more than that.
     pub data: Option<Bytes>,
     /// Who may hear of it: the node's access list; for a deleted node the last one it had.
     pub acl: Arc<[Acl]>,
@@ -36,4 +39,15 @@ pub struct Change {
     pub parent_acl: Arc<[Acl]>,
     /// Its Stat after the change; for a deleted node the last one it had.
     pub stat: Stat,
+}
+
+impl Change {
+    /// Whether the node is `top` or below it.
+    #[must_use]
+    pub fn is_within(&self, top: &str) -> bool {
+        match self.path.strip_prefix(top) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/') || top == "/",
+            None => false,
+        }
+    }
 }

@@ -189,7 +189,7 @@ impl<'a> Transaction<'a> {
         Ok(stat)
     }
 
-    /// setACL: the Stat after it. Nobody is told of it.
+    /// setACL: the Stat after it.
     ///
     /// # Errors
     /// `BadArguments` (path), `InvalidAcl`, `NoNode`, `NoAuth`, `BadVersion` (of the list).
@@ -207,10 +207,14 @@ impl<'a> Transaction<'a> {
         let acl = self.tree.share_acl(acl);
         let node = self.tree.nodes.get_mut(&path).expect("found above");
         let raised = next_version(node.aversion);
-        let former = std::mem::replace(&mut node.acl, acl);
+        let former = std::mem::replace(&mut node.acl, acl.clone());
         let aversion = std::mem::replace(&mut node.aversion, raised);
         let stat = node.stat();
-        self.undo.push(Undo::SetAcl { path, acl: former, aversion });
+        self.undo.push(Undo::SetAcl { path: path.clone(), acl: former, aversion });
+        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
+        let parent_acl = above.map_or_else(|| acl.clone(), |above| above.acl.clone());
+        let (zxid, kind) = (self.stamp.zxid, ChangeKind::AclChanged);
+        self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
         Ok(stat)
     }
 

@@ -174,6 +174,7 @@ impl Watches {
                 (EventType::NodeDataChanged, Modes::ALL.without(Modes::CHILD))
             }
             ChangeKind::Deleted => (EventType::NodeDeleted, Modes::ALL),
+            ChangeKind::AclChanged => return,
         };
         let mut hit = self.fire(&change.path, concerned);
         if self.recursive_count > 0 {

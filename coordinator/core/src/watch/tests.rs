@@ -304,3 +304,13 @@ fn set_watches_that_cannot_be_set_whole_sets_nothing() {
     assert_eq!(watches.set_watches(A, &request, &tree, Zxid::new(4)).map(|all| all.len()), Ok(1));
     watches.check();
 }
+
+#[test]
+fn new_access_list_fires_nothing() {
+    let mut watches = Watches::new();
+    watches.watch_data(A, "/a").unwrap();
+    watches.watch_children(A, "/").unwrap();
+    watches.add(B, "/", AddWatchMode::PersistentRecursive).unwrap();
+    assert_eq!(fire(&mut watches, ChangeKind::AclChanged, "/a"), []);
+    assert_eq!(watches.count(), 3);
+}

@@ -108,12 +108,9 @@ impl Follower {
     fn changes<'a>(&self, facts: &Facts<'a>, until: Zxid) -> Vec<&'a Change> {
         let complete = self.complete.expect("a snapshot comes first");
         let all = facts.changes_between(complete, until).iter().copied();
-        all.filter(|change| is_within(&self.path, &change.path)).collect()
+        let told = all.filter(|change| change.kind != ChangeKind::AclChanged);
+        told.filter(|change| change.is_within(&self.path)).collect()
     }
-}
-
-fn is_within(top: &str, path: &str) -> bool {
-    top == "/" || path == top || path.starts_with(&format!("{top}/"))
 }
 
 fn item(change: &Change) -> Item {
@@ -121,6 +118,7 @@ fn item(change: &Change) -> Item {
         ChangeKind::Created => ItemKind::Created,
         ChangeKind::DataChanged => ItemKind::DataChanged,
         ChangeKind::Deleted => ItemKind::Deleted,
+        ChangeKind::AclChanged => panic!("a new access list is told by a snapshot"),
     };
     let (path, data, stat) = (change.path.to_string(), change.data.clone(), change.stat);
     Item { kind, path, data, stat }
@@ -131,7 +129,7 @@ fn item(change: &Change) -> Item {
 fn check_snapshot(facts: &Facts<'_>, path: &str, zxid: Zxid, items: Vec<Item>) {
     let mut nodes: BTreeMap<String, (Option<Bytes>, Stat)> = BTreeMap::new();
     for change in facts.changes_between(Zxid::ZERO, zxid) {
-        if !is_within(path, &change.path) {
+        if !change.is_within(path) {
             continue;
         }
         match change.kind {
@@ -141,6 +139,7 @@ fn check_snapshot(facts: &Facts<'_>, path: &str, zxid: Zxid, items: Vec<Item>) {
             ChangeKind::Deleted => {
                 nodes.remove(&*change.path);
             }
+            ChangeKind::AclChanged => {}
         }
     }
     let system = |path: &str| path == "/" || path.starts_with("/zookeeper");

@@ -105,6 +105,7 @@ impl Naive {
             ChangeKind::Created => (EventType::NodeCreated, false),
             ChangeKind::DataChanged => (EventType::NodeDataChanged, false),
             ChangeKind::Deleted => (EventType::NodeDeleted, true),
+            ChangeKind::AclChanged => return events,
         };
         if self.has(path, &[Kind::Data, Kind::Persistent])
             || self.is_below_recursive(path)
@@ -213,7 +214,7 @@ impl<'a> Nodes<'a> {
         let mut nodes = Self { modified: from_start(), children_changed: from_start() };
         for change in facts.changes_between(Zxid::ZERO, now) {
             let path: &'a str = &change.path;
-            let above = parent(path).filter(|_| change.kind != ChangeKind::DataChanged);
+            let above = parent(path).filter(|_| changes_children(change.kind));
             if let Some(above) = above {
                 nodes.children_changed.insert(above, change.zxid);
             }
@@ -229,8 +230,13 @@ impl<'a> Nodes<'a> {
                     nodes.modified.remove(path);
                     nodes.children_changed.remove(path);
                 }
+                ChangeKind::AclChanged => {}
             }
         }
         nodes
     }
+}
+
+fn changes_children(kind: ChangeKind) -> bool {
+    matches!(kind, ChangeKind::Created | ChangeKind::Deleted)
 }

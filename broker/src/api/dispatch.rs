@@ -16,11 +16,11 @@ use tracing::debug;
 use super::call::{Call, Session};
 use super::shared::Shared;
 use super::{
-    alter_partition, api_versions, controlled_shutdown, create_topics, delete_groups,
-    delete_topics, describe_cluster, describe_configs, describe_groups, describe_replicas, fetch,
-    find_coordinator, heartbeat, init_producer_id, join_group, leave_group, list_groups,
-    list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    produce, sync_group,
+    alter_partition, api_versions, controlled_shutdown, create_partitions, create_topics,
+    delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_replicas, fetch, find_coordinator, heartbeat, init_producer_id, join_group,
+    leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 use crate::response::Dispatch;
 
@@ -88,6 +88,9 @@ impl Api {
             ApiKey::ApiVersions => api_versions::handle(call, &read(call, reader)?),
             ApiKey::ControlledShutdown => {
                 controlled_shutdown::handle(shared, call, read(call, reader)?)
+            }
+            ApiKey::CreatePartitions => {
+                create_partitions::handle(shared, call, read(call, reader)?)
             }
             ApiKey::CreateTopics => create_topics::handle(shared, call, read(call, reader)?),
             ApiKey::DeleteTopics => delete_topics::handle(shared, call, read(call, reader)?),

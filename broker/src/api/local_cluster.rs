@@ -7,12 +7,15 @@ use broker_core::image::{
     BrokerRegistration, Endpoint, FeedEvent, Image, ImageFeed, Item, ItemKind, PartitionState,
     Stat, TopicNode,
 };
+use client_protocol::messages::create_partitions::{
+    CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
 use client_protocol::messages::create_topics::CreatableTopicResult;
 use client_protocol::messages::delete_topics::DeletableTopicResult;
 use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
-    ControlledShutdownResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse,
+    ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use tokio::sync::watch;
@@ -142,6 +145,25 @@ impl Cluster for LocalCluster {
     fn create_topics(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse> {
         let response = self.create(request);
         Box::pin(async { response })
+    }
+
+    fn create_partitions(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse> {
+        let refused = |topic: CreatePartitionsTopic| {
+            let error_code = ErrorCode::InvalidReplicationFactor;
+            CreatePartitionsTopicResult { name: topic.name, error_code, ..Default::default() }
+        };
+        let results = request.topics.into_iter().map(refused).collect();
+        Box::pin(async { CreatePartitionsResponse { results, ..Default::default() } })
+    }
+
+    fn create_partitions_here(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse> {
+        self.create_partitions(request)
     }
 
     fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse> {

@@ -12,6 +12,7 @@ mod alter_partition;
 mod api_versions;
 mod auto_create;
 mod controlled_shutdown;
+mod create_partitions;
 mod create_topics;
 mod delete_groups;
 mod delete_topics;

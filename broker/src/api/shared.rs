@@ -12,8 +12,8 @@ use broker_core::group;
 use broker_core::image::{Broker, Endpoint, Image};
 use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
-    ControlledShutdownResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse,
+    ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use client_protocol::{BrokerId, ErrorCode, ProducerId};
 use tokio::sync::watch;
@@ -54,6 +54,13 @@ pub trait Cluster: Send + Sync {
     /// Answers when the controller has written them, one result per topic in any order.
     fn create_topics(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse>;
 
+    /// Gives topics more partitions: counts and assignments are not checked. Answers when the
+    /// controller has written them, one result per topic in any order.
+    fn create_partitions(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse>;
+
     /// Marks topics for deletion. Answers when the controller has, one result per topic.
     fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse>;
 
@@ -63,6 +70,12 @@ pub trait Cluster: Send + Sync {
     /// As [`Cluster::create_topics`], forwarded by another broker: NOT_CONTROLLER unless this
     /// broker is the controller.
     fn create_topics_here(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse>;
+
+    /// As [`Cluster::create_partitions`], forwarded; see [`Cluster::create_topics_here`].
+    fn create_partitions_here(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse>;
 
     /// As [`Cluster::delete_topics`], forwarded; see [`Cluster::create_topics_here`].
     fn delete_topics_here(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse>;

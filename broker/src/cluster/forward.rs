@@ -12,8 +12,8 @@ use broker_core::ids::BrokerId;
 use broker_core::image::Image;
 use client_protocol::ErrorCode;
 use client_protocol::messages::{
-    AlterPartitionRequest, ControlledShutdownRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    Request as WireRequest,
+    AlterPartitionRequest, ControlledShutdownRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, Request as WireRequest,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -137,6 +137,32 @@ impl ForController for CreateTopicsRequest {
 
     fn is_not_controller(response: &Self::Response) -> bool {
         response.topics.iter().any(|topic| topic.error_code == ErrorCode::NotController)
+    }
+}
+
+impl ForController for CreatePartitionsRequest {
+    const VERSION: i16 = 3;
+    const IS_REPEATABLE: bool = false;
+
+    fn ask(&self, _: &Image) -> Result<Ask, ErrorCode> {
+        Ok(requests::more_partitions(self))
+    }
+
+    fn respond(&self, _: &Image, answer: Option<Answer>) -> Self::Response {
+        requests::grown(self, answer)
+    }
+
+    fn refuse(&self, _: &Image, error: ErrorCode) -> Self::Response {
+        let mut response = requests::grown(self, None);
+        for result in &mut response.results {
+            result.error_code = error;
+            result.error_message = Some(error.message().to_owned());
+        }
+        response
+    }
+
+    fn is_not_controller(response: &Self::Response) -> bool {
+        response.results.iter().any(|topic| topic.error_code == ErrorCode::NotController)
     }
 }
 

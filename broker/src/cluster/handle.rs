@@ -14,8 +14,8 @@ use broker_core::image::Image;
 use broker_core::partition::AlterRequest;
 use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
-    ControlledShutdownResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse,
+    ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use client_protocol::{ErrorCode, ProducerId};
 use coordinator_client::Client;
@@ -156,6 +156,14 @@ impl Cluster for Handle {
         self.ask(request, timeout_ms)
     }
 
+    fn create_partitions(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse> {
+        let timeout_ms = request.timeout_ms;
+        self.ask(request, timeout_ms)
+    }
+
     fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse> {
         let timeout_ms = request.timeout_ms;
         self.ask(request, timeout_ms)
@@ -169,6 +177,13 @@ impl Cluster for Handle {
     }
 
     fn create_topics_here(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse> {
+        self.ask_here(request)
+    }
+
+    fn create_partitions_here(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Later<CreatePartitionsResponse> {
         self.ask_here(request)
     }
 

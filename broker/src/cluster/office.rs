@@ -169,6 +169,9 @@ impl Office {
             Ask::Create { topics, validate_only } => {
                 controller.create_topics(request, topics, validate_only, effects);
             }
+            Ask::Grow { wishes, validate_only } => {
+                controller.create_partitions(request, wishes, validate_only, effects);
+            }
             Ask::Delete { names } => controller.delete_topics(request, names, effects),
             Ask::Alter(alter) => controller.alter_partitions(request, alter, effects),
             Ask::ShutDown { broker, epoch } => {

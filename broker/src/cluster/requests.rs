@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use broker_core::controller::message::AlteredPartition;
 use broker_core::controller::{
-    AlterItem, AlterPartitions, Answer, CreatedTopic, NewTopic, TopicRefusal,
+    AlterItem, AlterPartitions, Answer, CreatedTopic, MorePartitions, NewTopic, TopicRefusal,
 };
 use broker_core::ids::{
     BrokerEpoch, BrokerId, PartitionEpoch, PartitionId, TopicId, TopicPartition,
@@ -18,11 +18,15 @@ use client_protocol::messages::alter_partition::{
     AlterPartitionPartitionResponse, AlterPartitionTopicResponse,
 };
 use client_protocol::messages::controlled_shutdown::RemainingPartition;
+use client_protocol::messages::create_partitions::{
+    CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
 use client_protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
 use client_protocol::messages::delete_topics::DeletableTopicResult;
 use client_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownResponse,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
 use super::random;
@@ -31,6 +35,7 @@ use super::random;
 #[derive(Debug)]
 pub(super) enum Ask {
     Create { topics: Vec<NewTopic>, validate_only: bool },
+    Grow { wishes: Vec<MorePartitions>, validate_only: bool },
     Delete { names: Vec<String> },
     Alter(AlterPartitions),
     ShutDown { broker: BrokerId, epoch: BrokerEpoch },
@@ -98,6 +103,40 @@ pub(super) fn none_created(
         topics: request.topics.iter().map(refused).collect(),
         ..Default::default()
     }
+}
+
+pub(super) fn more_partitions(request: &CreatePartitionsRequest) -> Ask {
+    let wish = |topic: &CreatePartitionsTopic| {
+        let chosen = topic.assignments.as_ref();
+        MorePartitions {
+            name: topic.name.clone(),
+            count: topic.count,
+            assignment: chosen
+                .map(|chosen| chosen.iter().map(|one| one.broker_ids.clone()).collect()),
+        }
+    };
+    let wishes = request.topics.iter().map(wish).collect();
+    Ask::Grow { wishes, validate_only: request.validate_only }
+}
+
+pub(super) fn grown(
+    request: &CreatePartitionsRequest,
+    answer: Option<Answer>,
+) -> CreatePartitionsResponse {
+    let mut results: BTreeMap<_, _> = match answer {
+        Some(Answer::Grown(results)) => results.into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    let result = |topic: &CreatePartitionsTopic| {
+        let (error_code, error_message) = match results.remove(&topic.name) {
+            Some(Ok(())) => (ErrorCode::None, None),
+            Some(Err(refusal)) => (refusal.error, Some(refusal.message)),
+            None => (ErrorCode::NotController, Some("no controller".to_owned())),
+        };
+        CreatePartitionsTopicResult { name: topic.name.clone(), error_code, error_message }
+    };
+    let results = request.topics.iter().map(result).collect();
+    CreatePartitionsResponse { results, ..Default::default() }
 }
 
 /// A topic to delete, as it was named.
@@ -242,6 +281,22 @@ mod tests {
         let numbers = (response.topics[0].num_partitions, response.topics[0].replication_factor);
         assert_eq!(numbers, (1, 2));
         assert!(created(&request, None).topics.iter().all(|topic| !topic.error_code.is_none()));
+    }
+
+    #[test]
+    fn every_topic_to_grow_has_an_answer() {
+        let topic =
+            |name: &str| CreatePartitionsTopic { name: name.to_owned(), ..Default::default() };
+        let topics = vec![topic("grown"), topic("refused"), topic("forgotten")];
+        let request = CreatePartitionsRequest { topics, ..Default::default() };
+        let error = ErrorCode::InvalidPartitions;
+        let refusal = TopicRefusal { error, message: "it has them".to_owned() };
+        let answer =
+            Answer::Grown(vec![("refused".into(), Err(refusal)), ("grown".into(), Ok(()))]);
+        let response = grown(&request, Some(answer));
+        let codes: Vec<_> = response.results.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [ErrorCode::None, error, ErrorCode::NotController]);
+        assert!(grown(&request, None).results.iter().all(|topic| !topic.error_code.is_none()));
     }
 
     #[test]

@@ -144,6 +144,8 @@ apis! {
     OffsetForLeaderEpoch = 23, 2..=4, flexible Some(4), for everyone(2, 4);
     /// Settings of topics and brokers.
     DescribeConfigs = 32, 1..=4, flexible Some(4), for everyone(1, 4);
+    /// Give topics more partitions.
+    CreatePartitions = 37, 0..=3, flexible Some(2), for everyone(0, 3);
     /// Forget groups.
     DeleteGroups = 42, 0..=2, flexible Some(2), for everyone(0, 2);
     /// Forget how far a group has read in some partitions.

@@ -1,6 +1,6 @@
-//! Which replicas a new topic's partitions get.
+//! Which replicas new partitions get.
 //!
-//! *Called by* topic creation. Rack-unaware. Invariants: within the topic leaders and replicas differ by at most one between brokers where the
+//! *Called by* topic creation and growth. Rack-unaware. Invariants: within the topic leaders and replicas differ by at most one between brokers where the
 //! replication factor allows it; ties go to the broker with fewer of them in the whole cluster, then to the lower number, so that the same image
 //! yields the same assignment.
 
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::ids::{BrokerId, PartitionId};
 use crate::image::Image;
 
-/// Load of one broker: within the new topic and in the whole cluster.
+/// Load of one broker: within the topic and in the whole cluster.
 #[derive(Clone, Copy, Default)]
 struct Load {
     topic_leaders: usize,
@@ -18,17 +18,24 @@ struct Load {
     replicas: usize,
 }
 
-/// Assigns `partitions` times `replication_factor` replicas to the registered brokers, the preferred leader first.
-/// The caller has checked that there are enough brokers.
+/// Replicas by partition, the preferred leader first.
+pub type Assignment = BTreeMap<PartitionId, Vec<BrokerId>>;
+
+/// Assigns `partitions` times `replication_factor` replicas to the registered brokers. The partitions are numbered from behind those
+/// that the topic has already (`present`), which count as load within it. The caller has checked that there are enough brokers.
 #[must_use]
 pub fn assign(
     image: &Image,
+    present: &Assignment,
     partitions: usize,
     replication_factor: usize,
-) -> BTreeMap<PartitionId, Vec<BrokerId>> {
+) -> Assignment {
     let mut loads = cluster_load(image);
+    for replicas in present.values() {
+        note(&mut loads, replicas, Place::Topic);
+    }
     let mut assignment = BTreeMap::new();
-    for partition in 0..partitions {
+    for partition in present.len()..present.len().saturating_add(partitions) {
         let Ok(number) = i32::try_from(partition) else { break };
         let mut replicas: Vec<BrokerId> = Vec::with_capacity(replication_factor);
         let leader = loads
@@ -45,22 +52,28 @@ pub fn assign(
             let Some(follower) = follower else { break };
             replicas.push(follower);
         }
-        note(&mut loads, &replicas, true);
+        note(&mut loads, &replicas, Place::Topic);
+        note(&mut loads, &replicas, Place::Cluster);
         assignment.insert(PartitionId::new(number), replicas);
     }
     assignment
 }
 
-fn note(loads: &mut BTreeMap<BrokerId, Load>, replicas: &[BrokerId], topic: bool) {
-    let one_if_topic = usize::from(topic);
+#[derive(Clone, Copy)]
+enum Place {
+    Topic,
+    Cluster,
+}
+
+fn note(loads: &mut BTreeMap<BrokerId, Load>, replicas: &[BrokerId], place: Place) {
     for (at, id) in replicas.iter().enumerate() {
         if let Some(load) = loads.get_mut(id) {
-            load.replicas = load.replicas.saturating_add(1);
-            load.topic_replicas = load.topic_replicas.saturating_add(one_if_topic);
-            if at == 0 {
-                load.leaders = load.leaders.saturating_add(1);
-                load.topic_leaders = load.topic_leaders.saturating_add(one_if_topic);
-            }
+            let (held, led) = match place {
+                Place::Topic => (&mut load.topic_replicas, &mut load.topic_leaders),
+                Place::Cluster => (&mut load.replicas, &mut load.leaders),
+            };
+            *held = held.saturating_add(1);
+            *led = led.saturating_add(usize::from(at == 0));
         }
     }
 }
@@ -70,7 +83,7 @@ fn cluster_load(image: &Image) -> BTreeMap<BrokerId, Load> {
         image.brokers().map(|broker| (broker.id, Load::default())).collect();
     for topic in image.topics() {
         for replicas in topic.node.partitions.values() {
-            note(&mut loads, replicas, false);
+            note(&mut loads, replicas, Place::Cluster);
         }
     }
     loads

@@ -104,7 +104,18 @@ pub struct NewTopic {
     pub config: BTreeMap<String, String>,
 }
 
-/// Why a topic is not created or deleted.
+/// A topic that is to have more partitions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MorePartitions {
+    /// Name.
+    pub name: String,
+    /// Number of partitions afterwards, those that are there included.
+    pub count: i32,
+    /// Replicas of the new partitions in their order, chosen by the requester; none: the controller chooses.
+    pub assignment: Option<Vec<Vec<BrokerId>>>,
+}
+
+/// Why a topic is not created, deleted or given more partitions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicRefusal {
     /// The wire code.
@@ -156,6 +167,8 @@ pub enum Answer {
     Created(Vec<(String, Result<CreatedTopic, TopicRefusal>)>),
     /// To DeleteTopics: for each name the deleted id, or why not.
     Deleted(Vec<(String, Result<TopicId, TopicRefusal>)>),
+    /// To CreatePartitions: for each name nothing, or why not.
+    Grown(Vec<(String, Result<(), TopicRefusal>)>),
     /// To AlterPartition as a whole, or for each partition.
     Altered(Result<Vec<AlteredPartition>, ErrorCode>),
     /// To ControlledShutdown: the partitions that the broker still leads.

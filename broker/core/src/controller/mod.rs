@@ -6,12 +6,14 @@
 //! - [`alter`](mod@alter): `AlterPartition`.
 //! - [`shutdown`]: controlled shutdown.
 //! - [`topic`]: creation and deletion.
+//! - [`growth`]: more partitions for a topic.
 //! - [`assignment`]: which replicas a new partition gets.
 //! - [`message`]: requests, answers and effects.
 
 pub mod alter;
 pub mod assignment;
 pub mod election;
+pub mod growth;
 pub mod message;
 pub mod shutdown;
 pub mod tenure;
@@ -21,7 +23,7 @@ pub mod topic;
 pub mod write;
 
 pub use message::{
-    AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Election, NewTopic,
-    Op, PartitionReport, TopicRefusal, WriteOutcome,
+    AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Election,
+    MorePartitions, NewTopic, Op, PartitionReport, TopicRefusal, WriteOutcome,
 };
 pub use tenure::{Controller, ControllerConfig};

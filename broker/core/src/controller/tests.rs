@@ -1,5 +1,7 @@
 //! The controller's rules (safety.md B3, B5, C1-C5, D6), each against literal effects.
 
+mod growth;
+
 use std::collections::BTreeMap;
 
 use client_protocol::ErrorCode;
@@ -825,7 +827,7 @@ fn names_that_differ_in_dots_and_underscores_only_collide() {
 #[test]
 fn assignment_spreads_leaders_and_replicas() {
     let (nodes, _) = office(&[&[1, 2, 3], &[1, 2, 3]]);
-    let assignment = assignment::assign(nodes.image(), 7, 2);
+    let assignment = assignment::assign(nodes.image(), &BTreeMap::new(), 7, 2);
     let mut leaders: BTreeMap<BrokerId, usize> = BTreeMap::new();
     let mut replicas: BTreeMap<BrokerId, usize> = BTreeMap::new();
     for partition in assignment.values() {
@@ -906,6 +908,8 @@ fn losing_the_office_answers_everything_that_is_open() {
     controller.alter_partitions(5, alter(1, &nodes, 0, 0, &[1, 3]), &mut effects);
     let epoch = nodes.image().broker(id(3)).expect("there").epoch;
     controller.controlled_shutdown(6, id(3), epoch, &mut effects);
+    let more = MorePartitions { name: "t".to_owned(), count: 2, assignment: None };
+    controller.create_partitions(7, vec![more], false, &mut effects);
     let applied = nodes
         .put(&[(path::CONTROLLER.to_owned(), Some(json::encode_controller(id(2), 1)))])
         .clone();
@@ -917,6 +921,6 @@ fn losing_the_office_answers_everything_that_is_open() {
             _ => None,
         })
         .collect();
-    assert_eq!(requests, vec![5, 4, 6]);
+    assert_eq!(requests, vec![5, 4, 7, 6]);
     assert_eq!(effects.last(), Some(&Effect::Resign));
 }

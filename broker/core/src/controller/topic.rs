@@ -1,4 +1,4 @@
-//! Creation and deletion of topics.
+//! Creation, growth and deletion of topics.
 //!
 //! *Called by* the shell through [`Controller`]. Invariants: a topic with its settings and all states appears in one multi and goes in one; a topic
 //! that is refused leaves nothing behind; a deletion mark of Kafka's tools (`/admin/delete_topics/T`) deletes the topic and itself.
@@ -11,6 +11,7 @@ use crate::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId, Zxid};
 use crate::image::{Image, PartitionState, ReplicationSettings, TopicNode, json, path};
 
 use super::assignment::assign;
+use super::growth::{Again, Growth};
 use super::message::{
     Answer, CreatedTopic, Effect, NewTopic, Op, RequestId, TopicRefusal, WriteOutcome,
 };
@@ -28,29 +29,30 @@ const TRIES_MAX: u32 = 5;
 #[derive(Clone, Debug)]
 pub(super) struct TopicWork {
     /// Whom to answer; none for a deletion mark.
-    request: Option<RequestId>,
-    name: String,
-    tries: u32,
-    kind: TopicWorkKind,
+    pub(super) request: Option<RequestId>,
+    pub(super) name: String,
+    pub(super) tries: u32,
+    pub(super) kind: TopicWorkKind,
 }
 
 #[derive(Clone, Debug)]
-enum TopicWorkKind {
+pub(super) enum TopicWorkKind {
     Create(Box<NewTopic>, CreatedTopic),
     Delete(TopicId),
+    Grow(Growth),
 }
 
 /// A request whose topics are not all answered.
 #[derive(Clone, Debug)]
 pub(super) struct OpenTopics {
-    open: BTreeSet<String>,
-    answer: Answer,
+    pub(super) open: BTreeSet<String>,
+    pub(super) answer: Answer,
 }
 
 type Created = Result<CreatedTopic, TopicRefusal>;
 type Deleted = Result<TopicId, TopicRefusal>;
 
-fn refusal(error: ErrorCode, message: impl Into<String>) -> TopicRefusal {
+pub(super) fn refusal(error: ErrorCode, message: impl Into<String>) -> TopicRefusal {
     TopicRefusal { error, message: message.into() }
 }
 
@@ -71,6 +73,14 @@ impl OpenTopics {
         }
     }
 
+    pub(super) fn grown(&mut self, name: &str, result: Result<(), TopicRefusal>) {
+        if self.open.remove(name)
+            && let Answer::Grown(topics) = &mut self.answer
+        {
+            topics.push((name.to_owned(), result));
+        }
+    }
+
     /// The office is lost: the rest is refused.
     pub(super) fn abandon(mut self) -> Answer {
         let lost = || refusal(ErrorCode::NotController, "the controller moved");
@@ -78,6 +88,7 @@ impl OpenTopics {
             match &mut self.answer {
                 Answer::Created(topics) => topics.push((name, Err(lost()))),
                 Answer::Deleted(topics) => topics.push((name, Err(lost()))),
+                Answer::Grown(topics) => topics.push((name, Err(lost()))),
                 Answer::Altered(_) | Answer::ShutDown(_) => {}
             }
         }
@@ -154,7 +165,7 @@ fn plan(
         let message = format!("replication factor {wished}: {brokers} brokers are registered");
         return Err(refusal(ErrorCode::InvalidReplicationFactor, message));
     }
-    Ok(assign(image, count, wished))
+    Ok(assign(image, &BTreeMap::new(), count, wished))
 }
 
 fn check_assignment(
@@ -200,17 +211,29 @@ fn create_ops(office: &Office, image: &Image, new: &NewTopic, created: &CreatedT
     ops.push(Op::Create { path: path::topic(name), data: node.encode() });
     ops.push(Op::Create { path: path::partitions(name), data: Vec::new() });
     for (&partition, replicas) in &created.partitions {
-        let state = PartitionState {
-            leader: replicas.first().copied(),
-            leader_epoch: LeaderEpoch::new(0),
-            controller_epoch: office.election.epoch,
-            isr: replicas.clone(),
-            recovering: false,
-        };
-        ops.push(Op::Create { path: path::partition(name, partition), data: Vec::new() });
-        ops.push(Op::Create { path: path::state(name, partition), data: state.encode() });
+        ops.extend(partition_ops(office, name, partition, replicas));
     }
     ops
+}
+
+/// The nodes of a new partition, which all its replicas begin in sync.
+pub(super) fn partition_ops(
+    office: &Office,
+    name: &str,
+    partition: PartitionId,
+    replicas: &[BrokerId],
+) -> [Op; 2] {
+    let state = PartitionState {
+        leader: replicas.first().copied(),
+        leader_epoch: LeaderEpoch::new(0),
+        controller_epoch: office.election.epoch,
+        isr: replicas.to_vec(),
+        recovering: false,
+    };
+    [
+        Op::Create { path: path::partition(name, partition), data: Vec::new() },
+        Op::Create { path: path::state(name, partition), data: state.encode() },
+    ]
 }
 
 fn delete_ops(office: &Office, image: &Image, name: &str) -> Vec<Op> {
@@ -344,16 +367,18 @@ impl Controller {
 }
 
 impl Office {
+    /// It is being created or deleted. Growth is not counted: it and a deletion conflict, and the one that comes second is looked at again.
     fn is_under_way(&self, name: &str) -> bool {
         let pending = self.pending.values().filter_map(|pending| match pending {
-            Pending::Topic(work) => Some(&work.name),
+            Pending::Topic(work) => Some(&**work),
             Pending::States { .. } => None,
         });
-        pending.chain(self.settling_topics.iter().map(|(_, work)| &work.name)).any(|n| n == name)
+        let mut works = pending.chain(self.settling_topics.iter().map(|(_, work)| work));
+        works.any(|work| work.name == name && !matches!(work.kind, TopicWorkKind::Grow(_)))
     }
 
     /// Answers a request none of whose topics is open any more.
-    fn finish_topics(&mut self, request: RequestId, effects: &mut Vec<Effect>) {
+    pub(super) fn finish_topics(&mut self, request: RequestId, effects: &mut Vec<Effect>) {
         if self.open_topics.get(&request).is_some_and(|open| open.open.is_empty())
             && let Some(open) = self.open_topics.remove(&request)
         {
@@ -376,6 +401,7 @@ impl Office {
                 TopicWorkKind::Delete(id) => {
                     open.deleted(&work.name, refused.map_or(Ok(id), Err));
                 }
+                TopicWorkKind::Grow(_) => open.grown(&work.name, refused.map_or(Ok(()), Err)),
             }
         }
         self.finish_topics(request, effects);
@@ -432,6 +458,13 @@ impl Office {
                 }
                 delete_ops(self, image, &work.name)
             }
+            TopicWorkKind::Grow(growth) => match growth.look_again(self, image) {
+                Again::Done => return self.answer_topic(work, None, effects),
+                Again::Refused(refused) => {
+                    return self.answer_topic(work, Some(refused), effects);
+                }
+                Again::Send(ops) => ops,
+            },
         };
         self.send_topic(work, ops, effects);
     }

@@ -175,7 +175,9 @@ impl Process {
         let error = match answer {
             Answer::Altered(Ok(partitions)) => partitions[0].error,
             Answer::Altered(Err(error)) => *error,
-            Answer::Created(_) | Answer::Deleted(_) | Answer::ShutDown(_) => return,
+            Answer::Created(_) | Answer::Grown(_) | Answer::Deleted(_) | Answer::ShutDown(_) => {
+                return;
+            }
         };
         let message = Message::Altered { key, attempt, result: error.into_result() };
         out.messages.push((Address::Broker(from), message));

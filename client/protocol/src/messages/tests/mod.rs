@@ -68,6 +68,8 @@ tested! {
     ApiVersionsResponse false [ApiVersionsResponse];
     ControlledShutdownRequest true [];
     ControlledShutdownResponse false [];
+    CreatePartitionsRequest true [CreatePartitionsRequest];
+    CreatePartitionsResponse false [CreatePartitionsResponse];
     CreateTopicsRequest true [CreateTopicsRequest];
     CreateTopicsResponse false [CreateTopicsResponse];
     DeleteGroupsRequest true [DeleteGroupsRequest];

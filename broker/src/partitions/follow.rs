@@ -4,13 +4,13 @@
 //! on the fetcher's thread: checksums, offsets, epochs; what is handed on are whole batches that
 //! continue the log. Does not know how fetching is done.
 
-use broker_core::ids::{LeaderEpoch, Offset, TopicPartition};
+use broker_core::ids::{LeaderEpoch, TopicPartition};
 use broker_core::partition::{FetchAnswer, FetchPosition};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
-use client_protocol::records::{Batches, validate_fetched};
 
 use super::registry::Partitions;
+use super::worker::{FetchedError, check_fetched};
 
 impl Partitions {
     /// What to ask the leader for next; `None` while the partition is not followed or its log is
@@ -57,18 +57,13 @@ impl Partitions {
         if !answer.has_records || records.is_empty() {
             return Ok(0);
         }
-        let end: Offset = answer.fetch_offset;
-        let (length, _) = validate_fetched(records, end, last_epoch).map_err(|error| {
-            tracing::warn!("fetched records are damaged: {error}");
+        let position = (answer.fetch_offset, last_epoch);
+        check_fetched(records, position, answer.leader_epoch).map_err(|error| {
+            match error {
+                FetchedError::Damaged(_) => tracing::warn!("{error}"),
+                FetchedError::LaterLeader => tracing::debug!("{error}"),
+            }
             ErrorCode::CorruptMessage
-        })?;
-        // The leader lost its office, cut its log and took in its successor's records while this
-        // answer was on its way out of the file. Taken in, they would hide what diverges below.
-        let later = |epoch: LeaderEpoch| epoch > answer.leader_epoch;
-        if Batches::new(records).flatten().any(|b| b.header.leader_epoch.is_some_and(later)) {
-            tracing::debug!("fetched records are of a later leader than the one that was asked");
-            return Err(ErrorCode::CorruptMessage);
-        }
-        Ok(length)
+        })
     }
 }

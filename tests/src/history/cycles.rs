@@ -40,7 +40,15 @@ fn report(name: Name, nodes: usize, edges: &[&Edges], found: &mut Vec<Anomaly>) 
     for circle in circles.values() {
         let operation = circle.first().map(|edge| edge.0);
         let what = format!("operations depend on one another: {circle:?}");
-        found.push(Anomaly { name, key: None, operation, value: None, what, subscribed: false });
+        found.push(Anomaly {
+            name,
+            key: None,
+            operation,
+            value: None,
+            offset: None,
+            what,
+            subscribed: false,
+        });
     }
     !circles.is_empty()
 }

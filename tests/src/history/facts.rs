@@ -42,6 +42,11 @@ impl Partition {
         self.places.get(&value).copied()
     }
 
+    /// The first offset at which `value` stands. Linear: for what is about to be told.
+    pub(super) fn offset_of(&self, value: Value) -> Option<i64> {
+        self.log.iter().find(|(_, values)| values.contains(&value)).map(|(offset, _)| *offset)
+    }
+
     /// The index of a send: of where it was said to stand, or else of where it was found.
     pub(super) fn index_of_send(&self, value: Value, offset: Option<i64>) -> Option<i64> {
         let told = offset.and_then(|offset| self.index_of(offset));

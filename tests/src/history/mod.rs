@@ -81,6 +81,8 @@ pub struct Anomaly {
     pub operation: Option<usize>,
     /// The value, where it is about one.
     pub value: Option<Value>,
+    /// The first offset at which that stands, where it is known.
+    pub offset: Option<i64>,
     /// For people.
     pub what: String,
     /// The consumers' partitions were given out by a group, which may take them away: steps between operations are allowed.

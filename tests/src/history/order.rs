@@ -58,7 +58,15 @@ impl Walk<'_> {
     fn report(&mut self, name: Name, key: Key, (from, to): (i64, i64)) {
         let what = format!("from the {from}th to the {to}th known offset");
         let (operation, subscribed) = (Some(self.number), self.process.subscribed);
-        self.found.push(Anomaly { name, key: Some(key), operation, value: None, what, subscribed });
+        self.found.push(Anomaly {
+            name,
+            key: Some(key),
+            operation,
+            value: None,
+            offset: None,
+            what,
+            subscribed,
+        });
     }
 
     fn polls(&mut self) {

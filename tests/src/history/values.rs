@@ -14,7 +14,7 @@ fn anomaly(
     operation: Option<usize>,
     what: String,
 ) -> Anomaly {
-    Anomaly { name, key: Some(key), operation, value, what, subscribed: false }
+    Anomaly { name, key: Some(key), operation, value, offset: None, what, subscribed: false }
 }
 
 pub(super) fn check(facts: &Facts<'_>, found: &mut Vec<Anomaly>) {
@@ -52,7 +52,9 @@ fn check_duplicates(key: Key, partition: &Partition, found: &mut Vec<Anomaly>) {
     }
     for (value, offsets) in offsets.iter().filter(|(_, offsets)| offsets.len() > 1) {
         let what = format!("{value} stands at {offsets:?}");
-        found.push(anomaly(Name::Duplicate, (key, Some(*value)), None, what));
+        let offset = offsets.first().copied();
+        let duplicate = anomaly(Name::Duplicate, (key, Some(*value)), None, what);
+        found.push(Anomaly { offset, ..duplicate });
     }
 }
 
@@ -64,7 +66,9 @@ fn check_lost(facts: &Facts<'_>, key: Key, partition: &Partition, found: &mut Ve
         let passed = partition.places_of(*value).is_some_and(|(_, last)| last <= bound);
         if passed && facts.is_committed(*writer) && !partition.readers.contains_key(value) {
             let what = format!("{value} was never read, and what is behind it was");
-            found.push(anomaly(Name::LostWrite, (key, Some(*value)), Some(*writer), what));
+            let offset = partition.offset_of(*value);
+            let lost = anomaly(Name::LostWrite, (key, Some(*value)), Some(*writer), what);
+            found.push(Anomaly { offset, ..lost });
         }
     }
 }
@@ -100,7 +104,8 @@ pub(super) fn check_unseen(
             match (offset, ends.get(&key)) {
                 (Some(offset), Some(end)) if offset < *end => {
                     let what = format!("{value} at {offset}, the end is {end}");
-                    found.push(anomaly(Name::Unseen, (key, Some(value)), Some(number), what));
+                    let unseen = anomaly(Name::Unseen, (key, Some(value)), Some(number), what);
+                    found.push(Anomaly { offset: Some(offset), ..unseen });
                 }
                 _ => excused += 1,
             }

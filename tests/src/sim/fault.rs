@@ -50,6 +50,22 @@ pub enum Fault {
     JumpClock,
     /// A sync fails.
     FailSync,
+    /// A sync fails, and the machine forgets that there is something to write.
+    DropPages,
+    /// A file cannot be read for a while.
+    ReadError,
+    /// A disk stands still for up to half a minute.
+    StallDisk,
+    /// A bit of a file flips.
+    FlipBit,
+    /// What was written to a sector never reached the disk.
+    LoseSector,
+    /// A file is gone.
+    LoseFile,
+    /// A machine gets the disk that it had some time ago.
+    OldDisk,
+    /// A process stands still for up to two minutes.
+    LongPause,
     /// A disk is empty after a restart.
     Wipe,
     /// A session expires although its client lives.
@@ -58,7 +74,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 23] = [
+    pub const ALL: [Fault; 31] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutOfAll,
@@ -80,6 +96,14 @@ impl Fault {
         Fault::FullDisk,
         Fault::JumpClock,
         Fault::FailSync,
+        Fault::DropPages,
+        Fault::ReadError,
+        Fault::StallDisk,
+        Fault::FlipBit,
+        Fault::LoseSector,
+        Fault::LoseFile,
+        Fault::OldDisk,
+        Fault::LongPause,
         Fault::Wipe,
         Fault::ExpireSession,
     ];

@@ -10,14 +10,17 @@
 //! - `slot`: one log, and the batches that wait to be written to it.
 //! - `rounds`: commit rounds, which make durable what was appended.
 //! - `folder`: the files of a log directory and of its logs' folders.
+//! - `fetched`: whether what a leader sent may be taken in.
 
 mod appender;
+mod fetched;
 mod folder;
 mod job;
 mod rounds;
 mod slot;
 
 pub use appender::Appender;
+pub use fetched::{FetchedError, check_fetched};
 pub use folder::{Folder, PartitionFile};
 pub use job::{Happened, Job, LogJob, Owner, Placed, ProduceJob, Stored};
 pub use rounds::{MarksPace, Round, Rounds};

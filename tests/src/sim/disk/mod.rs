@@ -38,8 +38,13 @@ struct State {
     locks: BTreeSet<PathBuf>,
     syncs: u64,
     syncs_until_failure: Option<u64>,
+    /// What a failed sync should have written is never written.
+    drops_unsynced: bool,
     bytes_until_full: Option<u64>,
     operations_until_death: Option<u64>,
+    refused: bool,
+    /// Whoever checks may read what cannot be read.
+    peeking: bool,
 }
 
 impl SimulatedDisk {
@@ -70,11 +75,17 @@ impl SimulatedDisk {
         self.state().syncs_until_failure = Some(count);
     }
 
-    /// No sync fails that did not, and there is room.
+    /// Whether a failed sync makes the machine forget that there is something to write, while it goes on showing it.
+    pub fn drop_unsynced_at_failure(&self, drops: bool) {
+        self.state().drops_unsynced = drops;
+    }
+
+    /// No sync fails that did not, there is room, and all files can be read.
     pub fn mend(&self) {
         let mut state = self.state();
         state.syncs_until_failure = None;
         state.bytes_until_full = None;
+        state.storage.make_readable();
     }
 
     /// Lets the process do `count` more operations that change the disk; then its handles are dead, until `kill` or
@@ -108,6 +119,70 @@ impl SimulatedDisk {
         state.storage.flip_bit(id, position, bit)
     }
 
+    /// Lets a file be read no more, until the disk is mended.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn forbid_reads(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.storage.find_file(path)?;
+        state.storage.set_unreadable(id, true);
+        Ok(())
+    }
+
+    /// Looks at what is there whether it can be read or not.
+    pub fn peek<R>(&self, look: impl FnOnce() -> R) -> R {
+        self.state().peeking = true;
+        let seen = look();
+        self.state().peeking = false;
+        seen
+    }
+
+    /// Whether it refused anything to the process that is there: a sync, room, or to read.
+    pub fn has_refused(&self) -> bool {
+        self.state().refused
+    }
+
+    /// The sector at `position` reads as if what was written there had never reached the disk; nobody is told.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn lose_sector(&self, path: &Path, position: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.storage.find_file(path)?;
+        state.storage.lose_sector(id, position);
+        Ok(())
+    }
+
+    /// A file is gone, durably; nobody is told.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn lose_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.storage.find_file(path)?;
+        state.storage.lose_name(path)
+    }
+
+    /// Paths and lengths of all files.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.state().storage.files()
+    }
+
+    /// Another disk with the same files, as a backup of a machine that stands still is.
+    pub fn copy(&self) -> SimulatedDisk {
+        let state = self.state();
+        let copy = State { storage: state.storage.copy(), boot: state.boot, ..State::default() };
+        SimulatedDisk { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// The machine is another one than `former`, started later, that had this disk's files once.
+    pub fn boot_after(&self, former: &SimulatedDisk) {
+        let boot = former.state().boot;
+        let mut state = self.state();
+        state.boot = state.boot.max(boot) + 1;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,6 +194,7 @@ impl State {
         self.locks.clear();
         self.operations_until_death = None;
         self.syncs_until_failure = None;
+        self.refused = false;
     }
 
     /// Counts one operation that changes the disk; after the last one of a dying process there is none.
@@ -141,6 +217,7 @@ impl State {
             None => Ok(()),
             Some(0) => {
                 self.syncs_until_failure = None;
+                self.refused = true;
                 Err(io::Error::other("simulated disk: this sync was told to fail"))
             }
             Some(left) => {
@@ -152,7 +229,11 @@ impl State {
 
     fn take_space(&mut self, bytes: u64) -> io::Result<()> {
         if let Some(left) = &mut self.bytes_until_full {
-            *left = left.checked_sub(bytes).ok_or(ErrorKind::StorageFull)?;
+            let Some(rest) = left.checked_sub(bytes) else {
+                self.refused = true;
+                return Err(ErrorKind::StorageFull.into());
+            };
+            *left = rest;
         }
         Ok(())
     }
@@ -313,7 +394,11 @@ impl File for SimulatedFile {
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(self.alive()?.storage.read(self.id, position, buffer))
+        let mut state = self.alive()?;
+        let peeking = state.peeking;
+        let read = state.storage.read(self.id, position, buffer, peeking);
+        state.refused |= read.is_err();
+        read
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -322,7 +407,8 @@ impl File for SimulatedFile {
             return state.count_operation();
         }
         if let Err(error) = state.count_sync() {
-            state.storage.poison(self.id);
+            let drops = state.drops_unsynced;
+            state.storage.poison(self.id, drops);
             return Err(error);
         }
         state.storage.sync_file(self.id)

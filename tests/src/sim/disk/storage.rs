@@ -1,12 +1,13 @@
 //! Inodes and names of the simulated disk, each as it looks now and as a crash would leave it.
 //!
 //! Called by: the simulated disk. Calls: the random stream of a crash.
-//! Invariant: for every inode, `durable` with all of `unsynced` applied in order is what `now` shows.
+//! Invariant: for every inode, `durable` with all of `unsynced` applied in order is what `now` shows, but for what a failed sync has dropped:
+//! that is shown until the power goes.
 //! Does not know: handles, processes, locks, injected failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use crate::sim::random::Random;
 
@@ -31,6 +32,8 @@ struct Contents {
     unsynced: Vec<Change>,
     /// A sync failed: none succeeds any more.
     poisoned: bool,
+    /// Reads fail.
+    unreadable: bool,
 }
 
 enum Change {
@@ -101,7 +104,7 @@ impl Storage {
 
     pub fn create_folders(&mut self, path: &Path) -> io::Result<()> {
         let names = components(path)?;
-        let mut prefix = std::path::PathBuf::new();
+        let mut prefix = PathBuf::new();
         for name in names {
             prefix.push(name);
             match self.find_folder(&prefix) {
@@ -171,12 +174,21 @@ impl Storage {
         self.contents(file).now.len() as u64
     }
 
-    pub fn read(&self, file: InodeId, position: u64, buffer: &mut [u8]) -> usize {
-        let now = &self.contents(file).now;
-        let rest = now.get(index(position)..).unwrap_or_default();
+    pub fn read(
+        &self,
+        file: InodeId,
+        position: u64,
+        buffer: &mut [u8],
+        peeking: bool,
+    ) -> io::Result<usize> {
+        let contents = self.contents(file);
+        if contents.unreadable && !peeking {
+            return Err(io::Error::other("simulated disk: this file cannot be read"));
+        }
+        let rest = contents.now.get(index(position)..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
-        count
+        Ok(count)
     }
 
     pub fn write(&mut self, file: InodeId, position: u64, bytes: Vec<u8>) {
@@ -198,8 +210,84 @@ impl Storage {
         Ok(())
     }
 
-    pub fn poison(&mut self, file: InodeId) {
-        self.contents_mut(file).poisoned = true;
+    /// A sync of the file failed. With `drops` the machine takes what was not synced for clean: it shows it, and never writes it.
+    pub fn poison(&mut self, file: InodeId, drops: bool) {
+        let contents = self.contents_mut(file);
+        contents.poisoned = true;
+        if drops {
+            contents.unsynced.clear();
+        }
+    }
+
+    pub fn set_unreadable(&mut self, file: InodeId, unreadable: bool) {
+        self.contents_mut(file).unreadable = unreadable;
+    }
+
+    /// All files can be read again.
+    pub fn make_readable(&mut self) {
+        for inode in self.inodes.values_mut() {
+            if let Inode::File(contents) = inode {
+                contents.unreadable = false;
+            }
+        }
+    }
+
+    /// What was written to a sector never reached the disk: it reads as zeros.
+    pub fn lose_sector(&mut self, file: InodeId, position: u64) {
+        let contents = self.contents_mut(file);
+        let from = index(position) / SECTOR_BYTES * SECTOR_BYTES;
+        for bytes in [&mut contents.now, &mut contents.durable] {
+            let to = bytes.len().min(from + SECTOR_BYTES);
+            bytes.get_mut(from..to).unwrap_or_default().fill(0);
+        }
+    }
+
+    /// A name is gone, from the disk too.
+    pub fn lose_name(&mut self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.folder_and_name(path)?;
+        if let Some(Inode::Folder(names)) = self.inodes.get_mut(&folder) {
+            names.now.remove(&name);
+            names.durable.remove(&name);
+            let is_its = |change: &NameChange| match change {
+                NameChange::Add { name: its, .. } | NameChange::Remove { name: its } => {
+                    *its == name
+                }
+                NameChange::Rename { from, to } => *from == name || *to == name,
+            };
+            names.unsynced.retain(|change| !is_its(change));
+        }
+        Ok(())
+    }
+
+    /// Paths and lengths of all files, in the order of their names.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let (mut files, mut open) = (Vec::new(), vec![(PathBuf::from("/"), ROOT)]);
+        while let Some((path, id)) = open.pop() {
+            match &self.inodes[&id] {
+                Inode::File(contents) => files.push((path, contents.now.len() as u64)),
+                Inode::Folder(names) => {
+                    open.extend(names.now.iter().map(|(name, id)| (path.join(name), *id)));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// The same files as they look now, all of it on the disk.
+    pub fn copy(&self) -> Storage {
+        let copy = |inode: &Inode| match inode {
+            Inode::File(contents) => {
+                let (now, durable) = (contents.now.clone(), contents.now.clone());
+                Inode::File(Contents { now, durable, ..Contents::default() })
+            }
+            Inode::Folder(names) => {
+                let (now, durable) = (names.now.clone(), names.now.clone());
+                Inode::Folder(Names { now, durable, unsynced: Vec::new() })
+            }
+        };
+        let inodes = self.inodes.iter().map(|(id, inode)| (*id, copy(inode))).collect();
+        Storage { inodes, next_id: self.next_id }
     }
 
     /// A later process is told of no earlier process's failed sync; what that sync should have written is still unsynced.
@@ -260,7 +348,7 @@ impl Storage {
     fn folder_and_name(&self, path: &Path) -> io::Result<(InodeId, String)> {
         let mut names = components(path)?;
         let name = names.pop().ok_or(ErrorKind::InvalidInput)?.to_owned();
-        let folder = self.find_folder(&names.iter().collect::<std::path::PathBuf>())?;
+        let folder = self.find_folder(&names.iter().collect::<PathBuf>())?;
         Ok((folder, name))
     }
 

@@ -190,3 +190,52 @@ fn rotten_bit_below_the_last_sync_is_reported_not_cut() {
         Some(RecordFileError::Damaged { offset, .. }) if offset == first
     ));
 }
+
+#[test]
+fn pages_dropped_at_a_failed_sync_are_shown_until_the_power_goes() {
+    let disk = SimulatedDisk::new();
+    let path = Path::new("/file");
+    let open = |mode| disk.open(path, mode).unwrap();
+    let file = open(OpenMode::Create);
+    disk.sync_dir(Path::new("/")).unwrap();
+    file.append(&[IoSlice::new(b"durable ")]).unwrap();
+    file.sync().unwrap();
+    file.append(&[IoSlice::new(b"dropped")]).unwrap();
+    disk.drop_unsynced_at_failure(true);
+    disk.fail_sync_after(0);
+    assert!(file.sync().is_err() && disk.has_refused());
+    disk.kill();
+    let file = open(OpenMode::ReadWrite);
+    assert_eq!(file.len().unwrap(), 15);
+    file.sync().unwrap();
+    disk.crash(7);
+    assert_eq!(open(OpenMode::Read).len().unwrap(), 8);
+}
+
+#[test]
+fn a_lost_sector_a_lost_file_and_a_forbidden_one_are_found_by_reading_only() {
+    let disk = SimulatedDisk::new();
+    let path = Path::new("/file");
+    let file = disk.open(path, OpenMode::Create).unwrap();
+    file.append(&[IoSlice::new(&[1; 1500])]).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let copy = disk.copy();
+    disk.lose_sector(path, 700).unwrap();
+    let mut bytes = [9; 1500];
+    file.read_exact_at(0, &mut bytes).unwrap();
+    assert!(bytes[..512].iter().chain(&bytes[1024..]).all(|byte| *byte == 1));
+    assert!(bytes[512..1024].iter().all(|byte| *byte == 0));
+    disk.forbid_reads(path).unwrap();
+    assert!(file.read_at(0, &mut bytes).is_err());
+    assert!(disk.peek(|| file.read_at(0, &mut bytes)).is_ok());
+    disk.mend();
+    assert!(file.read_at(0, &mut bytes).is_ok());
+    disk.lose_file(path).unwrap();
+    disk.crash(3);
+    assert!(disk.files().is_empty());
+    copy.crash(3);
+    assert_eq!(copy.files(), [(path.to_owned(), 1500)]);
+    copy.open(path, OpenMode::Read).unwrap().read_exact_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [1; 1500]);
+}

@@ -178,6 +178,16 @@ impl World {
         client.paused_until = client.paused_until.max(until);
     }
 
+    /// A puppet's process goes on.
+    pub fn thaw(&mut self, puppet: usize) {
+        let now = self.schedule.now();
+        let client = &mut self.clients[puppet];
+        if client.paused_until > now {
+            client.paused_until = now;
+            self.wake_client_at(puppet, now);
+        }
+    }
+
     fn sleep(&mut self, puppet: usize) {
         let client = &mut self.clients[puppet];
         client.dial_at(Time::MAX);

@@ -18,6 +18,8 @@ const HOPES: u64 = 1_000_000;
 #[derive(Debug, Clone, Default)]
 pub struct Chronicle {
     operations: Vec<Operation>,
+    /// What a consumer did not get to see because it had been removed: from, and to (exclusive).
+    removed_unread: BTreeMap<Key, Vec<(i64, i64)>>,
 }
 
 fn key_of(partition: PartitionId) -> Key {
@@ -42,6 +44,12 @@ impl Chronicle {
     pub fn assigned(&mut self, consumer: usize) {
         let function = Function::Assign(BTreeSet::new());
         self.note(CONSUMERS + consumer as u64, (function, Outcome::Ok), Vec::new(), (0, 0));
+    }
+
+    /// What a consumer wanted next is gone up to the log start.
+    pub fn removed_unread(&mut self, key: TopicPartition, (from, to): (Offset, Offset)) {
+        let ranges = self.removed_unread.entry(key_of(key.partition)).or_default();
+        ranges.push((from.get(), to.get()));
     }
 
     /// acks=all was answered.
@@ -83,21 +91,33 @@ impl Chronicle {
         self.note(process, (Function::Poll, Outcome::Ok), parts, (now, now));
     }
 
-    /// Panics when the history breaks what was promised. `ends` are of partitions that were read to their end; `removes` says that records may
-    /// have gone unread.
-    pub fn judge(
-        &self,
-        ends: impl Iterator<Item = (PartitionId, Offset)>,
-        removes: bool,
-        idempotent: impl Fn(u64) -> bool,
-    ) {
-        let ends = ends.map(|(partition, end)| (key_of(partition), end.get())).collect();
+    /// Panics when the history breaks what was promised. `ends` are of partitions that were read to their end, each with where its log starts.
+    pub fn judge(&self, ends: &[(PartitionId, Offset, Offset)], idempotent: impl Fn(u64) -> bool) {
+        let starts: BTreeMap<Key, i64> =
+            ends.iter().map(|&(partition, start, _)| (key_of(partition), start.get())).collect();
+        let ends = ends.iter().map(|&(partition, _, end)| (key_of(partition), end.get()));
+        let ends = ends.collect();
         let verdict = history::check(&self.operations, &ends);
         let promises = Promises { exactly_once: true, read_committed: true };
+        let is_removed = |anomaly: &history::Anomaly| {
+            let ranges = anomaly.key.and_then(|key| self.removed_unread.get(&key));
+            let holds =
+                |&(from, to): &(i64, i64)| anomaly.offset.is_some_and(|o| from <= o && o < to);
+            ranges.is_some_and(|ranges| ranges.iter().any(holds))
+        };
+        // A partition that was not read to its end is lost, and nobody knows where it would start.
+        let start_of = |anomaly: &history::Anomaly| {
+            anomaly.key.and_then(|key| starts.get(&key).copied()).unwrap_or(i64::MAX)
+        };
         let counts = |anomaly: &&history::Anomaly| match anomaly.name {
-            Name::LostWrite | Name::Unseen => !removes,
-            // Only idempotent producers are promised anything, and only as long as the log remembers them.
-            Name::Duplicate => anomaly.value.is_some_and(&idempotent) && !removes,
+            Name::LostWrite | Name::Unseen => !is_removed(anomaly),
+            // Only idempotent producers are promised anything, and only as long as the log remembers them: a follower that begins anew at a
+            // later log start does not know what the removed records said of producers, as in Kafka.
+            Name::Duplicate => {
+                let start = start_of(anomaly);
+                let remembered = anomaly.offset.is_none_or(|offset| offset >= start || start == 0);
+                anomaly.value.is_some_and(&idempotent) && remembered
+            }
             _ => true,
         };
         let found: Vec<String> = verdict

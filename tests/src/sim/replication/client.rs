@@ -104,7 +104,8 @@ impl Producer {
             ErrorCode::None => Learnt::Acknowledged(base_offset, in_flight.values, in_flight.began),
             ErrorCode::NotLeaderOrFollower
             | ErrorCode::NotEnoughReplicas
-            | ErrorCode::RequestTimedOut => {
+            | ErrorCode::RequestTimedOut
+            | ErrorCode::KafkaStorageError => {
                 self.in_flight = Some(InFlight { deadline: 0, ..in_flight });
                 Learnt::Again
             }

@@ -139,24 +139,27 @@ impl World {
         index: usize,
         number: u64,
         (error, log_start): (ErrorCode, Offset),
-        records: &Bytes,
+        (records, from): (&Bytes, BrokerId),
     ) {
         let consumer = &mut self.consumers[index];
         if consumer.number != number {
             return;
         }
         if error == ErrorCode::OffsetOutOfRange && log_start > consumer.position {
-            consumer.position = log_start;
+            let from = std::mem::replace(&mut consumer.position, log_start);
             self.chronicle.assigned(index);
+            self.chronicle.removed_unread(consumer.key, (from, log_start));
         }
         let (key, position) = (consumer.key, consumer.position.get());
-        let mut seen = entries(records);
+        let Ok(mut seen) = entries(records) else {
+            return self.complain(from);
+        };
         seen.retain(|&(offset, ..)| offset >= position);
         if let (Some(first), Some(last)) = (seen.first(), seen.last()) {
             assert_eq!(first.0, position, "{key:?}: a consumer skipped records");
             consumer.position = Offset::new(last.0 + 1);
         }
-        self.ledger.consumed(key, &seen);
+        self.ledger.consumed(key, &seen, self.machines[&from].suspect);
         self.chronicle.consumed(index, key, &seen, self.schedule.now());
     }
 }

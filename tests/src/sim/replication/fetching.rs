@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use broker::partitions::worker::{FetchedError, check_fetched};
 use broker_core::ids::{BrokerId, TopicPartition};
 use broker_core::partition::{FetchAnswer, FollowerFetch};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
+use client_protocol::records::BatchError;
 
 use super::message::{Address, Alarm, FetchRequest, Message, Outbox};
 use super::process::Process;
@@ -36,6 +38,17 @@ struct UnderWay {
     /// When it is given up.
     deadline: Time,
     asked: BTreeMap<TopicPartition, FollowerFetch>,
+}
+
+/// Whether it is more than an answer that came too late to continue the log.
+fn is_damage(error: &FetchedError) -> bool {
+    match error {
+        FetchedError::Damaged(BatchError::EpochFalls { .. } | BatchError::OffsetGap { .. }) => {
+            false
+        }
+        FetchedError::Damaged(_) => true,
+        FetchedError::LaterLeader => false,
+    }
 }
 
 impl UnderWay {
@@ -146,8 +159,22 @@ impl Process {
         let Some(fetcher) = asked else { return };
         fetcher.sent = fetcher.sent.split_off(&(number + 1));
         let mut refused = false;
-        for (key, answer, records) in answers {
+        for (key, mut answer, mut records) in answers {
             refused |= answer.error != ErrorCode::None;
+            let last_epoch =
+                self.replicas.get(&key).and_then(|core| core.positions().epochs.last());
+            let position = (answer.fetch_offset, last_epoch);
+            match check_fetched(&records, position, answer.leader_epoch) {
+                Ok(length) => records.truncate(length),
+                Err(error) => {
+                    refused = true;
+                    records.clear();
+                    if is_damage(&error) {
+                        out.complaints.push(leader);
+                    }
+                }
+            }
+            answer.has_records = !records.is_empty();
             self.fetched = records;
             self.on_partition(key, now, out, |core, effects| core.fetch_answered(&answer, effects));
             self.fetched = Bytes::new();

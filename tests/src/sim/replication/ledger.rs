@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use bytes::Bytes;
-use client_protocol::records::Batches;
+use client_protocol::records::{BatchError, Batches};
 
 use super::process::Process;
 
@@ -31,42 +31,57 @@ pub struct Ledger {
     committed: BTreeMap<TopicPartition, BTreeMap<i64, (u64, i32)>>,
     leaders: BTreeMap<(TopicPartition, LeaderEpoch), (BrokerId, u64)>,
     marks: BTreeMap<(BrokerId, u64, TopicPartition), (Offset, Offset)>,
+    /// Up to where replicas removed what retention let them.
+    trimmed: BTreeMap<TopicPartition, Offset>,
     pub consumed: u64,
 }
 
-/// Offset, value and epoch of each record.
-pub fn entries(records: &Bytes) -> Vec<(i64, u64, i32)> {
+/// Offset, value and epoch of a record.
+pub type Entry = (i64, u64, i32);
+
+/// What each record says, after the checksums were looked at.
+///
+/// # Errors
+/// The first batch that is damaged.
+pub fn entries(records: &Bytes) -> Result<Vec<Entry>, BatchError> {
     let mut entries = Vec::new();
     for batch in Batches::new(records) {
-        let batch = batch.expect("whole batches");
-        let epoch = batch.header.leader_epoch.expect("appended by a leader").get();
-        for record in batch.records().expect("uncompressed") {
-            let record = record.expect("ours");
+        let batch = batch?;
+        batch.check_crc()?;
+        let epoch = batch.header.leader_epoch.map_or(-1, |epoch| epoch.get());
+        for record in batch.records()? {
+            let record = record?;
             let value: [u8; 8] = record.value.expect("ours").try_into().expect("eight bytes");
             entries.push((record.offset.get(), u64::from_be_bytes(value), epoch));
         }
     }
-    entries
+    Ok(entries)
 }
 
 /// All of a replica's records from `from` below `to`.
+///
+/// # Errors
+/// What is damaged or cannot be read.
 pub fn read_all(
     process: &Process,
     key: TopicPartition,
     from: Offset,
     to: Offset,
-) -> Vec<(i64, u64, i32)> {
-    let Some(log) = process.directory.log(key) else { return Vec::new() };
+) -> Result<Vec<Entry>, String> {
+    let Some(log) = process.directory.log(key) else { return Ok(Vec::new()) };
     let mut position = from.get().max(log.view().ends().log_start);
     let mut all = Vec::new();
     while position < to.get() {
         let records = process.directory.read(key, Offset::new(position), to, 1 << 20);
-        let read = entries(&records);
-        let Some(&(last, ..)) = read.last() else { break };
+        let records = records.map_err(|error| format!("{error:?}"))?;
+        let read = entries(&records).map_err(|error| error.to_string())?;
+        let Some(&(last, ..)) = read.last() else {
+            return Err(format!("nothing can be read at {position}"));
+        };
         all.extend(read.into_iter().filter(|&(offset, ..)| offset >= position));
         position = last + 1;
     }
-    all
+    Ok(all)
 }
 
 impl Ledger {
@@ -80,16 +95,22 @@ impl Ledger {
         }
     }
 
-    /// A replica's high watermark moved: what lies below is what lies there everywhere.
+    /// A replica's high watermark moved: what lies below is what lies there everywhere. Only on a `suspect` disk may it be damaged.
     pub fn committed(
         &mut self,
         process: &Process,
         key: TopicPartition,
         (from, to): (Offset, Offset),
+        suspect: bool,
     ) {
         assert!(from <= to, "{}: {key:?}: high watermark back from {from} to {to}", process.id);
         let known = self.committed.entry(key).or_default();
-        for (offset, value, epoch) in read_all(process, key, from, to) {
+        let read = match process.directory.peek(|| read_all(process, key, from, to)) {
+            Ok(read) => read,
+            Err(_) if suspect => return,
+            Err(error) => panic!("{}: {key:?}: {error}", process.id),
+        };
+        for (offset, value, epoch) in read {
             let former = *known.entry(offset).or_insert((value, epoch));
             assert_eq!(
                 former,
@@ -100,11 +121,15 @@ impl Ledger {
         }
     }
 
-    /// A consumer saw these; the first must be where it wanted to go on, or later only if the log starts later.
-    pub fn consumed(&mut self, key: TopicPartition, records: &[(i64, u64, i32)]) {
+    /// A consumer saw these; the first must be where it wanted to go on, or later only if the log starts later. What a `suspect` disk gave it
+    /// when the rest could not be read counts from now on.
+    pub fn consumed(&mut self, key: TopicPartition, records: &[Entry], suspect: bool) {
         let known = self.committed.entry(key).or_default();
         for &(offset, value, epoch) in records {
             self.consumed += 1;
+            if suspect {
+                known.entry(offset).or_insert((value, epoch));
+            }
             assert_eq!(
                 known.get(&offset),
                 Some(&(value, epoch)),
@@ -113,12 +138,29 @@ impl Ledger {
         }
     }
 
+    /// A replica removed what lies below.
+    pub fn trimmed(&mut self, key: TopicPartition, start: Offset) {
+        let former = self.trimmed.entry(key).or_default();
+        *former = start.max(*former);
+    }
+
+    /// Where a partition's log starts at the latest: nothing else than retention removes anything.
+    pub fn log_start(&self, key: TopicPartition) -> Offset {
+        self.trimmed.get(&key).copied().unwrap_or_default()
+    }
+
     /// After each step of a process.
     pub fn check(&mut self, process: &Process, life: u64) {
         for (&key, core) in process.replicas.iter() {
             if let Some(epoch) = core.leading() {
                 let leader = *self.leaders.entry((key, epoch)).or_insert((process.id, life));
                 assert_eq!(leader, (process.id, life), "two leaders of {key:?} in epoch {epoch}");
+                let (start, trimmed) = (core.positions().start, self.log_start(key));
+                assert!(
+                    start <= trimmed,
+                    "{}: {key:?} starts at {start}, and nothing was removed but what lies below {trimmed}",
+                    process.id
+                );
             }
             let marks = (core.positions().start, core.high_watermark());
             let former = self.marks.insert((process.id, life, key), marks).unwrap_or(marks);

@@ -12,7 +12,7 @@ use super::message::{Address, Message, Outbox};
 use super::process::Process;
 use super::world::{Event, Machine, World};
 use crate::sim::disk::SimulatedDisk;
-use crate::sim::ensemble::schedule::{MS, Time};
+use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::random::Random;
 
 impl World {
@@ -28,10 +28,59 @@ impl World {
         machine.held.clear();
         let life = machine.life;
         let mut out = Outbox::default();
-        let process = Process::start(id, Rc::clone(&self.settings), &machine.disk, seed, &mut out);
-        machine.process = Some(process);
-        self.ensemble.awaken(puppet(id));
-        self.sent(id, life, out);
+        let settings = Rc::clone(&self.settings);
+        match Process::start(id, settings, &machine.disk, seed, &mut out) {
+            Ok(process) => {
+                let damaged = process.directory.damaged.len();
+                assert!(machine.suspect || damaged == 0, "{id}: a sound disk is called damaged");
+                machine.process = Some(process);
+                self.ensemble.awaken(puppet(id));
+                self.sent(id, life, out);
+            }
+            Err(why) => self.not_started(id, &why),
+        }
+    }
+
+    /// A process could not start: whoever looks after it tries again, and when nothing else is wrong any more replaces the disk.
+    fn not_started(&mut self, id: BrokerId, why: &str) {
+        let now = self.schedule.now();
+        self.trace.say(now, || format!("{id} does not start: {why}"));
+        let calm = self.calm;
+        let machine = self.machines.get_mut(&id).expect("there");
+        let is_bad = !machine.disk.has_refused();
+        machine.disk.kill();
+        assert!(machine.suspect || !is_bad, "{id} does not start on a sound disk: {why}");
+        machine.starts_failed += 1;
+        if is_bad && (calm || machine.starts_failed > 3) {
+            machine.replace_disk();
+        }
+        let life = machine.life;
+        self.schedule.after(SECOND, Event::Start { id, life });
+    }
+
+    /// A process whose disk failed ends, as far in order as that lets it.
+    pub(super) fn failed_end(&mut self, id: BrokerId, life: u64) {
+        let time = SECOND + self.faults.below(2 * SECOND);
+        self.shut_down_end(id, life, time);
+    }
+
+    /// Once everything is calm: whoever looks after the machines replaces a disk that readers complained of.
+    pub(super) fn look_after_disks(&mut self) {
+        self.schedule.after(3 * SECOND, Event::LookAfterDisks);
+        let ids: Vec<_> = self.machines.keys().copied().collect();
+        for id in ids {
+            let machine = self.machines.get_mut(&id).expect("there");
+            if std::mem::take(&mut machine.complaints) > 0 {
+                self.die(id, (SECOND, false), |machine, _| machine.replace_disk());
+            }
+        }
+    }
+
+    /// Records from this machine were damaged when somebody read them.
+    pub(super) fn complain(&mut self, id: BrokerId) {
+        let machine = self.machines.get_mut(&id).expect("there");
+        assert!(machine.suspect, "{id} served damaged records from a sound disk");
+        machine.complaints += 1;
     }
 
     /// The process is gone, and with `power` its machine; `disk` says what became of its disk. It starts again after `time`.
@@ -44,6 +93,7 @@ impl World {
         let machine = self.machines.get_mut(&id).expect("there");
         let Some(process) = machine.process.take() else { return };
         drop(process);
+        machine.starts_failed = 0;
         disk(machine, &mut self.faults);
         let life = machine.life;
         self.trace.note(self.schedule.now(), "die", &[id.get().unsigned_abs().into(), life], &[]);
@@ -60,11 +110,7 @@ impl World {
     }
 
     pub fn wipe(&mut self, id: BrokerId, time: Time) {
-        self.wiped_any = true;
-        self.die(id, (time, false), |machine, _| {
-            machine.disk = SimulatedDisk::new();
-            machine.wiped = true;
-        });
+        self.die(id, (time, false), |machine, _| machine.replace_disk());
     }
 
     pub fn pause(&mut self, id: BrokerId, time: Time) {
@@ -150,8 +196,20 @@ impl Machine {
             paused_until: 0,
             held: VecDeque::new(),
             strings: Strings::default(),
-            wiped: false,
+            suspect: false,
+            starts_failed: 0,
+            complaints: 0,
+            backup: None,
         }
+    }
+
+    /// An empty disk takes the place of the one that is there.
+    pub(super) fn replace_disk(&mut self) {
+        let disk = SimulatedDisk::new();
+        disk.boot_after(&self.disk);
+        self.disk = disk;
+        self.suspect = true;
+        self.complaints = 0;
     }
 }
 
@@ -162,10 +220,13 @@ impl Event {
             Self::Message { to: Address::Broker(id), .. }
             | Self::Alarm { id, .. }
             | Self::Heard { id, .. }
+            | Self::FailedEnd { id, .. }
             | Self::ShutDownEnd { id, .. } => Some(*id),
             Self::Message { .. }
             | Self::Resume(_)
             | Self::Start { .. }
+            | Self::FreeDisk(_)
+            | Self::LookAfterDisks
             | Self::CreateTopic
             | Self::Produce(_)
             | Self::Consume(_)

@@ -113,4 +113,10 @@ pub struct Outbox {
     pub alarms: Vec<(u64, Alarm)>,
     /// High watermarks that moved, for the ledger: partition, from, to, and whether the mover leads.
     pub watermarks: Vec<(TopicPartition, Offset, Offset, bool)>,
+    /// Log starts that retention moved, here or at the leader.
+    pub trimmed: Vec<(TopicPartition, Offset)>,
+    /// The disk failed: the process is to end.
+    pub failed: bool,
+    /// Leaders whose records were damaged when they came.
+    pub complaints: Vec<BrokerId>,
 }

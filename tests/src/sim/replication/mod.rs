@@ -4,6 +4,7 @@
 //! run          one seed: work under faults, heal, come to rest, audit
 //! settings     what kind of run; everything from the seed
 //! world        everything on one clock                          nemesis  what goes wrong
+//!                                                                 rot      disks that lose what they had
 //!   machines     processes that start and die    wires  what lies between    customers  clients in the world
 //! coordination brokers' sessions with the real ensemble, which runs in the same world
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
@@ -32,6 +33,7 @@ mod message;
 mod nemesis;
 mod process;
 mod reading;
+mod rot;
 mod run;
 mod serving;
 mod session;

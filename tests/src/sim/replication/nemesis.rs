@@ -1,13 +1,18 @@
 //! What goes wrong: one fault after another, drawn from the seed.
 //!
-//! Called by: `world`. Calls: `world`'s means of breaking things. Invariant: at most one directory is wiped in a run, so that what two replicas
-//! acknowledged is still somewhere.
+//! Called by: `world`. Calls: `world`'s means of breaking things, `rot`. Invariant: only one machine's disk loses or changes what was durable in
+//! a run, so that what two replicas acknowledged is still somewhere.
 
 use broker_core::ids::BrokerId;
 
 use super::world::{Event, World};
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
+
+/// The longest that a process stands still.
+const PAUSE_MAX: Time = 120 * SECOND;
+/// The longest that a disk does.
+const STALL_MAX: Time = 30 * SECOND;
 
 impl World {
     /// Breaks something and plans the next fault.
@@ -18,17 +23,7 @@ impl World {
         let id = BrokerId::new(1 + i32::try_from(self.faults.below(3)).expect("small"));
         let short = self.faults.chance(1, 2);
         let time = if short { self.faults.below(300 * MS) } else { self.faults.below(8 * SECOND) };
-        let fault = match self.faults.below(12) {
-            0 | 1 => Fault::Kill,
-            2 | 3 if self.settings.power_cuts => Fault::PowerCut,
-            4 if self.settings.power_cuts => Fault::PowerCutOfAll,
-            5 | 11 => Fault::Pause,
-            7 => Fault::Partition,
-            8 => Fault::ExpireSession,
-            9 => Fault::ShutDown,
-            10 if self.settings.wipes && !self.wiped_any => Fault::Wipe,
-            _ => Fault::ResetLine,
-        };
+        let (fault, id) = self.choose_fault(id);
         if !self.arsenal.strikes(fault) {
             return;
         }
@@ -37,12 +32,77 @@ impl World {
             Fault::PowerCut => self.cut_power(id, time),
             Fault::PowerCutOfAll => self.cut_all_power(time),
             Fault::Pause => self.pause(id, time),
+            Fault::LongPause => {
+                let time = self.faults.below(PAUSE_MAX);
+                self.pause(id, time);
+            }
             Fault::Partition => self.isolate(id, time),
             Fault::ExpireSession => self.expire_session(id),
             Fault::ShutDown => self.shut_down(id, time),
             Fault::Wipe => self.wipe(id, time),
+            Fault::FailSync | Fault::DropPages => {
+                let after = self.faults.below(20);
+                let machine = self.machines.get_mut(&id).expect("there");
+                machine.suspect |= fault == Fault::DropPages;
+                machine.disk.drop_unsynced_at_failure(fault == Fault::DropPages);
+                machine.disk.fail_sync_after(after);
+            }
+            Fault::FullDisk => {
+                let bytes = self.faults.below(2_000);
+                self.machines[&id].disk.limit_space(Some(bytes));
+                self.schedule.after(time, Event::FreeDisk(id));
+            }
+            Fault::ReadError => {
+                self.spoil_reads(id);
+                self.schedule.after(time, Event::FreeDisk(id));
+            }
+            Fault::StallDisk => {
+                let until = self.schedule.now() + self.faults.below(STALL_MAX);
+                if let Some(process) = &mut self.machines.get_mut(&id).expect("there").process {
+                    process.directory.stall(until);
+                }
+            }
+            Fault::FlipBit | Fault::LoseSector | Fault::LoseFile => self.rot(id, fault, time),
+            Fault::OldDisk => self.restore(id, time),
             _ => self.cut_link(id, time / 2),
         }
+    }
+
+    /// What happens next, and to whom.
+    fn choose_fault(&mut self, id: BrokerId) -> (Fault, BrokerId) {
+        let (power_cuts, wipes) = (self.settings.power_cuts, self.settings.wipes);
+        let (disk_errors, rot) = (self.settings.disk_errors, self.settings.rot);
+        let fault = match self.faults.below(24) {
+            0 | 1 => Fault::Kill,
+            2 | 3 if power_cuts => Fault::PowerCut,
+            4 if power_cuts => Fault::PowerCutOfAll,
+            5 | 11 => Fault::Pause,
+            7 => Fault::Partition,
+            8 => Fault::ExpireSession,
+            9 => Fault::ShutDown,
+            10 if wipes => Fault::Wipe,
+            12 if self.faults.chance(1, 8) => Fault::LongPause,
+            13 if disk_errors => Fault::FailSync,
+            14 if disk_errors => Fault::FullDisk,
+            15 if disk_errors => Fault::ReadError,
+            16 if disk_errors && self.faults.chance(1, 4) => Fault::StallDisk,
+            17 | 18 if rot => Fault::FlipBit,
+            19 if rot => Fault::LoseSector,
+            20 if rot => Fault::LoseFile,
+            21 if rot => Fault::OldDisk,
+            22 if rot => Fault::DropPages,
+            _ => Fault::ResetLine,
+        };
+        let loses = matches!(
+            fault,
+            Fault::Wipe
+                | Fault::FlipBit
+                | Fault::LoseSector
+                | Fault::LoseFile
+                | Fault::OldDisk
+                | Fault::DropPages
+        );
+        (fault, if loses { self.lossy } else { id })
     }
 
     fn cut_all_power(&mut self, time: Time) {

@@ -16,6 +16,7 @@ use broker_core::image::{Applied, Image, ImageFeed};
 use broker_core::partition::{Effect, Partition, Settings as PartitionSettings, StateUpdate};
 use broker_core::purgatory::Released;
 use bytes::Bytes;
+use client_protocol::ErrorCode;
 
 use super::fetching::Fetcher;
 use super::message::{Address, Alarm, Message, Outbox};
@@ -91,16 +92,19 @@ pub struct Process {
 
 impl Process {
     /// A process that has just started on a disk.
+    ///
+    /// # Errors
+    /// What the disk or its files say: it ends before it has said anything to anybody.
     pub fn start(
         id: BrokerId,
         settings: Rc<Settings>,
         disk: &SimulatedDisk,
         seed: u64,
         out: &mut Outbox,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let mut random = Random::new(seed);
-        let directory = Directory::open(disk);
-        let session = Session::begin(disk, directory.was_clean(), &mut random);
+        let directory = Directory::open(disk)?;
+        let session = Session::begin(disk, directory.was_clean(), &mut random)?;
         let mut process = Self {
             id,
             random,
@@ -126,10 +130,10 @@ impl Process {
             last_number: seed << 8,
             ticks: 0,
         };
-        process.recover_logs(0, out);
+        process.recover_logs(0, out)?;
         process.open_session(out);
         out.alarms.push((TICK, Alarm::Tick));
-        process
+        Ok(process)
     }
 
     pub(super) fn next_number(&mut self) -> u64 {
@@ -139,6 +143,10 @@ impl Process {
 
     /// An alarm rang.
     pub fn alarm(&mut self, alarm: Alarm, now: Time, out: &mut Outbox) {
+        let needs_disk = matches!(alarm, Alarm::LogThread | Alarm::RoundStart | Alarm::RoundEnd);
+        if needs_disk && self.is_stalled(alarm, now, out) {
+            return;
+        }
         match alarm {
             Alarm::Tick => self.tick(now, out),
             Alarm::Submit => {
@@ -157,19 +165,23 @@ impl Process {
         self.ticks += 1;
         out.alarms.push((TICK, Alarm::Tick));
         let keys: Vec<_> = self.replicas.0.keys().copied().collect();
+        let has_failed = self.directory.failed.is_some();
         for key in keys {
             self.step_partition(key, now, out, |hosted, outcome| {
+                if has_failed {
+                    return hosted.end(ErrorCode::KafkaStorageError, outcome);
+                }
                 hosted.expire(Millis::new(now / MS), outcome);
                 hosted.step(outcome, |core, effects| core.tick(Millis::new(now / MS), effects));
             });
         }
         self.expire_readings(now, out);
         self.unlink_some();
-        self.sync_marks(now);
+        self.sync_marks(now, out);
         self.watch_fetchers(now, out);
         self.tick_session(now, self.ticks, out);
         if self.ticks.is_multiple_of(CHECKPOINT_EVERY_TICKS) {
-            self.look_after_logs(out);
+            self.look_after_logs(now, out);
             self.describe_again(out);
         }
     }

@@ -111,7 +111,7 @@ impl Process {
     /// Reads what is there, and answers with it or parks the fetch.
     fn look(&mut self, mut reading: Reading, mut look: Look, now: Time, out: &mut Outbox) {
         loop {
-            let (found, records) = self.read_parts(&reading.parts);
+            let (found, records) = self.read_parts(&mut reading.parts);
             if reading.terms.is_answered(look, found, Millis::new(now / MS)) {
                 return self.answer_reading(&reading, records, out);
             }
@@ -171,7 +171,7 @@ impl Process {
         }
     }
 
-    fn read_parts(&self, parts: &[Part]) -> (Found, Vec<Bytes>) {
+    fn read_parts(&self, parts: &mut [Part]) -> (Found, Vec<Bytes>) {
         let mut found = Found::default();
         let mut all = Vec::new();
         for part in parts {
@@ -179,11 +179,17 @@ impl Process {
             match &part.state {
                 Ok((readable, _)) => {
                     let limit = readable.up_to;
+                    found.urgent |= readable.diverging.is_some();
                     if limit > readable.from && part.bytes_max > 0 && readable.diverging.is_none() {
                         let (key, from) = (part.key, readable.from);
-                        records = self.directory.read(key, from, limit, part.bytes_max);
+                        match self.directory.read(key, from, limit, part.bytes_max) {
+                            Ok(bytes) => records = bytes,
+                            Err(error) => {
+                                part.state = Err(refused(error));
+                                found.urgent = true;
+                            }
+                        }
                     }
-                    found.urgent |= readable.diverging.is_some();
                 }
                 Err(_) => found.urgent = true,
             }

@@ -3,9 +3,9 @@
 //! Called by: tests. Calls: `world`, `ledger`. Invariant (asserted): after healing every partition that has an eligible replica has a leader and
 //! a full ISR, every acknowledgement that was asked for came, consumers have read all, and all replicas are the same.
 
-use broker_core::ids::{BrokerId, TopicPartition};
+use broker_core::ids::{BrokerId, Offset, TopicPartition};
 
-use super::ledger::read_all;
+use super::ledger::{Entry, read_all};
 use super::process::Process;
 use super::settings::Settings;
 use super::world::{World, key};
@@ -78,16 +78,18 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
     }
 }
 
-/// Everyone in the ISR is on a wiped machine, and was put there before it was.
+/// Everyone in the ISR is on a machine whose disk lost what was durable, and was put there before it did: the partition waits for what will
+/// not come back (D6).
 fn is_lost(world: &World, key: TopicPartition) -> bool {
     let Some(stored) = world.state(key.partition) else { return false };
-    world.wiped_any
-        && stored.state.isr.iter().all(|id| {
-            let any = world.machines.values().find_map(|m| m.process.as_ref()).expect("healed");
-            let identity = any.image.identity(*id);
-            world.machines[id].wiped
-                && identity.is_some_and(|identity| stored.written <= identity.lost_at())
-        })
+    let Some(any) = world.machines.values().find_map(|m| m.process.as_ref()) else { return false };
+    stored.state.isr.iter().all(|id| {
+        let is_void = any.image.identity(*id).is_some_and(|i| stored.written <= i.lost_at());
+        let core = process(world, *id).and_then(|process| process.replicas.get(&key));
+        let has_cut =
+            core.is_some_and(|core| core.report().cut_below_mark && core.leading().is_none());
+        world.machines[id].suspect && (is_void || has_cut)
+    })
 }
 
 /// Runs on until nothing is left to be done, `end` at the latest.
@@ -148,26 +150,38 @@ fn judge(world: &World) {
         }
     }
     let read = world.consumers.iter().filter(|consumer| !is_lost(world, consumer.key));
-    let ends = read.map(|consumer| (consumer.key.partition, consumer.position));
-    // What retention removed unread is neither lost nor unseen.
-    let removes = world.settings.retention_bytes.is_some();
+    let ends: Vec<_> = read
+        .map(|consumer| {
+            let start = world.ledger.log_start(consumer.key);
+            (consumer.key.partition, start, consumer.position)
+        })
+        .collect();
     let idempotent = |value: u64| world.ledger.is_idempotent(value);
-    chronicle.judge(ends, removes, idempotent);
+    chronicle.judge(&ends, idempotent);
 }
 
-/// Everything acknowledged is there, and everywhere the same.
+/// Everything acknowledged is there, and everywhere the same. What rots on a suspect disk and was never read there is told from what differs.
 fn audit(world: &World, key: TopicPartition) {
     let state = world.state(key.partition).expect("at rest").state;
     let leader = process(world, state.leader.expect("at rest")).expect("at rest");
     let (start, end) =
         (leader.replicas[&key].positions().start, leader.replicas[&key].positions().end);
     world.ledger.audit(key, start);
-    let whole = read_all(leader, key, start, end);
+    let mut logs: Vec<(BrokerId, Offset, Vec<Entry>)> = Vec::new();
     for &id in &state.isr {
         let replica = process(world, id).expect("at rest");
         let from = replica.replicas[&key].positions().start.max(start);
-        let mine = read_all(replica, key, from, end);
-        let theirs: Vec<_> = whole.iter().copied().filter(|e| e.0 >= from.get()).collect();
-        assert_eq!(mine, theirs, "{key:?}: {id} has another log");
+        match read_all(replica, key, from, end) {
+            Ok(log) => logs.push((id, from, log)),
+            Err(_) if world.machines[&id].suspect => {}
+            Err(error) => panic!("{key:?}: {id} has damaged records: {error}"),
+        }
+    }
+    for pair in logs.windows(2) {
+        let from = pair[0].1.max(pair[1].1).get();
+        let [mine, theirs] = [0, 1].map(|which: usize| {
+            pair[which].2.iter().filter(|entry| entry.0 >= from).collect::<Vec<_>>()
+        });
+        assert_eq!(mine, theirs, "{key:?}: {} and {} have different logs", pair[0].0, pair[1].0);
     }
 }

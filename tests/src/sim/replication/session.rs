@@ -11,6 +11,7 @@ use broker_core::controller::{Effect as ControllerEffect, Election, Op, WriteOut
 use broker_core::ids::{BrokerEpoch, ControllerEpoch, DirectoryId, Incarnation, Millis, Zxid};
 use broker_core::image::{BrokerRegistration, Endpoint, Identity, StoredIdentity, json, path};
 use broker_core::registration::{DirectoryRecord, Found, Plan, plan};
+use coordinator_disk::envelope::{self, Schema};
 use coordinator_disk::{Disk, small_file};
 use coordinator_protocol::SessionId;
 
@@ -18,7 +19,7 @@ use super::message::{
     CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, Outbox, StoreOp,
 };
 use super::process::{Process, TICK};
-use super::storage::DATA;
+use super::storage::{DATA, text};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
 use crate::sim::random::Random;
@@ -51,9 +52,16 @@ pub struct Session {
     directory: DirectoryId,
     record: Option<DirectoryRecord>,
     boot_changed: bool,
+    /// The boot that the directory names: the former one until a registration has told of the change.
+    boot: String,
     registering: bool,
     electing: bool,
 }
+
+const IDENTITY: Schema = Schema { kind: 0x5301, version: 1 };
+
+/// What a directory says of itself: its id, the confirmed and the intended incarnation, the machine's boot.
+type Told = (String, u64, u64, String);
 
 fn record_path() -> PathBuf {
     Path::new(DATA).join("identity")
@@ -61,26 +69,34 @@ fn record_path() -> PathBuf {
 
 impl Session {
     /// Reads what the directory says of itself.
-    pub fn begin(disk: &SimulatedDisk, was_clean: bool, random: &mut Random) -> Self {
-        let boot = disk.boot_id().expect("the disk works");
-        let text = small_file::read(disk, &record_path()).expect("the disk works");
-        let text = text.map(|bytes| String::from_utf8(bytes).expect("ours"));
-        let words: Vec<&str> = text.as_deref().map(|t| t.split(' ').collect()).unwrap_or_default();
-        let (directory, record, boot_changed) = match words.as_slice() {
-            [directory, confirmed, intended, former_boot] => {
-                let number = |text: &str| Incarnation::new(text.parse().expect("ours"));
-                let record =
-                    DirectoryRecord { confirmed: number(confirmed), intended: number(intended) };
-                let changed = *former_boot != boot && !was_clean;
-                (DirectoryId::parse(directory).expect("ours"), Some(record), changed)
+    ///
+    /// # Errors
+    /// The disk's, and damage: what the directory may be trusted with is unknown.
+    pub fn begin(
+        disk: &SimulatedDisk,
+        was_clean: bool,
+        random: &mut Random,
+    ) -> Result<Self, String> {
+        let boot = disk.boot_id().map_err(text)?;
+        let told = small_file::read(disk, &record_path()).map_err(text)?;
+        let told = told.map(|bytes| envelope::decode::<Told>(IDENTITY, &bytes)).transpose();
+        let (directory, record, boot_changed, boot) = match told.map_err(text)? {
+            Some((directory, confirmed, intended, former_boot)) => {
+                let (confirmed, intended) =
+                    (Incarnation::new(confirmed), Incarnation::new(intended));
+                let record = DirectoryRecord { confirmed, intended };
+                let changed = former_boot != boot && !was_clean;
+                let boot = if changed { former_boot } else { boot };
+                let directory = DirectoryId::parse(&directory).ok_or("no directory's id")?;
+                (directory, Some(record), changed, boot)
             }
-            _ => {
+            None => {
                 let mut bytes = [0; 16];
                 bytes[..8].copy_from_slice(&random.number().to_le_bytes());
-                (DirectoryId::new(bytes), None, false)
+                (DirectoryId::new(bytes), None, false, boot)
             }
         };
-        Self {
+        Ok(Self {
             id: None,
             is_attached: false,
             waiting: BTreeMap::new(),
@@ -90,17 +106,21 @@ impl Session {
             directory,
             record,
             boot_changed,
+            boot,
             registering: false,
             electing: false,
-        }
+        })
     }
 
-    fn write_record(&mut self, record: DirectoryRecord) {
+    fn write_record(&mut self, record: DirectoryRecord) -> Result<(), String> {
         self.record = Some(record);
-        let boot = self.disk.boot_id().expect("the disk works");
+        if record.confirmed == record.intended {
+            self.boot = self.disk.boot_id().map_err(text)?;
+        }
         let (confirmed, intended) = (record.confirmed.get(), record.intended.get());
-        let text = format!("{} {confirmed} {intended} {boot}", self.directory);
-        small_file::replace(&self.disk, &record_path(), text.as_bytes()).expect("the disk works");
+        let told: Told = (self.directory.to_string(), confirmed, intended, self.boot.clone());
+        let bytes = envelope::encode(IDENTITY, &told).map_err(text)?;
+        small_file::replace(&self.disk, &record_path(), &bytes).map_err(text)
     }
 }
 
@@ -267,7 +287,9 @@ impl Process {
             registered: false,
         };
         let plan = plan(stored.as_ref(), &found).expect("nobody else has this number");
-        self.session.write_record(plan.record);
+        if let Err(error) = self.session.write_record(plan.record) {
+            return self.fail(error, out);
+        }
         let data = plan.identity.encode();
         let mut ops = vec![StoreOp::Core(match plan.expected_version {
             Some(version) => Op::SetData { path: identity_path, data, version },
@@ -297,7 +319,10 @@ impl Process {
     fn registered(&mut self, plan: &Plan, zxid: Zxid, now: Time, out: &mut Outbox) {
         self.session.registering = false;
         let intended = plan.record.intended;
-        self.session.write_record(DirectoryRecord { confirmed: intended, intended });
+        let record = DirectoryRecord { confirmed: intended, intended };
+        if let Err(error) = self.session.write_record(record) {
+            return self.fail(error, out);
+        }
         self.epoch = Some(BrokerEpoch::new(zxid.get()));
         self.started.get_or_insert(zxid);
         self.apply_metadata(now, out);

@@ -36,6 +36,10 @@ pub struct Settings {
     pub(crate) ensemble_seed: u64,
     pub(crate) power_cuts: bool,
     pub(crate) wipes: bool,
+    /// Disks fail, fill up and stand still.
+    pub(crate) disk_errors: bool,
+    /// One machine's disk loses or changes what was durable.
+    pub(crate) rot: bool,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -72,6 +76,8 @@ impl Settings {
             ensemble_seed: random.number(),
             power_cuts: !memory && random.chance(4, 5),
             wipes: !memory && random.chance(1, 2),
+            disk_errors: random.chance(1, 2),
+            rot: !memory && random.chance(1, 3),
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),

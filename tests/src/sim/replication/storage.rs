@@ -67,17 +67,31 @@ pub struct Directory {
     pace: MarksPace,
     discards: Vec<(Of, Vec<i64>)>,
     unlinks: VecDeque<PathBuf>,
+    /// Nothing that is asked of the disk comes back before this time.
+    stalled_until: Time,
+    /// Logs that were found damaged below what was durable.
+    pub damaged: Vec<TopicPartition>,
+    /// A disk error fenced it.
+    pub failed: Option<String>,
+}
+
+/// A start fails on this.
+pub fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 impl Directory {
     /// Opens the directory as a start does; no log yet.
-    pub fn open(disk: &SimulatedDisk) -> Self {
+    ///
+    /// # Errors
+    /// What the disk or the files say: the process cannot start.
+    pub fn open(disk: &SimulatedDisk) -> Result<Self, String> {
         let path = Path::new(DATA);
-        disk.create_dir(path).expect("the disk works");
-        disk.sync_dir(Path::new("/")).expect("the disk works");
+        disk.create_dir(path).map_err(text)?;
+        disk.sync_dir(Path::new("/")).map_err(text)?;
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let folder = Arc::new(Folder::open(shared, path, b"simulated").expect("files are sound"));
-        Self {
+        let folder = Arc::new(Folder::open(shared, path, b"simulated").map_err(text)?);
+        Ok(Self {
             disk: disk.clone(),
             worker: Appender::new(Arc::clone(&folder)),
             folder,
@@ -89,7 +103,10 @@ impl Directory {
             pace: MarksPace::default(),
             discards: Vec::new(),
             unlinks: VecDeque::new(),
-        }
+            stalled_until: 0,
+            damaged: Vec::new(),
+            failed: None,
+        })
     }
 
     /// Whether the former process closed the directory in order.
@@ -102,23 +119,26 @@ impl Directory {
     }
 
     /// Whole batches from `offset` below `limit`.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR when the disk does not give them.
     pub fn read(
         &self,
         key: TopicPartition,
         offset: Offset,
         limit: Offset,
         bytes_max: u32,
-    ) -> Bytes {
-        let Some(log) = self.log(key) else { return Bytes::new() };
+    ) -> Result<Bytes, ErrorCode> {
+        let Some(log) = self.log(key) else { return Ok(Bytes::new()) };
         let (offset, limit) = (offset.get(), limit.get());
         let request = ReadRequest { offset, limit, bytes_max, at_least_one: true };
-        match log.view().lookup(&request).expect("the disk works") {
+        match log.view().lookup(&request).map_err(|_| ErrorCode::KafkaStorageError)? {
             Lookup::Slice(slice) => {
                 let mut bytes = vec![0; slice.length as usize];
-                slice.file.read_exact_at(slice.position, &mut bytes).expect("published bytes");
-                bytes.into()
+                let read = slice.file.read_exact_at(slice.position, &mut bytes);
+                read.map(|()| bytes.into()).map_err(|_| ErrorCode::KafkaStorageError)
             }
-            Lookup::Empty | Lookup::OutOfRange(_) => Bytes::new(),
+            Lookup::Empty | Lookup::OutOfRange(_) => Ok(Bytes::new()),
         }
     }
 
@@ -127,32 +147,45 @@ impl Directory {
     }
 
     /// Recovers all logs, makes what was kept durable, and hands them to the worker.
-    pub fn recover(&mut self, settings: &Settings) -> Vec<Of> {
-        let (files, leftover) = self.folder.list().expect("the disk works");
+    ///
+    /// # Errors
+    /// What the disk says: the process cannot start.
+    pub fn recover(&mut self, settings: &Settings) -> Result<Vec<Of>, String> {
+        let (files, leftover) = self.folder.list().map_err(text)?;
         self.unlinks.extend(leftover);
         let (mut found, mut tickets) = (Vec::new(), Vec::new());
         for file in files {
             let of = Of { key: file.key(), topic: file.topic.as_str().into() };
             let options = options(settings);
             let opened = self.folder.open_log(of.key, &of.topic, &options);
-            let (mut log, leftover) = opened.expect("the disk works");
-            assert_eq!(log.damage(), None, "nothing durable is ever damaged here");
+            let (mut log, leftover) = opened.map_err(text)?;
+            self.damaged.extend(log.damage().map(|_| of.key));
             self.unlinks.extend(leftover);
             tickets.extend(log.take_sync_ticket().map(|ticket| (of.clone(), ticket)));
             found.push((of, log));
         }
         let round = Round::of(tickets);
-        round.sync(&self.folder).expect("the disk works");
+        round.sync(&self.folder).map_err(text)?;
         assert_eq!(round.publish().len(), round.len(), "nothing truncates meanwhile");
-        round.note_marks(&self.folder).expect("the disk works");
-        self.folder.sync_marks().expect("the disk works");
+        round.note_marks(&self.folder).map_err(text)?;
+        self.folder.sync_marks().map_err(text)?;
         let mut out = Vec::new();
         let adopt = |(of, log): (Of, Log)| {
             let job = Job::Adopted(of.clone(), Box::new(log), settings.durability);
             self.worker.do_job(job, 0, &mut out);
             of
         };
-        found.into_iter().map(adopt).collect()
+        Ok(found.into_iter().map(adopt).collect())
+    }
+
+    /// Looks at what is on the disk whether it can be read at present or not.
+    pub fn peek<R>(&self, look: impl FnOnce() -> R) -> R {
+        self.disk.peek(look)
+    }
+
+    /// Nothing that is asked of the disk comes back before `time`.
+    pub fn stall(&mut self, time: Time) {
+        self.stalled_until = self.stalled_until.max(time);
     }
 }
 
@@ -171,8 +204,8 @@ impl Process {
     }
 
     /// The logs that the directory holds, before this life registers.
-    pub(super) fn recover_logs(&mut self, now: Time, out: &mut Outbox) {
-        for of in self.directory.recover(&self.settings) {
+    pub(super) fn recover_logs(&mut self, now: Time, out: &mut Outbox) -> Result<(), String> {
+        for of in self.directory.recover(&self.settings)? {
             let log = self.directory.log(of.key).expect("recovered");
             let loaded = self.directory.folder.loaded(of.key, log);
             self.host(&of);
@@ -181,6 +214,24 @@ impl Process {
                 hosted.log_opened(loaded, &moment, outcome);
             });
         }
+        Ok(())
+    }
+
+    /// The disk failed: the directory is fenced, and the process is to end.
+    pub(super) fn fail(&mut self, reason: impl std::fmt::Display, out: &mut Outbox) {
+        if self.directory.failed.is_none() {
+            self.directory.failed = Some(reason.to_string());
+            out.failed = true;
+        }
+    }
+
+    /// Puts off what needs the disk while that stands still.
+    pub(super) fn is_stalled(&self, alarm: Alarm, now: Time, out: &mut Outbox) -> bool {
+        let left = self.directory.stalled_until.saturating_sub(now);
+        if left > 0 {
+            out.alarms.push((left, alarm));
+        }
+        left > 0
     }
 
     pub(super) fn push_job(&mut self, job: ProcessJob, out: &mut Outbox) {
@@ -210,6 +261,9 @@ impl Process {
 
     /// The append thread does some of what waits, and writes.
     pub(super) fn run_jobs(&mut self, now: Time, out: &mut Outbox) {
+        if self.directory.failed.is_some() {
+            self.directory.worker.fence();
+        }
         for _ in 0..=self.random.below(4) {
             let Some(job) = self.directory.jobs.pop_front() else { break };
             self.run_job(job, now, out);
@@ -236,6 +290,9 @@ impl Process {
         for news in happened {
             match news {
                 Happened::Opened(of, _, loaded) => {
+                    if loaded.cut_below_mark {
+                        self.directory.damaged.push(of.key);
+                    }
                     let moment = self.moment(now);
                     self.step_partition(of.key, now, out, |hosted, outcome| {
                         hosted.log_opened(loaded, &moment, outcome);
@@ -264,6 +321,7 @@ impl Process {
                     self.fetch_soon(of.key, out);
                 }
                 Happened::LogStartMoved(of, start) => {
+                    out.trimmed.push((of.key, start));
                     self.on_partition(of.key, now, out, |core, effects| {
                         if core.positions().start < start {
                             core.log_start_moved(start, effects);
@@ -273,13 +331,16 @@ impl Process {
                 Happened::Removed(of, segments) => self.directory.discards.push((of, segments)),
                 Happened::ToSync(of, ticket) => self.directory.rounds.submit(of, ticket),
                 Happened::ToUnlink(paths) => self.directory.unlinks.extend(paths),
-                Happened::Failed(error) => panic!("the disk works: {error}"),
+                Happened::Failed(error) => self.fail(error, out),
             }
         }
     }
 
     /// Now and then: retention, memory topics' syncs, checkpoints, and what may go behind them.
-    pub(super) fn look_after_logs(&mut self, out: &mut Outbox) {
+    pub(super) fn look_after_logs(&mut self, now: Time, out: &mut Outbox) {
+        if self.directory.failed.is_some() || self.directory.stalled_until > now {
+            return;
+        }
         let marks: Vec<_> =
             self.replicas.iter().map(|(&key, core)| (key, core.high_watermark())).collect();
         for &(key, high_watermark) in &marks {
@@ -296,7 +357,9 @@ impl Process {
         };
         let written =
             self.directory.folder.checkpoint(|| marks.iter().filter_map(position).collect());
-        written.expect("the disk works");
+        if let Err(error) = written {
+            return self.fail(error, out);
+        }
         for (of, segments) in discards {
             self.push_job(Job::Log(of, LogJob::Discard(segments)), out);
         }
@@ -323,7 +386,7 @@ impl Process {
     pub(super) fn start_round(&mut self, out: &mut Outbox) {
         self.directory.round_is_due = false;
         let round = self.directory.rounds.begin();
-        if round.is_empty() {
+        if round.is_empty() || self.directory.failed.is_some() {
             return;
         }
         self.directory.round = Some(round);
@@ -334,35 +397,61 @@ impl Process {
 
     pub(super) fn end_round(&mut self, now: Time, out: &mut Outbox) {
         let Some(round) = self.directory.round.take() else { return };
-        round.sync(&self.directory.folder).expect("the disk works");
+        if self.directory.failed.is_some() {
+            return;
+        }
+        if let Err(error) = round.sync(&self.directory.folder) {
+            return self.fail(error, out);
+        }
         let ms = Millis::new(now / MS);
         for (of, synced) in round.publish() {
             self.on_partition(of.key, now, out, |core, effects| core.synced(synced, ms, effects));
         }
-        round.note_marks(&self.directory.folder).expect("the disk works");
+        if let Err(error) = round.note_marks(&self.directory.folder) {
+            return self.fail(error, out);
+        }
         self.directory.pace.noted(ms);
-        self.sync_marks(now);
+        self.sync_marks(now, out);
         self.want_round(out);
     }
 
     /// Makes the marks durable when it is time, or there is.
-    pub(super) fn sync_marks(&mut self, now: Time) {
+    pub(super) fn sync_marks(&mut self, now: Time, out: &mut Outbox) {
         let directory = &mut self.directory;
+        if directory.failed.is_some() || directory.stalled_until > now {
+            return;
+        }
         let idle = directory.round.is_none() && directory.rounds.is_empty();
         if directory.pace.take_due(idle && self.random.chance(1, 3), Millis::new(now / MS)) {
-            directory.folder.sync_marks().expect("the disk works");
+            let synced = directory.folder.sync_marks();
+            if let Err(error) = synced {
+                self.fail(error, out);
+            }
         }
     }
 
-    /// Closes all logs in order, as the last act of a process.
+    /// Closes all logs, as the last act of a process: in order, unless the disk fails.
     pub(super) fn close_logs(mut self, now: Time) -> SimulatedDisk {
-        let mut directory = self.directory;
+        if self.directory.failed.is_some() {
+            self.directory.worker.fence();
+        }
+        // What fails here leaves the directory without the marker: the next start looks at everything.
+        let _ = self.close_directory(now);
+        self.directory.disk
+    }
+
+    fn close_directory(&mut self, now: Time) -> Result<(), String> {
+        self.submitting.clear();
+        let directory = &mut self.directory;
         let mut happened = Vec::new();
         for job in std::mem::take(&mut directory.jobs) {
             directory.worker.do_job(job, wall_ms(now), &mut happened);
         }
         let in_order = directory.worker.close(wall_ms(now), &mut happened);
-        assert!(in_order, "the disk works");
+        let failed = happened.iter().any(|news| matches!(news, Happened::Failed(_)));
+        if !in_order || failed || directory.failed.is_some() {
+            return Err("not in order".to_owned());
+        }
         for news in happened {
             if let Happened::ToSync(of, ticket) = news {
                 directory.rounds.submit(of, ticket);
@@ -371,14 +460,12 @@ impl Process {
         // A round under way has taken over what it syncs: the next one does not know of it any more.
         let rounds = [directory.round.take(), Some(directory.rounds.begin())];
         for round in rounds.into_iter().flatten() {
-            round.sync(&directory.folder).expect("the disk works");
+            round.sync(&directory.folder).map_err(text)?;
             round.publish();
-            round.note_marks(&directory.folder).expect("the disk works");
+            round.note_marks(&directory.folder).map_err(text)?;
         }
-        directory.folder.sync_marks().expect("the disk works");
-        directory.folder.note_clean_shutdown().expect("the disk works");
-        self.submitting.clear();
-        directory.disk
+        directory.folder.sync_marks().map_err(text)?;
+        directory.folder.note_clean_shutdown().map_err(text)
     }
 }
 

@@ -41,7 +41,8 @@ impl World {
                 self.produced(index, number, error, base_offset);
             }
             (Address::Consumer(index), Message::Consumed { number, error, log_start, records }) => {
-                self.consumed(index, number, (error, log_start), &records);
+                let Address::Broker(from) = from else { unreachable!("brokers answer") };
+                self.consumed(index, number, (error, log_start), (&records, from));
             }
             (to, message) => unreachable!("{message:?} to {to:?}"),
         }

@@ -11,7 +11,7 @@ use broker_core::partition::Durability;
 
 use super::chronicle::Chronicle;
 use super::client::{Consumer, Producer};
-use super::coordination::Strings;
+use super::coordination::{Strings, puppet};
 use super::ledger::Ledger;
 use super::message::{Address, Alarm, Message, Outbox};
 use super::process::Process;
@@ -35,6 +35,9 @@ pub enum Event {
     Resume(BrokerId),
     Start { id: BrokerId, life: u64 },
     ShutDownEnd { id: BrokerId, life: u64, time: Time },
+    FailedEnd { id: BrokerId, life: u64 },
+    FreeDisk(BrokerId),
+    LookAfterDisks,
     CreateTopic,
     Produce(usize),
     Consume(usize),
@@ -50,7 +53,14 @@ pub struct Machine {
     /// What came while it stood still, in order.
     pub(super) held: VecDeque<Event>,
     pub(super) strings: Strings,
-    pub wiped: bool,
+    /// Its disk lost or changed what was durable: only one machine's ever does in a run, so that what was committed is still somewhere.
+    pub suspect: bool,
+    /// How often it did not start since its process ended.
+    pub(super) starts_failed: u64,
+    /// How often readers found damage in what it sent.
+    pub(super) complaints: u64,
+    /// Its disk as it was in a former life.
+    pub(super) backup: Option<(u64, SimulatedDisk)>,
 }
 
 /// See the module.
@@ -74,7 +84,8 @@ pub struct World {
     pub(super) faults: Random,
     pub(super) seeds: Random,
     pub(super) isolated: BTreeMap<(Address, Address), Time>,
-    pub wiped_any: bool,
+    /// The one whose disk loses what was durable, when one does.
+    pub(super) lossy: BrokerId,
     pub(super) calm: bool,
 }
 
@@ -98,7 +109,7 @@ impl World {
             seeds: Random::new(seed ^ 0x7365_6564),
             arsenal: Faults::without(&settings.without),
             isolated: BTreeMap::new(),
-            wiped_any: false,
+            lossy: BrokerId::new(1 + i32::try_from(seed % 3).expect("small")),
             calm: false,
             settings,
         };
@@ -167,6 +178,8 @@ impl World {
         for id in ids {
             let machine = self.machines.get_mut(&id).expect("there");
             machine.paused_until = machine.paused_until.min(now);
+            machine.disk.mend();
+            self.ensemble.thaw(puppet(id));
             self.resume(id);
             let machine = self.machines.get_mut(&id).expect("there");
             if machine.process.is_none() && self.founded {
@@ -174,6 +187,7 @@ impl World {
                 self.schedule.after(0, Event::Start { id, life });
             }
         }
+        self.look_after_disks();
         self.ensemble.heal();
     }
 
@@ -198,6 +212,9 @@ impl World {
             Event::Resume(id) => self.resume(id),
             Event::Start { id, life } => self.start(id, life),
             Event::ShutDownEnd { id, life, time } => self.shut_down_end(id, life, time),
+            Event::FailedEnd { id, life } => self.failed_end(id, life),
+            Event::FreeDisk(id) => self.machines[&id].disk.mend(),
+            Event::LookAfterDisks => self.look_after_disks(),
             Event::CreateTopic => self.create_topic(),
             Event::Produce(index) => self.produce(index),
             Event::Consume(index) => self.consume(index),
@@ -241,7 +258,7 @@ impl World {
         let machine = &self.machines[&id];
         let process = machine.process.as_ref().expect("stepped");
         for &(key, from, to, leads) in &out.watermarks {
-            self.ledger.committed(process, key, (from, to));
+            self.ledger.committed(process, key, (from, to), machine.suspect);
             if leads {
                 let (isr, least) =
                     (process.replicas[&key].isr(), self.settings.min_insync_replicas());
@@ -250,6 +267,9 @@ impl World {
             if leads && self.settings.durability == Durability::Disk {
                 self.check_durable(key, to);
             }
+        }
+        for &(key, start) in &out.trimmed {
+            self.ledger.trimmed(key, start);
         }
         self.ledger.check(process, life);
         let numbers = [
@@ -263,6 +283,13 @@ impl World {
         self.trace.note(self.schedule.now(), "step", &numbers, &[]);
         for (after, alarm) in out.alarms {
             self.schedule.after(after, Event::Alarm { id, life, alarm });
+        }
+        if out.failed {
+            let after = self.faults.below(300 * MS);
+            self.schedule.after(after, Event::FailedEnd { id, life });
+        }
+        for leader in out.complaints {
+            self.complain(leader);
         }
         for (to, message) in out.messages {
             self.send(Address::Broker(id), to, message);
@@ -281,13 +308,14 @@ impl World {
         }
     }
 
-    /// D1: what is committed is durable, by the log's own word, on every in-sync replica that runs; a wiped one is found out by the controller.
+    /// D1: what is committed is durable, by the log's own word, on every in-sync replica that runs; one whose disk lost something is found out
+    /// by the controller.
     pub(super) fn check_durable(&self, key: TopicPartition, high_watermark: Offset) {
         let Some(stored) = self.state(key.partition) else { return };
         for id in stored.state.isr {
             let machine = &self.machines[&id];
             let core = machine.process.as_ref().and_then(|process| process.replicas.get(&key));
-            if core.is_some() && !machine.wiped {
+            if core.is_some() && !machine.suspect {
                 let process = machine.process.as_ref().expect("has a core");
                 let durable_end = process.durable_end(key);
                 assert!(

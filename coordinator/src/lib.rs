@@ -8,6 +8,7 @@
 //! peers/       links between the members of the ensemble
 //! storage/     log and snapshots, on a thread of their own
 //! http         /live, /ready, /metrics
+//! import/      a data folder made from ZooKeeper's
 //! embedded     a whole single-member coordinator inside another process
 //! ```
 //!
@@ -22,6 +23,7 @@ mod server;
 
 pub mod config;
 pub mod embedded;
+pub mod import;
 pub mod storage;
 
 pub use server::{Addresses, Server, ServerError};

@@ -4,18 +4,22 @@
 //! `coordinator listening client=127.0.0.1:2181 peer=127.0.0.1:2888 http=127.0.0.1:8080` (`-` for none); its log goes
 //! to standard error.
 
+mod import_command;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use coordinator::config::{Config, Values, help};
 use coordinator::{Addresses, Server};
 use coordinator_disk::RealDisk;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
+
+use import_command::ImportFlags;
 
 /// One member of a coordinator ensemble that ZooKeeper's clients can talk to.
 ///
@@ -23,15 +27,23 @@ use tracing::Level;
 #[derive(Parser)]
 #[command(name = "coordinator", version, after_help = help())]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// File of settings, TOML.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One setting; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, global = true, value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// How much to log to standard error: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     log: Level,
+}
+
+/// What else can be done with a data folder. The server must not run in it.
+#[derive(Subcommand)]
+enum Command {
+    ImportZookeeper(ImportFlags),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +59,9 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_max_level(flags.log).with_writer(std::io::stderr).init();
     let config = config(flags)?;
+    if let Some(Command::ImportZookeeper(import)) = &flags.command {
+        return import_command::run(import, &config);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_signal()?;

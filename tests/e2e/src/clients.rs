@@ -67,7 +67,16 @@ pub fn zookeeper_cli() -> Option<Command> {
     java("zookeeper", "org.apache.zookeeper.ZooKeeperMain")
 }
 
+/// A ZooKeeper server with Java's `properties`, if Java and its jars are there; wants its settings' file.
+pub fn zookeeper_server(properties: &[&str]) -> Option<Command> {
+    java_with("zookeeper", properties, "org.apache.zookeeper.server.ZooKeeperServerMain")
+}
+
 fn java(jars: &str, class: &str) -> Option<Command> {
+    java_with(jars, &[], class)
+}
+
+fn java_with(jars: &str, properties: &[&str], class: &str) -> Option<Command> {
     let jars = folder().join(jars);
     if !jars.join(".complete").exists() {
         return None;
@@ -77,6 +86,7 @@ fn java(jars: &str, class: &str) -> Option<Command> {
     let logback = folder().join("logback.xml");
     command.arg(format!("-Dlog4j.configuration=file:{}", logging.display()));
     command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
+    command.args(properties);
     command.args(["-Xmx256M", "-cp"]).arg(format!("{}/*", jars.display())).arg(class);
     Some(command)
 }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use coordinator_disk::envelope::{self, EnvelopeError, Schema};
-use coordinator_protocol::SessionId;
+use coordinator_protocol::{SessionId, Zxid};
 use serde::{Deserialize, Serialize};
 
 use super::machine::{ENDED_SESSIONS_MAX, SESSIONS_MAX, State};
@@ -88,6 +88,17 @@ pub struct FrozenState {
 }
 
 impl FrozenState {
+    /// What a member begins with that takes over the nodes of another system, as of its zxid `last`: log position 1 of
+    /// term 1, without sessions. Parents come before their children.
+    ///
+    /// `None` when no zxid can follow. Whether the nodes fit is seen by [`State::decode_snapshot`].
+    #[must_use]
+    pub fn imported(last: Zxid, wall_ms: i64, nodes: Vec<NodeRecord>) -> Option<FrozenState> {
+        let zxids = ZxidClock::continuing(last)?;
+        let (ended, sessions) = (VecDeque::new(), Vec::new());
+        Some(FrozenState { index: 1, term: zxids.term(), zxids, wall_ms, ended, sessions, nodes })
+    }
+
     /// The last log index whose effects are inside.
     #[must_use]
     pub fn index(&self) -> u64 {

@@ -19,6 +19,18 @@ pub(super) struct ZxidClock {
 }
 
 impl ZxidClock {
+    /// Goes on behind `last`, which another system gave, in term 1. `None` when no epoch is left.
+    pub(super) fn continuing(last: Zxid) -> Option<Self> {
+        let epoch = u32::try_from(last.get() >> 32).ok()?;
+        let counter = u32::try_from(last.get() & 0xffff_ffff).ok()?;
+        match epoch {
+            // A server that never was in an ensemble counts in epoch 0; here that is before the first term.
+            0 => Some(Self { term: 1, epoch: 1, counter: 0 }),
+            1..EPOCH_MAX => Some(Self { term: 1, epoch, counter }),
+            _ => None,
+        }
+    }
+
     /// Takes note of an entry's term; a higher one begins an epoch.
     pub(super) fn enter_term(&mut self, term: u64) {
         assert!(term >= self.term, "term went back from {} to {term}", self.term);
@@ -82,6 +94,19 @@ mod tests {
         clock.enter_term(7);
         assert_eq!(clock.advance(), Zxid::new(0x2_0000_0001));
         assert!(clock.is_sound());
+    }
+
+    #[test]
+    fn goes_on_behind_what_another_system_gave() {
+        for (last, next) in [(0x17, 0x2_0000_0001_i64), (0x5_0000_0009, 0x6_0000_0001)] {
+            let mut clock = ZxidClock::continuing(Zxid::new(last)).expect("there is an epoch left");
+            assert!(clock.is_sound());
+            assert!(clock.last() >= Zxid::new(last));
+            clock.enter_term(2);
+            assert_eq!(clock.advance(), Zxid::new(next));
+        }
+        assert_eq!(ZxidClock::continuing(Zxid::new(i64::MAX)), None);
+        assert_eq!(ZxidClock::continuing(Zxid::new(-1)), None);
     }
 
     #[test]

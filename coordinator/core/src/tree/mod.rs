@@ -22,7 +22,7 @@ pub use access::{Identities, Identity, SUPER_SCHEME, is_allowed, masked, may_rea
 pub use change::{Change, ChangeKind};
 pub use node::{Node, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
-pub use record::{NodeRecord, RecordError};
+pub use record::{NodeNumbers, NodeRecord, RecordError};
 pub use store::{Names, Subtree, Tree};
 pub use transaction::{Stamp, Transaction};
 

@@ -32,6 +32,29 @@ pub struct NodeRecord {
     ephemeral_owner: SessionId,
 }
 
+/// The numbers of a node that comes from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeNumbers {
+    /// Created by.
+    pub czxid: Zxid,
+    /// Written last by.
+    pub mzxid: Zxid,
+    /// Children changed last by.
+    pub pzxid: Zxid,
+    /// When it was created, ms since 1970.
+    pub ctime_ms: i64,
+    /// When it was written last, ms since 1970.
+    pub mtime_ms: i64,
+    /// Writes.
+    pub version: i32,
+    /// Children ever created; the Stat's counts otherwise.
+    pub cversion: i32,
+    /// Changes of the access list.
+    pub aversion: i32,
+    /// As stored: `SessionId::NONE` for a persistent node.
+    pub ephemeral_owner: SessionId,
+}
+
 /// Records that no tree can have made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
@@ -53,6 +76,27 @@ pub enum RecordError {
 }
 
 impl NodeRecord {
+    /// A node of another system. Whether it fits is seen by [`Tree::from_records`].
+    #[must_use]
+    pub fn new(path: Arc<str>, data: Option<Bytes>, acl: Arc<[Acl]>, numbers: NodeNumbers) -> Self {
+        let NodeNumbers { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = numbers;
+        let NodeNumbers { version, cversion, aversion, ephemeral_owner, .. } = numbers;
+        NodeRecord {
+            path,
+            data,
+            acl,
+            czxid,
+            mzxid,
+            pzxid,
+            ctime_ms,
+            mtime_ms,
+            version,
+            cversion,
+            aversion,
+            ephemeral_owner,
+        }
+    }
+
     /// The node's path.
     #[must_use]
     pub fn path(&self) -> &str {

@@ -1,0 +1,130 @@
+//! `coordinator import-zookeeper`: what it is told, and what it tells.
+//!
+//! Called by: the binary. Calls: `coordinator::import`.
+//! Invariant: a dry run writes nothing.
+//! Does not know: ZooKeeper's files.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use coordinator::config::Config;
+use coordinator::import::{self, Report, Request};
+use coordinator::storage::Owner;
+use coordinator_disk::RealDisk;
+
+/// Makes this member's data folder from the files of a ZooKeeper server (3.5 to 3.9).
+///
+/// Stop ZooKeeper's clients, then its servers, and run this once for each member of the new ensemble, with that member's own
+/// settings and the same copy of ZooKeeper's files; then start the members. All znodes keep their data, access lists, versions and
+/// zxids. All sessions are ended, and their ephemerals go with them: clients open new ones.
+#[derive(Args)]
+pub struct ImportFlags {
+    /// ZooKeeper's dataDir.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// ZooKeeper's dataLogDir, where that is another folder.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+    /// Reads and checks everything, tells what would be imported, writes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Goes on where transactions are missing in the middle.
+    #[arg(long)]
+    allow_gaps: bool,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: OutputFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Imports, and prints the report.
+pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
+    let request = Request {
+        data_dir: flags.from.clone(),
+        log_dir: flags.log_dir.clone(),
+        allow_gaps: flags.allow_gaps,
+    };
+    let imported = import::read(&RealDisk, &request, &mut progress())?;
+    if !flags.dry_run {
+        let owner =
+            Owner { cluster_id: config.cluster_id.clone(), server_id: config.core.id.get() };
+        imported.write(Arc::new(RealDisk), &config.data_dir, owner)?;
+    }
+    let into = (!flags.dry_run).then_some(config.data_dir.as_path());
+    let text = match flags.output {
+        OutputFormat::Text => text(&imported.report, into, config.members.len()),
+        OutputFormat::Json => json(&imported.report, into),
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Says on a terminal which file is read.
+fn progress() -> impl FnMut(&Path, usize, usize) {
+    let is_seen = std::io::stderr().is_terminal();
+    move |path, at, count| {
+        if is_seen {
+            eprintln!("reading {} ({at} of {count})", path.display());
+        }
+    }
+}
+
+fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
+    let snapshot = report.snapshot.as_ref().map_or("none".into(), |path| path.to_string_lossy());
+    let mut lines = vec![
+        format!("snapshot       {snapshot}"),
+        format!("log files      {}", report.logs),
+        format!("transactions   {} after the snapshot", report.transactions),
+        format!("last zxid      {:#x}", report.zxid),
+        format!("znodes         {} with {} bytes of data", report.znodes, report.data_bytes),
+        format!("ended          {} sessions, {} ephemerals", report.sessions, report.ephemerals),
+    ];
+    lines.extend(report.skipped.iter().map(|why| format!("not readable   {why}")));
+    let gap = |(before, after): &(i64, i64)| {
+        format!("missing        transactions between {before:#x} and {after:#x}")
+    };
+    lines.extend(report.gaps.iter().map(gap));
+    if report.torn_bytes > 0 {
+        let bytes = report.torn_bytes;
+        lines.push(format!("cut off        {bytes} bytes at the end of the last log"));
+    }
+    lines.push(match into {
+        None => "dry run        nothing was written".to_owned(),
+        Some(folder) => format!("written to     {}", folder.display()),
+    });
+    if into.is_some() && members > 1 {
+        lines.push(format!("next           the same for the other {} members", members - 1));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn json(report: &Report, into: Option<&Path>) -> String {
+    let hexadecimal = |zxid: i64| format!("{zxid:#x}");
+    let gaps: Vec<_> =
+        report.gaps.iter().map(|(from, to)| [hexadecimal(*from), hexadecimal(*to)]).collect();
+    let value = serde_json::json!({
+        "snapshot": report.snapshot,
+        "not_readable": report.skipped,
+        "log_files": report.logs,
+        "transactions": report.transactions,
+        "torn_bytes": report.torn_bytes,
+        "last_zxid": hexadecimal(report.zxid),
+        "znodes": report.znodes,
+        "data_bytes": report.data_bytes,
+        "sessions_ended": report.sessions,
+        "ephemerals_ended": report.ephemerals,
+        "gaps": gaps,
+        "written_to": into,
+    });
+    format!("{value}\n")
+}

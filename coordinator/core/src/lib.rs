@@ -7,6 +7,7 @@
 //! state/           the replicated state machine: entries in, outcomes and changes out; snapshot
 //! tree/            znodes, Stat arithmetic, path rules; knows neither sessions nor consensus
 //! watch/           who is told once (or for ever) that a path changed; per server, not replicated
+//! digest_md5       the arithmetic of a password that is proved without being sent
 //! subscription/    who follows a whole subtree: bounded history, snapshot chunks, bookmarks
 //! ```
 //!
@@ -31,6 +32,7 @@ macro_rules! planted {
 
 pub mod clock;
 pub mod consensus;
+pub mod digest_md5;
 pub mod ids;
 #[cfg(planted)]
 pub mod planted;

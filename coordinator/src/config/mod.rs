@@ -7,6 +7,7 @@
 
 mod names;
 mod parse;
+mod sasl;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 17] = [
+pub const SETTINGS: [Setting; 20] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -58,6 +58,17 @@ pub const SETTINGS: [Setting; 17] = [
         "DigestAuthenticationProvider.superDigest",
         "",
         "digest of the super user's credentials, `super:` and Base64; nobody is without",
+    ),
+    setting(
+        "saslUsers",
+        "",
+        "file of users for SASL DIGEST-MD5, name:password lines; no SASL without",
+    ),
+    setting("superUser", "", "which of them stands above all access lists; nobody without"),
+    setting(
+        "sessionRequireClientSASLAuth",
+        "false",
+        "true answers only those who have proved a password by SASL",
     ),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];

@@ -13,6 +13,7 @@ use coordinator_core::ServerId;
 use coordinator_core::server as core;
 
 use super::names::{MEMBER_PREFIX, find, nearest};
+use super::sasl;
 use super::{Config, SettingError};
 
 /// Settings by name, as text; later ones replace earlier ones.
@@ -72,7 +73,7 @@ impl Values {
     }
 
     /// The value, or `None` when it is neither set nor has a default.
-    fn optional<T: FromStr>(
+    pub(super) fn optional<T: FromStr>(
         &self,
         name: &'static str,
         what: &str,
@@ -84,7 +85,11 @@ impl Values {
         text.parse().map(Some).map_err(|_| wrong(name, text, what))
     }
 
-    fn value<T: FromStr>(&self, name: &'static str, what: &str) -> Result<T, SettingError> {
+    pub(super) fn value<T: FromStr>(
+        &self,
+        name: &'static str,
+        what: &str,
+    ) -> Result<T, SettingError> {
         self.optional(name, what)?.ok_or_else(|| wrong(name, "", what))
     }
 
@@ -156,6 +161,7 @@ fn core_config(
     if config.super_digest.as_ref().is_some_and(|digest| !digest.starts_with("super:")) {
         return Err(wrong(SUPER_DIGEST, values.text(SUPER_DIGEST), "super:DIGEST"));
     }
+    config.sasl = sasl::config(values)?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;

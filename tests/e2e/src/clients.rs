@@ -67,6 +67,11 @@ pub fn zookeeper_cli() -> Option<Command> {
     java("zookeeper", "org.apache.zookeeper.ZooKeeperMain")
 }
 
+/// zkCli with Java's `properties`, likewise.
+pub fn zookeeper_cli_with(properties: &[&str]) -> Option<Command> {
+    java_with("zookeeper", properties, "org.apache.zookeeper.ZooKeeperMain")
+}
+
 /// A ZooKeeper server with Java's `properties`, if Java and its jars are there; wants its settings' file.
 pub fn zookeeper_server(properties: &[&str]) -> Option<Command> {
     java_with("zookeeper", properties, "org.apache.zookeeper.server.ZooKeeperServerMain")

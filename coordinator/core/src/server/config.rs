@@ -3,6 +3,7 @@
 //! Called by the shell and the simulator; read by all of `server/` and `consensus/`. Invariant:
 //! [`Config::validate`] has accepted it before a server exists. It does not know files or flags.
 
+use super::sasl::SaslConfig;
 use crate::ServerId;
 
 /// Most members an ensemble may have.
@@ -51,6 +52,8 @@ pub struct Config {
     pub subscription_history_max: usize,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
     pub super_digest: Option<String>,
+    /// Users who can prove their password by SASL.
+    pub sasl: SaslConfig,
     /// A bug put in on purpose.
     #[cfg(planted)]
     pub planted: Option<crate::planted::Planted>,
@@ -96,6 +99,7 @@ impl Config {
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
             super_digest: None,
+            sasl: SaslConfig::default(),
             #[cfg(planted)]
             planted: None,
         }

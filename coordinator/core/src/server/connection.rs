@@ -56,6 +56,8 @@ pub(super) struct Connection {
     pub(super) heard: Millis,
     /// What the client has shown to be.
     pub(super) identities: Identities,
+    /// What a proof by SASL has to answer.
+    pub(super) nonce: String,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Connection {
     pub(super) fn new(
         origin: u64,
         handshake: Handshake,
-        identities: Identities,
+        (identities, nonce): (Identities, String),
         heard: Millis,
     ) -> Self {
         Self {
@@ -159,6 +161,7 @@ impl Connection {
             backlogged: false,
             held: false,
             identities,
+            nonce,
         }
     }
 

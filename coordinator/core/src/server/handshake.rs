@@ -9,6 +9,7 @@ use coordinator_protocol::{ConnectRequest, ConnectResponse, SessionId, SessionPa
 use super::connection::{Connection, Handshake, Phase, Session};
 use super::effect::Effect;
 use super::identity;
+use super::sasl;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{Command, Origin};
@@ -38,8 +39,10 @@ impl Server {
             early: Vec::new(),
         };
         let heard = self.lived();
-        let identities = identity::of_address(address);
-        self.connections.insert(id, Connection::new(origin, handshake, identities, heard));
+        let has_users = !self.config.sasl.users.is_empty();
+        let nonce = if has_users { sasl::nonce(entropy) } else { String::new() };
+        let shown = (identity::of_address(address), nonce);
+        self.connections.insert(id, Connection::new(origin, handshake, shown, heard));
         self.syncs.fence(id);
         self.propose_handshakes();
     }

@@ -1,6 +1,6 @@
 //! Who a connection has shown to be.
 //!
-//! Called by `request` (auth) and `handshake`. Calls nothing. Invariant: identities are only added,
+//! Called by `request` (auth), `sasl` and `handshake`. Calls nothing. Invariant: identities are only added,
 //! each was proved to this server, and there are at most `IDENTITIES_MAX` of them. It does not know
 //! what they may do.
 
@@ -48,6 +48,20 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// `identities` and those that were `shown` now, each once.
+pub(super) fn with_identities(
+    identities: &Identities,
+    shown: Vec<Identity>,
+) -> Result<Identities, ErrorCode> {
+    let mut all = identities.to_vec();
+    for identity in shown {
+        if !all.contains(&identity) {
+            all.push(identity);
+        }
+    }
+    if all.len() > IDENTITIES_MAX { Err(ErrorCode::AuthFailed) } else { Ok(all.into()) }
+}
+
 impl Server {
     /// Credentials of a scheme that is not known, or too long, are refused, and the connection ends,
     /// as in ZooKeeper. A digest proves only that someone knows a password: nobody can be refused.
@@ -67,18 +81,12 @@ impl Server {
         }
         let text = String::from_utf8(credentials.to_vec()).map_err(|_| ErrorCode::AuthFailed)?;
         let id = digest(&text);
-        let mut shown = connection.identities.to_vec();
+        let mut shown = Vec::new();
         if self.config.super_digest.as_deref() == Some(&*id) {
             shown.push(Identity { scheme: SUPER_SCHEME.into(), id: String::new() });
         }
         shown.push(Identity { scheme: "digest".into(), id });
-        // Shown again, it is no other.
-        let mut seen = std::collections::BTreeSet::new();
-        shown.retain(|identity| seen.insert(identity.clone()));
-        if shown.len() > IDENTITIES_MAX {
-            return Err(ErrorCode::AuthFailed);
-        }
-        connection.identities = shown.into();
+        connection.identities = with_identities(&connection.identities, shown)?;
         Ok(Response::Empty)
     }
 }

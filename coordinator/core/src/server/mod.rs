@@ -13,7 +13,7 @@
 //! proposals      the leader's queue of commands              link       commands to the leader
 //! repetition     what is in that queue already
 //! peer           messages between members                    snapshot   when to take one
-//! identity       who a connection has shown to be
+//! identity       who a connection has shown to be            sasl      one way to show it
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! ```
@@ -41,6 +41,7 @@ mod read;
 mod repetition;
 mod reply;
 mod request;
+mod sasl;
 mod session;
 mod snapshot;
 mod status;
@@ -55,5 +56,6 @@ pub use config::{Config, ConfigError, MEMBERS_MAX};
 pub use effect::Effect;
 pub use event::Event;
 pub use limits::*;
+pub use sasl::SaslConfig;
 pub use status::{Mode, Status};
 pub use step::Server;

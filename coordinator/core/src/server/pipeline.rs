@@ -105,12 +105,12 @@ impl Server {
             Step::Answer(answer) => answer,
             Step::Write(_) => return,
         };
-        let failed = outcome.is_err();
+        let error = outcome.as_ref().err().copied();
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
         self.respond_in_turn(id, frame);
         self.count_latency(received);
-        if ends_connection(op, failed) {
+        if ends_connection(op, error) {
             self.deliver_last_changes(id);
             self.send_stash(id);
             self.close(id);

@@ -3,6 +3,7 @@
 //! Called by the step. Calls `pipeline`. Invariant: every request is answered, in its turn; what
 //! is not understood is answered by a code and the session lives on. It does not know the tree.
 
+use bytes::Bytes;
 use coordinator_protocol::{
     AuthRequest, CreateMode, CreateRequest, CreateTtlRequest, DecodeError, ErrorCode, OpCode,
     Request, RequestHeader, Response,
@@ -23,6 +24,7 @@ enum Sorted {
     Sync(String),
     Answer(Result<Response, ErrorCode>),
     Auth(AuthRequest),
+    Sasl(Option<Bytes>),
 }
 
 impl Server {
@@ -57,7 +59,12 @@ impl Server {
             return;
         }
         let bytes = request_bytes(&request);
-        self.enqueue(id, header, bytes, sort(request));
+        let sorted = if self.must_prove_first(id, header.op) {
+            Sorted::Answer(Err(ErrorCode::SessionClosedRequireSaslAuth))
+        } else {
+            sort(request)
+        };
+        self.enqueue(id, header, bytes, sorted);
         self.run_pipeline(id);
     }
 
@@ -77,6 +84,7 @@ impl Server {
             }
             Sorted::Answer(answer) => Step::Answer(answer),
             Sorted::Auth(auth) => Step::Answer(self.authenticate(id, auth)),
+            Sorted::Sasl(token) => Step::Answer(self.exchange(id, token)),
         };
         let received = self.now.mono;
         if let Some(connection) = self.connections.get_mut(id) {
@@ -210,7 +218,8 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         | Request::SetWatches2(_)
         | Request::MultiRead(_) => Sorted::Read(request),
         Request::Reconfig(_) => Sorted::Answer(Err(ErrorCode::ReconfigDisabled)),
-        Request::Sasl(_) | Request::DeleteContainer(_) | Request::Unknown(_) => {
+        Request::Sasl(token) => Sorted::Sasl(token),
+        Request::DeleteContainer(_) | Request::Unknown(_) => {
             Sorted::Answer(Err(ErrorCode::Unimplemented))
         }
     }
@@ -222,10 +231,10 @@ fn tree(op: TreeOp) -> Sorted {
 
 /// Whether an answer ends its connection: also when watches could not be set again, because clients do
 /// not look at that answer, and would wait for events that never come.
-pub(super) fn ends_connection(op: OpCode, failed: bool) -> bool {
+pub(super) fn ends_connection(op: OpCode, error: Option<ErrorCode>) -> bool {
     match op {
         OpCode::CloseSession => true,
-        OpCode::Auth | OpCode::SetWatches | OpCode::SetWatches2 => failed,
-        _ => false,
+        OpCode::Auth | OpCode::Sasl | OpCode::SetWatches | OpCode::SetWatches2 => error.is_some(),
+        _ => error == Some(ErrorCode::SessionClosedRequireSaslAuth),
     }
 }

@@ -42,6 +42,8 @@ pub enum Fault {
     DoubleMessage,
     /// A message is overtaken by later ones.
     DelayMessage,
+    /// A connection breaks within a message.
+    CutFrame,
     /// A disk is slow.
     SlowDisk,
     /// A disk is full for a while: what no longer fits is cut short.
@@ -74,7 +76,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 31] = [
+    pub const ALL: [Fault; 32] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutOfAll,
@@ -92,6 +94,7 @@ impl Fault {
         Fault::LoseMessage,
         Fault::DoubleMessage,
         Fault::DelayMessage,
+        Fault::CutFrame,
         Fault::SlowDisk,
         Fault::FullDisk,
         Fault::JumpClock,

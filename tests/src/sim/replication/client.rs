@@ -105,7 +105,8 @@ impl Producer {
             ErrorCode::NotLeaderOrFollower
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::RequestTimedOut
-            | ErrorCode::KafkaStorageError => {
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::UnknownTopicOrPartition => {
                 self.in_flight = Some(InFlight { deadline: 0, ..in_flight });
                 Learnt::Again
             }

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use broker_core::controller::NewTopic;
 use broker_core::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
 use broker_core::partition::Durability;
-use bytes::Bytes;
 use client_protocol::ErrorCode;
 
 use super::client::{Learnt, PRODUCE_TIMEOUT};
 use super::ledger::{Acknowledged, entries};
-use super::message::{Address, Message};
+use super::message::{Address, ConsumeAnswer, ConsumeRequest, Message};
 use super::world::{Event, Machine, TOPIC, World, key};
 use crate::sim::ensemble::schedule::MS;
 
@@ -29,6 +28,18 @@ impl World {
         let image = images.get(some)?;
         let leader = image.leader(TOPIC, key.partition)?.id;
         Some((leader, image.state(TOPIC, key.partition)?.state.leader_epoch))
+    }
+
+    /// A number by which a client knows its request again.
+    fn correlation(&mut self) -> u64 {
+        self.clients.number() >> 34
+    }
+
+    /// A producer's connection is gone: it sends again at once.
+    pub(super) fn producer_is_cut(&mut self, index: usize) {
+        if let Some(in_flight) = &mut self.producers[index].in_flight {
+            in_flight.deadline = 0;
+        }
     }
 
     pub(super) fn produce(&mut self, index: usize) {
@@ -55,7 +66,7 @@ impl World {
             return;
         }
         producer.leader_epoch = epoch;
-        let number = self.clients.number();
+        let number = self.correlation();
         let in_flight = self.producers[index].in_flight.as_mut().expect("there");
         in_flight.number = number;
         in_flight.deadline = now + PRODUCE_TIMEOUT;
@@ -65,7 +76,8 @@ impl World {
         {
             self.chronicle.hoped(key, &sent.values, (sent.began, now));
         }
-        let message = Message::Produce { number, key, acks, batch };
+        let (topic, key) = (TOPIC.to_owned(), key.partition);
+        let message = Message::Produce { number, topic, key, acks, batch };
         self.send(Address::Producer(index), Address::Broker(leader), message);
     }
 
@@ -96,9 +108,17 @@ impl World {
         self.schedule.after(next, Event::Consume(index));
         let (key, offset) = (self.consumers[index].key, self.consumers[index].position);
         let Some((leader, _)) = self.leader_by_someone(key) else { return };
-        let number = self.clients.number();
+        let number = self.correlation();
         self.consumers[index].number = number;
-        let message = Message::Consume { number, key, offset, leader_epoch: None };
+        let request = ConsumeRequest {
+            number,
+            topic: TOPIC.to_owned(),
+            partition: key.partition,
+            offset,
+            leader_epoch: None,
+            bytes_max: self.settings.fetch_bytes_max,
+        };
+        let message = Message::Consume(request);
         self.send(Address::Consumer(index), Address::Broker(leader), message);
     }
 
@@ -134,13 +154,8 @@ impl World {
         });
     }
 
-    pub(super) fn consumed(
-        &mut self,
-        index: usize,
-        number: u64,
-        (error, log_start): (ErrorCode, Offset),
-        (records, from): (&Bytes, BrokerId),
-    ) {
+    pub(super) fn consumed(&mut self, index: usize, answer: &ConsumeAnswer, from: BrokerId) {
+        let ConsumeAnswer { number, error, log_start, ref records, .. } = *answer;
         let consumer = &mut self.consumers[index];
         if consumer.number != number {
             return;

@@ -25,7 +25,7 @@ pub struct Fetcher {
     keys: BTreeSet<TopicPartition>,
     under_way: Option<UnderWay>,
     /// What was asked and not answered. A connection answers in order, each once, and dies with its process.
-    sent: BTreeSet<u64>,
+    sent: BTreeMap<u64, BTreeMap<TopicPartition, FollowerFetch>>,
     /// What the leader was told last.
     told: BTreeMap<TopicPartition, FollowerFetch>,
     is_due: bool,
@@ -130,12 +130,13 @@ impl Process {
             return;
         }
         fetcher.told.extend(items.clone());
-        fetcher.sent.insert(number);
+        fetcher.sent.insert(number, items.clone());
         if may_wait {
             let deadline = now + FETCH_TIMEOUT;
             fetcher.under_way = Some(UnderWay { number, deadline, asked: items.clone() });
         }
-        let request = FetchRequest { number, items: items.into_iter().collect(), may_wait };
+        let bytes_max = if may_wait { self.settings.fetch_bytes_max } else { 0 };
+        let request = FetchRequest { number, items: items.into_iter().collect(), bytes_max };
         out.messages.push((Address::Broker(leader), Message::Fetch(request)));
     }
 
@@ -155,11 +156,13 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
-        let asked = self.fetchers.get_mut(&leader).filter(|f| f.sent.contains(&number));
-        let Some(fetcher) = asked else { return };
+        let Some(fetcher) = self.fetchers.get_mut(&leader) else { return };
+        let Some(asked) = fetcher.sent.remove(&number) else { return };
         fetcher.sent = fetcher.sent.split_off(&(number + 1));
         let mut refused = false;
         for (key, mut answer, mut records) in answers {
+            let item = &asked[&key];
+            (answer.leader_epoch, answer.fetch_offset) = (item.leader_epoch, item.fetch_offset);
             refused |= answer.error != ErrorCode::None;
             let last_epoch =
                 self.replicas.get(&key).and_then(|core| core.positions().epochs.last());

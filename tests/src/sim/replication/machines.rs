@@ -168,7 +168,8 @@ impl World {
         let Some(process) = &machine.process else { return };
         if let (Some(controller), Some(epoch)) = (process.image.controller(), process.epoch) {
             let to = Address::Broker(controller.broker);
-            self.send(Address::Broker(id), to, Message::ShutDown { epoch });
+            let number = self.faults.number() >> 34;
+            self.send(Address::Broker(id), to, Message::ShutDown { number, broker: id, epoch });
         }
         let wait = self.faults.below(600 * MS);
         self.schedule.after(wait, Event::ShutDownEnd { id, life, time });
@@ -217,12 +218,13 @@ impl Event {
     /// The broker that must be awake for it.
     pub(super) fn broker(&self) -> Option<BrokerId> {
         match self {
-            Self::Message { to: Address::Broker(id), .. }
+            Self::Frame { to: Address::Broker(id), .. }
             | Self::Alarm { id, .. }
             | Self::Heard { id, .. }
             | Self::FailedEnd { id, .. }
             | Self::ShutDownEnd { id, .. } => Some(*id),
-            Self::Message { .. }
+            Self::Frame { .. }
+            | Self::Cut { .. }
             | Self::Resume(_)
             | Self::Start { .. }
             | Self::FreeDisk(_)

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use broker_core::controller::{AlterPartitions, Op, PartitionReport};
-use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
 use broker_core::image::{FeedEvent, Stat};
 use broker_core::partition::{FetchAnswer, FollowerFetch};
 use bytes::Bytes;
@@ -25,8 +25,8 @@ pub enum Address {
 pub struct FetchRequest {
     pub number: u64,
     pub items: Vec<(TopicPartition, FollowerFetch)>,
-    /// Wait for records when there are none.
-    pub may_wait: bool,
+    /// Of each partition; with 0 it only tells how far the follower is, and is answered at once.
+    pub bytes_max: u32,
 }
 
 /// A message.
@@ -34,15 +34,36 @@ pub struct FetchRequest {
 pub enum Message {
     Fetch(FetchRequest),
     Fetched { number: u64, answers: Vec<(TopicPartition, FetchAnswer, Bytes)> },
-    Alter { key: TopicPartition, attempt: u64, request: AlterPartitions },
-    Altered { key: TopicPartition, attempt: u64, result: Result<(), ErrorCode> },
-    Describe { epoch: BrokerEpoch, partitions: Vec<TopicPartition> },
-    Described { epoch: BrokerEpoch, reports: Vec<PartitionReport> },
-    ShutDown { epoch: BrokerEpoch },
-    Produce { number: u64, key: TopicPartition, acks: i16, batch: Bytes },
+    Alter { number: u64, request: AlterPartitions },
+    Altered { number: u64, key: TopicPartition, result: Result<(), ErrorCode> },
+    Describe { number: u64, controller_epoch: i32, partitions: Vec<TopicPartition> },
+    Described { number: u64, epoch: BrokerEpoch, reports: Vec<PartitionReport> },
+    ShutDown { number: u64, broker: BrokerId, epoch: BrokerEpoch },
+    Produce { number: u64, topic: String, key: PartitionId, acks: i16, batch: Bytes },
     Produced { number: u64, error: ErrorCode, base_offset: i64 },
-    Consume { number: u64, key: TopicPartition, offset: Offset, leader_epoch: Option<LeaderEpoch> },
-    Consumed { number: u64, error: ErrorCode, log_start: Offset, records: Bytes },
+    Consume(ConsumeRequest),
+    Consumed(ConsumeAnswer),
+}
+
+/// A fetch of a consumer.
+#[derive(Debug, Clone)]
+pub struct ConsumeRequest {
+    pub number: u64,
+    pub topic: String,
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub leader_epoch: Option<LeaderEpoch>,
+    pub bytes_max: u32,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone)]
+pub struct ConsumeAnswer {
+    pub number: u64,
+    pub error: ErrorCode,
+    pub log_start: Offset,
+    pub high_watermark: Option<Offset>,
+    pub records: Bytes,
 }
 
 /// What a broker asks the coordinator, in order on one connection.

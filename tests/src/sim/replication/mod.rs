@@ -13,7 +13,7 @@
 //!   serving      what it answers to producers, leaders and the controller
 //!   reading      what it answers to consumers and followers, now or when there is news
 //!   fetching     how it follows
-//! message      what travels between them
+//! message      what travels between them          wire     the same as frames
 //! client       producers and consumers
 //! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
@@ -39,6 +39,7 @@ mod serving;
 mod session;
 mod settings;
 mod storage;
+mod wire;
 mod wires;
 mod world;
 

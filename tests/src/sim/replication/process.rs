@@ -11,7 +11,7 @@ use broker::partitions::worker::{LogJob, Owner as _, Stored};
 use broker_core::controller::Controller;
 use broker_core::fence::SelfFence;
 use broker_core::hosted::{Hosted, Moment, Outcome};
-use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, TopicPartition, Zxid};
+use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, PartitionId, TopicPartition, Zxid};
 use broker_core::image::{Applied, Image, ImageFeed};
 use broker_core::partition::{Effect, Partition, Settings as PartitionSettings, StateUpdate};
 use broker_core::purgatory::Released;
@@ -21,6 +21,7 @@ use client_protocol::ErrorCode;
 use super::fetching::Fetcher;
 use super::message::{Address, Alarm, Message, Outbox};
 use super::reading::Reading;
+use super::serving::unknown_topic;
 use super::session::Session;
 use super::settings::Settings;
 use super::storage::{self, Directory, Of, ProcessJob, Produce};
@@ -78,7 +79,10 @@ pub struct Process {
     pub(super) lives: Arc<BTreeMap<BrokerId, BrokerEpoch>>,
     /// Fetches that wait.
     pub(super) readings: BTreeMap<u64, Reading>,
-    pub(super) alters: BTreeMap<u64, (BrokerId, TopicPartition, u64)>,
+    /// Who asked the controller that this process is.
+    pub(super) alters: BTreeMap<u64, (BrokerId, u64)>,
+    /// What was asked of the controller: which partition, and its attempt.
+    pub(super) altering: BTreeMap<u64, (TopicPartition, u64)>,
     pub(super) describes: BTreeMap<(BrokerId, BrokerEpoch), BTreeSet<TopicPartition>>,
     pub(super) fetchers: BTreeMap<BrokerId, Fetcher>,
     /// Produces on their way to the append thread.
@@ -121,19 +125,26 @@ impl Process {
             lives: Arc::default(),
             readings: BTreeMap::new(),
             alters: BTreeMap::new(),
+            altering: BTreeMap::new(),
             describes: BTreeMap::new(),
             fetchers: BTreeMap::new(),
             submitting: VecDeque::new(),
             fetched: Bytes::new(),
             watermarks: BTreeMap::new(),
             // Numbers of a former life must not be taken for this one's.
-            last_number: seed << 8,
+            last_number: (seed & 0x3fff) << 16,
             ticks: 0,
         };
         process.recover_logs(0, out)?;
         process.open_session(out);
         out.alarms.push((TICK, Alarm::Tick));
         Ok(process)
+    }
+
+    /// The partition of a topic of this name, as far as this process has heard.
+    pub(super) fn key_of(&self, topic: &str, partition: PartitionId) -> Option<TopicPartition> {
+        let topic = self.image.topic(topic)?.node.id;
+        Some(TopicPartition { topic, partition })
     }
 
     pub(super) fn next_number(&mut self) -> u64 {
@@ -362,32 +373,37 @@ impl Process {
             (Message::Fetched { number, answers }, Address::Broker(leader)) => {
                 self.fetched(leader, number, answers, now, out);
             }
-            (Message::Alter { key, attempt, request }, Address::Broker(from)) => {
-                self.controller_alters((from, key, attempt), request, now, out);
+            (Message::Alter { number, request }, Address::Broker(from)) => {
+                self.controller_alters((from, number), request, now, out);
             }
-            (Message::Altered { key, attempt, result }, _) => {
-                self.on_partition(key, now, out, |core, _| {
+            (Message::Altered { number, key, result }, _) => {
+                let Some((asked, attempt)) = self.altering.remove(&number) else { return };
+                let is_whole = key == TopicPartition::default() && result.is_err();
+                assert!(asked == key || is_whole, "the answer is about what was asked");
+                self.on_partition(asked, now, out, |core, _| {
                     core.alter_answered(attempt, result, Millis::new(now / MS));
                 });
             }
-            (Message::Describe { epoch, partitions }, from) => {
-                self.describe(from, epoch, &partitions, out);
+            (Message::Describe { number, controller_epoch, partitions }, from) => {
+                self.describe((from, number), controller_epoch, &partitions, out);
             }
-            (Message::Described { epoch, reports }, Address::Broker(from)) => {
+            (Message::Described { epoch, reports, .. }, Address::Broker(from)) => {
                 self.described(from, epoch, &reports, now, out);
             }
-            (Message::ShutDown { epoch }, Address::Broker(from)) => {
+            (Message::ShutDown { broker, epoch, .. }, _) => {
                 let mut effects = Vec::new();
                 let request = self.next_number();
-                self.controller.controlled_shutdown(request, from, epoch, &mut effects);
+                self.controller.controlled_shutdown(request, broker, epoch, &mut effects);
                 self.do_controller(effects, now, out);
             }
-            (Message::Produce { number, key, acks, batch }, to) => {
-                self.produce((key, acks), batch, (to, number), now, out);
+            (Message::Produce { number, topic, key, acks, batch }, to) => {
+                let produce = Produce { to, number, acks };
+                match self.key_of(&topic, key) {
+                    Some(key) => self.produce(key, batch, produce, now, out),
+                    None => unknown_topic(produce, out),
+                }
             }
-            (Message::Consume { number, key, offset, leader_epoch }, to) => {
-                self.consume(key, (offset, leader_epoch), (to, number), now, out);
-            }
+            (Message::Consume(request), to) => self.consume(&request, to, now, out),
             (message, from) => unreachable!("{message:?} from {from:?}"),
         }
     }

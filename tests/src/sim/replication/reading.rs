@@ -9,7 +9,7 @@ use broker_core::purgatory::{FetchTerms, FetchWait, Found, Look};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 
-use super::message::{Address, FetchRequest, Message, Outbox};
+use super::message::{Address, ConsumeAnswer, ConsumeRequest, FetchRequest, Message, Outbox};
 use super::process::Process;
 use crate::sim::ensemble::schedule::{MS, Time};
 
@@ -40,21 +40,23 @@ fn refused(error: ErrorCode) -> FetchRefused {
 impl Process {
     pub(super) fn consume(
         &mut self,
-        key: TopicPartition,
-        (offset, leader_epoch): (Offset, Option<LeaderEpoch>),
-        (to, number): (Address, u64),
+        request: &ConsumeRequest,
+        to: Address,
         now: Time,
         out: &mut Outbox,
     ) {
+        let ConsumeRequest { number, offset, leader_epoch, bytes_max, .. } = *request;
+        let key = self.key_of(&request.topic, request.partition);
         let fetch = ConsumerFetch { fetch_offset: offset, leader_epoch, last_fetched_epoch: None };
-        let state = match self.replicas.get(&key) {
+        let state = match key.and_then(|key| self.replicas.get(&key)) {
+            _ if key.is_none() => Err(refused(ErrorCode::UnknownTopicOrPartition)),
             Some(core) if self.may_serve(now) => core.consumer_fetch(&fetch).and_then(|readable| {
                 let epoch = core.leading().ok_or(refused(ErrorCode::NotLeaderOrFollower))?;
                 Ok((readable, epoch))
             }),
             _ => Err(refused(ErrorCode::NotLeaderOrFollower)),
         };
-        let bytes_max = self.settings.fetch_bytes_max;
+        let key = key.unwrap_or_default();
         let asked = LeaderEpoch::default();
         let parts = vec![Part { key, fetch_offset: offset, asked, bytes_max, state }];
         let deadline = Millis::new(now / MS).plus(FETCH_WAIT_MS);
@@ -70,8 +72,8 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
-        let FetchRequest { number, items, may_wait } = request;
-        let bytes_max = if may_wait { self.settings.fetch_bytes_max } else { 0 };
+        let FetchRequest { number, items, bytes_max } = request;
+        let may_wait = bytes_max > 0;
         let mut parts = Vec::new();
         for (key, fetch) in items {
             let state = self.follower_fetch(key, &fetch, bytes_max, (now, &mut *out));
@@ -208,11 +210,14 @@ impl Process {
             return;
         }
         for (part, records) in reading.parts.iter().zip(records) {
-            let (error, log_start) = match &part.state {
-                Ok((readable, _)) => (ErrorCode::None, readable.log_start),
-                Err(refused) => (refused.error, refused.log_start),
+            let (error, log_start, high_watermark) = match &part.state {
+                Ok((readable, _)) => {
+                    (ErrorCode::None, readable.log_start, Some(readable.high_watermark))
+                }
+                Err(refused) => (refused.error, refused.log_start, None),
             };
-            out.messages.push((to, Message::Consumed { number, error, log_start, records }));
+            let answer = ConsumeAnswer { number, error, log_start, high_watermark, records };
+            out.messages.push((to, Message::Consumed(answer)));
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Called by: `process`, `storage`. Calls: the cores. Invariant: requests are answered from the core's decisions alone.
 
+use std::collections::BTreeSet;
+
 use broker::partitions::worker::{Job, ProduceJob};
 use broker_core::controller::{
     AlterItem, AlterPartitions, Answer, Effect as ControllerEffect, PartitionReport,
@@ -29,17 +31,17 @@ impl Process {
 
     pub(super) fn produce(
         &mut self,
-        (key, acks): (TopicPartition, i16),
+        key: TopicPartition,
         batch: Bytes,
-        (to, number): (Address, u64),
+        produce: Produce,
         now: Time,
         out: &mut Outbox,
     ) {
+        let acks = produce.acks;
         let permit = match self.hosted(key) {
             Some(hosted) if self.may_serve(now) => hosted.admit_produce(acks),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         };
-        let produce = Produce { to, number, acks };
         match permit {
             Ok(permit) => {
                 let job = ProduceJob {
@@ -72,13 +74,15 @@ impl Process {
         };
         let alter = AlterPartitions { broker: self.id, broker_epoch, items: vec![item] };
         let (key, attempt) = (request.partition, request.attempt);
-        let message = Message::Alter { key, attempt, request: alter };
+        let number = self.next_number();
+        self.altering.insert(number, (key, attempt));
+        let message = Message::Alter { number, request: alter };
         out.messages.push((Address::Broker(controller.broker), message));
     }
 
     pub(super) fn controller_alters(
         &mut self,
-        asker: (BrokerId, TopicPartition, u64),
+        asker: (BrokerId, u64),
         request: AlterPartitions,
         now: Time,
         out: &mut Outbox,
@@ -94,21 +98,28 @@ impl Process {
     /// Answers once everything up to the own registration is known: before that an unknown partition means nothing.
     pub(super) fn describe(
         &mut self,
-        from: Address,
-        epoch: BrokerEpoch,
+        (from, number): (Address, u64),
+        controller_epoch: i32,
         partitions: &[TopicPartition],
         out: &mut Outbox,
     ) {
-        if self.epoch != Some(epoch) || self.image.complete_to() < epoch.zxid() {
+        let Some(epoch) = self.epoch else { return };
+        let known = self.image.controller_epoch().map(|(epoch, _)| epoch.get());
+        let is_stale = known.is_some_and(|known| controller_epoch < known);
+        if is_stale || self.image.complete_to() < epoch.zxid() {
             return;
         }
+        let has_failed = self.directory.failed.is_some();
         let report = |&partition: &TopicPartition| {
-            let report = Some(self.replicas.get(&partition)?.report());
+            let report = match has_failed {
+                true => None,
+                false => Some(self.replicas.get(&partition)?.report()),
+            };
             Some(PartitionReport { partition, report })
         };
         // What is still being opened is not known yet, which is no answer: the controller asks again.
         let Some(reports) = partitions.iter().map(report).collect() else { return };
-        out.messages.push((from, Message::Described { epoch, reports }));
+        out.messages.push((from, Message::Described { number, epoch, reports }));
     }
 
     pub(super) fn described(
@@ -119,10 +130,10 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
-        if let Some(asked) = self.describes.get_mut(&(from, epoch)) {
-            for report in reports {
-                asked.remove(&report.partition);
-            }
+        // Another life of the broker has answered, if it is not in there.
+        let Some(asked) = self.describes.get_mut(&(from, epoch)) else { return };
+        for report in reports {
+            asked.remove(&report.partition);
         }
         let mut effects = Vec::new();
         self.controller.described(from, epoch, reports, &mut effects);
@@ -130,13 +141,26 @@ impl Process {
     }
 
     pub(super) fn describe_again(&mut self, out: &mut Outbox) {
-        for (&(broker, epoch), partitions) in &self.describes {
-            if !partitions.is_empty() {
-                let partitions = partitions.iter().copied().collect();
-                let message = Message::Describe { epoch, partitions };
-                out.messages.push((Address::Broker(broker), message));
-            }
+        let open = |(&(broker, _), partitions): (&(BrokerId, _), &BTreeSet<TopicPartition>)| {
+            let partitions: Vec<_> = partitions.iter().copied().collect();
+            (!partitions.is_empty()).then_some((broker, partitions))
+        };
+        let open: Vec<_> = self.describes.iter().filter_map(open).collect();
+        for (broker, partitions) in open {
+            self.ask_description(broker, partitions, out);
         }
+    }
+
+    fn ask_description(
+        &mut self,
+        broker: BrokerId,
+        partitions: Vec<TopicPartition>,
+        out: &mut Outbox,
+    ) {
+        let number = self.next_number();
+        let controller_epoch = self.image.controller_epoch().map_or(-1, |(epoch, _)| epoch.get());
+        let message = Message::Describe { number, controller_epoch, partitions };
+        out.messages.push((Address::Broker(broker), message));
     }
 
     /// Does what the controller wants done.
@@ -159,8 +183,7 @@ impl Process {
                 ControllerEffect::Describe { broker, epoch, partitions } => {
                     let asked = self.describes.entry((broker, epoch)).or_default();
                     asked.extend(partitions.iter().copied());
-                    let message = Message::Describe { epoch, partitions };
-                    out.messages.push((Address::Broker(broker), message));
+                    self.ask_description(broker, partitions, out);
                 }
                 ControllerEffect::UncleanElection { topic, partition, .. } => {
                     panic!("{topic}-{partition}: nobody allowed an unclean election");
@@ -171,17 +194,22 @@ impl Process {
     }
 
     fn answer_controller(&mut self, request: u64, answer: &Answer, _now: Time, out: &mut Outbox) {
-        let Some((from, key, attempt)) = self.alters.remove(&request) else { return };
-        let error = match answer {
-            Answer::Altered(Ok(partitions)) => partitions[0].error,
-            Answer::Altered(Err(error)) => *error,
+        let Some((from, number)) = self.alters.remove(&request) else { return };
+        let (key, error) = match answer {
+            Answer::Altered(Ok(partitions)) => (partitions[0].partition, partitions[0].error),
+            Answer::Altered(Err(error)) => (TopicPartition::default(), *error),
             Answer::Created(_) | Answer::Grown(_) | Answer::Deleted(_) | Answer::ShutDown(_) => {
                 return;
             }
         };
-        let message = Message::Altered { key, attempt, result: error.into_result() };
+        let message = Message::Altered { number, key, result: error.into_result() };
         out.messages.push((Address::Broker(from), message));
     }
+}
+
+/// A topic that this process has not heard of, or not any more.
+pub fn unknown_topic(produce: Produce, out: &mut Outbox) {
+    answer_producer(produce, ErrorCode::UnknownTopicOrPartition, -1, out);
 }
 
 pub fn answer_producer(produce: Produce, error: ErrorCode, base_offset: i64, out: &mut Outbox) {

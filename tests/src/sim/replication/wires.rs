@@ -4,9 +4,13 @@
 //! ensemble, which has wires of its own.
 
 use super::message::{Address, Message};
+use super::wire::Frame;
 use super::world::{Event, World};
 use crate::sim::ensemble::schedule::MS;
 use crate::sim::fault::Fault;
+
+/// Of a thousand messages, so many are cut off with their connection.
+const CUT: u64 = 3;
 
 impl World {
     pub fn send(&mut self, from: Address, to: Address, message: Message) {
@@ -18,6 +22,7 @@ impl World {
         }
         let is_doubled = !self.calm && self.network.chance(doubled, 1_000);
         let is_doubled = is_doubled && self.arsenal.strikes(Fault::DoubleMessage);
+        let frame = Frame::encode(message);
         for _ in 0..=usize::from(is_doubled) {
             let is_late = !self.calm && self.network.chance(late, 1_000);
             let is_late = is_late && self.arsenal.strikes(Fault::DelayMessage);
@@ -26,12 +31,30 @@ impl World {
             } else {
                 50 + self.network.below(2 * MS)
             };
-            let message = message.clone();
-            self.schedule.after(delay, Event::Message { from, to, message });
+            let is_cut = !self.calm && self.network.chance(CUT, 1_000);
+            if is_cut && self.arsenal.strikes(Fault::CutFrame) {
+                frame.is_cut_at(self.network.number());
+                self.schedule.after(delay, Event::Cut { to });
+                self.schedule.after(delay, Event::Cut { to: from });
+                continue;
+            }
+            let frame = frame.clone();
+            self.schedule.after(delay, Event::Frame { from, to, frame });
         }
     }
 
-    pub(super) fn deliver(&mut self, from: Address, to: Address, message: Message) {
+    /// A connection broke within a frame: one end has less than that, and both may go on at once. Brokers find out by themselves.
+    pub(super) fn is_cut(&mut self, end: Address) {
+        match end {
+            Address::Producer(index) => self.producer_is_cut(index),
+            Address::Consumer(_) | Address::Broker(_) => {}
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: Address, to: Address, frame: &Frame) {
+        let message = frame.decode();
+        let now = self.schedule.now();
+        self.trace.say(now, || format!("  {message:?}"));
         match (to, message) {
             (Address::Broker(id), message) => {
                 let life = self.machines[&id].life;
@@ -40,9 +63,9 @@ impl World {
             (Address::Producer(index), Message::Produced { number, error, base_offset }) => {
                 self.produced(index, number, error, base_offset);
             }
-            (Address::Consumer(index), Message::Consumed { number, error, log_start, records }) => {
+            (Address::Consumer(index), Message::Consumed(answer)) => {
                 let Address::Broker(from) = from else { unreachable!("brokers answer") };
-                self.consumed(index, number, (error, log_start), (&records, from));
+                self.consumed(index, &answer, from);
             }
             (to, message) => unreachable!("{message:?} to {to:?}"),
         }

@@ -13,9 +13,10 @@ use super::chronicle::Chronicle;
 use super::client::{Consumer, Producer};
 use super::coordination::{Strings, puppet};
 use super::ledger::Ledger;
-use super::message::{Address, Alarm, Message, Outbox};
+use super::message::{Address, Alarm, Outbox};
 use super::process::Process;
 use super::settings::Settings;
+use super::wire::Frame;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Schedule, Time};
 use crate::sim::ensemble::trace::Trace;
@@ -29,13 +30,39 @@ pub(super) const FAST_DEATH: Time = 200 * MS;
 /// Something that happens.
 #[derive(Debug)]
 pub enum Event {
-    Message { from: Address, to: Address, message: Message },
-    Alarm { id: BrokerId, life: u64, alarm: Alarm },
-    Heard { id: BrokerId, life: u64, heard: Heard },
+    Frame {
+        from: Address,
+        to: Address,
+        frame: Frame,
+    },
+    /// A connection broke within what it carried.
+    Cut {
+        to: Address,
+    },
+    Alarm {
+        id: BrokerId,
+        life: u64,
+        alarm: Alarm,
+    },
+    Heard {
+        id: BrokerId,
+        life: u64,
+        heard: Heard,
+    },
     Resume(BrokerId),
-    Start { id: BrokerId, life: u64 },
-    ShutDownEnd { id: BrokerId, life: u64, time: Time },
-    FailedEnd { id: BrokerId, life: u64 },
+    Start {
+        id: BrokerId,
+        life: u64,
+    },
+    ShutDownEnd {
+        id: BrokerId,
+        life: u64,
+        time: Time,
+    },
+    FailedEnd {
+        id: BrokerId,
+        life: u64,
+    },
     FreeDisk(BrokerId),
     LookAfterDisks,
     CreateTopic,
@@ -204,7 +231,8 @@ impl World {
         let now = self.schedule.now();
         self.trace.say(now, || format!("{event:?}"));
         match event {
-            Event::Message { from, to, message } => self.deliver(from, to, message),
+            Event::Frame { from, to, frame } => self.deliver(from, to, &frame),
+            Event::Cut { to } => self.is_cut(to),
             Event::Alarm { id, life, alarm } => {
                 self.step(id, life, |process, now, out| process.alarm(alarm, now, out));
             }

@@ -4,7 +4,7 @@
 //! `coordinator listening client=127.0.0.1:2181 peer=127.0.0.1:2888 http=127.0.0.1:8080` (`-` for none); its log goes
 //! to standard error.
 
-mod import_command;
+mod commands;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use coordinator::config::{Config, Values, help};
 use coordinator::{Addresses, Server};
 use coordinator_disk::RealDisk;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
-use import_command::ImportFlags;
+use commands::Command;
 
 /// One member of a coordinator ensemble that ZooKeeper's clients can talk to.
 ///
@@ -40,12 +40,6 @@ struct Flags {
     log: Level,
 }
 
-/// What else can be done with a data folder. The server must not run in it.
-#[derive(Subcommand)]
-enum Command {
-    ImportZookeeper(ImportFlags),
-}
-
 fn main() -> ExitCode {
     match run(&Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,8 +53,8 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_max_level(flags.log).with_writer(std::io::stderr).init();
     let config = config(flags)?;
-    if let Some(Command::ImportZookeeper(import)) = &flags.command {
-        return import_command::run(import, &config);
+    if let Some(command) = &flags.command {
+        return command.run(&config);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

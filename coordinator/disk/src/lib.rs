@@ -1,7 +1,8 @@
 //! The only door to files.
 //!
 //! Everything that keeps state on disk goes through [`Disk`] and [`File`], so that the same code runs on
-//! the machine's disk ([`RealDisk`]) and on a simulated one that can lose what was not synced. On top
+//! the machine's disk ([`RealDisk`]), on a simulated one that can lose what was not synced, and on one that only
+//! pretends to write ([`Rehearsal`]). On top
 //! stand the formats that all our own files share: the [`envelope`] around an encoded value, the
 //! [`record_file`] of checksummed frames, and the [`small_file`] that is replaced whole.
 //!
@@ -11,6 +12,7 @@
 mod disk;
 mod folder;
 mod real;
+mod rehearsal;
 
 pub mod envelope;
 pub mod record_file;
@@ -22,3 +24,4 @@ pub mod conformance;
 pub use disk::{Disk, Entry, EntryKind, File, Lock, OpenMode};
 pub use folder::create_durable_folder;
 pub use real::RealDisk;
+pub use rehearsal::Rehearsal;

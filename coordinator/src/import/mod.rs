@@ -31,7 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
+use coordinator_core::consensus::SnapshotImage;
 use coordinator_core::state::{FrozenState, State};
 use coordinator_disk::Disk;
 use coordinator_protocol::{DecodeError, Zxid};
@@ -119,12 +119,6 @@ pub enum ImportError {
     /// What was read is no state that a member can have.
     #[error("the files contradict each other: {0}")]
     Contradiction(String),
-    /// The folder to be made holds something.
-    #[error("{path}: this folder is in use already; import into an empty one")]
-    NotEmpty {
-        /// The folder.
-        path: PathBuf,
-    },
     /// The folder cannot be made.
     #[error("data folder: {0}")]
     Storage(#[from] StorageError),
@@ -150,7 +144,7 @@ pub struct Imported {
 /// Reads ZooKeeper's files, and changes nothing.
 ///
 /// # Errors
-/// Every [`ImportError`] but `NotEmpty` and `Storage`.
+/// Every [`ImportError`] but `Storage`.
 pub fn read(
     disk: &dyn Disk,
     request: &Request,
@@ -170,29 +164,14 @@ impl Imported {
     /// Makes the data folder of the member that `owner` names; durable when it returns.
     ///
     /// # Errors
-    /// `NotEmpty`, `Storage`.
+    /// `Storage`.
     pub fn write(
         &self,
         disk: Arc<dyn Disk>,
         folder: &Path,
         owner: Owner,
     ) -> Result<(), ImportError> {
-        let (mut opened, restored) = storage::open(disk, folder, owner)?;
-        let is_fresh = restored.snapshot.is_none()
-            && restored.entries.is_empty()
-            && restored.hard_state == HardState::default();
-        if !is_fresh {
-            return Err(ImportError::NotEmpty { path: folder.to_owned() });
-        }
-        let SnapshotImage { index, term, .. } = self.image;
-        let hard_state = HardState { term, vote: 0, commit: index };
-        opened.write(vec![PersistWrite {
-            install: Some(self.image.clone()),
-            hard_state: Some(hard_state),
-            sync: true,
-            ..PersistWrite::default()
-        }])?;
-        Ok(())
+        Ok(storage::found(disk, folder, owner, self.image.clone())?)
     }
 }
 

@@ -269,7 +269,7 @@ fn a_folder_in_use_is_not_touched() {
     let owner = || Owner { cluster_id: "c".to_owned(), server_id: 1 };
     imported.write(Arc::new(RealDisk), folder.path(), owner()).expect("empty");
     let again = imported.write(Arc::new(RealDisk), folder.path(), owner());
-    assert!(matches!(again, Err(ImportError::NotEmpty { .. })));
+    assert!(matches!(again, Err(ImportError::Storage(StorageError::NotEmpty { .. }))));
     let (_, restored) =
         storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("a member's folder");
     assert_eq!(restored.snapshot, Some(imported.image));

@@ -11,6 +11,8 @@
 //! one write and one sync. After a failure nothing is reported as persisted any more.
 //! Does not know: what entries mean, sockets, the core's reasons.
 
+mod found;
+mod inspect;
 mod log;
 mod restore;
 mod snapshot;
@@ -32,6 +34,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
 use log::Log;
+
+pub use found::{found, found_from};
+pub use inspect::{Inspection, inspect};
 
 /// A write, with its sync, that takes longer is worth a line in the log.
 const WRITE_SLOW: Duration = Duration::from_millis(500);
@@ -63,6 +68,24 @@ pub enum StorageError {
         path: PathBuf,
         /// What is missing.
         reason: String,
+    },
+    /// A folder that is to be made holds something.
+    #[error("{path}: this folder is in use already; name an empty one (dataDir)")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A snapshot of another ensemble.
+    #[error(
+        "{path} is a {found}, and this is cluster {cluster_id}: set clusterId to the cluster that it is to be again"
+    )]
+    Foreign {
+        /// The snapshot's file.
+        path: PathBuf,
+        /// What its header says.
+        found: String,
+        /// What the settings say.
+        cluster_id: String,
     },
     /// A value is too large for a file.
     #[error("cannot be encoded: {reason}")]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use coordinator_core::consensus::SnapshotImage;
+use coordinator_disk::Disk;
 use coordinator_disk::envelope::{self, Schema};
 use coordinator_disk::record_file::{self, RecordFile, Tail};
 use serde::{Deserialize, Serialize};
@@ -80,30 +81,34 @@ pub fn remove_unfinished(place: &Place) -> Result<(), StorageError> {
 /// Reads a snapshot back and checks all of it.
 pub fn load(place: &Place, index: u64) -> Result<SnapshotImage, StorageError> {
     let path = path(place, index);
+    let image = load_file(&*place.disk, &path, &identity(place, index))?;
+    if image.index == index { Ok(image) } else { Err(damaged(&path)) }
+}
+
+/// Reads the snapshot in the file `path`, which has to belong to `identity`.
+pub fn load_file(
+    disk: &dyn Disk,
+    path: &Path,
+    identity: &[u8],
+) -> Result<SnapshotImage, StorageError> {
     let mut head = None;
     let mut data = Vec::new();
-    record_file::recover(
-        &*place.disk,
-        &path,
-        &identity(place, index),
-        Tail::Sealed,
-        &mut |_, frame| {
-            if head.is_some() {
-                data.extend_from_slice(frame);
-                return Ok(());
-            }
-            let decoded = envelope::decode::<Head>(HEAD_SCHEMA, frame);
-            head = Some(decoded.map_err(|error| error.to_string())?);
-            Ok(())
-        },
-    )?;
+    record_file::recover(disk, path, identity, Tail::Sealed, &mut |_, frame| {
+        if head.is_some() {
+            data.extend_from_slice(frame);
+            return Ok(());
+        }
+        let decoded = envelope::decode::<Head>(HEAD_SCHEMA, frame);
+        head = Some(decoded.map_err(|error| error.to_string())?);
+        Ok(())
+    })?;
     match head {
-        Some(Head::V1 { index: found, term, bytes, crc32 })
-            if found == index && bytes == data.len() as u64 && crc32 == crc32fast::hash(&data) =>
+        Some(Head::V1 { index, term, bytes, crc32 })
+            if bytes == data.len() as u64 && crc32 == crc32fast::hash(&data) =>
         {
             Ok(SnapshotImage { index, term, data: Bytes::from(data) })
         }
-        Some(_) | None => Err(damaged(&path)),
+        Some(_) | None => Err(damaged(path)),
     }
 }
 

@@ -212,3 +212,87 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1)]);
     assert_eq!(restored.snapshot.map(|image| image.data), Some(state.encode_snapshot()));
 }
+
+/// A folder whose state has `count` znodes below the root, the last ones behind the snapshot.
+fn folder_of(count: u64) -> tempfile::TempDir {
+    use coordinator_core::state::{Entry, FrozenState};
+    use coordinator_core::tree::Tree;
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = Tree::new().records().collect();
+    let state = FrozenState::imported(coordinator_protocol::Zxid::new(5), 0, nodes).unwrap();
+    let image = SnapshotImage { index: 1, term: 1, data: state.encode() };
+    found(Arc::new(RealDisk), folder.path(), owner(), image).unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    let data = Entry::default().encode().unwrap();
+    let entries = (2..2 + count)
+        .map(|index| LogEntry { index, term: 1, kind: EntryKind::Normal, data: data.clone() })
+        .collect();
+    storage.write(vec![PersistWrite { entries, sync: true, ..PersistWrite::default() }]).unwrap();
+    folder
+}
+
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for below in ["log", "snapshots"] {
+        for entry in std::fs::read_dir(folder.join(below)).unwrap() {
+            let path = entry.unwrap().path();
+            found.push((path.clone(), std::fs::read(path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn inspection_tells_what_is_there_and_changes_nothing() {
+    let folder = folder_of(3);
+    std::fs::write(folder.path().join("snapshots/9.snapshot.unfinished"), b"half").unwrap();
+    let before = files(folder.path());
+    let found = inspect(Arc::new(RealDisk), folder.path(), owner()).unwrap();
+    assert_eq!((found.snapshot_index, found.entries, found.last_index), (1, 3, 4));
+    assert_eq!((found.znodes, found.sessions, found.term, found.commit), (4, 0, 1, 1));
+    assert!(found.changes.iter().any(|change| change.contains("9.snapshot.unfinished")));
+    assert_eq!(files(folder.path()), before);
+    let held = reopen(folder.path());
+    let in_use = inspect(Arc::new(RealDisk), folder.path(), owner());
+    assert!(matches!(in_use, Err(StorageError::InUse { .. })));
+    drop(held);
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(inspect(Arc::new(RealDisk), nothing.path(), owner()).is_err());
+    assert_eq!(std::fs::read_dir(nothing.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn inspection_names_the_damaged_file() {
+    let folder = folder_of(3);
+    let (path, mut bytes) = files(folder.path()).pop().unwrap();
+    assert!(path.ends_with("0000000000000001.snapshot"), "{path:?}");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = inspect(Arc::new(RealDisk), folder.path(), owner()).unwrap_err().to_string();
+    assert!(error.contains("0000000000000001.snapshot") && error.contains("byte"), "{error}");
+}
+
+#[test]
+fn snapshot_of_the_same_cluster_makes_a_folder_and_no_other_does() {
+    let source = folder_of(0);
+    let (file, _) = files(source.path()).pop().unwrap();
+    let restore =
+        |file: &Path, into: &Path, owner: Owner| found_from(Arc::new(RealDisk), file, into, owner);
+    let folder = tempfile::tempdir().unwrap();
+    let second = Owner { server_id: 2, ..owner() };
+    assert_eq!(restore(&file, folder.path(), second.clone()).unwrap(), 1);
+    let found = inspect(Arc::new(RealDisk), folder.path(), second.clone()).unwrap();
+    assert_eq!((found.snapshot_index, found.last_index, found.znodes), (1, 1, 4));
+    let again = restore(&file, folder.path(), second);
+    assert!(matches!(again, Err(StorageError::NotEmpty { .. })));
+    let empty = tempfile::tempdir().unwrap();
+    let stranger = Owner { cluster_id: "other".into(), ..owner() };
+    assert!(matches!(restore(&file, empty.path(), stranger), Err(StorageError::Foreign { .. })));
+    let mut log = files(source.path());
+    let (log, _) = log.swap_remove(0);
+    assert!(matches!(restore(&log, empty.path(), owner()), Err(StorageError::Foreign { .. })));
+    assert!(restore(Path::new("/no/such file"), empty.path(), owner()).is_err());
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}

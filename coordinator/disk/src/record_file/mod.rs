@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, File, OpenMode};
 use crate::small_file;
 
-pub use scan::{Recovered, Tail, Visit, recover};
+pub use scan::{Recovered, Tail, Visit, identity_of, recover};
 
 /// Largest payload of one frame.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;

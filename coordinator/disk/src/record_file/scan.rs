@@ -95,12 +95,35 @@ pub fn recover(
     Ok(Recovered { file, frames, cut_bytes })
 }
 
+/// What the file at `path` belongs to, by its header.
+///
+/// # Errors
+/// [`RecordFileError::Damaged`] when it has no header of a record file; [`RecordFileError::Io`].
+pub fn identity_of(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, RecordFileError> {
+    let file = disk.open(path, OpenMode::Read).map_err(|e| io_error(path, e))?;
+    read_file_header(&*file, path)
+}
+
 /// Checks the header; returns where the first frame begins and the CRC that it has to name.
 fn check_file_header(
     file: &dyn File,
     path: &Path,
     identity: &[u8],
 ) -> Result<(u64, u32), RecordFileError> {
+    let found = read_file_header(file, path)?;
+    if found != identity {
+        return Err(RecordFileError::Identity {
+            path: path.to_owned(),
+            found: String::from_utf8_lossy(&found).into_owned(),
+            expected: String::from_utf8_lossy(identity).into_owned(),
+        });
+    }
+    let (header, chain) = encode_file_header(identity);
+    Ok((header.len() as u64, chain))
+}
+
+/// The identity in a header that is whole.
+fn read_file_header(file: &dyn File, path: &Path) -> Result<Vec<u8>, RecordFileError> {
     let damaged = |reason: &str| RecordFileError::Damaged {
         path: path.to_owned(),
         offset: 0,
@@ -124,15 +147,7 @@ fn check_file_header(
     if bytes[..expected.len()] != expected {
         return Err(damaged("the header's checksum differs"));
     }
-    if found != identity {
-        return Err(RecordFileError::Identity {
-            path: path.to_owned(),
-            found: String::from_utf8_lossy(found).into_owned(),
-            expected: String::from_utf8_lossy(identity).into_owned(),
-        });
-    }
-    let (header, chain) = encode_file_header(identity);
-    Ok((header.len() as u64, chain))
+    Ok(found.to_vec())
 }
 
 enum Found<'a> {

@@ -1,18 +1,19 @@
 //! `coordinator import-zookeeper`: what it is told, and what it tells.
 //!
-//! Called by: the binary. Calls: `coordinator::import`.
+//! Called by: `commands`. Calls: `coordinator::import`.
 //! Invariant: a dry run writes nothing.
 //! Does not know: ZooKeeper's files.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use coordinator::config::Config;
 use coordinator::import::{self, Report, Request};
-use coordinator::storage::Owner;
 use coordinator_disk::RealDisk;
+
+use super::{OutputFormat, owner, print};
 
 /// Makes this member's data folder from the files of a ZooKeeper server (3.5 to 3.9).
 ///
@@ -38,14 +39,6 @@ pub struct ImportFlags {
     output: OutputFormat,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputFormat {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 /// Imports, and prints the report.
 pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
     let request = Request {
@@ -55,18 +48,14 @@ pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
     };
     let imported = import::read(&RealDisk, &request, &mut progress())?;
     if !flags.dry_run {
-        let owner =
-            Owner { cluster_id: config.cluster_id.clone(), server_id: config.core.id.get() };
-        imported.write(Arc::new(RealDisk), &config.data_dir, owner)?;
+        imported.write(Arc::new(RealDisk), &config.data_dir, owner(config))?;
     }
     let into = (!flags.dry_run).then_some(config.data_dir.as_path());
     let text = match flags.output {
         OutputFormat::Text => text(&imported.report, into, config.members.len()),
         OutputFormat::Json => json(&imported.report, into),
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(print(&text)?)
 }
 
 /// Says on a terminal which file is read.
@@ -105,14 +94,14 @@ fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
     if into.is_some() && members > 1 {
         lines.push(format!("next           the same for the other {} members", members - 1));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 fn json(report: &Report, into: Option<&Path>) -> String {
     let hexadecimal = |zxid: i64| format!("{zxid:#x}");
     let gaps: Vec<_> =
         report.gaps.iter().map(|(from, to)| [hexadecimal(*from), hexadecimal(*to)]).collect();
-    let value = serde_json::json!({
+    serde_json::json!({
         "snapshot": report.snapshot,
         "not_readable": report.skipped,
         "log_files": report.logs,
@@ -125,6 +114,6 @@ fn json(report: &Report, into: Option<&Path>) -> String {
         "ephemerals_ended": report.ephemerals,
         "gaps": gaps,
         "written_to": into,
-    });
-    format!("{value}\n")
+    })
+    .to_string()
 }

@@ -1,0 +1,60 @@
+//! What else the program does with a data folder, beside serving it. No server may run in the folder.
+//!
+//! ```text
+//! check    reads everything, changes nothing
+//! restore  a folder made from a snapshot
+//! import   a folder made from ZooKeeper's files
+//! ```
+//!
+//! Called by: the binary. Calls: the library.
+//! Invariant: each refuses a folder in which a server runs.
+//! Does not know: files' formats.
+
+mod check;
+mod import;
+mod restore;
+
+use std::io::Write;
+
+use clap::{Subcommand, ValueEnum};
+use coordinator::config::Config;
+use coordinator::storage::Owner;
+
+/// What can be done.
+#[derive(Subcommand)]
+pub enum Command {
+    Check(check::CheckFlags),
+    Restore(restore::RestoreFlags),
+    ImportZookeeper(import::ImportFlags),
+}
+
+impl Command {
+    /// Does it, with this member's settings.
+    pub fn run(&self, config: &Config) -> anyhow::Result<()> {
+        match self {
+            Command::Check(flags) => check::run(flags, config),
+            Command::Restore(flags) => restore::run(flags, config),
+            Command::ImportZookeeper(flags) => import::run(flags, config),
+        }
+    }
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Whose the files of the folder are.
+fn owner(config: &Config) -> Owner {
+    Owner { cluster_id: config.cluster_id.clone(), server_id: config.core.id.get() }
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())?;
+    out.flush()
+}

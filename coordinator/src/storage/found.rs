@@ -1,0 +1,72 @@
+//! A new data folder that begins with a state from elsewhere.
+//!
+//! Called by: the binary, `import`. Calls: `super::open`, `snapshot`.
+//! Invariant: only a folder that holds nothing is written; when it returns, all of it is durable. A kill in the middle
+//! leaves a folder that still counts as empty.
+//! Does not know: where the state comes from.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
+use coordinator_core::state::State;
+use coordinator_disk::{Disk, record_file};
+
+use super::{Owner, StorageError, io_error, snapshot};
+
+/// Makes the folder of a member that begins with `image`. Every member has to begin with the same.
+///
+/// # Errors
+/// `NotEmpty`, and every other [`StorageError`] of a folder.
+pub fn found(
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    owner: Owner,
+    image: SnapshotImage,
+) -> Result<(), StorageError> {
+    let (mut opened, restored) = super::open(disk, folder, owner)?;
+    let is_empty = restored.snapshot.is_none()
+        && restored.entries.is_empty()
+        && restored.hard_state == HardState::default();
+    if !is_empty {
+        return Err(StorageError::NotEmpty { path: folder.to_owned() });
+    }
+    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
+    opened.write(vec![PersistWrite {
+        install: Some(image),
+        hard_state: Some(hard_state),
+        sync: true,
+        ..PersistWrite::default()
+    }])
+}
+
+/// Makes the folder of a member that begins with the snapshot in `file`, which any member of the same cluster wrote.
+/// Returns the state's log index.
+///
+/// # Errors
+/// `Foreign` for another cluster's; otherwise those of [`found`] and of reading the file.
+pub fn found_from(
+    disk: Arc<dyn Disk>,
+    file: &Path,
+    folder: &Path,
+    owner: Owner,
+) -> Result<u64, StorageError> {
+    let identity = record_file::identity_of(&*disk, file)?;
+    let found_identity = String::from_utf8_lossy(&identity).into_owned();
+    let cluster = format!(" in cluster {}", owner.cluster_id);
+    if !found_identity.starts_with("snapshot ") || !found_identity.ends_with(&cluster) {
+        return Err(StorageError::Foreign {
+            path: file.to_owned(),
+            found: found_identity,
+            cluster_id: owner.cluster_id,
+        });
+    }
+    let image = snapshot::load_file(&*disk, file, &identity)?;
+    let readable = State::decode_snapshot(&image.data);
+    if let Err(error) = readable {
+        return Err(io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, error)));
+    }
+    let index = image.index;
+    found(disk, folder, owner, image)?;
+    Ok(index)
+}

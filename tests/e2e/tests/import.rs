@@ -19,7 +19,7 @@ struct ZooKeeper {
 impl ZooKeeper {
     /// Its snapshots come often, so that there are several, and logs between them.
     fn start(mut java: Command, home: &Path) -> Result<ZooKeeper> {
-        let port = ports::free_ports(1)?.first().copied().context("no port")?;
+        let port = ports::claim_ports(1, home)?.first().copied().context("no port")?;
         let settings = home.join("zoo.cfg");
         let data_dir = home.join("data");
         fs::write(

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -131,9 +130,8 @@ impl Cluster {
         fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot make {}", options.dir.display()))?;
         let dir = options.dir.canonicalize()?;
-        let guard = port_guard()?;
         let mut cluster = Cluster {
-            nodes: plan_nodes(&options)?,
+            nodes: plan_nodes(&options, &dir)?,
             dir,
             programs: options.programs,
             broker_settings: options.broker_settings,
@@ -145,7 +143,6 @@ impl Cluster {
             cluster.kill_all()?;
             return Err(error);
         }
-        drop(guard);
         cluster.ready_ms = u64::try_from(began.elapsed().as_millis())?;
         cluster.save()?;
         Ok(cluster)
@@ -295,9 +292,9 @@ impl Cluster {
     }
 }
 
-fn plan_nodes(options: &Options) -> Result<Vec<Node>> {
+fn plan_nodes(options: &Options, dir: &Path) -> Result<Vec<Node>> {
     let total = (options.coordinators + options.brokers) as usize;
-    let ports = ports::free_ports(total * 3)?;
+    let ports = ports::claim_ports(total * 3, dir)?;
     let kinds = [(Kind::Coordinator, options.coordinators), (Kind::Broker, options.brokers)];
     let ids = kinds.into_iter().flat_map(|(kind, count)| (1..=count).map(move |id| (kind, id)));
     Ok(ids
@@ -312,13 +309,4 @@ fn plan_nodes(options: &Options) -> Result<Vec<Node>> {
             process: None,
         })
         .collect())
-}
-
-/// Held from the choice of ports until they are bound, so that two clusters that start at the same
-/// moment do not choose the same ones.
-fn port_guard() -> Result<fs::File> {
-    let path = std::env::temp_dir().join("tidegate-cluster-ports.lock");
-    let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }

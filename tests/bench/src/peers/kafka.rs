@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use e2e::wire::{Answer, Bytes, send_alone};
-use tests::cluster::ports::free_ports;
+use tests::cluster::ports::claim_ports;
 use tests::cluster::process::Process;
 
 use super::java::{self, Program};
@@ -28,7 +28,7 @@ pub fn start_with_zookeeper(nodes: u32, data: &Path) -> Result<System> {
     let folder = Folder::new(data, "kafka39")?;
     let began = Instant::now();
     let ensemble = start_servers(nodes, &folder.0)?;
-    let ports = free_ports(usize::try_from(nodes)?)?;
+    let ports = claim_ports(usize::try_from(nodes)?, &folder.0)?;
     let connect = ensemble.addresses.join(",");
     let settings = |id: usize, port: u16| {
         format!(
@@ -59,7 +59,7 @@ pub fn start_with_zookeeper(nodes: u32, data: &Path) -> Result<System> {
 pub fn start_alone(nodes: u32, data: &Path) -> Result<System> {
     let folder = Folder::new(data, "kafka4")?;
     let count = usize::try_from(nodes)?;
-    let all = free_ports(count * 2)?;
+    let all = claim_ports(count * 2, &folder.0)?;
     let (ports, control) = all.split_at(count);
     let voters: Vec<String> = control
         .iter()

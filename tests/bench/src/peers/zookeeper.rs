@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tests::cluster::ports::free_ports;
+use tests::cluster::ports::claim_ports;
 use tests::cluster::process::Process;
 
 use super::java::{self, Program};
@@ -54,7 +54,7 @@ pub fn start(nodes: u32, data: &Path) -> Result<System> {
 /// When a server does not come up.
 pub fn start_servers(nodes: u32, folder: &Path) -> Result<Servers> {
     let count = usize::try_from(nodes)?;
-    let ports = free_ports(count * 3)?;
+    let ports = claim_ports(count * 3, folder)?;
     let (clients, rest) = ports.split_at(count);
     let (peers, elections) = rest.split_at(count);
     let members: String = (0..count)

@@ -24,6 +24,8 @@ pub mod consumer;
 pub mod group;
 mod links;
 pub mod metadata;
+#[cfg(test)]
+mod model;
 pub mod pack;
 pub mod partitioner;
 pub mod producer;

@@ -7,7 +7,6 @@ use client_protocol::messages::fetch::{FetchPartitionResponse, FetchTopicRespons
 use client_protocol::messages::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use client_protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
 use client_protocol::messages::offset_for_leader_epoch::{
     OffsetForLeaderPartitionResult, OffsetForLeaderTopicResult,
 };
@@ -17,24 +16,9 @@ use client_protocol::{PartitionId, Records};
 
 use super::*;
 use crate::metadata::Leader;
+use crate::model::{self, Random, TOPIC};
 
-const TOPIC: &str = "t";
 const PARTITIONS: usize = 2;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// One partition: the epoch of each record, by offset. The value of a record is its offset and a mark of its epoch.
 struct Log {
@@ -105,7 +89,7 @@ impl World {
         let mut core = Consumer::new(settings);
         (0..PARTITIONS).for_each(|index| core.seek(&partition(index), Start::Earliest));
         Self {
-            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            random: Random::new(seed),
             now_ms: 0,
             core,
             logs: vec![log(1), log(2)],
@@ -118,27 +102,7 @@ impl World {
     }
 
     fn metadata(&self) -> MetadataResponse {
-        let broker = |id| MetadataBroker {
-            node_id: BrokerId::new(id),
-            host: "h".to_owned(),
-            port: id,
-            ..MetadataBroker::default()
-        };
-        let one = |(log, index): (&Log, i32)| MetadataPartition {
-            partition_index: PartitionId::new(index),
-            leader_id: Some(BrokerId::new(log.leader)),
-            leader_epoch: Some(LeaderEpoch::new(log.epoch)),
-            ..MetadataPartition::default()
-        };
-        MetadataResponse {
-            brokers: (1..=3).map(broker).collect(),
-            topics: vec![MetadataTopic {
-                name: Some(TOPIC.to_owned()),
-                partitions: self.logs.iter().zip(0..).map(one).collect(),
-                ..MetadataTopic::default()
-            }],
-            ..MetadataResponse::default()
-        }
+        model::metadata(self.logs.iter().map(|log| (Some(log.leader), log.epoch)))
     }
 
     fn poll(&mut self) {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use client_protocol::Offset;
 use client_protocol::messages::consumer_protocol::Assignment;
 use client_protocol::messages::find_coordinator::Coordinator as FoundCoordinator;
 use client_protocol::messages::join_group::JoinGroupMember;
-use client_protocol::messages::metadata::{MetadataPartition, MetadataTopic};
 use client_protocol::messages::offset_commit::{
     OffsetCommitPartitionResponse, OffsetCommitTopicResponse,
 };
@@ -14,29 +14,13 @@ use client_protocol::messages::offset_fetch::{
 };
 use client_protocol::messages::{
     FindCoordinatorResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
-    MetadataResponse, OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
+    OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
 };
-use client_protocol::{Offset, PartitionId};
 
 use super::*;
+use crate::model::{self, Random, TOPIC};
 
-const TOPIC: &str = "t";
 const PARTITIONS: i32 = 7;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A request that the group coordinator holds back.
 struct Parked {
@@ -84,20 +68,8 @@ fn settings() -> Settings {
 }
 
 fn metadata() -> Metadata {
-    let partition = |index| MetadataPartition {
-        partition_index: PartitionId::new(index),
-        ..MetadataPartition::default()
-    };
     let mut metadata = Metadata::default();
-    let answer = MetadataResponse {
-        topics: vec![MetadataTopic {
-            name: Some(TOPIC.to_owned()),
-            partitions: (0..PARTITIONS).map(partition).collect(),
-            ..MetadataTopic::default()
-        }],
-        ..MetadataResponse::default()
-    };
-    metadata.adopt(answer, &[]);
+    metadata.adopt(model::metadata((0..PARTITIONS).map(|_| (None, 0))), &[]);
     metadata
 }
 
@@ -110,7 +82,7 @@ impl World {
             is_there: false,
         };
         Self {
-            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            random: Random::new(seed),
             now_ms: 0,
             group: Group::default(),
             callers: (0..4).map(caller).collect(),

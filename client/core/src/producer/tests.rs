@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use client_protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
 use client_protocol::messages::produce::{ProducePartitionResponse, ProduceTopicResponse};
 use client_protocol::messages::{MetadataResponse, ProduceResponse};
 use client_protocol::records::{BatchHeader, Record, RecordsIter};
@@ -14,28 +13,7 @@ use client_protocol::{
 
 use super::*;
 use crate::metadata::Leader;
-
-const TOPIC: &str = "t";
-
-/// xorshift64*: the same seed, the same run.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
+use crate::model::{self, Random, TOPIC};
 
 /// A batch as it lies in a log.
 #[derive(Clone)]
@@ -175,27 +153,8 @@ impl World {
     }
 
     fn metadata(&self) -> MetadataResponse {
-        let broker = |id| MetadataBroker {
-            node_id: BrokerId::new(id),
-            host: "h".to_owned(),
-            port: id,
-            ..MetadataBroker::default()
-        };
-        let partition = |(state, index): (&Partition, i32)| MetadataPartition {
-            partition_index: PartitionId::new(index),
-            leader_id: Some(BrokerId::new(state.leader)),
-            leader_epoch: Some(LeaderEpoch::new(state.epoch)),
-            ..MetadataPartition::default()
-        };
-        MetadataResponse {
-            brokers: (1..=3).map(broker).collect(),
-            topics: vec![MetadataTopic {
-                name: Some(TOPIC.to_owned()),
-                partitions: self.partitions.iter().zip(0..).map(partition).collect(),
-                ..MetadataTopic::default()
-            }],
-            ..MetadataResponse::default()
-        }
+        let of = |state: &Partition| (Some(state.leader), state.epoch);
+        model::metadata(self.partitions.iter().map(of))
     }
 
     fn send(&mut self) {
@@ -525,22 +484,8 @@ fn ready(settings: Settings, partitions: i32) -> Producer<u64> {
     let mut effects = Vec::new();
     core.poll(0, &mut effects);
     assert!(matches!(&effects[..], [Effect::AskMetadata(topics)] if **topics == [TOPIC.into()]));
-    let partition = |index| MetadataPartition {
-        partition_index: PartitionId::new(index),
-        leader_id: Some(BrokerId::new(1)),
-        leader_epoch: Some(LeaderEpoch::new(0)),
-        ..MetadataPartition::default()
-    };
-    let answer = MetadataResponse {
-        brokers: vec![MetadataBroker { node_id: BrokerId::new(1), ..MetadataBroker::default() }],
-        topics: vec![MetadataTopic {
-            name: Some(TOPIC.to_owned()),
-            partitions: (0..partitions).map(partition).collect(),
-            ..MetadataTopic::default()
-        }],
-        ..MetadataResponse::default()
-    };
-    core.metadata_answered(Ok(answer), &[TOPIC.into()], 0);
+    let answer = model::metadata((0..partitions).map(|_| (Some(1), 0)));
+    core.metadata_answered(Ok(answer), &[model::topic()], 0);
     core.connected(BrokerId::new(1));
     core.identified(Ok(Some((ProducerId::new(1), ProducerEpoch::new(0)))), 0);
     core

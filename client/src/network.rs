@@ -3,7 +3,7 @@
 //! *Called by* the drivers of `producer` and `consumer`. *Calls* `connection`.
 //!
 //! Invariant: nothing here waits: what takes time is a future that the driver runs beside its other work, and whose
-//! result it brings back. Knows no topic.
+//! result it brings back. Of topics it knows how to ask for them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client_core::producer::Failure;
+use client_protocol::messages::metadata::MetadataRequestTopic;
+use client_protocol::messages::{MetadataRequest, MetadataResponse};
 use client_protocol::{BrokerId, Request};
 
 use crate::cluster::open_first;
@@ -28,6 +30,9 @@ pub(crate) enum Purpose {
     /// What a group remembers.
     Offsets,
 }
+
+/// An answer, and the connection that it came by.
+pub(crate) type Asked<T> = Result<(T, Arc<Connection>), ClientError>;
 
 /// How long the broker that is asked first has, before another one is asked too.
 const SEED_PATIENCE: Duration = Duration::from_secs(1);
@@ -72,8 +77,40 @@ impl Network {
     }
 
     /// Keeps a connection of no particular broker.
-    pub(crate) fn keep_seed(&mut self, seed: Arc<Connection>) {
+    fn keep_seed(&mut self, seed: Arc<Connection>) {
         self.seed = Some(seed);
+    }
+
+    /// Asks any broker about these topics, without making any; [`Network::told`] takes the answer.
+    pub(crate) fn ask_metadata(
+        &self,
+        topics: &[Arc<str>],
+        known: impl Iterator<Item = String>,
+    ) -> impl Future<Output = Asked<MetadataResponse>> + Send + 'static {
+        let named = |name: &Arc<str>| MetadataRequestTopic {
+            name: Some(name.to_string()),
+            ..MetadataRequestTopic::default()
+        };
+        let request = MetadataRequest {
+            topics: Some(topics.iter().map(named).collect()),
+            allow_auto_topic_creation: false,
+            ..MetadataRequest::default()
+        };
+        self.ask_anyone(request, known)
+    }
+
+    /// What a core is to know of an answer of any broker's. The connection it came by is kept.
+    pub(crate) fn told<T>(&mut self, asked: Asked<T>, what: &str) -> Result<T, Failure> {
+        match asked {
+            Ok((answer, seed)) => {
+                self.keep_seed(seed);
+                Ok(answer)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no answer to {what}");
+                Err(failure(&error))
+            }
+        }
     }
 
     /// Opens a connection.

@@ -12,10 +12,8 @@ use std::time::Duration;
 use client_core::consumer::read::{PartitionAnswer, read};
 use client_core::consumer::{Effect, RequestId};
 use client_core::group::{self, Answer, Ask, Coordinator};
-use client_protocol::messages::metadata::MetadataRequestTopic;
 use client_protocol::messages::{
-    FetchRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
-    OffsetForLeaderEpochResponse,
+    FetchRequest, ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
 };
 use client_protocol::{BrokerId, Request};
 use tokio::task::JoinSet;
@@ -24,7 +22,7 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::connection::Connection;
 use crate::error::ClientError;
-use crate::network::{Network, Purpose, failure};
+use crate::network::{Asked, Network, Purpose, failure};
 use crate::options::ClientOptions;
 use crate::routing::Routes;
 
@@ -34,16 +32,14 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// What a rebalance may take beyond its own time-out.
 const REBALANCE_GRACE: Duration = Duration::from_secs(5);
 
-type Asked = Result<(Answer, Arc<Connection>), ClientError>;
-
 /// What a task of the driver brought.
 enum Done {
     Opened((BrokerId, u8), Result<Arc<Connection>, ClientError>),
     Fetched(RequestId, Result<Vec<PartitionAnswer>, ClientError>),
     Offsets(RequestId, Result<ListOffsetsResponse, ClientError>),
     Epochs(RequestId, Result<OffsetForLeaderEpochResponse, ClientError>),
-    Metadata(Vec<Arc<str>>, Result<(MetadataResponse, Arc<Connection>), ClientError>),
-    Group(u64, Option<(BrokerId, Purpose)>, Asked),
+    Metadata(Vec<Arc<str>>, Asked<MetadataResponse>),
+    Group(u64, Option<(BrokerId, Purpose)>, Asked<Answer>),
 }
 
 struct Driver {
@@ -189,16 +185,7 @@ impl Driver {
                     self.tasks.spawn(async move { Done::Epochs(request, call.await) });
                 }
                 Effect::AskMetadata(topics) => {
-                    let named = |name: &Arc<str>| MetadataRequestTopic {
-                        name: Some(name.to_string()),
-                        ..MetadataRequestTopic::default()
-                    };
-                    let request = MetadataRequest {
-                        topics: Some(topics.iter().map(named).collect()),
-                        allow_auto_topic_creation: false,
-                        ..MetadataRequest::default()
-                    };
-                    let ask = self.network.ask_anyone(request, known.iter().cloned());
+                    let ask = self.network.ask_metadata(&topics, known.iter().cloned());
                     self.tasks.spawn(async move { Done::Metadata(topics, ask.await) });
                 }
             }
@@ -285,16 +272,7 @@ impl Driver {
                 state.fetcher.epochs_answered(request, answer, now_ms);
             }
             Done::Metadata(topics, answer) => {
-                let answer = match answer {
-                    Ok((answer, seed)) => {
-                        self.network.keep_seed(seed);
-                        Ok(answer)
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "no metadata");
-                        Err(failure(&error))
-                    }
-                };
+                let answer = self.network.told(answer, "metadata");
                 let has_changed = state.fetcher.metadata_answered(answer, &topics, now_ms);
                 if has_changed && let Some(member) = &mut state.member {
                     member.partitions_changed(state.fetcher.metadata(), &mut state.effects);
@@ -306,11 +284,8 @@ impl Driver {
                         self.network.keep(broker, purpose, link);
                         Ok(answer)
                     }
-                    (Ok((answer, seed)), None) => {
-                        self.network.keep_seed(seed);
-                        Ok(answer)
-                    }
-                    (Err(error), _) => {
+                    (asked, None) => self.network.told(asked, "who coordinates the group"),
+                    (Err(error), Some(_)) => {
                         tracing::debug!(%error, "the group coordinator was not reached");
                         Err(failure(&error))
                     }

@@ -13,10 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use client_core::pack::pack;
 use client_core::producer::{Effect, Failure, Outgoing, RequestId};
-use client_protocol::messages::metadata::MetadataRequestTopic;
 use client_protocol::messages::produce::{ProducePartition, ProduceTopic};
 use client_protocol::messages::{
-    InitProducerIdRequest, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
+    InitProducerIdRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use client_protocol::records::Compression;
 use client_protocol::{ApiKey, BrokerId, ProducerEpoch, ProducerId, Records};
@@ -26,7 +25,7 @@ use tokio::time::Instant;
 use super::{Acks, Shared, Token};
 use crate::connection::{Connection, Started};
 use crate::error::ClientError;
-use crate::network::{Network, Purpose, failure};
+use crate::network::{Asked, Network, Purpose, failure};
 use crate::options::ClientOptions;
 use crate::routing::Routes;
 
@@ -42,7 +41,7 @@ type Part = (ProducePartition, (Bytes, Bytes));
 enum Done {
     Opened(BrokerId, Result<Arc<Connection>, ClientError>),
     Answered(RequestId, Result<ProduceResponse, ClientError>),
-    Metadata(Vec<Arc<str>>, Result<(MetadataResponse, Arc<Connection>), ClientError>),
+    Metadata(Vec<Arc<str>>, Asked<MetadataResponse>),
     Identity(Result<Option<(ProducerId, ProducerEpoch)>, ClientError>),
 }
 
@@ -191,16 +190,7 @@ impl Driver {
     }
 
     fn ask_metadata(&mut self, topics: Vec<Arc<str>>) {
-        let named = |name: &Arc<str>| MetadataRequestTopic {
-            name: Some(name.to_string()),
-            ..MetadataRequestTopic::default()
-        };
-        let request = MetadataRequest {
-            topics: Some(topics.iter().map(named).collect()),
-            allow_auto_topic_creation: false,
-            ..MetadataRequest::default()
-        };
-        let ask = self.network.ask_anyone(request, self.known_addresses());
+        let ask = self.network.ask_metadata(&topics, self.known_addresses());
         self.tasks.spawn(async move { Done::Metadata(topics, ask.await) });
     }
 
@@ -250,16 +240,7 @@ impl Driver {
                 core.answered(request, answer, now_ms, effects);
             }
             Done::Metadata(topics, answer) => {
-                let answer = match answer {
-                    Ok((answer, seed)) => {
-                        self.network.keep_seed(seed);
-                        Ok(answer)
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "no metadata");
-                        Err(failure(&error))
-                    }
-                };
+                let answer = self.network.told(answer, "metadata");
                 core.metadata_answered(answer, &topics, now_ms);
                 self.shared.progress.notify_waiters();
             }

@@ -253,7 +253,7 @@ impl ClientError {
     }
 }
 
-fn hint_of(code: ErrorCode) -> Option<&'static str> {
+pub(crate) fn hint_of(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::UnknownTopicOrPartition => {
             Some("`tidegate topic list` shows the topics, `tidegate topic create` makes one")
@@ -271,6 +271,12 @@ fn hint_of(code: ErrorCode) -> Option<&'static str> {
         ),
         ErrorCode::MessageTooLarge => {
             Some("raise max.message.bytes of the topic, or send smaller records or batches")
+        }
+        ErrorCode::CoordinatorNotAvailable => Some(
+            "the topic __consumer_offsets keeps what groups commit, and it has no leader or cannot be made: are as many brokers up as offsets.topic.replication.factor asks for? `tidegate cluster status` shows them",
+        ),
+        ErrorCode::CoordinatorLoadInProgress => {
+            Some("a broker reads what the group committed; its log says how far it is")
         }
         ErrorCode::GroupIdNotFound => Some("`tidegate group list` shows the groups"),
         ErrorCode::NonEmptyGroup => {

@@ -13,6 +13,7 @@ mod connection;
 mod consumer;
 mod error;
 mod network;
+mod obstacle;
 mod options;
 mod producer;
 mod routing;
@@ -31,5 +32,6 @@ pub use consumer::{
     Assignor, Begin, Consumer, ConsumerOptions, Fetched, Isolation, RebalanceListener, Reset,
 };
 pub use error::ClientError;
+pub use obstacle::Obstacle;
 pub use options::ClientOptions;
 pub use producer::{Acks, Delivery, Producer, ProducerOptions, Refused, Written};

@@ -11,18 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::protocol::records::RecordRef;
-use client::protocol::{Offset, PartitionId};
+use client::protocol::{ErrorCode, Offset, PartitionId};
 use client::{
-    Admin, Begin, Consumer, ConsumerOptions, Fetched, Isolation, OffsetAt, RebalanceListener,
-    Reset, TopicPartition,
+    Admin, Begin, ClientError, Consumer, ConsumerOptions, Fetched, Isolation, OffsetAt,
+    RebalanceListener, Reset, TopicPartition,
 };
 use serde_json::{Value, json};
 
 use crate::args::{ConsumeArguments, Format, FromArgument};
+use crate::patience::{Patience, TELL_AFTER, tell_if_late};
 use crate::settings::Settings;
 
 /// How often a group is told what was printed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long a topic may take to come up that was just made: brokers hear of it one after the other.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(2);
 /// How often an idle consumer looks whether the end is reached.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -73,14 +76,8 @@ pub async fn run(
     arguments: &ConsumeArguments,
     format: Format,
 ) -> anyhow::Result<()> {
-    let mut admin = Admin::new(settings.cluster().await?);
-    let partitions = partitions(&mut admin, arguments).await?;
-    let ends = if arguments.exit_at_end {
-        let ends = admin.offsets(&partitions, OffsetAt::Latest).await?;
-        Some(ends.into_iter().map(|(p, end)| (p, end.unwrap_or(Offset::ZERO))).collect())
-    } else {
-        None
-    };
+    let found = tell_if_late("the topic has been looked up", find(settings, arguments)).await;
+    let (partitions, ends) = found?;
     let mut consumer = Consumer::new(&settings.bootstrap, &settings.client(), options(arguments));
     let printed = Printed::default();
     if arguments.group.is_some() {
@@ -101,6 +98,21 @@ pub async fn run(
     }
     consumer.close().await?;
     result
+}
+
+/// The partitions to read, and where each ends, if that matters.
+async fn find(
+    settings: &Settings,
+    arguments: &ConsumeArguments,
+) -> anyhow::Result<(Vec<TopicPartition>, Option<Offsets>)> {
+    let mut admin = Admin::new(settings.cluster().await?);
+    let partitions = partitions(&mut admin, arguments).await?;
+    if !arguments.exit_at_end {
+        return Ok((partitions, None));
+    }
+    let ends = admin.offsets(&partitions, OffsetAt::Latest).await?;
+    let ends = ends.into_iter().map(|(p, end)| (p, end.unwrap_or(Offset::ZERO)));
+    Ok((partitions, Some(ends.collect())))
 }
 
 fn options(arguments: &ConsumeArguments) -> ConsumerOptions {
@@ -130,6 +142,7 @@ async fn print_all(
 ) -> anyhow::Result<()> {
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut committed_at = Instant::now();
+    let mut patience = Patience::default();
     // Whoever stops us that way wants the group to know at once, too.
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     while left > 0 && !is_at_end(consumer, ends) {
@@ -137,7 +150,10 @@ async fn print_all(
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(LOOK_EVERY, consumer.poll()) => match fetched {
                 Ok(fetched) => fetched?,
-                Err(_) => continue,
+                Err(_) => {
+                    patience.tell(&consumer.obstacles(TELL_AFTER));
+                    continue;
+                }
             },
             _ = tokio::signal::ctrl_c() => break,
             _ = terminated.recv() => break,
@@ -176,7 +192,18 @@ async fn partitions(
     admin: &mut Admin,
     arguments: &ConsumeArguments,
 ) -> anyhow::Result<Vec<TopicPartition>> {
-    let topic = admin.describe_topic(&arguments.topic).await?;
+    let began = Instant::now();
+    let topic = loop {
+        let described = admin.describe_topic(&arguments.topic).await;
+        let is_unknown = |error: &ClientError| {
+            error.code() == Some(ErrorCode::UnknownTopicOrPartition)
+                && began.elapsed() < TOPIC_PATIENCE
+        };
+        match described {
+            Err(error) if is_unknown(&error) => tokio::time::sleep(LOOK_EVERY).await,
+            described => break described?,
+        }
+    };
     let name: Arc<str> = arguments.topic.as_str().into();
     let all = topic.partitions.iter().map(|partition| partition.id);
     let named = |partition| TopicPartition { topic: name.clone(), partition };
@@ -185,7 +212,7 @@ async fn partitions(
         Some(partition) if all.into_iter().any(|known| known == partition) => {
             Ok(vec![named(partition)])
         }
-        Some(partition) => Err(client::ClientError::NoSuchPartition {
+        Some(partition) => Err(ClientError::NoSuchPartition {
             topic: arguments.topic.clone(),
             partition: partition.get(),
         }

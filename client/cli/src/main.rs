@@ -12,6 +12,7 @@ mod consume;
 mod group;
 mod hint;
 mod output;
+mod patience;
 mod produce;
 mod settings;
 mod topic;
@@ -21,7 +22,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Arguments, ClusterCommand, Command};
+use patience::tell_if_late;
 use settings::Settings;
+
+const ASKING: &str = "the cluster has been asked";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -51,13 +55,17 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let format = arguments.output;
         match arguments.command {
-            Command::Topic { command } => topic::run(&settings, command, format).await,
+            Command::Topic { command } => {
+                tell_if_late(ASKING, topic::run(&settings, command, format)).await
+            }
             Command::Produce(produce) => produce::run(&settings, &produce, format).await,
             Command::Consume(consume) => consume::run(&settings, &consume, format).await,
-            Command::Group { command } => group::run(&settings, command, format).await,
+            Command::Group { command } => {
+                tell_if_late(ASKING, group::run(&settings, command, format)).await
+            }
             Command::Bench { command } => bench::run(&settings, command, format).await,
             Command::Cluster { command: ClusterCommand::Status } => {
-                cluster::status(&settings, format).await
+                tell_if_late(ASKING, cluster::status(&settings, format)).await
             }
             Command::Cluster { command: ClusterCommand::Watch(watch) } => {
                 cluster::watch(&settings, &watch, format).await

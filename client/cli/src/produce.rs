@@ -5,6 +5,7 @@
 //! Exit code 0 means that every record was acknowledged as asked. After the first one that was not, no more are sent.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,12 +20,15 @@ use tokio::sync::mpsc;
 
 use crate::args::{AcksArgument, Format, ProduceArguments, ProducerArguments};
 use crate::output::print_json;
+use crate::patience::{Patience, TELL_AFTER, tell_if_late};
 use crate::settings::Settings;
 
 /// Lines read ahead of the sending.
 const LINES_WAITING_MAX: usize = 10_000;
 /// Records whose end is not looked at yet.
 const DELIVERIES_MAX: usize = 200_000;
+/// How often it is looked whether records wait too long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
@@ -69,11 +73,31 @@ pub async fn run(
     format: Format,
 ) -> anyhow::Result<()> {
     let options = options(&arguments.producer);
+    // A cluster that cannot be reached, or has no such topic, is told before any line is read.
+    settings.cluster().await?;
     let producer = Producer::new(&settings.bootstrap, &settings.client(), options);
-    // A topic that does not exist is told before any line is read.
-    producer.partitions(&arguments.topic).await?;
-    let mut lines = read_lines(arguments.file.clone());
+    let looked_up = producer.partitions(&arguments.topic);
+    tell_if_late("the topic has been looked up", looked_up).await?;
     let mut totals = Totals::default();
+    let refused = tokio::select! {
+        refused = send_all(&producer, arguments, &mut totals) => refused,
+        never = watch(&producer) => match never {},
+    };
+    producer.close().await;
+    if let Some(error) = refused {
+        totals.failed = totals.failed.saturating_add(1);
+        totals.first_error.get_or_insert(error);
+    }
+    report(totals, format)
+}
+
+/// Sends line after line, and waits until each has come to its end. Gives why the rest was not taken.
+async fn send_all(
+    producer: &Producer,
+    arguments: &ProduceArguments,
+    totals: &mut Totals,
+) -> Option<anyhow::Error> {
+    let mut lines = read_lines(arguments.file.clone());
     let mut deliveries: VecDeque<Delivery> = VecDeque::new();
     let mut refused = None;
     while totals.failed == 0
@@ -113,12 +137,16 @@ pub async fn run(
     for delivery in deliveries {
         totals.add(delivery.wait().await);
     }
-    producer.close().await;
-    if let Some(error) = refused {
-        totals.failed = totals.failed.saturating_add(1);
-        totals.first_error.get_or_insert(error);
+    refused
+}
+
+/// Says what records wait for.
+async fn watch(producer: &Producer) -> Infallible {
+    let mut patience = Patience::default();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        patience.tell(&producer.obstacles(TELL_AFTER));
     }
-    report(totals, format)
 }
 
 fn report(totals: Totals, format: Format) -> anyhow::Result<()> {

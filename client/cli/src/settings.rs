@@ -3,6 +3,7 @@
 //! *Called by* `main` once. *Calls* nothing of ours.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use client::{ClientOptions, Cluster};
@@ -10,6 +11,8 @@ use serde::Deserialize;
 
 use crate::args::ConnectionArguments;
 
+/// How long a command tries what may succeed later: somebody waits at the terminal.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
 const COORDINATOR_DEFAULT: &str = "127.0.0.1:2181";
 
@@ -82,6 +85,7 @@ impl Settings {
                 Vec::new()
             },
             coordinator_root: self.root.clone(),
+            retry_timeout: RETRY_TIMEOUT,
             ..ClientOptions::default()
         }
     }

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::obstacle::Obstacle;
 use crate::options::ClientOptions;
 use state::{Pending, State};
 
@@ -290,6 +291,24 @@ impl Consumer {
     #[must_use]
     pub fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
         self.shared.state().fetcher.high_watermark(partition)
+    }
+
+    /// What has kept it from reading for longer than `longer_than`: of the group, and of partitions whose leader gives no
+    /// answer. It goes on trying by itself; an empty topic is no obstacle.
+    #[must_use]
+    pub fn obstacles(&self, longer_than: Duration) -> Vec<Obstacle> {
+        let now_ms = self.shared.now_ms();
+        let state = self.shared.state();
+        let stands = state.fetcher.standstills(now_ms, millis(longer_than));
+        let stands = stands.into_iter().map(|s| (s.partition, s.since_ms, s.cause.to_string()));
+        let mut obstacles = Obstacle::of_partitions(stands, now_ms);
+        if let Some(member) = &state.member
+            && let Some(wait) = member.wait()
+        {
+            let obstacle = Obstacle::of_group(&member.settings().group_id, &wait, now_ms);
+            obstacles.extend((obstacle.lasts > longer_than).then_some(obstacle));
+        }
+        obstacles
     }
 
     /// Waits for records and gives out what is there, by partition. In a group this is also where the share changes:

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::obstacle::Obstacle;
 use crate::options::ClientOptions;
 use delivery::Settled;
 
@@ -28,7 +29,9 @@ pub use delivery::{Delivery, Written};
 
 /// How long a topic that the cluster says it does not have may take to come up: brokers hear of a new topic one after
 /// the other.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(1);
+const TOPIC_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before such a topic is asked for again.
+const TOPIC_PAUSE: Duration = Duration::from_millis(50);
 
 /// When the broker answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,7 +232,7 @@ impl Producer {
                 }
                 Refusal::TopicRefused(code) if began.elapsed() < TOPIC_PATIENCE.min(wait_max) => {
                     refused_as = Some(code);
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(TOPIC_PAUSE).await;
                     self.shared.core().ask_again(topic);
                     self.shared.wake.notify_one();
                 }
@@ -327,6 +330,18 @@ impl Producer {
         let _ended = (&mut self.driver).await;
     }
 
+    /// What has kept records from being acknowledged for longer than `longer_than`. It goes on trying by itself, until
+    /// [`ProducerOptions::delivery_timeout`].
+    #[must_use]
+    pub fn obstacles(&self, longer_than: Duration) -> Vec<Obstacle> {
+        let now_ms = self.shared.now_ms();
+        let longer_than_ms = u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX);
+        let stands = self.shared.core().standstills(now_ms, longer_than_ms);
+        let stands =
+            stands.into_iter().map(|stand| (stand.partition, stand.since_ms, stand.reason));
+        Obstacle::of_partitions(stands, now_ms)
+    }
+
     /// Bytes of records that wait or are under way.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
@@ -339,6 +354,8 @@ impl Producer {
     /// As [`Producer::send`].
     pub async fn partitions(&self, topic: &str) -> Result<usize, ClientError> {
         let began = Instant::now();
+        let wait_max = self.shared.options.wait_max;
+        let mut refused_as = None;
         loop {
             let mut progress = std::pin::pin!(self.shared.progress.notified());
             progress.as_mut().enable();
@@ -346,13 +363,25 @@ impl Producer {
                 Ok(partitions) => return Ok(partitions),
                 Err(refusal) => refusal,
             };
-            let deadline = began + self.shared.options.wait_max;
-            if refusal != Refusal::TopicUnknown || Instant::now() >= deadline {
-                return Err(self.refused(refusal, topic, None));
+            match (refusal, refused_as) {
+                (Refusal::TopicRefused(code), _)
+                    if began.elapsed() < TOPIC_PATIENCE.min(wait_max) =>
+                {
+                    refused_as = Some(code);
+                    tokio::time::sleep(TOPIC_PAUSE).await;
+                    self.shared.core().ask_again(topic);
+                    self.shared.wake.notify_one();
+                }
+                (Refusal::TopicUnknown, _) if began.elapsed() < wait_max => {
+                    self.shared.wake.notify_one();
+                    // Either way the next attempt finds out.
+                    let _late = tokio::time::timeout_at(began + wait_max, progress).await;
+                }
+                (Refusal::TopicUnknown, Some(code)) => {
+                    return Err(self.refused(Refusal::TopicRefused(code), topic, None));
+                }
+                (refusal, _) => return Err(self.refused(refusal, topic, None)),
             }
-            self.shared.wake.notify_one();
-            // Either way the next attempt finds out.
-            let _late = tokio::time::timeout_at(deadline, progress).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use client::protocol::messages::find_coordinator::Coordinator;
 use client::protocol::messages::{
     FindCoordinatorResponse, HeartbeatResponse, JoinGroupResponse, SyncGroupResponse,
 };
-use client::protocol::{ApiKey, BrokerId, PartitionId};
+use client::protocol::{ApiKey, BrokerId, ErrorCode, PartitionId};
 use client::{Consumer, ConsumerOptions, TopicPartition};
 
 /// Longer than anything here takes.
@@ -80,4 +80,40 @@ async fn a_member_has_a_share_when_the_group_has_told_it() {
         let share: &[_] = if tells_share { &[TopicPartition::new("t", 0)] } else { &[] };
         assert_eq!((consumer.has_share(), &consumer.assignment()[..]), (tells_share, share));
     }
+}
+
+#[tokio::test]
+async fn what_keeps_a_member_from_its_share_is_told() {
+    let broker = FakeBroker::start(1, |received| match received.header.key {
+        ApiKey::FindCoordinator => Some(received.answer(&FindCoordinatorResponse {
+            coordinators: vec![Coordinator {
+                key: "g".to_owned(),
+                error_code: ErrorCode::CoordinatorNotAvailable,
+                error_message: Some("three brokers are wanted".to_owned()),
+                ..Coordinator::default()
+            }],
+            ..FindCoordinatorResponse::default()
+        })),
+        _ => None,
+    })
+    .await;
+    let options = ConsumerOptions { group_id: Some("g".to_owned()), ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(std::slice::from_ref(&broker.address), &hasty(), options);
+    assert_eq!(consumer.obstacles(Duration::ZERO), []);
+    consumer.subscribe(&["t"]).unwrap();
+    let told = async {
+        loop {
+            // Nothing comes: the caller waits in vain, as one without records would.
+            let _late = tokio::time::timeout(Duration::from_millis(5), consumer.poll()).await;
+            let obstacles = consumer.obstacles(Duration::ZERO);
+            if let Some(told) = obstacles.into_iter().find(|obstacle| obstacle.code.is_some()) {
+                return told;
+            }
+        }
+    };
+    let told = tokio::time::timeout(GUARD, told).await.expect("silence");
+    assert_eq!(told.code, Some(ErrorCode::CoordinatorNotAvailable));
+    assert!(told.text.contains("group g") && told.text.contains("three brokers"), "{}", told.text);
+    assert!(told.hint().contains("offsets.topic.replication.factor"), "{}", told.hint());
+    assert_eq!(consumer.obstacles(GUARD), [], "it has not lasted so long");
 }

@@ -100,6 +100,7 @@ impl Consumer {
             }
         }
         known.failures = 0;
+        known.unanswered_since_ms = None;
         known.high_watermark = answer.high_watermark.or(known.high_watermark);
         if let Some(source) = answer.error {
             let offset = position.offset;
@@ -179,6 +180,7 @@ impl Consumer {
         let Some(known) = self.partitions.get_mut(partition) else { return };
         let Phase::Find(timestamp) = known.phase else { return };
         known.failures = 0;
+        known.unanswered_since_ms = None;
         let Some(offset) = found.offset else {
             // No record is that young: begin after the last one.
             known.phase = Phase::Find(LATEST_TIMESTAMP);

@@ -78,8 +78,10 @@ impl Consumer {
                 Phase::Reading => !known.is_paused && has_room && known.buffered_bytes < ahead_max,
             };
             if !is_wanted {
+                known.unanswered_since_ms = None;
                 continue;
             }
+            known.unanswered_since_ms.get_or_insert(now_ms);
             if known.retry_at_ms > now_ms {
                 deadline.at(known.retry_at_ms);
                 continue;

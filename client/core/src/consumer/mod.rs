@@ -10,6 +10,7 @@ mod answer;
 mod dispatch;
 mod partition;
 pub mod read;
+mod standstill;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use partition::{Partition, Phase};
 use read::{Chunk, Position, ReadError};
 
 pub use crate::producer::Failure;
+pub use standstill::{Cause, Standstill};
 
 /// Connections to one broker: two for fetches, so that partitions that move there need not wait for one that is held back,
 /// and one for what is answered at once.

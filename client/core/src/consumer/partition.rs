@@ -39,6 +39,8 @@ pub(super) struct Partition {
     pub(super) retry_at_ms: u64,
     pub(super) failures: u32,
     pub(super) high_watermark: Option<Offset>,
+    /// Since when it has been to be read without an answer.
+    pub(super) unanswered_since_ms: Option<u64>,
 }
 
 impl Partition {
@@ -55,6 +57,7 @@ impl Partition {
             retry_at_ms: 0,
             failures: 0,
             high_watermark: None,
+            unanswered_since_ms: None,
         }
     }
 }

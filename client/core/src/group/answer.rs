@@ -34,6 +34,7 @@ impl Member {
         effects: &mut Vec<Effect>,
     ) {
         let Some(kind) = self.waiting.remove(&number) else { return };
+        self.note_setback(&answer);
         match (kind, answer) {
             (Kind::Find, Ok(Answer::Find(answer))) => self.found(answer, now_ms),
             (Kind::Join, Ok(Answer::Join(answer))) => self.joined(answer, now_ms, effects),

@@ -19,6 +19,7 @@ pub mod assign;
 mod request;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use assign::PartitionCounts;
 
 pub use crate::producer::Failure;
 pub use assign::Assignor;
+pub use wait::{Setback, Step, Wait};
 
 /// The topic in which brokers keep what groups commit.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -280,6 +282,9 @@ pub struct Member {
     wanted_at_ms: u64,
     /// How many partitions the offsets' topic has, as far as notifications tell.
     offsets_partitions: i32,
+    /// Since when it has wanted something that it does not have.
+    waits_since_ms: Option<u64>,
+    setback: Option<Setback>,
 }
 
 impl Member {
@@ -307,6 +312,8 @@ impl Member {
             wanted: BTreeSet::new(),
             wanted_at_ms: 0,
             offsets_partitions: 0,
+            waits_since_ms: None,
+            setback: None,
         }
     }
 

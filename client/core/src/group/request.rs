@@ -70,6 +70,7 @@ impl Member {
             }
             Known::No { .. } | Known::Asking { .. } => {}
         }
+        self.note_wait(now_ms);
         deadline.0
     }
 

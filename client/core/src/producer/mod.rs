@@ -11,6 +11,7 @@ mod answer;
 mod dispatch;
 mod lane;
 mod settings;
+mod standstill;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -29,6 +30,7 @@ use topic::Topic;
 pub use settings::{
     Cause, Effect, Failure, Outgoing, Refusal, RequestId, Settings, Ticket, Undelivered, Written,
 };
+pub use standstill::Standstill;
 
 /// Buffers kept for later batches.
 const SPARE_BUFFERS_MAX: usize = 64;

@@ -602,3 +602,23 @@ fn without_idempotence_nothing_has_a_number() {
     core.connected(BrokerId::new(1));
     assert_eq!(sent(&mut core, 100), [[(0, 1, None)]], "it is sent again all the same");
 }
+
+#[test]
+fn batches_that_wait_too_long_are_told_with_the_reason() {
+    let mut core = ready(Settings { linger_ms: 0, ..Settings::default() }, 1);
+    core.push((TOPIC, None), &record(1), 100, |_| 1).unwrap();
+    sent(&mut core, 100);
+    let told = |core: &Producer<u64>, now_ms| {
+        let stands = core.standstills(now_ms, 5_000).into_iter();
+        stands.map(|stand| (stand.since_ms, stand.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&core, 5_100), []);
+    let silent = "its leader does not answer".to_owned();
+    assert_eq!(told(&core, 5_101), [(100, silent)]);
+    core.connect_failed(BrokerId::new(1), 6_000);
+    let unreached = "its leader, broker 1 at h:1, cannot be reached".to_owned();
+    assert_eq!(told(&core, 6_000), [(100, unreached)]);
+    core.metadata_answered(Ok(model::metadata([(None, 1)])), &[model::topic()], 6_100);
+    let leaderless = "no broker leads it, or none says so".to_owned();
+    assert_eq!(told(&core, 6_100), [(100, leaderless)]);
+}

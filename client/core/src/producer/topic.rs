@@ -33,6 +33,10 @@ impl<T: Clone> Topic<T> {
         self.lanes.extend((0..more).map(|_| Lane::default()));
     }
 
+    pub(super) fn lane(&self, partition: PartitionId) -> Option<&Lane<T>> {
+        self.lanes.get(usize::try_from(partition.get()).ok()?)
+    }
+
     pub(super) fn lane_mut(&mut self, partition: PartitionId) -> Option<&mut Lane<T>> {
         self.lanes.get_mut(usize::try_from(partition.get()).ok()?)
     }

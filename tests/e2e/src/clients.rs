@@ -19,7 +19,8 @@ const JAVA_TOOLS: [(&str, &str); 5] = [
     ("dump-log", "kafka.tools.DumpLogSegments"),
 ];
 
-fn folder() -> PathBuf {
+/// Where `scripts/clients` installs: `TIDEGATE_CLIENTS`, or `target/clients`.
+pub fn folder() -> PathBuf {
     std::env::var_os("TIDEGATE_CLIENTS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/clients"),
         PathBuf::from,

@@ -47,6 +47,44 @@ pub fn check(sent: &BTreeMap<i32, Sent>, held: &BTreeMap<i32, Log>) -> Vec<Anoma
     verdict.fatal(promises).into_iter().cloned().collect()
 }
 
+/// What a group read of a partition, in order: one log for each time that a member was given it. Gives how many records
+/// were read again after such a change.
+///
+/// # Errors
+/// When a member left out, doubled or misread a record, or one acknowledged was not read. Offsets have to be without
+/// gaps, as those of topics without transactions and compaction are.
+pub fn check_reading(sent: &Sent, held: &Log, stints: &[Log]) -> Result<usize, String> {
+    let in_log: BTreeMap<i64, u64> = held.iter().copied().collect();
+    // The offset after the furthest read so far, by anybody.
+    let mut next = 0;
+    let mut again = 0;
+    for (number, stint) in stints.iter().enumerate() {
+        let Some((first, _)) = stint.first() else { continue };
+        if *first > next {
+            return Err(format!("stint {number} begins at {first}, though only {next} were read"));
+        }
+        for (expected, (offset, value)) in (*first..).zip(stint) {
+            if *offset != expected {
+                return Err(format!("stint {number} read {offset} where {expected} was next"));
+            }
+            if in_log.get(offset) != Some(value) {
+                return Err(format!(
+                    "stint {number} read {value} at {offset}, where the log has {:?}",
+                    in_log.get(offset)
+                ));
+            }
+            again += usize::from(*offset < next);
+            next = next.max(offset.saturating_add(1));
+        }
+    }
+    let is_unread =
+        |outcome: &&Outcome| matches!(outcome, Outcome::Acknowledged(at) if *at >= next);
+    match sent.iter().find(is_unread) {
+        Some(unread) => Err(format!("{unread:?} was not read, only {next} were")),
+        None => Ok(again),
+    }
+}
+
 fn operation(
     (process, outcome): (u64, history::Outcome),
     function: Function,
@@ -86,5 +124,27 @@ mod tests {
         assert_eq!(names(&sent, &[(0, 0), (5, 1)]), [Name::Duplicate, Name::IntPollSkip]);
         assert_eq!(names(&[Unknown, Unknown], &[(0, 1), (1, 0)]), [Name::NonmonotonicSend]);
         assert_eq!(names(&sent, &[(0, 0), (2, 2), (1, 1)])[0], Name::PhantomRead);
+    }
+
+    #[test]
+    fn a_group_may_read_again_after_a_change_but_leave_out_nothing() {
+        let sent = vec![Outcome::Acknowledged(0), Outcome::Unknown, Outcome::Acknowledged(2)];
+        let held = vec![(0, 0), (1, 1), (2, 2)];
+        let check = |stints: &[&[(i64, u64)]]| {
+            let stints: Vec<Log> = stints.iter().map(|stint| stint.to_vec()).collect();
+            check_reading(&sent, &held, &stints)
+        };
+        assert_eq!(check(&[&[(0, 0), (1, 1), (2, 2)]]), Ok(0));
+        assert_eq!(check(&[&[(0, 0), (1, 1)], &[], &[(1, 1), (2, 2)]]), Ok(1));
+        let is_told = |stints: &[&[(i64, u64)]], word: &str| {
+            let told = check(stints);
+            assert!(told.as_ref().is_err_and(|error| error.contains(word)), "{told:?}");
+        };
+        is_told(&[&[(0, 0), (2, 2)]], "read 2 where 1 was next");
+        is_told(&[&[(0, 0), (1, 1), (1, 1), (2, 2)]], "read 1 where 2 was next");
+        is_told(&[&[(0, 0)], &[(2, 2)]], "begins at 2");
+        is_told(&[&[(0, 0), (1, 7)]], "read 7 at 1");
+        is_told(&[&[(0, 0), (1, 1)]], "Acknowledged(2) was not read");
+        is_told(&[], "Acknowledged(0) was not read");
     }
 }

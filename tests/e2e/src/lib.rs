@@ -2,10 +2,11 @@
 //! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
 //! (`running`), other people's clients (`clients`) and raw bytes for bad input (`wire`).
 //!
-//! Librdkafka is the client, as most users' is.
+//! Librdkafka is the client, as most users' is; `native` has our own at work.
 
 pub mod clients;
 pub mod history;
 pub mod load;
+pub mod native;
 pub mod running;
 pub mod wire;

@@ -3,12 +3,14 @@
 //! Called by: the end-to-end tests. A failing test keeps the folder and prints where it is.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tests::cluster::{Cluster, HANG_GUARD, Kind, Options};
+
+use crate::clients;
 
 /// A cluster that ends with the test.
 pub struct Running {
@@ -36,6 +38,19 @@ pub fn programs() -> Result<PathBuf> {
         );
     }
     Ok(folder.canonicalize()?)
+}
+
+/// The `tidegate` command for the cluster of these addresses; `coordinators` may be empty.
+///
+/// # Errors
+/// When it is not built.
+pub fn tidegate(bootstrap: &str, coordinators: &str) -> Result<Command> {
+    let mut command = Command::new(programs()?.join("tidegate"));
+    command.env("TIDEGATE_BOOTSTRAP", bootstrap).env_remove("TIDEGATE_COORDINATOR");
+    if !coordinators.is_empty() {
+        command.env("TIDEGATE_COORDINATOR", coordinators);
+    }
+    Ok(command)
 }
 
 impl Running {
@@ -71,16 +86,9 @@ impl Running {
     /// # Errors
     /// When it fails; its output is in the error.
     pub fn tidegate(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(programs()?.join("tidegate"))
-            .args(arguments)
-            .env("TIDEGATE_BOOTSTRAP", self.bootstrap())
-            .env("TIDEGATE_COORDINATOR", self.coordinators())
-            .stdin(Stdio::null())
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "tidegate {arguments:?} failed:\n{text}{errors}");
-        Ok(text)
+        let mut command = tidegate(&self.bootstrap(), &self.coordinators())?;
+        command.args(arguments);
+        clients::run(command, "")
     }
 
     /// Makes a topic with three replicas (or as many as there are brokers).

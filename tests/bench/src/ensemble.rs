@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::peers::System;
 use crate::report::{Better, Table};
+use e2e::peers::System;
 
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 /// A hang guard for one answer.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -23,7 +24,7 @@ pub fn describe(data: &Path) -> Result<Vec<String>> {
     let (sync_p50_ms, sync_p99_ms) = sync_times(data)?;
     let stream = stream_bytes_per_s(data)?;
     Ok(vec![
-        format!("date: {}", today()),
+        format!("date: {}; commit: {}", today(), commit()),
         format!("processor: {}, {} cores, {} GiB", processor(), cores(), memory_gib()),
         format!("kernel: {}", read("/proc/sys/kernel/osrelease").trim()),
         format!(
@@ -63,6 +64,14 @@ fn stream_bytes_per_s(data: &Path) -> Result<f64> {
     let rate = STREAM_BYTES as f64 / began.elapsed().as_secs_f64();
     std::fs::remove_file(&path)?;
     Ok(rate)
+}
+
+/// The commit of the working folder, with a word where files differ from it.
+fn commit() -> String {
+    let asked = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let text = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    let text = text.map(|text| String::from_utf8_lossy(&text).trim().to_string());
+    text.unwrap_or_else(|| "unknown".to_string())
 }
 
 fn processor() -> String {

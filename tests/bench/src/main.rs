@@ -1,13 +1,14 @@
 //! `scripts/bench`: the real peers and ours in turn, on the same work, in one run.
 //!
 //! ```text
-//! peers/      starts Apache ZooKeeper, Kafka 3.9, Kafka 4 and ours on loopback, and ends them
 //! machine     what the figures were taken on          report      rows, ratios, Markdown, JSON
 //! tool        librdkafka's own load tool              topic       a fresh topic on any server
 //! start       time to serving, idle memory            throughput  records a second, CPU, memory
 //! latency     end to end at a fixed rate              failover    a killed leader
 //! ensemble    coordinator and ZooKeeper               floor       a bare loop on the same bytes
 //! ```
+//!
+//! The servers are those of the end-to-end tests (`e2e::peers`).
 //!
 //! Invariant: no row holds a figure that this run did not measure; what could not be measured is said.
 
@@ -16,7 +17,6 @@ mod failover;
 mod floor;
 mod latency;
 mod machine;
-mod peers;
 mod plan;
 mod report;
 mod start;
@@ -38,7 +38,7 @@ use plan::{Part, Size};
 #[derive(Parser)]
 #[command(
     name = "bench",
-    after_help = "Examples:\n  scripts/bench smoke                       everything, short (about 20 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
+    after_help = "Examples:\n  scripts/bench smoke                       everything, short (at most 20 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
 )]
 struct Arguments {
     /// How much work

@@ -4,12 +4,12 @@
 //! remark, never a figure, and does not stop the others.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use e2e::peers::{OURS, Product, System};
 
-use crate::peers::{OURS, Product, System};
 use crate::report::{Report, Table};
 use crate::throughput::Work;
 use crate::{ensemble, failover, floor, latency, machine, start, throughput};
@@ -17,7 +17,7 @@ use crate::{ensemble, failover, floor, latency, machine, start, throughput};
 /// How much work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Size {
-    /// Every part, short: about 20 minutes on two cores
+    /// Every part, short: at most 20 minutes on two quiet cores
     Smoke,
     /// Every part with more rounds: about an hour
     Full,
@@ -26,17 +26,17 @@ pub enum Size {
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// The bare loop and the disk
+    /// The bare loop
     Floor,
-    /// Start to serving, idle memory, one replica
+    /// One node: start to serving, idle memory, throughput with one replica
     Single,
-    /// Throughput with three replicas
+    /// Three nodes: throughput with three replicas
     Replicated,
-    /// End-to-end latency at fixed rates
+    /// Three nodes: end-to-end latency at fixed rates
     Latency,
-    /// A killed leader
+    /// Three nodes: a killed leader
     Failover,
-    /// Coordinator and ZooKeeper
+    /// Coordinator and ZooKeeper, one node and three
     Coordinator,
 }
 
@@ -45,8 +45,11 @@ const PARTS: [Part; 6] =
 const KAFKAS: [Product; 3] = [Product::Tidegate, Product::Kafka39, Product::Kafka4];
 const ENSEMBLES: [Product; 2] = [Product::Coordinator, Product::ZooKeeper];
 const WARM_UP_RECORDS: u64 = 10_000_000;
-/// A system's share of the disk for the rows of 1 KiB, all replicas together, is at most 4 GB.
+const RATES: [u64; 2] = [5_000, 20_000];
+const COLD_S: u64 = 15;
+/// What a system writes in the rounds of a row of 1 KiB, all replicas together, is at most that.
 const LARGE_BYTES_MAX: u64 = 4_000_000_000;
+const MEMORY: (&str, &[(&str, &str)]) = (" memory", &[("durability", "memory")]);
 
 /// One run of the benchmark.
 pub struct Run {
@@ -60,13 +63,14 @@ impl Run {
     /// Checks what was asked for.
     ///
     /// # Errors
-    /// When a system to leave out is not known.
+    /// When a system to leave out is not known, or the folder for the data is not there.
     pub fn new(size: Size, only: Vec<Part>, without: Vec<String>, data: PathBuf) -> Result<Run> {
         let known = [OURS, "kafka39", "kafka4", "zookeeper"];
         for name in &without {
             ensure!(known.contains(&name.as_str()), "no system {name}; there are: {known:?}");
         }
         let parts = if only.is_empty() { PARTS.to_vec() } else { only };
+        let data = data.canonicalize().with_context(|| format!("no folder {}", data.display()))?;
         Ok(Run { size, parts, without, data })
     }
 
@@ -75,109 +79,180 @@ impl Run {
     /// # Errors
     /// When the machine itself cannot be measured; what a system fails at becomes a remark.
     pub fn measure(&self) -> Result<Report> {
+        let began = Instant::now();
         let machine = machine::describe(&self.data)?;
         let mut report = Report { machine, ..Report::default() };
-        for (at, part) in self.parts.iter().enumerate() {
-            println!("[{}/{}] {part:?}", at + 1, self.parts.len());
-            let measured = match part {
-                Part::Floor => floor::measure(&self.data).map(|table| vec![table]),
-                Part::Single => self.single(&mut report.remarks),
-                Part::Replicated => self.replicated(&mut report.remarks),
-                Part::Latency => self.latency(&mut report.remarks),
-                Part::Failover => self.failover(&mut report.remarks),
-                Part::Coordinator => self.coordinator(&mut report.remarks),
-            };
-            match measured {
-                Ok(tables) => report.tables.extend(tables),
-                Err(error) => remark(&mut report.remarks, format!("{part:?}: {error:#}")),
+        if self.wants(Part::Floor) {
+            self.stage(began, "floor");
+            match floor::measure(&self.data) {
+                Ok(table) => report.tables.push(table),
+                Err(error) => remark(&mut report.remarks, format!("floor: {error:#}")),
             }
         }
+        if self.wants(Part::Single) {
+            self.stage(began, "one node");
+            self.single(&mut report);
+        }
+        if [Part::Replicated, Part::Latency, Part::Failover].into_iter().any(|p| self.wants(p)) {
+            self.three_nodes(&mut report, began);
+        }
+        if self.wants(Part::Coordinator) {
+            self.stage(began, "coordinator");
+            self.coordinator(&mut report);
+        }
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        report.machine.push(format!("the run took {minutes:.1} minutes"));
         Ok(report)
     }
 
-    fn rounds(&self) -> usize {
+    fn stage(&self, began: Instant, name: &str) {
+        println!("[{:4.0} s] {name}", began.elapsed().as_secs_f64());
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
+    fn rounds(&self) -> u64 {
         if self.size == Size::Smoke { 3 } else { 7 }
     }
 
-    fn seconds(&self) -> u64 {
-        if self.size == Size::Smoke { 15 } else { 60 }
-    }
-
-    fn start(&self, products: &[Product], nodes: u32, remarks: &mut Vec<String>) -> Vec<System> {
-        let wanted =
-            products.iter().filter(|product| !self.without.iter().any(|w| w == product.key()));
-        let started = wanted.filter_map(|product| {
-            System::start(*product, nodes, &self.data)
-                .inspect_err(|error| remark(remarks, format!("{}: {error:#}", product.name())))
-                .ok()
-        });
-        started.collect()
-    }
-
-    fn single(&self, remarks: &mut Vec<String>) -> Result<Vec<Table>> {
-        let systems = self.start(&KAFKAS, 1, remarks);
-        let idle = start::measure(&systems, "Start and idle memory, one node")?;
-        throughput::warm_up(&systems, 1, WARM_UP_RECORDS)?;
-        let small = Work { size: 100, count: 3_000_000, replicas: 1, acks: "1" };
-        let large = Work { size: 1024, count: 1_000_000, replicas: 1, acks: "1" };
-        let mut tables = vec![idle];
-        for work in [small, large] {
-            tables.push(throughput::measure(&systems, &work, self.rounds())?);
+    fn start(&self, product: Product, nodes: u32, remarks: &mut Vec<String>) -> Option<System> {
+        if self.without.iter().any(|without| without == product.key()) {
+            return None;
         }
-        Ok(tables)
+        let started = System::start(product, nodes, &self.data);
+        started.inspect_err(|error| remark(remarks, format!("{}: {error:#}", product.name()))).ok()
     }
 
-    fn replicated(&self, remarks: &mut Vec<String>) -> Result<Vec<Table>> {
-        let systems = self.start(&KAFKAS, 3, remarks);
-        let idle = start::measure(&systems, "Start and idle memory, three nodes")?;
-        throughput::warm_up(&systems, 3, WARM_UP_RECORDS)?;
-        let small = Work { size: 100, count: 3_000_000, replicas: 3, acks: "-1" };
-        let large =
-            Work { size: 1024, count: LARGE_BYTES_MAX / 1024 / 3 / 2, replicas: 3, acks: "-1" };
-        let mut tables = vec![idle];
-        for work in [small, large] {
-            tables.push(throughput::measure(&systems, &work, self.rounds())?);
-        }
-        Ok(tables)
-    }
-
-    fn latency(&self, remarks: &mut Vec<String>) -> Result<Vec<Table>> {
-        let mut table = latency::table();
-        for product in KAFKAS {
-            // One at a time: what else runs on the machine would be in the tail.
-            let Some(system) = self.start(&[product], 3, remarks).pop() else { continue };
-            let seconds = self.seconds();
-            latency::measure(&mut table, &system, "first seconds after a start", 20_000, seconds)?;
-            throughput::warm_up(std::slice::from_ref(&system), 3, WARM_UP_RECORDS)?;
-            for rate in [5_000, 20_000] {
-                latency::measure(&mut table, &system, "warm", rate, seconds)?;
+    /// What can be warmed up; the others leave a remark.
+    fn warm(&self, systems: Vec<System>, replicas: i32, remarks: &mut Vec<String>) -> Vec<System> {
+        let warm = |system: &System| match throughput::warm_up(system, replicas, WARM_UP_RECORDS) {
+            Ok(()) => true,
+            Err(error) => {
+                remark(remarks, format!("warm-up of {}: {error:#}", system.name()));
+                false
             }
-        }
-        Ok(vec![table])
+        };
+        let mut systems = systems;
+        systems.retain(warm);
+        systems
     }
 
-    fn failover(&self, remarks: &mut Vec<String>) -> Result<Vec<Table>> {
-        let mut table = failover::table();
-        let times = if self.size == Size::Smoke { 1 } else { 3 };
+    fn throughput(&self, systems: &[System], replicas: i32, report: &mut Report) {
+        let acks = if replicas == 1 { "1" } else { "-1" };
+        let rounds = self.rounds();
+        let copies = u64::try_from(replicas).unwrap_or(1) * rounds;
+        let large = (LARGE_BYTES_MAX / 1024 / copies).min(500_000);
+        for (size, count) in [(100, 3_000_000), (1024, large)] {
+            let work = Work { size, count, replicas, acks };
+            let rounds = usize::try_from(rounds).unwrap_or(1);
+            report.tables.push(throughput::measure(systems, &work, rounds));
+        }
+    }
+
+    fn single(&self, report: &mut Report) {
+        let mut table = start::table("one node");
+        let start = |product: &Product| self.start(*product, 1, &mut report.remarks);
+        let systems: Vec<System> = KAFKAS.iter().filter_map(start).collect();
+        std::thread::sleep(start::SETTLE);
+        for system in &systems {
+            start::record_start(&mut table, system);
+            start::record_memory(&mut table, system, "idle");
+        }
+        let systems = self.warm(systems, 1, &mut report.remarks);
+        self.throughput(&systems, 1, report);
+        for system in &systems {
+            start::record_memory(&mut table, system, "after load");
+        }
+        report.tables.push(table);
+    }
+
+    fn three_nodes(&self, report: &mut Report, began: Instant) {
+        let (mut table, mut delays) = (start::table("three nodes"), latency::table());
+        let mut systems = Vec::new();
         for product in KAFKAS {
-            for _ in 0..times {
-                let Some(system) = self.start(&[product], 3, remarks).pop() else { continue };
-                if let Err(error) = failover::measure(&mut table, &system) {
-                    remark(remarks, format!("failover of {}: {error:#}", system.name()));
+            self.stage(began, &format!("three nodes: start of {}", product.name()));
+            systems.extend(self.start_cold(product, (&mut table, &mut delays), report));
+        }
+        if self.wants(Part::Replicated) || self.wants(Part::Latency) {
+            self.stage(began, "three nodes: warm-up");
+            systems = self.warm(systems, 3, &mut report.remarks);
+        }
+        if self.wants(Part::Replicated) {
+            self.stage(began, "three nodes: throughput");
+            self.throughput(&systems, 3, report);
+        }
+        let mut failovers = failover::table();
+        // Each ends when it is through; so that ours, the first, has most others idling beside it.
+        for system in systems {
+            if self.wants(Part::Latency) {
+                self.stage(began, &format!("three nodes: latency of {}", system.name()));
+                self.warm_latency(&system, &mut delays);
+            }
+            if self.wants(Part::Replicated) || self.wants(Part::Latency) {
+                start::record_memory(&mut table, &system, "after load");
+            }
+            if self.wants(Part::Failover) {
+                self.stage(began, &format!("three nodes: failover of {}", system.name()));
+                if let Err(error) = failover::measure(&mut failovers, &system) {
+                    remark(
+                        &mut report.remarks,
+                        format!("failover of {}: {error:#}", system.name()),
+                    );
                 }
             }
         }
-        Ok(vec![table])
+        report.tables.extend([table, delays, failovers].into_iter().filter(|t| !t.is_empty()));
     }
 
-    fn coordinator(&self, remarks: &mut Vec<String>) -> Result<Vec<Table>> {
-        let time = Duration::from_secs(if self.size == Size::Smoke { 4 } else { 15 });
-        let mut tables = Vec::new();
-        for nodes in [1, 3] {
-            let systems = self.start(&ENSEMBLES, nodes, remarks);
-            tables.push(ensemble::measure(&systems, nodes, time)?);
+    /// Starts a system; where latency is wanted twice, so that each rate has the first seconds of a fresh one.
+    fn start_cold(
+        &self,
+        product: Product,
+        (table, delays): (&mut Table, &mut Table),
+        report: &mut Report,
+    ) -> Option<System> {
+        let mut last = None;
+        let rates: &[u64] = if self.wants(Part::Latency) { &RATES } else { &RATES[..1] };
+        for rate in rates {
+            // The former one ends before the next begins.
+            drop(last.take());
+            let system = self.start(product, 3, &mut report.remarks)?;
+            if self.wants(Part::Latency) {
+                let when = "first 15 s after a start";
+                let work = latency::Work { when, rate: *rate, seconds: COLD_S, config: ("", &[]) };
+                latency::measure(delays, &system, work);
+            }
+            last = Some(system);
         }
-        Ok(tables)
+        if let Some(system) = &last {
+            start::record_start(table, system);
+        }
+        last
+    }
+
+    fn warm_latency(&self, system: &System, table: &mut Table) {
+        let seconds = if self.size == Size::Smoke { COLD_S } else { 60 };
+        let is_ours = system.product == Product::Tidegate;
+        for config in [("", &[][..]), MEMORY].into_iter().take(if is_ours { 2 } else { 1 }) {
+            for rate in RATES {
+                let work = latency::Work { when: "warm", rate, seconds, config };
+                latency::measure(table, system, work);
+            }
+        }
+    }
+
+    fn coordinator(&self, report: &mut Report) {
+        let time = Duration::from_secs(if self.size == Size::Smoke { 4 } else { 15 });
+        for nodes in [1, 3] {
+            let start = |product: &Product| self.start(*product, nodes, &mut report.remarks);
+            let systems: Vec<System> = ENSEMBLES.iter().filter_map(start).collect();
+            match ensemble::measure(&systems, nodes, time) {
+                Ok(table) => report.tables.push(table),
+                Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
+            }
+        }
     }
 }
 

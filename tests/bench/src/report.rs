@@ -71,7 +71,13 @@ impl Table {
     /// Says why there is no figure.
     pub fn miss(&mut self, measure: &str, better: Better, system: &str, reason: &str) {
         println!("    {system:<14} {measure}: none ({reason})");
-        self.row(measure, better, system).missing.insert(system.to_string(), reason.to_string());
+        let reason = reason.replace(['\n', '|'], " ");
+        self.row(measure, better, system).missing.insert(system.to_string(), reason);
+    }
+
+    /// Nothing was put in, not even why there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     fn row(&mut self, measure: &str, better: Better, system: &str) -> &mut Row {
@@ -115,8 +121,8 @@ impl Row {
     /// How many times better ours is than the best peer; below 1 it is worse. Of several of ours the
     /// first counts, the one with the default durability.
     fn ratio(&self) -> String {
-        let ours = self.figures.get(crate::peers::OURS);
-        let peers = self.figures.iter().filter(|(name, _)| !name.starts_with(crate::peers::OURS));
+        let ours = self.figures.get(e2e::peers::OURS);
+        let peers = self.figures.iter().filter(|(name, _)| !name.starts_with(e2e::peers::OURS));
         let peers = peers.map(|(_, figure)| *figure);
         let (ratio, ours) = match (self.better, ours) {
             (_, None) => return String::new(),
@@ -201,7 +207,7 @@ mod tests {
     fn ratio_compares_with_the_best_peer_either_way() {
         let mut table = Table::new("t", "");
         for (system, rate, seconds) in
-            [(crate::peers::OURS, 300.0, 2.0), ("a", 100.0, 8.0), ("b", 200.0, 6.0)]
+            [(e2e::peers::OURS, 300.0, 2.0), ("a", 100.0, 8.0), ("b", 200.0, 6.0)]
         {
             table.put("rate", Better::Higher, system, rate);
             table.put("seconds", Better::Lower, system, seconds);
@@ -213,7 +219,7 @@ mod tests {
     #[test]
     fn missing_figure_shows_its_reason_and_no_ratio() {
         let mut table = Table::new("t", "");
-        table.miss("rate", Better::Higher, crate::peers::OURS, "did not start");
+        table.miss("rate", Better::Higher, e2e::peers::OURS, "did not start");
         table.put("rate", Better::Higher, "a", 1.0);
         let text = table.markdown();
         assert!(text.contains("| rate | did not start | 1.00 |  |"), "{text}");

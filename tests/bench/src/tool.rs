@@ -3,8 +3,9 @@
 //!
 //! Called by: `throughput`, `latency`. One client for all servers: what differs is the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -19,15 +20,17 @@ pub fn path() -> Result<PathBuf> {
     )
 }
 
-/// Runs it to its end and gives the records per second that it printed last.
+/// Runs it to its end, its output in `folder`, and gives the records per second that it printed last.
 ///
 /// # Errors
-/// When it fails or prints no rate; its output is in the error.
-pub fn rate(arguments: &[String]) -> Result<f64> {
-    let output = Command::new(path()?).args(arguments).stdin(Stdio::null()).output()?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    ensure!(output.status.success(), "load tool {arguments:?} failed:\n{}", tail(&text));
+/// When it fails, prints no rate, or is not done within `limit`, after which it is ended; its output is in the error.
+pub fn rate(arguments: &[String], folder: &Path, limit: Duration) -> Result<f64> {
+    let log = folder.join("load-tool.log");
+    let mut child = spawn(arguments, &log)?;
+    let ended = wait(&mut child, limit);
+    let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+    let success = ended.with_context(|| format!("load tool {arguments:?}:\n{}", tail(&text)))?;
+    ensure!(success, "load tool {arguments:?} failed:\n{}", tail(&text));
     match last_rate(&text) {
         Some(rate) => Ok(rate),
         None => bail!("load tool {arguments:?} printed no rate:\n{}", tail(&text)),
@@ -38,7 +41,7 @@ pub fn rate(arguments: &[String]) -> Result<f64> {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn spawn(arguments: &[String], log: &std::path::Path) -> Result<Child> {
+pub fn spawn(arguments: &[String], log: &Path) -> Result<Child> {
     let output = std::fs::File::create(log)?;
     Ok(Command::new(path()?)
         .args(arguments)
@@ -46,6 +49,25 @@ pub fn spawn(arguments: &[String], log: &std::path::Path) -> Result<Child> {
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()?)
+}
+
+/// Waits for its end and says whether it did what it was to do.
+///
+/// # Errors
+/// When it is not done within `limit`; it is ended then.
+pub fn wait(child: &mut Child, limit: Duration) -> Result<bool> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.success());
+        }
+        if began.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            bail!("not done within {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn last_rate(text: &str) -> Option<f64> {
@@ -60,12 +82,21 @@ fn tail(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::last_rate;
+    use super::*;
 
     #[test]
     fn last_printed_rate_counts() {
         let text = "% 5 messages in 1ms: 12 msgs/s and 1.00 MB/s\n% 9 ... (at 345678 msgs/s, 2)";
         assert_eq!(last_rate(text), Some(345_678.0));
         assert_eq!(last_rate("no rate"), None);
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        assert!(wait(&mut child, Duration::from_millis(20)).is_err());
+        assert!(child.try_wait().unwrap().is_some(), "it still runs");
+        let mut child = Command::new("false").spawn().unwrap();
+        assert!(!wait(&mut child, Duration::from_secs(60)).unwrap());
     }
 }

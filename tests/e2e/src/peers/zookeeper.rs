@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tests::cluster::ports::claim_ports;
-use tests::cluster::process::Process;
 
 use super::java::{self, Program};
 use super::{Folder, Product, System};
@@ -20,14 +19,6 @@ const PROGRAM: Program = Program {
     class: "org.apache.zookeeper.server.quorum.QuorumPeerMain",
 };
 
-/// Started servers and where they answer.
-pub struct Servers {
-    /// Client addresses.
-    pub addresses: Vec<String>,
-    /// Their processes.
-    pub processes: Vec<Process>,
-}
-
 /// Starts ZooKeeper alone.
 ///
 /// # Errors
@@ -35,32 +26,26 @@ pub struct Servers {
 pub fn start(nodes: u32, data: &Path) -> Result<System> {
     let folder = Folder::new(data, "zookeeper")?;
     let began = Instant::now();
-    let servers = start_servers(nodes, &folder.0)?;
-    Ok(System {
-        product: Product::ZooKeeper,
-        bootstrap: String::new(),
-        ensemble_addresses: servers.addresses,
-        brokers: Vec::new(),
-        ensemble: servers.processes,
-        ready_ms: began.elapsed().as_secs_f64() * 1e3,
-        cluster: None,
-        folder: Some(folder),
-    })
+    let mut system = System::empty(Product::ZooKeeper, folder);
+    start_servers(nodes, &mut system)?;
+    system.ready_ms = began.elapsed().as_secs_f64() * 1e3;
+    Ok(system)
 }
 
-/// Starts servers below `folder` and waits until each answers in its role.
+/// Starts servers below the system's folder, as its ensemble, and waits until each answers in its role.
 ///
 /// # Errors
 /// When a server does not come up.
-pub fn start_servers(nodes: u32, folder: &Path) -> Result<Servers> {
+pub fn start_servers(nodes: u32, system: &mut System) -> Result<()> {
+    let folder = system.folder()?;
     let count = usize::try_from(nodes)?;
-    let ports = claim_ports(count * 3, folder)?;
+    let ports = claim_ports(count * 3, &folder)?;
     let (clients, rest) = ports.split_at(count);
     let (peers, elections) = rest.split_at(count);
     let members: String = (0..count)
         .map(|at| format!("server.{}=127.0.0.1:{}:{}\n", at + 1, peers[at], elections[at]))
         .collect();
-    let (mut processes, mut folders): (Vec<Process>, Vec<PathBuf>) = Default::default();
+    let mut folders: Vec<PathBuf> = Vec::new();
     for (at, port) in clients.iter().enumerate() {
         let home = folder.join(format!("zookeeper-{}", at + 1));
         std::fs::create_dir_all(home.join("data"))?;
@@ -76,14 +61,14 @@ pub fn start_servers(nodes: u32, folder: &Path) -> Result<Servers> {
         }
         let file = home.join("zoo.cfg");
         std::fs::write(&file, settings)?;
-        processes.push(PROGRAM.start(&home, &[&file.display().to_string()])?);
+        system.ensemble.push(PROGRAM.start(&home, &[&file.display().to_string()])?);
         folders.push(home);
     }
-    for ((process, home), port) in processes.iter().zip(&folders).zip(clients) {
+    for ((process, home), port) in system.ensemble.iter().zip(&folders).zip(clients) {
         java::wait_ready(*process, home, || answers(*port))?;
     }
-    let addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    Ok(Servers { addresses, processes })
+    system.ensemble_addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    Ok(())
 }
 
 /// Whether a server says which role it has.

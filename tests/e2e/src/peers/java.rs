@@ -1,14 +1,16 @@
-//! Starts Java servers from the jars that `scripts/bench` fetches by Maven, with their distributions' own
+//! Starts Java servers from the jars that `scripts/clients` fetches by Maven, with their distributions' own
 //! heap and collector settings.
 //!
 //! Called by: `kafka`, `zookeeper`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use tests::cluster::process::Process;
+
+use crate::clients;
 
 /// A hang guard for a server's start.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -30,14 +32,19 @@ pub struct Program {
     pub class: &'static str,
 }
 
-/// Folder of all jars.
-///
-/// # Errors
-/// When `scripts/bench` did not say where.
-fn home() -> Result<PathBuf> {
-    std::env::var_os("TIDEGATE_CLIENTS")
-        .map(PathBuf::from)
-        .context("TIDEGATE_CLIENTS is not set: start the benchmark by scripts/bench")
+/// Why programs of these jars cannot be started here, if they cannot.
+pub fn missing(jars: &str) -> Option<String> {
+    let folder = clients::folder().join(jars);
+    if !folder.join(".complete").exists() {
+        return Some(format!(
+            "the jars of {jars} are not in {}; scripts/clients fetches them where Java and Maven are installed",
+            folder.display()
+        ));
+    }
+    let asked =
+        Command::new("java").arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_there = asked.is_ok_and(|status| status.success());
+    (!is_there).then(|| "no java".to_string())
 }
 
 impl Program {
@@ -65,21 +72,17 @@ impl Program {
     }
 
     fn flags(&self) -> Result<Vec<String>> {
-        let home = home()?;
-        let jars = home.join(self.jars);
-        ensure!(
-            jars.join(".complete").exists(),
-            "the jars of {} are not in {}; scripts/bench fetches them where Java and Maven are installed",
-            self.jars,
-            home.display()
-        );
+        if let Some(reason) = missing(self.jars) {
+            bail!("{reason}");
+        }
+        let home = clients::folder();
         let mut all: Vec<String> =
             self.heap.iter().chain(&COLLECTOR).map(ToString::to_string).collect();
         let file = |name: &str| home.join(name).display().to_string();
         all.push(format!("-Dlog4j.configuration=file:{}", file("log4j.properties")));
         all.push(format!("-Dlogback.configurationFile={}", file("logback.xml")));
         all.push("-cp".to_string());
-        all.push(format!("{}/*", jars.display()));
+        all.push(format!("{}/*", home.join(self.jars).display()));
         Ok(all)
     }
 }

@@ -16,7 +16,7 @@ use super::{Product, System};
 pub fn start(coordinators: u32, brokers: u32, data: &Path) -> Result<System> {
     let options = Options {
         dir: data.join(format!("tidegate-bench-ours-{}", std::process::id())),
-        programs: e2e::running::programs()?,
+        programs: crate::running::programs()?,
         coordinators,
         brokers,
         broker_settings: Vec::new(),

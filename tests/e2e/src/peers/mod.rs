@@ -1,16 +1,17 @@
-//! Servers to measure: started on loopback with the defaults of their distributions, ended with the value.
+//! Other people's servers, and ours beside them: started on loopback with the defaults of their distributions, ended with
+//! the value.
 //!
-//! Called by: `plan` and the parts. Calls: `java`, `zookeeper`, `kafka`, and the project's own harness in
-//! `ours`. Knows nothing of what is measured.
+//! Called by: the bench, the end-to-end tests. Calls: `java`, `zookeeper`, `kafka`, and the project's own harness in
+//! `ours`. Knows nothing of what is measured or tested.
 
 mod java;
 mod kafka;
 mod ours;
 mod zookeeper;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tests::cluster::process::Process;
 use tests::cluster::{Cluster, HANG_GUARD};
@@ -55,6 +56,18 @@ impl Product {
     }
 }
 
+impl Product {
+    /// Why it cannot be started here, if it cannot.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Product::Tidegate | Product::Coordinator => None,
+            Product::Kafka39 => java::missing("kafka").or_else(|| java::missing("zookeeper")),
+            Product::Kafka4 => java::missing("kafka4"),
+            Product::ZooKeeper => java::missing("zookeeper"),
+        }
+    }
+}
+
 /// A started system. Its processes are killed and its folder removed with the value.
 pub struct System {
     /// What it is.
@@ -85,6 +98,24 @@ pub struct Usage {
 }
 
 impl System {
+    /// Nothing started yet; what is put in ends with it.
+    fn empty(product: Product, folder: Folder) -> System {
+        System {
+            product,
+            bootstrap: String::new(),
+            ensemble_addresses: Vec::new(),
+            brokers: Vec::new(),
+            ensemble: Vec::new(),
+            ready_ms: 0.0,
+            cluster: None,
+            folder: Some(folder),
+        }
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        Ok(self.folder.as_ref().context("the system has no folder")?.0.clone())
+    }
+
     /// Starts `nodes` nodes with their data below `data`.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
-//! Apache Kafka 3.9 with its own ZooKeeper, and Kafka 4 without, with their defaults (they do not sync).
+//! Apache Kafka 3.9 with its own ZooKeeper, and Kafka 4 without, with their defaults (they do not sync);
+//! only that what is deleted goes at once, and that a group's first member waits for no second one.
 //!
 //! Called by: `peers`. A node counts as ready when it knows all brokers and a controller.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::wire::{Answer, Bytes, send_alone};
 use anyhow::Result;
-use e2e::wire::{Answer, Bytes, send_alone};
 use tests::cluster::ports::claim_ports;
 use tests::cluster::process::Process;
 
@@ -27,26 +28,19 @@ const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 pub fn start_with_zookeeper(nodes: u32, data: &Path) -> Result<System> {
     let folder = Folder::new(data, "kafka39")?;
     let began = Instant::now();
-    let ensemble = start_servers(nodes, &folder.0)?;
-    let ports = claim_ports(usize::try_from(nodes)?, &folder.0)?;
-    let connect = ensemble.addresses.join(",");
+    let mut system = System::empty(Product::Kafka39, folder);
+    start_servers(nodes, &mut system)?;
+    let home = system.folder()?;
+    let ports = claim_ports(usize::try_from(nodes)?, &home)?;
+    let connect = system.ensemble_addresses.join(",");
     let settings = |id: usize, port: u16| {
         format!(
             "broker.id={id}\nlisteners=PLAINTEXT://127.0.0.1:{port}\nzookeeper.connect={connect}\n"
         )
     };
-    let homes = write_settings(&folder.0, &ports, settings)?;
-    let brokers = start_all(&KAFKA_39, &homes)?;
-    let mut system = System {
-        product: Product::Kafka39,
-        bootstrap: addresses(&ports),
-        ensemble_addresses: ensemble.addresses,
-        brokers,
-        ensemble: ensemble.processes,
-        ready_ms: 0.0,
-        cluster: None,
-        folder: Some(folder),
-    };
+    let homes = write_settings(&home, &ports, settings)?;
+    system.bootstrap = addresses(&ports);
+    start_all(&KAFKA_39, &homes, &mut system)?;
     wait_all(&system.brokers, &homes, &ports)?;
     system.ready_ms = began.elapsed().as_secs_f64() * 1e3;
     Ok(system)
@@ -86,17 +80,9 @@ pub fn start_alone(nodes: u32, data: &Path) -> Result<System> {
         KAFKA_4.run("kafka.tools.StorageTool", &["format", "-t", CLUSTER_ID, "-c", &file])?;
     }
     let began = Instant::now();
-    let brokers = start_all(&KAFKA_4, &homes)?;
-    let mut system = System {
-        product: Product::Kafka4,
-        bootstrap: addresses(ports),
-        ensemble_addresses: Vec::new(),
-        brokers,
-        ensemble: Vec::new(),
-        ready_ms: 0.0,
-        cluster: None,
-        folder: Some(folder),
-    };
+    let mut system = System::empty(Product::Kafka4, folder);
+    system.bootstrap = addresses(ports);
+    start_all(&KAFKA_4, &homes, &mut system)?;
     wait_all(&system.brokers, &homes, ports)?;
     system.ready_ms = began.elapsed().as_secs_f64() * 1e3;
     Ok(system)
@@ -116,7 +102,8 @@ fn write_settings(
             "log.dirs={}\nnum.partitions=1\noffsets.topic.replication.factor={replicas}\n\
              transaction.state.log.replication.factor={replicas}\n\
              transaction.state.log.min.isr={in_sync}\ndefault.replication.factor={replicas}\n\
-             min.insync.replicas={in_sync}\ngroup.initial.rebalance.delay.ms=0\n",
+             min.insync.replicas={in_sync}\ngroup.initial.rebalance.delay.ms=0\n\
+             log.segment.delete.delay.ms=1000\n",
             home.join("logs").display()
         );
         std::fs::write(settings_file(&home), own(at + 1, *port) + &common)?;
@@ -129,8 +116,11 @@ fn settings_file(home: &Path) -> String {
     home.join("server.properties").display().to_string()
 }
 
-fn start_all(program: &Program, homes: &[PathBuf]) -> Result<Vec<Process>> {
-    homes.iter().map(|home| program.start(home, &[&settings_file(home)])).collect()
+fn start_all(program: &Program, homes: &[PathBuf], system: &mut System) -> Result<()> {
+    for home in homes {
+        system.brokers.push(program.start(home, &[&settings_file(home)])?);
+    }
+    Ok(())
 }
 
 fn wait_all(processes: &[Process], homes: &[PathBuf], ports: &[u16]) -> Result<()> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use client_protocol::messages::CreateTopicsRequest;
 use client_protocol::messages::create_topics::CreatableTopic;
@@ -15,11 +16,14 @@ use super::shared::Shared;
 
 /// Names that may be on their way to the controller.
 const PENDING_MAX: usize = 256;
+/// How long it is before the same reason is logged again.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// Names that are on their way.
 #[derive(Default)]
 pub(super) struct AutoCreate {
     pending: Mutex<BTreeSet<String>>,
+    told: Mutex<Option<Instant>>,
 }
 
 impl AutoCreate {
@@ -56,6 +60,16 @@ impl AutoCreate {
         });
     }
 
+    /// Whether it is time to log again why a topic is not created, which is asked for all the time.
+    pub(super) fn may_tell(&self, now: Instant) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN);
+        if is_due {
+            *told = Some(now);
+        }
+        is_due
+    }
+
     fn admit(&self, names: Vec<String>) -> Vec<String> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let admit = |name: &String| pending.len() < PENDING_MAX && pending.insert(name.clone());
@@ -73,6 +87,14 @@ impl AutoCreate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_told_now_and_then() {
+        let (auto, now) = (AutoCreate::default(), Instant::now());
+        assert!(auto.may_tell(now));
+        assert!(!auto.may_tell(now + TELL_AGAIN - Duration::from_millis(1)));
+        assert!(auto.may_tell(now + TELL_AGAIN));
+    }
 
     #[test]
     fn names_are_asked_for_once_and_up_to_the_limit() {

@@ -2,13 +2,14 @@
 //!
 //! A group's coordinator is the leader of the group's partition of `__consumer_offsets`. That topic is
 //! created when it is first asked for and enough brokers are there for its replicas; until it is led,
-//! the answer is COORDINATOR_NOT_AVAILABLE, which clients take as "not now". There are no
+//! the answer is COORDINATOR_NOT_AVAILABLE, which clients take as "not now", with the reason. There are no
 //! transactions yet: a transactional id is answered with an error that clients report at once, as
 //! waiting would not help. Version 4 asks for many keys.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use broker_core::group::OFFSETS_TOPIC;
+use broker_core::group::{OFFSETS_TOPIC, OffsetsTopic, offsets_topic};
 use broker_core::image::Image;
 use client_protocol::ErrorCode;
 use client_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
@@ -16,6 +17,7 @@ use client_protocol::messages::find_coordinator::{
     Coordinator, KEY_TYPE_GROUP, KEY_TYPE_TRANSACTION,
 };
 use client_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use tracing::warn;
 
 use super::auto_create::AutoCreate;
 use super::call::Call;
@@ -34,10 +36,17 @@ pub(super) fn handle(
     request: &FindCoordinatorRequest,
 ) -> Dispatch {
     let image = shared.image();
-    if request.key_type == KEY_TYPE_GROUP {
-        create_topic(shared, &image);
-    }
-    let find = |key: &String| find(shared, &image, request.key_type, key);
+    let missing = match request.key_type {
+        KEY_TYPE_GROUP => create_topic(shared, &image),
+        _ => None,
+    };
+    let find = |key: &String| {
+        let mut found = find(shared, &image, request.key_type, key);
+        if missing.is_some() && !found.error_code.is_none() {
+            found.error_message.clone_from(&missing);
+        }
+        found
+    };
     if call.version < MANY_KEYS_FROM {
         let found = find(&request.key);
         return call.respond(&FindCoordinatorResponse {
@@ -82,13 +91,23 @@ fn find(shared: &Shared, image: &Image, key_type: i8, key: &str) -> Coordinator 
     }
 }
 
-/// Asks for the topic where it is missing and can be had.
-fn create_topic(shared: &Arc<Shared>, image: &Image) {
-    let config = shared.config.offsets_topic;
-    let brokers = i16::try_from(image.brokers().count()).unwrap_or(i16::MAX);
-    if image.topic(OFFSETS_TOPIC).is_some() || brokers < config.replication_factor {
-        return;
+/// Asks for the topic where it is missing and can be had; else why it cannot, for humans.
+fn create_topic(shared: &Arc<Shared>, image: &Image) -> Option<String> {
+    if image.topic(OFFSETS_TOPIC).is_some() {
+        return None;
     }
+    let config = shared.config.offsets_topic;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let replication_factor = match offsets_topic(image, config.replication_factor, now_ms) {
+        OffsetsTopic::Create(replicas) => replicas,
+        OffsetsTopic::Wait(why) => {
+            if shared.auto_create.may_tell(Instant::now()) {
+                warn!("no groups yet: {why}");
+            }
+            return Some(why);
+        }
+    };
     let setting = |name: &str, value: String| CreatableTopicConfig {
         name: name.to_owned(),
         value: Some(value),
@@ -96,7 +115,7 @@ fn create_topic(shared: &Arc<Shared>, image: &Image) {
     let topic = CreatableTopic {
         name: OFFSETS_TOPIC.to_owned(),
         num_partitions: config.partitions,
-        replication_factor: config.replication_factor,
+        replication_factor,
         configs: vec![
             setting("cleanup.policy", "compact".to_owned()),
             setting("compression.type", "producer".to_owned()),
@@ -105,4 +124,5 @@ fn create_topic(shared: &Arc<Shared>, image: &Image) {
         ..Default::default()
     };
     AutoCreate::start(shared, vec![topic]);
+    None
 }

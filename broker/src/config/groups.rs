@@ -10,8 +10,6 @@ use super::{count, narrow};
 
 /// Milliseconds of a minute.
 const MINUTE_MS: i64 = 60_000;
-/// Replicas of the topic in a cluster.
-const REPLICATION_FACTOR: i16 = 3;
 
 /// What the group coordinator needs.
 #[derive(Clone, Debug)]
@@ -25,8 +23,9 @@ pub struct GroupsConfig {
 pub struct OffsetsTopic {
     /// How many partitions.
     pub partitions: i32,
-    /// Replicas of each; created when that many brokers are registered.
-    pub replication_factor: i16,
+    /// Replicas of each, where it was set or there can be only one: created when that many brokers
+    /// are registered.
+    pub replication_factor: Option<i16>,
     /// Size of a segment.
     pub segment_bytes: i64,
 }
@@ -70,13 +69,12 @@ impl OffsetsTopic {
     pub fn from_values(values: &Values, embedded: bool) -> Result<Self, SettingError> {
         let name = "offsets.topic.replication.factor";
         let given = values.number(name).map(|number| narrow(name, number)).transpose()?;
-        let default = if embedded { 1 } else { REPLICATION_FACTOR };
         Ok(Self {
             partitions: narrow(
                 "offsets.topic.num.partitions",
                 count(values, "offsets.topic.num.partitions"),
             )?,
-            replication_factor: given.unwrap_or(default),
+            replication_factor: given.or(embedded.then_some(1)),
             segment_bytes: count(values, "offsets.topic.segment.bytes"),
         })
     }
@@ -92,9 +90,9 @@ mod tests {
             let values = Values::from_toml(toml).expect("valid");
             OffsetsTopic::from_values(&values, embedded).expect("fits").replication_factor
         };
-        assert_eq!(topic("", true), 1);
-        assert_eq!(topic("", false), 3);
-        assert_eq!(topic("offsets.topic.replication.factor = 2", false), 2);
+        assert_eq!(topic("", true), Some(1));
+        assert_eq!(topic("", false), None);
+        assert_eq!(topic("offsets.topic.replication.factor = 2", false), Some(2));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! out: the end is taken first, and waited for until it is committed.
 //! Does not know what the records mean.
 //!
-//! The whole log is read, so the time is that of reading it: about a second for each few hundred
-//! megabytes. How much there is depends on compaction.
+//! The whole log is read, about a second for each few hundred megabytes. Compaction keeps it to the
+//! last word on each group and offset, and as much again, and the segment that is being written.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_core::group::{GroupRecord, Shard};
@@ -16,7 +17,7 @@ use broker_core::ids::TopicPartition;
 use client_protocol::records::{Batch, Batches};
 use client_protocol::{ErrorCode, LeaderEpoch, Offset};
 use tokio::task::spawn_blocking;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::partitions::{FetchPartition, FetchRequest, Partitions, Reader};
 use crate::response::Piece;
@@ -44,17 +45,54 @@ pub(super) async fn leadership(
     }
 }
 
-/// Replays the log into `shard`, from its first record to `end`.
+/// What is to be loaded.
+#[derive(Clone, Copy)]
+pub(super) struct LogPart {
+    /// Which partition.
+    pub key: TopicPartition,
+    /// Led here under this epoch.
+    pub epoch: LeaderEpoch,
+    /// Up to here (exclusive).
+    pub end: Offset,
+    /// What is wrong with it was told at an earlier try.
+    pub is_known: bool,
+}
+
+/// Partitions whose log is damaged, as of the last try to load it: at most one entry for each.
+#[derive(Default)]
+pub(super) struct Damaged(Mutex<BTreeSet<TopicPartition>>);
+
+impl Damaged {
+    /// Whether it was damaged the last time.
+    pub fn is_known(&self, key: TopicPartition) -> bool {
+        self.entries().contains(&key)
+    }
+
+    /// It is.
+    pub fn note(&self, key: TopicPartition) {
+        self.entries().insert(key);
+    }
+
+    /// It is not any more.
+    pub fn forget(&self, key: TopicPartition) {
+        self.entries().remove(&key);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Replays the log into `shard`, from its first record on.
 ///
 /// # Errors
 /// The leadership is lost, or the log cannot be read; CORRUPT_MESSAGE for a batch that is damaged.
 pub(super) async fn replay(
     partitions: &Arc<Partitions>,
-    key: TopicPartition,
-    epoch: LeaderEpoch,
-    end: Offset,
+    log: LogPart,
     mut shard: Shard,
 ) -> Result<Shard, ErrorCode> {
+    let LogPart { key, epoch, end, .. } = log;
     let mut next = Offset::ZERO;
     while next < end {
         let fetched = partitions.fetch(FetchRequest {
@@ -84,7 +122,7 @@ pub(super) async fn replay(
         let Some(records) = fetched.records else { continue };
         let read = spawn_blocking(move || {
             let bytes = read(&records)?;
-            let after = replay_batches(&bytes, next, key, &mut shard)?;
+            let after = replay_batches(&bytes, next, log, &mut shard)?;
             Ok::<_, ErrorCode>((shard, after))
         });
         (shard, next) = read.await.map_err(|_| ErrorCode::UnknownServerError)??;
@@ -111,27 +149,36 @@ fn read(piece: &Piece) -> Result<Vec<u8>, ErrorCode> {
 pub(super) fn replay_batches(
     bytes: &[u8],
     next: Offset,
-    key: TopicPartition,
+    log: LogPart,
     shard: &mut Shard,
 ) -> Result<Offset, ErrorCode> {
     let mut after = next;
     // One that is damaged is the first of the next chunk.
     for batch in Batches::new(bytes).map_while(Result::ok) {
         if !batch.header.is_control() {
-            replay_batch(&batch, next, key, shard);
+            replay_batch(&batch, next, log, shard);
         }
         after = batch.header.end_offset().unwrap_or(after).max(after);
     }
     if after == next && !bytes.is_empty() {
-        error!(partition = %key.partition, offset = %after, "a batch of groups is damaged");
+        tell(log, after, "a batch of groups is damaged");
         return Err(ErrorCode::CorruptMessage);
     }
     Ok(after)
 }
 
-fn replay_batch(batch: &Batch<'_>, from: Offset, key: TopicPartition, shard: &mut Shard) {
+/// Tells what a human must look at, once.
+fn tell(log: LogPart, offset: Offset, what: &str) {
+    let partition = log.key.partition;
+    match log.is_known {
+        true => debug!(%partition, %offset, "{what}"),
+        false => error!(%partition, %offset, "{what}"),
+    }
+}
+
+fn replay_batch(batch: &Batch<'_>, from: Offset, log: LogPart, shard: &mut Shard) {
     let skipped = |offset: Offset, why: &str| {
-        error!(partition = %key.partition, %offset, "a record of groups is left out: {why}");
+        tell(log, offset, &format!("a record of groups is left out: {why}"));
     };
     let records = match batch.records() {
         Ok(records) => records,

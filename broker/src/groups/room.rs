@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
+use super::load::Damaged;
 use super::task::{self, Task};
 use crate::partitions::Partitions;
 
@@ -41,6 +42,7 @@ pub struct Groups {
     partitions: Arc<Partitions>,
     images: watch::Receiver<Arc<Image>>,
     shards: ArcSwap<BTreeMap<PartitionId, Shard>>,
+    damaged: Arc<Damaged>,
 }
 
 /// The way to one shard. The task ends when the last of these is dropped.
@@ -67,7 +69,8 @@ impl Groups {
         images: watch::Receiver<Arc<Image>>,
     ) -> Arc<Self> {
         let shards = ArcSwap::default();
-        Arc::new(Self { broker_id, settings, started: Instant::now(), partitions, images, shards })
+        let (started, damaged) = (Instant::now(), Arc::default());
+        Arc::new(Self { broker_id, settings, started, partitions, images, shards, damaged })
     }
 
     /// The partition of `__consumer_offsets` that a group belongs to; `None` before there is one.
@@ -203,6 +206,7 @@ impl Groups {
             settings: self.settings.clone(),
             started: self.started,
             partitions: Arc::clone(&self.partitions),
+            damaged: Arc::clone(&self.damaged),
         }));
         shard
     }

@@ -18,7 +18,7 @@ use client_protocol::{ErrorCode, LeaderEpoch};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::load;
+use super::load::{self, Damaged, LogPart};
 use super::room::Ask;
 use crate::partitions::{Partitions, PendingProduce, ProduceOutcome};
 
@@ -38,6 +38,7 @@ pub(super) struct Task {
     pub settings: Settings,
     pub started: Instant,
     pub partitions: Arc<Partitions>,
+    pub damaged: Arc<Damaged>,
 }
 
 /// A shard that is loaded.
@@ -55,12 +56,15 @@ struct Working {
 pub(super) async fn run(mut task: Task) {
     let (key, epoch) = (task.key, task.leader_epoch);
     let begun = Instant::now();
+    // What was said of a damaged log is not said again each time that it is tried again.
+    let is_known = task.damaged.is_known(key);
     let loaded = {
         let partitions = Arc::clone(&task.partitions);
         let settings = task.settings.clone();
         let load = async {
             let end = load::leadership(&partitions, key, epoch).await;
-            load::replay(&partitions, key, epoch, end, Shard::new(settings)).await
+            let log = LogPart { key, epoch, end, is_known };
+            load::replay(&partitions, log, Shard::new(settings)).await
         };
         tokio::select! {
             loaded = load => loaded,
@@ -71,8 +75,16 @@ pub(super) async fn run(mut task: Task) {
     let mut shard = match loaded {
         Ok(shard) => shard,
         Err(error) => {
-            warn!(partition = %key.partition, %epoch, "groups cannot be loaded: {error}");
-            let wait = if error == ErrorCode::CorruptMessage { REPAIR_WAIT } else { LOAD_AGAIN };
+            let is_damaged = error == ErrorCode::CorruptMessage;
+            if is_damaged && is_known {
+                debug!(partition = %key.partition, %epoch, "groups cannot be loaded: {error}");
+            } else {
+                warn!(partition = %key.partition, %epoch, "groups cannot be loaded: {error}");
+            }
+            if is_damaged {
+                task.damaged.note(key);
+            }
+            let wait = if is_damaged { REPAIR_WAIT } else { LOAD_AGAIN };
             // Whoever watches over the shards begins anew if the leadership is still ours.
             return tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -81,6 +93,7 @@ pub(super) async fn run(mut task: Task) {
             };
         }
     };
+    task.damaged.forget(key);
     shard.loaded(task.now());
     let (groups, _) = shard.size();
     let ms = begun.elapsed().as_millis();

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use client_protocol::records::{BatchBuilder, Record, assign_offsets};
 use client_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId};
 
-use super::load::replay_batches;
+use super::load::{Damaged, LogPart, replay_batches};
 
 /// A batch of one commit of the group at `offset`.
 fn batch(group: &str, offset: i64) -> BytesMut {
@@ -33,7 +33,9 @@ fn batch(group: &str, offset: i64) -> BytesMut {
 fn replayed(bytes: &[u8]) -> (Result<Offset, ErrorCode>, usize) {
     let key = TopicPartition { topic: TopicId::ZERO, partition: PartitionId::new(0) };
     let mut shard = Shard::new(Settings::default());
-    let after = replay_batches(bytes, Offset::new(5), key, &mut shard);
+    let (epoch, end) = (LeaderEpoch::new(0), Offset::new(9));
+    let log = LogPart { key, epoch, end, is_known: false };
+    let after = replay_batches(bytes, Offset::new(5), log, &mut shard);
     (after, shard.size().0)
 }
 
@@ -50,4 +52,16 @@ fn a_damaged_batch_ends_a_chunk_and_at_its_front_the_load() {
     assert_eq!(replayed(&[&damaged[..], &whole[..]].concat()), (corrupt, 0));
     assert_eq!(replayed(&whole[..whole.len() - 1]), (corrupt, 0), "a length that leads too far");
     assert_eq!(replayed(&[]), (Ok(Offset::new(5)), 0), "nothing more was committed in time");
+}
+
+#[test]
+fn damage_is_news_until_it_was_told_and_again_after_a_repair() {
+    let key = TopicPartition { topic: TopicId::ZERO, partition: PartitionId::new(0) };
+    let damaged = Damaged::default();
+    assert!(!damaged.is_known(key));
+    damaged.note(key);
+    damaged.note(key);
+    assert!(damaged.is_known(key));
+    damaged.forget(key);
+    assert!(!damaged.is_known(key));
 }

@@ -6,8 +6,9 @@
 //! Does not know what a record means.
 //!
 //! Keys: version 0 and 1 name a group's offset in a partition, 2 names a group. Values of offsets
-//! are written at version 3 (1 with an expiry of their own) and read at 0-3; values of groups are
-//! written at version 3 and read at 0-3. No version of these is flexible.
+//! are written at version 3 (1 with an expiry of their own) and read at 0-4; values of groups are
+//! written at version 3 and read at 0-4. Version 4, of Kafka 4, is the first flexible one: compact
+//! lengths and tagged fields, which are passed over.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -115,6 +116,8 @@ const GROUP_KEY: i16 = 2;
 const GROUP_VALUE: i16 = 3;
 const OFFSET_VALUE: i16 = 3;
 const EXPIRING_OFFSET_VALUE: i16 = 1;
+/// The first version of a value with compact lengths and tagged fields, and the last that is known.
+const FLEXIBLE_VALUE: i16 = 4;
 
 impl GroupRecord {
     /// The bytes of the record. `None` when a text is longer than the format can hold.
@@ -185,15 +188,14 @@ impl OffsetValue {
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut from = Cursor(bytes);
-        let version = from.i16()?;
-        if !(0..=OFFSET_VALUE).contains(&version) {
-            return Err(RecordError::UnknownValue(version));
-        }
+        let version = from.value_version()?;
+        let flexible = version >= FLEXIBLE_VALUE;
         let offset = from.i64()?;
         let leader_epoch = if version >= 3 { from.i32()? } else { -1 };
-        let metadata = from.string()?;
+        let metadata = from.text(flexible)?.ok_or(RecordError::Damaged)?;
         let commit_timestamp_ms = from.i64()?;
         let expire = if version == EXPIRING_OFFSET_VALUE { from.i64()? } else { -1 };
+        from.tagged_fields(flexible)?;
         let expire_timestamp_ms = Some(expire).filter(|at| *at != -1);
         Ok(Self { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms })
     }
@@ -224,35 +226,36 @@ impl GroupValue {
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut from = Cursor(bytes);
-        let version = from.i16()?;
-        if !(0..=GROUP_VALUE).contains(&version) {
-            return Err(RecordError::UnknownValue(version));
-        }
+        let version = from.value_version()?;
+        let flexible = version >= FLEXIBLE_VALUE;
         let mut value = Self {
-            protocol_type: from.string()?,
+            protocol_type: from.text(flexible)?.ok_or(RecordError::Damaged)?,
             generation: from.i32()?,
-            protocol: from.nullable()?,
-            leader: from.nullable()?,
+            protocol: from.text(flexible)?,
+            leader: from.text(flexible)?,
             state_timestamp_ms: if version >= 2 { from.i64()? } else { -1 },
             members: Vec::new(),
         };
-        let count = from.i32()?;
-        for _ in 0..count.max(0) {
+        let count = from.length(flexible)?.unwrap_or(0);
+        for _ in 0..count {
             // Grows as members are read: the count alone reserves nothing.
             value.members.push(MemberValue::decode(&mut from, version)?);
         }
+        from.tagged_fields(flexible)?;
         Ok(value)
     }
 }
 
 impl MemberValue {
     fn decode(from: &mut Cursor<'_>, version: i16) -> Result<Self, RecordError> {
-        let member_id = from.string()?;
-        let instance_id = if version >= 3 { from.nullable()? } else { None };
-        let (client_id, client_host) = (from.string()?, from.string()?);
+        let flexible = version >= FLEXIBLE_VALUE;
+        let text = |from: &mut Cursor<'_>| from.text(flexible)?.ok_or(RecordError::Damaged);
+        let member_id = text(from)?;
+        let instance_id = if version >= 3 { from.text(flexible)? } else { None };
+        let (client_id, client_host) = (text(from)?, text(from)?);
         let rebalance = if version >= 1 { Some(from.i32()?) } else { None };
         let session_timeout_ms = from.i32()?;
-        Ok(Self {
+        let member = Self {
             member_id,
             instance_id,
             client_id,
@@ -260,9 +263,11 @@ impl MemberValue {
             // Before it was stored, the session's time-out took its place.
             rebalance_timeout_ms: rebalance.unwrap_or(session_timeout_ms),
             session_timeout_ms,
-            subscription: from.bytes()?,
-            assignment: from.bytes()?,
-        })
+            subscription: from.bytes(flexible)?,
+            assignment: from.bytes(flexible)?,
+        };
+        from.tagged_fields(flexible)?;
+        Ok(member)
     }
 }
 
@@ -314,22 +319,72 @@ impl<'a> Cursor<'a> {
         self.array().map(i64::from_be_bytes)
     }
 
-    fn nullable(&mut self) -> Result<Option<String>, RecordError> {
-        let length = match self.i16()? {
-            -1 => return Ok(None),
-            length => usize::try_from(length).map_err(|_| RecordError::Damaged)?,
+    /// The version that a value begins with.
+    fn value_version(&mut self) -> Result<i16, RecordError> {
+        let version = self.i16()?;
+        let known = (0..=FLEXIBLE_VALUE).contains(&version);
+        if known { Ok(version) } else { Err(RecordError::UnknownValue(version)) }
+    }
+
+    /// An unsigned number of seven bits a byte.
+    fn varint(&mut self) -> Result<u32, RecordError> {
+        let mut number = 0_u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let [byte] = self.array()?;
+            if shift == 28 && byte > 0x0f {
+                return Err(RecordError::Damaged);
+            }
+            number |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(RecordError::Damaged)
+    }
+
+    /// The length of bytes or of an array; `None` for null.
+    fn length(&mut self, flexible: bool) -> Result<Option<usize>, RecordError> {
+        let length = match flexible {
+            true => i64::from(self.varint()?).saturating_sub(1),
+            false => i64::from(self.i32()?),
         };
+        match length {
+            -1 => Ok(None),
+            length => usize::try_from(length).map(Some).map_err(|_| RecordError::Damaged),
+        }
+    }
+
+    fn text(&mut self, flexible: bool) -> Result<Option<String>, RecordError> {
+        let length = match flexible {
+            true => self.length(true)?,
+            false => match self.i16()? {
+                -1 => None,
+                length => Some(usize::try_from(length).map_err(|_| RecordError::Damaged)?),
+            },
+        };
+        let Some(length) = length else { return Ok(None) };
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| RecordError::Damaged)?;
         Ok(Some(text.to_owned()))
     }
 
     pub(super) fn string(&mut self) -> Result<String, RecordError> {
-        self.nullable()?.ok_or(RecordError::Damaged)
+        self.text(false)?.ok_or(RecordError::Damaged)
     }
 
-    fn bytes(&mut self) -> Result<Bytes, RecordError> {
-        let length = usize::try_from(self.i32()?).map_err(|_| RecordError::Damaged)?;
+    fn bytes(&mut self, flexible: bool) -> Result<Bytes, RecordError> {
+        let length = self.length(flexible)?.ok_or(RecordError::Damaged)?;
         Ok(Bytes::copy_from_slice(self.take(length)?))
+    }
+
+    /// Passes over what later versions of Kafka added, such as the topic's id.
+    fn tagged_fields(&mut self, flexible: bool) -> Result<(), RecordError> {
+        let count = if flexible { self.varint()? } else { 0 };
+        for _ in 0..count {
+            self.varint()?;
+            let length = usize::try_from(self.varint()?).map_err(|_| RecordError::Damaged)?;
+            self.take(length)?;
+        }
+        Ok(())
     }
 }
 
@@ -427,6 +482,38 @@ mod tests {
     }
 
     #[test]
+    fn values_of_kafka_4_are_read() {
+        // Laid out by hand from Kafka 4's OffsetCommitValue: with the topic's id as tagged field 0.
+        let mut value = b"\0\x04\0\0\0\0\0\0\0\x2a\0\0\0\x03\x05note\0\0\0\0\0\0\x03\xe8".to_vec();
+        value.extend_from_slice(b"\x01\x00\x10");
+        value.extend_from_slice(&[7; 16]);
+        let key = offset(None).encode().expect("fits").key;
+        assert_eq!(GroupRecord::decode(&key, Some(&value)), Ok(offset(None)));
+        for end in 2..value.len() {
+            let cut = GroupRecord::decode(&key, Some(&value[..end]));
+            assert_eq!(cut, Err(RecordError::Damaged), "{end}");
+        }
+        let mut value =
+            b"\0\x04\x09consumer\0\0\0\x05\x06range\x02m\0\0\0\0\0\0\x07\xd0\x03".to_vec();
+        let times = b"\x02c\x0b/127.0.0.1\0\x04\x93\xe0\0\0\xaf\xc8\x04sub\x05work\0";
+        for instance in [&b"\x02i"[..], b"\0"] {
+            value.extend_from_slice(b"\x02m");
+            value.extend_from_slice(instance);
+            value.extend_from_slice(times);
+        }
+        value.push(0);
+        let key = group().encode().expect("fits").key;
+        assert_eq!(GroupRecord::decode(&key, Some(&value)), Ok(group()));
+        for end in 2..value.len() {
+            let cut = GroupRecord::decode(&key, Some(&value[..end]));
+            assert_eq!(cut, Err(RecordError::Damaged), "{end}");
+        }
+        // A count or a length that says more than there is reserves nothing.
+        let huge = b"\0\x04\x01\0\0\0\x05\0\0\0\0\0\0\0\0\x07\xd0\xff\xff\xff\xff\x0f";
+        assert_eq!(GroupRecord::decode(&key, Some(huge)), Err(RecordError::Damaged));
+    }
+
+    #[test]
     fn damage_and_news_are_errors() {
         for record in [offset(None), group()] {
             let log = record.encode().expect("fits");
@@ -447,8 +534,8 @@ mod tests {
         }
         assert_eq!(GroupRecord::decode(b"\0\x03", None), Err(RecordError::UnknownKey(3)));
         let key = offset(None).encode().expect("fits").key;
-        let refused = GroupRecord::decode(&key, Some(b"\0\x04"));
-        assert_eq!(refused, Err(RecordError::UnknownValue(4)));
+        let refused = GroupRecord::decode(&key, Some(b"\0\x05"));
+        assert_eq!(refused, Err(RecordError::UnknownValue(5)));
         let long = GroupRecord::Group { group: "g".repeat(40_000), value: None };
         assert_eq!(long.encode(), None);
     }

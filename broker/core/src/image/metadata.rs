@@ -161,6 +161,11 @@ impl Image {
         self.identities.get(&id).map(AsRef::as_ref)
     }
 
+    /// The brokers that ever registered, by number.
+    pub fn identities(&self) -> impl Iterator<Item = BrokerId> {
+        self.identities.keys().copied()
+    }
+
     /// A topic by name.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Topic> {

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_log::KEY_ENTRY_BYTES;
 use client_protocol::BrokerId;
 
 use crate::net::budget::Limits;
@@ -89,6 +90,10 @@ pub struct PartitionsConfig {
     pub recovery_threads: usize,
     /// How often retention is looked at.
     pub retention_check_interval: Duration,
+    /// How often it is looked for logs to compact; `None`: never.
+    pub cleaner_backoff: Option<Duration>,
+    /// Keys that one compaction remembers.
+    pub cleaner_keys_max: usize,
     /// How long an idle producer's state is kept.
     pub producer_id_expiration_ms: i64,
     /// After this long a follower that lags leaves the in-sync replicas.
@@ -207,6 +212,10 @@ fn partitions(values: &Values) -> PartitionsConfig {
         log_dirs,
         recovery_threads: values.count("num.recovery.threads.per.data.dir"),
         retention_check_interval: duration(values, "log.retention.check.interval.ms"),
+        cleaner_backoff: values
+            .flag("log.cleaner.enable")
+            .then(|| duration(values, "log.cleaner.backoff.ms")),
+        cleaner_keys_max: values.count("log.cleaner.dedupe.buffer.size") / KEY_ENTRY_BYTES,
         producer_id_expiration_ms: count(values, "producer.id.expiration.ms"),
         replica_lag_time_max: duration(values, "replica.lag.time.max.ms"),
         defaults: values.clone(),

@@ -73,7 +73,8 @@ impl Log {
     pub fn admit_replicated(&mut self, meta: &BatchMeta, now_ms: i64) -> Result<bool, LogError> {
         // Whatever its size: the leader took it, perhaps under other settings.
         self.refuse_unusable()?;
-        let gap_allowed = self.config.compact && meta.base_offset > self.next_offset;
+        let may_have_gaps = self.config.compact || self.progress.is_some();
+        let gap_allowed = may_have_gaps && meta.base_offset > self.next_offset;
         if meta.base_offset != self.next_offset && !gap_allowed {
             let end_offset = self.next_offset;
             return Err(LogError::OffsetGap { found: meta.base_offset, end_offset });

@@ -21,6 +21,16 @@ pub struct LogConfig {
     pub delete: bool,
     /// Whether `cleanup.policy` has `compact`: batches may then have gaps between them.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`, in millionths: a log is cleaned when more of what can be is dirty.
+    pub min_cleanable_dirty_millionths: u32,
+    /// `min.compaction.lag.ms`: younger records are not cleaned.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older ones are, however few they are.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long a tombstone stays once it was cleaned.
+    pub delete_retention_ms: i64,
+    /// Keys that one cleaning remembers, which bounds its memory: [`crate::KEY_ENTRY_BYTES`] each.
+    pub cleaner_keys_max: usize,
     /// A bug put in on purpose.
     #[cfg(planted)]
     pub planted: Option<crate::planted::Planted>,
@@ -38,6 +48,11 @@ impl Default for LogConfig {
             producer_id_expiration_ms: 24 * 3_600_000,
             delete: true,
             compact: false,
+            min_cleanable_dirty_millionths: 500_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3_600_000,
+            cleaner_keys_max: (128 << 20) / crate::KEY_ENTRY_BYTES,
             #[cfg(planted)]
             planted: None,
         }

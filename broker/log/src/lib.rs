@@ -26,6 +26,7 @@ macro_rules! planted {
 mod append;
 mod batch;
 pub mod checkpoint;
+mod clean;
 mod config;
 mod dense;
 mod epochs;
@@ -56,6 +57,7 @@ mod tests;
 
 pub use append::Admission;
 pub use batch::{BATCH_BYTES_MAX, BatchMeta};
+pub use clean::{CleanError, Cleaned, CleaningPlan, KEY_ENTRY_BYTES, Report};
 pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochStart, LeaderEpochs};
 pub use error::LogError;

@@ -1,7 +1,7 @@
 //! One partition's log: the owner's side, through which everything is changed.
 //!
 //! Called by: the append thread of the log directory, which owns it. Calls: `append`, `truncate`,
-//! `retention`, `recovery` (each a further part of [`Log`]), `view`.
+//! `retention`, `clean`, `recovery` (each a further part of [`Log`]), `view`.
 //! Invariant: files and published view agree after each call that succeeds; after one that fails
 //! with a disk error the log takes nothing any more. Knows no replica, no group and no socket.
 //!
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use coordinator_disk::{Disk, File, OpenMode};
 
 use crate::batch::BatchMeta;
+use crate::clean::Progress;
 use crate::config::LogConfig;
 use crate::dense::DenseTail;
 use crate::error::{LogError, at};
@@ -75,6 +76,10 @@ pub struct Log {
     /// When segments sealed here got their last batch, and others without a timestamp were first
     /// seen by retention, milliseconds; asked of those without a timestamp.
     pub(crate) timeless: BTreeMap<i64, i64>,
+    /// How far it is clean; none when it never was. With one, batches may have gaps between them.
+    pub(crate) progress: Option<Progress>,
+    /// A cleaning is under way, or is not to be tried again.
+    pub(crate) is_cleaning: bool,
 }
 
 /// What accumulates about the active segment for its seal.
@@ -433,14 +438,14 @@ pub(crate) struct Sealed {
     pub files: Vec<Arc<dyn File>>,
 }
 
-/// Writes index, time index and sum of a segment that ends at `end_offset`.
-pub(crate) fn seal(
-    disk: &dyn Disk,
-    directory: &Path,
-    writer: &Writer,
-    active: &ActiveView,
-    end_offset: i64,
-) -> Result<Sealed, LogError> {
+/// What goes into the files beside a sealed segment's log.
+pub(crate) struct SealContents {
+    pub indexes: Indexes,
+    pub contents: [(FileKind, Vec<u8>); 3],
+}
+
+/// Index, time index and sum of a segment that ends at `end_offset`.
+pub(crate) fn seal_contents(writer: &Writer, active: &ActiveView, end_offset: i64) -> SealContents {
     let mut indexes = active.indexes.clone();
     // The last entry of a sealed time index is the greatest timestamp, as Kafka expects.
     writer.index.max_timestamp().into_iter().for_each(|entry| indexes.times.push(entry));
@@ -461,6 +466,18 @@ pub(crate) fn seal(
         (FileKind::TimeIndex, times),
         (FileKind::Sum, sum::encode(&sum)),
     ];
+    SealContents { indexes, contents }
+}
+
+/// Writes index, time index and sum of a segment that ends at `end_offset`.
+pub(crate) fn seal(
+    disk: &dyn Disk,
+    directory: &Path,
+    writer: &Writer,
+    active: &ActiveView,
+    end_offset: i64,
+) -> Result<Sealed, LogError> {
+    let SealContents { indexes, contents } = seal_contents(writer, active, end_offset);
     let mut files = Vec::with_capacity(contents.len());
     for (kind, contents) in contents {
         let path = file_path(directory, writer.base_offset, kind);

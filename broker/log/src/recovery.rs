@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use coordinator_disk::{Disk, EntryKind, OpenMode, small_file};
 
 use crate::checkpoint::read_epochs;
+use crate::clean::{Progress, finish_swap};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
@@ -85,11 +86,15 @@ impl Log {
         let mark = context.marks.get(&name);
         let mark_id =
             context.marks.register(&name).map_err(|error| marks_error(&directory, error))?;
+        finish_swap(&*disk, &directory)?;
+        let progress = Progress::read(&*disk, &directory)?;
+        let mut walked = options.clone();
+        walked.config.compact |= progress.is_some();
         let bases = list_segments(&*disk, &directory)?;
         let bases = clear_removed(&*disk, &directory, bases, options.log_start)?;
         let mut walk = Walk {
             context: &context,
-            options,
+            options: &walked,
             durable_end: mark.map_or(0, |mark| mark.durable_end),
             stored_epochs: read_epochs(&*disk, &directory),
             epochs: LeaderEpochs::default(),
@@ -124,6 +129,8 @@ impl Log {
             is_as_sealed,
             damage,
             timeless: BTreeMap::new(),
+            progress,
+            is_cleaning: false,
         };
         if !planted!(log.config.planted, ForgetProducers) {
             log.producers = rebuild::producers(&log.context, &log.view)?;

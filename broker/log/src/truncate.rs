@@ -79,6 +79,7 @@ impl Log {
         self.view.raise_generation();
         self.is_as_sealed = false;
         let (keep, end) = self.cut_place(end)?;
+        self.lower_progress(end)?;
         if !planted!(self.config.planted, KeepMarkWhenTruncating) {
             let lowered = self.context.marks.lower(self.mark_id, end);
             lowered.map_err(|error| marks_error(&directory, error))?;
@@ -159,6 +160,7 @@ impl Log {
         self.is_as_sealed = false;
         let lowered = self.context.marks.lower(self.mark_id, 0);
         lowered.map_err(|error| marks_error(&directory, error))?;
+        self.lower_progress(0)?;
         self.write_epochs(&LeaderEpochs::default())?;
         self.remove_files(|_, _| true)?;
         remove_file(&*self.context.disk, &directory.join(PRODUCERS_FILE))?;

@@ -238,22 +238,33 @@ impl LogView {
         if let Some(answer) = self.lookup_hot(request) {
             return Ok(answer);
         }
-        let range = {
-            let state = self.read();
-            match state.beyond(request) {
-                Some(answer) => return Ok(answer),
-                None => match state.segment_of(request.offset) {
-                    Some(segment) => Err((segment, state.log_start)),
-                    None => Ok(state.active_range(request)),
-                },
+        let mut from = request.offset;
+        loop {
+            let (segment, active) = {
+                let state = self.read();
+                if let Some(answer) = state.beyond(request) {
+                    return Ok(answer);
+                }
+                match state.segment_of(from) {
+                    Some(segment) => (Some(segment), None),
+                    None => (None, Some(state.active_range(request))),
+                }
+            };
+            let (range, end_offset) = match (segment, active) {
+                (Some(segment), _) => {
+                    (self.sealed_range(&segment, request)?, Some(segment.end_offset))
+                }
+                (None, Some(active)) => (active, None),
+                (None, None) => return Ok(Lookup::Empty),
+            };
+            let path = file_path(&self.shared.directory, range.base_offset, FileKind::Log);
+            match (scan_slice(&range, request).map_err(at(&path))?, end_offset) {
+                (Some(answer), _) => return Ok(answer),
+                (None, None) => return Ok(Lookup::Empty),
+                // Compaction left nothing there at the end of the segment.
+                (None, Some(end_offset)) => from = end_offset,
             }
-        };
-        let range = match range {
-            Ok(range) => range,
-            Err((segment, _)) => self.sealed_range(&segment, request)?,
-        };
-        let path = file_path(&self.shared.directory, range.base_offset, FileKind::Log);
-        scan_slice(&range, request).map_err(at(&path))
+        }
     }
 
     fn sealed_range(
@@ -349,8 +360,9 @@ impl LogView {
 impl ColdRange {
     /// Narrows the range by the indexes; `whole` says that the limit lies behind the segment.
     fn bound(&mut self, indexes: &Indexes, request: &ReadRequest, whole: bool) {
+        // Below the segment is at its beginning: a gap may end there.
         let delta = |offset: i64| {
-            u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX)
+            u32::try_from(offset.saturating_sub(self.base_offset).max(0)).unwrap_or(u32::MAX)
         };
         let from = indexes.offsets.floor_by_offset(delta(request.offset));
         let reach = from.saturating_add(request.bytes_max);
@@ -449,13 +461,14 @@ impl ViewState {
 }
 
 /// Walks from the range's start to the batch that holds the offset, then to the end of the answer.
-fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Lookup> {
+/// `None`: the range ends before that batch.
+fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Option<Lookup>> {
     let mut walk = HeaderWalk::new(&*range.file, range.from, range.size_bytes);
     let first = loop {
         match walk.next_batch()? {
             Some(found) if found.meta.last_offset() >= request.offset => break found,
             Some(_) => {}
-            None => return Ok(Lookup::Empty),
+            None => return Ok(None),
         }
     };
     let fits = |found: &Found| {
@@ -463,7 +476,7 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Looku
         length <= u64::from(request.bytes_max) && found.meta.next_offset() <= request.limit
     };
     if first.meta.next_offset() > request.limit || !(request.at_least_one || fits(&first)) {
-        return Ok(Lookup::Empty);
+        return Ok(Some(Lookup::Empty));
     }
     let mut end = first.end_position();
     match range.known_end {
@@ -482,12 +495,12 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Looku
             }
         }
     }
-    Ok(Lookup::Slice(FileSlice {
+    Ok(Some(Lookup::Slice(FileSlice {
         file: Arc::clone(&range.file),
         position: first.position,
         length: u32::try_from(end.saturating_sub(first.position)).unwrap_or(u32::MAX),
         more: range.more || end < range.size_bytes,
-    }))
+    })))
 }
 
 pub(crate) fn indexes_at_hand(indexes: Indexes) -> OnceLock<Arc<Indexes>> {

@@ -218,6 +218,19 @@ pub const SETTINGS: &[Setting] = &[
         "3600000",
         "How far a record's time may lie in the future.",
     ),
+    setting("log.cleaner.enable", Boolean, "true", "Compact the topics that want it."),
+    setting(
+        "log.cleaner.backoff.ms",
+        Long(1),
+        "15000",
+        "How often it is looked for something to compact.",
+    ),
+    setting(
+        "log.cleaner.dedupe.buffer.size",
+        Long(1024),
+        "134217728",
+        "Bytes that one compaction may take to remember keys; there is one per log directory.",
+    ),
     setting(
         "log.cleaner.delete.retention.ms",
         Long(0),
@@ -265,7 +278,7 @@ pub const SETTINGS: &[Setting] = &[
         "offsets.topic.replication.factor",
         Derived,
         "",
-        "Replicas of __consumer_offsets, which is created when that many brokers are there; empty: 1 with a coordinator inside this process, else 3.",
+        "Replicas of __consumer_offsets, which is created when that many brokers are there; empty: 1 with a coordinator inside this process, else 3, or as many brokers as there are when no more come.",
     ),
     setting(
         "offsets.topic.segment.bytes",

@@ -22,6 +22,7 @@ use coordinator_disk::{Disk, Lock, small_file};
 use serde::{Deserialize, Serialize};
 
 use super::append::{Command, Queue};
+use super::cleaner::Cleaner;
 use super::commit::Tickets;
 use super::partition::Partition;
 use super::registry::Hub;
@@ -94,6 +95,7 @@ pub(super) struct Directory {
     pub folder: Arc<Folder>,
     pub queue: Queue,
     pub rounds: Tickets,
+    pub cleaner: Cleaner,
     pub hub: Arc<Hub>,
     pub boot_changed: bool,
     identity: Mutex<Identity>,
@@ -135,6 +137,7 @@ impl Directory {
             folder,
             queue: Queue::default(),
             rounds: Tickets::default(),
+            cleaner: Cleaner::default(),
             hub,
             boot_changed,
             identity: Mutex::new(identity),

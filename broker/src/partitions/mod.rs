@@ -4,7 +4,7 @@
 //! it, the follower fetchers append through it, membership tells it what the metadata says.
 //! Decisions are `broker-core`'s, one core per partition under a short lock; bytes are
 //! `broker-log`'s, changed by one worker per log directory, which its append thread steps; one commit
-//! thread per log directory makes them durable. What partitions want of others goes out through
+//! thread per log directory makes them durable, one cleaner's thread compacts them. What partitions want of others goes out through
 //! [`Outlet`].
 //!
 //! - `registry`: [`Partitions`], its start, its stop, its look-ups.
@@ -12,11 +12,12 @@
 //! - `partition`: one partition: what it hosts, its published log.
 //! - `produce`, `fetch`, `lookup`, `follow`: the four ways in.
 //! - `internal`: what the broker itself writes and asks.
-//! - `directory`, `append`, `commit`: a log directory, its two threads.
+//! - `directory`, `append`, `commit`, `cleaner`: a log directory, its three threads.
 //! - `worker`: what those threads do, without threads; the simulator runs it too.
 //! - `ticker`: what time does. `settings`: what a topic's settings mean here.
 
 mod append;
+mod cleaner;
 mod commit;
 mod directory;
 mod fetch;

@@ -20,6 +20,7 @@ use client_protocol::ErrorCode;
 use coordinator_disk::Disk;
 
 use super::append::{self, Command};
+use super::cleaner;
 use super::commit;
 use super::directory::{Directory, DirectoryError, Held};
 use super::partition::Partition;
@@ -97,6 +98,7 @@ struct Threads {
     appends: Vec<JoinHandle<()>>,
     commits: Vec<JoinHandle<()>>,
     ticker: Vec<JoinHandle<()>>,
+    cleaners: Vec<JoinHandle<()>>,
 }
 
 impl Hub {
@@ -269,6 +271,9 @@ impl Partitions {
         for partition in self.partitions.load().values() {
             partition.stop(ErrorCode::NotLeaderOrFollower);
         }
+        // What a cleaner writes is put in place by the appends, or not at all.
+        self.directories.iter().for_each(|directory| directory.cleaner.end());
+        join(threads.cleaners);
         // The rounds end after the appends, whose last tickets they have to fulfil.
         self.directories.iter().for_each(|directory| directory.push(Command::Close));
         join(threads.appends);
@@ -300,6 +305,8 @@ impl Partitions {
             let appends = Arc::clone(directory);
             threads.appends.push(spawn("append", move || append::run(&appends)));
             let commits = Arc::clone(directory);
+            let cleans = Arc::clone(directory);
+            threads.cleaners.push(spawn("clean", move || cleaner::run(&cleans)));
             threads.commits.push(spawn("commit", move || commit::run(&commits)));
         }
         let ticker = Arc::clone(&self.ticker);

@@ -17,6 +17,13 @@ use crate::config::{PartitionsConfig, topic};
 /// after a refusal. What was refused counts for the high watermark until something else is granted.
 const ALTER_RETRY_MS: u64 = 250;
 
+/// A fraction from 0 to 1 in whole numbers.
+fn millionths(ratio: &str) -> u32 {
+    let ratio = ratio.parse::<f64>().unwrap_or(1.0).clamp(0.0, 1.0);
+    // Within 0 and a million.
+    (ratio * 1e6).round() as u32
+}
+
 /// The settings of one topic, for each module that obeys some of them.
 #[derive(Clone, Debug)]
 pub struct TopicSettings {
@@ -61,6 +68,11 @@ impl TopicSettings {
             producer_id_expiration_ms: config.producer_id_expiration_ms,
             delete: has_policy("delete"),
             compact: has_policy("compact"),
+            min_cleanable_dirty_millionths: millionths(&text("min.cleanable.dirty.ratio")),
+            min_compaction_lag_ms: number("min.compaction.lag.ms").unwrap_or(0),
+            max_compaction_lag_ms: number("max.compaction.lag.ms").unwrap_or(i64::MAX),
+            delete_retention_ms: number("delete.retention.ms").unwrap_or(i64::MAX),
+            cleaner_keys_max: config.cleaner_keys_max,
             #[cfg(planted)]
             planted: None,
         };

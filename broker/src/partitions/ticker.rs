@@ -39,7 +39,7 @@ impl Ticker {
     /// Runs until it is ended or the partitions are gone.
     pub fn run(&self, partitions: &Weak<Partitions>) {
         let now = Instant::now();
-        let mut due = Due { core: now, retention: now, checkpoint: now, flush: now };
+        let mut due = Due { core: now, retention: now, checkpoint: now, flush: now, clean: now };
         loop {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = self.wake.wait_timeout_while(ended, TICK, |ended| !*ended);
@@ -59,6 +59,7 @@ struct Due {
     retention: Instant,
     checkpoint: Instant,
     flush: Instant,
+    clean: Instant,
 }
 
 impl Due {
@@ -71,6 +72,11 @@ impl Due {
         if now.duration_since(self.retention) >= partitions.config.retention_check_interval {
             self.retention = now;
             partitions.retain();
+        }
+        let backoff = partitions.config.cleaner_backoff;
+        if backoff.is_some_and(|backoff| now.duration_since(self.clean) >= backoff) {
+            self.clean = now;
+            partitions.clean();
         }
         if now.duration_since(self.flush) >= FLUSH_INTERVAL {
             self.flush = now;
@@ -111,6 +117,15 @@ impl Partitions {
         for partition in self.partitions.load().values() {
             let limit = partition.high_watermark().unwrap_or(Offset::ZERO);
             partition.push(LogJob::Retain(limit));
+        }
+    }
+
+    fn clean(&self) {
+        for partition in self.partitions.load().values() {
+            if partition.settings().log.compact {
+                let limit = partition.high_watermark().unwrap_or(Offset::ZERO);
+                partition.push(LogJob::Clean(limit));
+            }
         }
     }
 

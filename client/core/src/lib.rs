@@ -6,7 +6,6 @@
 //!
 //! - [`metadata`]: brokers and leaders.
 //! - [`partitioner`]: which partition a key belongs to.
-//! - [`pack`]: compression of batches.
 //! - [`consumer`]: positions, fetches, truncation.
 //! - [`group`]: membership, assignors, committed offsets.
 //! - [`producer`]: batches, sequences, retries, order.
@@ -26,7 +25,6 @@ mod links;
 pub mod metadata;
 #[cfg(test)]
 mod model;
-pub mod pack;
 pub mod partitioner;
 pub mod producer;
 

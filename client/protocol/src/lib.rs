@@ -1,13 +1,14 @@
 //! Kafka's wire protocol, sans-IO: bytes in, values out, and back.
 //!
-//! *Called by* the broker, the client and its command line. *Calls* nothing but `bytes` and `crc32c`.
+//! *Called by* the broker, the client and its command line. *Calls* nothing but `bytes`, `crc32c` and the codecs.
 //!
 //! Invariants: nothing here panics on any input; no memory is reserved from a declared count (an array
 //! grows as its elements arrive, against a budget, see [`Reader`]); record batches are never copied or
 //! looked into on the way (see [`Records`]). Knows no socket, clock, file or task.
 //!
 //! Reading order: [`frame`] cuts the stream, [`header`] says which API and version a frame is,
-//! [`messages`] holds one file per API, [`records`] is what Produce and Fetch carry.
+//! [`messages`] holds one file per API, [`records`] is what Produce and Fetch carry,
+//! [`pack`] how it is compressed.
 #![cfg_attr(
     not(test),
     deny(
@@ -27,6 +28,7 @@ pub mod frame;
 pub mod header;
 mod ids;
 pub mod messages;
+pub mod pack;
 mod reader;
 pub mod records;
 mod writer;

@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client_core::pack::pack;
 use client_core::producer::{Effect, Failure, Outgoing, RequestId};
 use client_protocol::messages::produce::{ProducePartition, ProduceTopic};
 use client_protocol::messages::{
     InitProducerIdRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
+use client_protocol::pack::pack;
 use client_protocol::records::Compression;
 use client_protocol::{ApiKey, BrokerId, ProducerEpoch, ProducerId, Records};
 use tokio::task::JoinSet;

@@ -1,6 +1,7 @@
 //! Whole logs on the real disk.
 
 mod appending;
+mod cleaning;
 mod model;
 mod reading;
 mod recovering;

@@ -151,3 +151,12 @@ async fn records_of_a_later_epoch_than_was_asked_under_are_not_taken() {
     assert_eq!(bench.answer(0, led(0, 2, &["a"])), Err(ErrorCode::CorruptMessage));
     assert_eq!(bench.status().end.get(), 0);
 }
+
+#[tokio::test]
+async fn what_compaction_left_out_is_no_gap_to_a_follower() {
+    let bench = follower("log.cleanup.policy = \"compact\"");
+    bench.answer(0, led(7, 0, &["a"])).unwrap();
+    bench.until(|bench| bench.status().end.get() == 8);
+    bench.answer(8, led(12, 0, &["b"])).unwrap();
+    bench.until(|bench| bench.status().end.get() == 13);
+}

@@ -1,5 +1,6 @@
 //! Partitions on the real disk, driven by hand-made metadata.
 
+mod compacting;
 mod fencing;
 mod following;
 mod metadata;
@@ -88,6 +89,8 @@ fn open(
         log_dirs: vec![folder.join("logs")],
         recovery_threads: 2,
         retention_check_interval: Duration::from_secs(300),
+        cleaner_backoff: Some(Duration::from_millis(50)),
+        cleaner_keys_max: 10_000,
         producer_id_expiration_ms: 86_400_000,
         replica_lag_time_max: Duration::from_secs(10),
         defaults: Values::from_toml(toml).unwrap(),

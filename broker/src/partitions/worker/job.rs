@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use broker_core::ids::{LeaderEpoch, Millis, Offset, TopicPartition};
 use broker_core::partition::{Appended, Durability, Loaded, Truncated};
 use broker_core::purgatory::ProduceWait;
-use broker_log::{BatchMeta, Log, LogConfig, LogError, LogView, OpenOptions, SyncTicket};
+use broker_log::{
+    BatchMeta, Cleaned, CleaningPlan, Log, LogConfig, LogError, LogView, OpenOptions, SyncTicket,
+};
 use bytes::{Bytes, BytesMut};
 use client_protocol::ErrorCode;
 
@@ -67,6 +69,15 @@ pub enum LogJob {
     Retain(Offset),
     /// Take the files of removed segments out of the folder; the log start is durable.
     Discard(Vec<i64>),
+    /// Say what to compact, if it is worth while, below this high watermark.
+    Clean(Offset),
+    /// Put what a cleaning wrote in place.
+    SwapCleaned(Box<Cleaned>),
+    /// A cleaning came to nothing.
+    GiveUpCleaning {
+        /// And would again.
+        for_good: bool,
+    },
     /// Sync what no round syncs: a memory topic's log.
     Flush,
     /// Delete it with its folder.
@@ -131,6 +142,9 @@ pub enum Happened<O, P> {
     /// Segments with these base offsets were taken out. Once the log start is durable in its
     /// checkpoint, [`LogJob::Discard`] is due.
     Removed(O, Vec<i64>),
+    /// A log to compact: [`CleaningPlan::run`] does it, on any thread. With what comes of it
+    /// [`LogJob::SwapCleaned`] is due, or [`LogJob::GiveUpCleaning`].
+    ToClean(O, Box<CleaningPlan>),
     /// Something to sync.
     ToSync(O, SyncTicket),
     /// Files and folders that nothing names any more, to be unlinked in this order, at any time.

@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use broker_core::ids::{LeaderEpoch, Offset};
 use broker_core::partition::{Appended, Durability, Truncated};
 use broker_core::purgatory::ProduceWait;
-use broker_log::{Admission, BatchMeta, Log, LogError, Removed, SequenceError};
+use broker_log::{Admission, BatchMeta, Cleaned, Log, LogError, Removed, SequenceError};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 use client_protocol::records::{Batches, assign_offsets};
@@ -199,7 +199,30 @@ impl<O: Owner, P> Slot<O, P> {
                 let files = self.log.discard(&segments)?;
                 step.out.push(Happened::ToUnlink(files));
             }
+            LogJob::Clean(limit) => match self.log.plan_cleaning(step.wall_ms, limit.get()) {
+                Ok(Some(plan)) => {
+                    step.out.push(Happened::ToClean(self.of.clone(), Box::new(plan)));
+                }
+                Ok(None) => {}
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => {}
+            },
+            LogJob::SwapCleaned(cleaned) => self.swap_cleaned(*cleaned, step)?,
+            LogJob::GiveUpCleaning { for_good } => self.log.give_up_cleaning(for_good),
             LogJob::Flush => self.ask_for_sync(step),
+        }
+        Ok(())
+    }
+
+    fn swap_cleaned(
+        &mut self,
+        cleaned: Cleaned,
+        step: &mut Step<'_, O, P>,
+    ) -> Result<(), LogError> {
+        match self.log.swap_cleaned(cleaned) {
+            Ok(files) => step.out.push(Happened::ToUnlink(files)),
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(_) => {}
         }
         Ok(())
     }

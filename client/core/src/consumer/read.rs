@@ -15,7 +15,7 @@ use client_protocol::records::{Batch, BatchError, BatchHeader, Batches, RecordRe
 use client_protocol::{ErrorCode, LeaderEpoch, Offset, ProducerId, Records};
 
 use crate::metadata::TopicPartition;
-use crate::pack::{UnpackError, unpack};
+use client_protocol::pack::{UnpackError, unpack};
 
 /// Where to read on, and the leader epoch of the last record before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -242,11 +242,11 @@ fn as_long(length: usize) -> i64 {
 /// The largest record a builder takes: no broker accepts one near it.
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
 
-fn put_length(buffer: &mut BytesMut, length: usize) {
+pub(super) fn put_length(buffer: &mut BytesMut, length: usize) {
     put_varlong(buffer, as_long(length));
 }
 
-fn put_nullable(buffer: &mut BytesMut, value: Option<&[u8]>) {
+pub(super) fn put_nullable(buffer: &mut BytesMut, value: Option<&[u8]>) {
     match value {
         Some(bytes) => {
             put_length(buffer, bytes.len());
@@ -257,7 +257,7 @@ fn put_nullable(buffer: &mut BytesMut, value: Option<&[u8]>) {
 }
 
 /// Zigzag, seven bits at a time; the same bytes as Kafka's varint where the value fits 32 bits.
-fn put_varlong(buffer: &mut BytesMut, value: i64) {
+pub(super) fn put_varlong(buffer: &mut BytesMut, value: i64) {
     let mut bits = (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned();
     while bits > 0x7f {
         buffer.put_u8(u8::try_from(bits & 0x7f).unwrap_or_default() | 0x80);

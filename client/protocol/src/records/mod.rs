@@ -15,6 +15,7 @@
 mod batch;
 mod build;
 mod record;
+mod retain;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -23,4 +24,5 @@ pub use batch::{BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, Batch, BatchHeader, Batc
 pub use batch::{assign_offsets, set_log_append_time};
 pub use build::{BatchBuilder, Producer, RECORD_BYTES_MAX, SealedBatch};
 pub use record::{Record, RecordHeader, RecordRef, RecordsIter};
+pub use retain::retain_records;
 pub use validate::{BatchError, ProduceRules, validate_fetched, validate_produced};

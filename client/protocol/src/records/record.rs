@@ -45,8 +45,8 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    header_count: i32,
-    headers: &'a [u8],
+    pub(super) header_count: i32,
+    pub(super) headers: &'a [u8],
 }
 
 impl<'a> RecordRef<'a> {

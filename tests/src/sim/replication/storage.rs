@@ -329,6 +329,7 @@ impl Process {
                     });
                 }
                 Happened::Removed(of, segments) => self.directory.discards.push((of, segments)),
+                Happened::ToClean(..) => unreachable!("no topic here is compacted"),
                 Happened::ToSync(of, ticket) => self.directory.rounds.submit(of, ticket),
                 Happened::ToUnlink(paths) => self.directory.unlinks.extend(paths),
                 Happened::Failed(error) => self.fail(error, out),

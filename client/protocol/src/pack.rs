@@ -1,13 +1,14 @@
 //! Packs and unpacks the records of a batch as Kafka's clients do.
 //!
-//! *Called by* `producer` shells before a batch is sent, `consumer` when one was fetched. *Calls* the codecs' crates.
+//! *Called by* the client before a batch is sent and when one was fetched, and the log's cleaner. *Calls* the codecs'
+//! crates.
 //!
 //! Invariant: unpacking gives at most [`UNPACKED_BYTES_MAX`] bytes, whatever a batch claims. Knows no record.
 
 use std::io::{Read, Write};
 
+use crate::records::Compression;
 use bytes::Bytes;
-use client_protocol::records::Compression;
 
 /// The most that the records of one batch may unpack to: a hundred times what a broker takes by default.
 pub const UNPACKED_BYTES_MAX: usize = 128 << 20;

@@ -1,0 +1,354 @@
+//! The work of a cleaning: reads the dirty part, then writes what stays under new names.
+//!
+//! Called by: a cleaner's thread. Calls: `keys`, `filter`, `scan`, `segment`, the disk.
+//! Invariant: the log's own files are only read, every checksum is compared before a record is taken
+//! for what it says, and what was written is synced when it is handed over. Memory is bounded by the
+//! keys of [`crate::LogConfig`] and one batch.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use client_protocol::records::{Batch, RecordsIter};
+use coordinator_disk::{Disk, File, OpenMode};
+
+use super::filter::{Retained, Rules};
+use super::keys::KeyOffsets;
+use super::plan::{CleaningPlan, LastBatches};
+use super::swap::cleaned_path;
+use crate::batch::BatchMeta;
+use crate::config::LogConfig;
+use crate::error::{LogError, at};
+use crate::log::{Writer, seal_contents};
+use crate::scan::HeaderWalk;
+use crate::segment::{FileKind, SealedSegment, remove_file};
+use crate::view::ActiveView;
+
+/// Bytes that are gathered for one write.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Why a cleaning came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// The disk refused. It may be tried again.
+    #[error(transparent)]
+    Disk(#[from] LogError),
+    /// A sealed segment is not what was written there. Trying again is in vain.
+    #[error("segment {segment} is damaged at byte {position}")]
+    Damaged {
+        /// Base offset of the segment.
+        segment: i64,
+        /// Where in its log file.
+        position: u64,
+    },
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What was done, for the log and the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes of the segments before.
+    pub bytes_before: u64,
+    /// And after.
+    pub bytes_after: u64,
+    /// Distinct keys of the dirty part.
+    pub keys: usize,
+}
+
+/// Everything that a cleaning needs to know.
+pub(super) struct Work {
+    pub disk: Arc<dyn Disk>,
+    pub directory: PathBuf,
+    /// Truncations so far; the result counts only under the same number.
+    pub generation: u64,
+    pub first_dirty: i64,
+    pub segments: Vec<Arc<SealedSegment>>,
+    pub last_batches: LastBatches,
+    pub config: LogConfig,
+    pub now_ms: i64,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One segment that is to stand in the place of some.
+pub(super) struct CleanedGroup {
+    pub replaced: Vec<Arc<SealedSegment>>,
+    pub size_bytes: u64,
+    pub max_timestamp: Option<(i64, i64)>,
+}
+
+/// Segments written anew, to be put in place by [`crate::Log::swap_cleaned`].
+pub struct Cleaned {
+    pub(super) generation: u64,
+    pub(super) groups: Vec<CleanedGroup>,
+    /// Everything below is clean then.
+    pub(super) first_dirty: i64,
+    /// What was done.
+    pub report: Report,
+}
+
+impl CleaningPlan {
+    /// Set to true, it ends a run at the next batch.
+    pub fn stopper(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.work.stop)
+    }
+
+    /// Does it. Files that were begun are removed when it fails.
+    ///
+    /// # Errors
+    /// [`CleanError`]; the log is as it was.
+    pub fn run(&self) -> Result<Cleaned, CleanError> {
+        let work = &self.work;
+        let outcome = work.run();
+        if outcome.is_err() {
+            for segment in &work.segments {
+                // What cannot be removed now is removed at the next start.
+                work.remove_begun(segment.base_offset).ok();
+            }
+        }
+        outcome
+    }
+}
+
+impl Work {
+    fn run(&self) -> Result<Cleaned, CleanError> {
+        let (keys, mapped_to) = self.map_keys()?;
+        let mut report = Report {
+            bytes_before: self.bytes_below(mapped_to),
+            keys: keys.len(),
+            ..Report::default()
+        };
+        let mut rules = Rules {
+            keys: &keys,
+            mapped_to,
+            now_ms: self.now_ms,
+            delete_retention_ms: self.config.delete_retention_ms,
+            met_opaque: false,
+        };
+        let groups = self.groups(mapped_to);
+        let last_base = groups.last().and_then(|group| group.last()).map(|last| last.base_offset);
+        let mut epoch = None;
+        let mut cleaned = Vec::with_capacity(groups.len());
+        for group in groups {
+            let mut output = Output::new(self, &group)?;
+            for segment in &group {
+                let is_last = Some(segment.base_offset) == last_base;
+                self.clean_segment(segment, is_last, (&mut rules, &mut epoch), &mut output)?;
+            }
+            let (written, is_changed) = output.finish(self, group)?;
+            report.bytes_after = report.bytes_after.saturating_add(written.size_bytes);
+            match is_changed {
+                true => cleaned.push(written),
+                false => self.remove_begun(written.base_offset())?,
+            }
+        }
+        let generation = self.generation;
+        Ok(Cleaned { generation, groups: cleaned, first_dirty: mapped_to, report })
+    }
+
+    fn bytes_below(&self, offset: i64) -> u64 {
+        let below = self.segments.iter().filter(|segment| segment.base_offset < offset);
+        below.map(|segment| segment.size_bytes).sum()
+    }
+
+    /// The last offset of each key from the first dirty offset on, and where that had to end: at the
+    /// end of what can be cleaned, or where the room for keys did.
+    fn map_keys(&self) -> Result<(KeyOffsets, i64), CleanError> {
+        let mut keys = KeyOffsets::new(self.config.cleaner_keys_max);
+        let mut mapped_to = self.first_dirty;
+        for segment in &self.segments {
+            if segment.end_offset <= self.first_dirty {
+                continue;
+            }
+            let mut batches = Reading::new(segment);
+            while let Some((meta, bytes)) = batches.next(self)? {
+                let is_first = keys.len() == 0;
+                let count = usize::try_from(meta.last_offset_delta).unwrap_or(0).saturating_add(1);
+                if meta.last_offset() < self.first_dirty || meta.is_control() {
+                    continue;
+                }
+                // One batch is always taken, or nothing would ever be cleaned.
+                if keys.lacks_room_for(count) && !is_first {
+                    return Ok((keys, meta.base_offset));
+                }
+                note_keys(&bytes, self.first_dirty, &mut keys);
+            }
+            mapped_to = segment.end_offset;
+        }
+        Ok((keys, mapped_to))
+    }
+
+    fn clean_segment(
+        &self,
+        segment: &SealedSegment,
+        is_last: bool,
+        (rules, epoch): (&mut Rules<'_>, &mut Option<i32>),
+        output: &mut Output,
+    ) -> Result<(), CleanError> {
+        let mut batches = Reading::new(segment);
+        while let Some((meta, bytes)) = batches.next(self)? {
+            let Ok(batch) = Batch::first(&bytes) else { continue };
+            // Where an epoch begins decides what replicas cut: its first batch marks that for every
+            // replica that will ever copy this log.
+            let begins_epoch = epoch.is_none_or(|epoch| epoch < meta.leader_epoch);
+            *epoch = Some(meta.leader_epoch);
+            let ends_producer = meta.has_producer()
+                && self.last_batches.get(&meta.producer_id) == Some(&meta.last_offset());
+            // A follower that is behind must find the way to the end, even if all else is gone.
+            let ends_all = is_last && batches.is_at_end();
+            match rules.judge(&batch, begins_epoch || ends_producer || ends_all) {
+                Retained::Whole => output.push(self, &bytes, false)?,
+                Retained::Anew(bytes) => output.push(self, &bytes, true)?,
+                Retained::Nothing => output.is_changed = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_begun(&self, base_offset: i64) -> Result<(), LogError> {
+        for kind in FileKind::ALL {
+            remove_file(&*self.disk, &cleaned_path(&self.directory, base_offset, kind))?;
+        }
+        Ok(())
+    }
+}
+
+/// Notes the keys of a batch; one that is not understood has none that could be noted.
+fn note_keys(bytes: &[u8], from: i64, keys: &mut KeyOffsets) {
+    let Ok(batch) = Batch::first(bytes) else { return };
+    let packed = bytes::Bytes::copy_from_slice(batch.payload());
+    let Ok(payload) = client_protocol::pack::unpack(batch.header.compression(), &packed) else {
+        return;
+    };
+    if RecordsIter::new(&batch.header, &payload).any(|record| record.is_err()) {
+        return;
+    }
+    for record in RecordsIter::new(&batch.header, &payload).flatten() {
+        if let Some(key) = record.key.filter(|_| record.offset.get() >= from) {
+            keys.note(key, record.offset.get());
+        }
+    }
+}
+
+/// A walk over the whole batches of a sealed segment.
+struct Reading<'a> {
+    segment: &'a SealedSegment,
+    walk: HeaderWalk<'a>,
+    position: u64,
+}
+
+impl<'a> Reading<'a> {
+    fn new(segment: &'a SealedSegment) -> Self {
+        let walk = HeaderWalk::new(&*segment.file, 0, segment.size_bytes);
+        Self { segment, walk, position: 0 }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.position >= self.segment.size_bytes
+    }
+
+    fn next(&mut self, work: &Work) -> Result<Option<(BatchMeta, Vec<u8>)>, CleanError> {
+        if self.is_at_end() {
+            return Ok(None);
+        }
+        if work.stop.load(Ordering::Acquire) {
+            return Err(CleanError::Stopped);
+        }
+        let (segment, position) = (self.segment.base_offset, self.position);
+        let found = self.walk.next_batch().map_err(at(&work.directory))?;
+        let found = found.ok_or(CleanError::Damaged { segment, position })?;
+        // Bounded by the walk: it takes no batch that is longer than the file.
+        let mut bytes = vec![0; found.meta.size_bytes as usize];
+        let read = self.segment.file.read_exact_at(found.position, &mut bytes);
+        read.map_err(at(&work.directory))?;
+        let is_sound = Batch::first(&bytes).is_ok_and(|batch| batch.check_crc().is_ok());
+        if !is_sound {
+            return Err(CleanError::Damaged { segment, position });
+        }
+        self.position = found.end_position();
+        Ok(Some((found.meta, bytes)))
+    }
+}
+
+/// The segment that is being written.
+struct Output {
+    active: ActiveView,
+    writer: Writer,
+    gathered: Vec<u8>,
+    written_bytes: u64,
+    is_changed: bool,
+}
+
+impl Output {
+    fn new(work: &Work, group: &[Arc<SealedSegment>]) -> Result<Self, CleanError> {
+        let base_offset = group.first().map_or(0, |first| first.base_offset);
+        let path = cleaned_path(&work.directory, base_offset, FileKind::Log);
+        let file = work.disk.open(&path, OpenMode::Create).map_err(at(&path))?;
+        file.truncate(0).map_err(at(&path))?;
+        Ok(Self {
+            active: ActiveView::new(base_offset, Arc::clone(&file)),
+            writer: Writer::new(base_offset, file, work.config.index_interval_bytes),
+            gathered: Vec::new(),
+            written_bytes: 0,
+            is_changed: group.len() > 1,
+        })
+    }
+
+    fn push(&mut self, work: &Work, bytes: &[u8], is_changed: bool) -> Result<(), CleanError> {
+        let Some(meta) = BatchMeta::parse(bytes) else { return Ok(()) };
+        self.is_changed |= is_changed;
+        self.writer.sum.push(&meta);
+        self.active.push(&meta, &mut self.writer.index);
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= WRITE_BYTES {
+            self.write_out(work)?;
+        }
+        Ok(())
+    }
+
+    fn write_out(&mut self, work: &Work) -> Result<(), LogError> {
+        let parts = [std::io::IoSlice::new(&self.gathered)];
+        self.writer.file.write_at(self.written_bytes, &parts).map_err(at(&work.directory))?;
+        self.written_bytes = self.written_bytes.saturating_add(self.gathered.len() as u64);
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// Writes and syncs all files; the names are as durable as the folder, which the swap syncs.
+    fn finish(
+        mut self,
+        work: &Work,
+        group: Vec<Arc<SealedSegment>>,
+    ) -> Result<(CleanedGroup, bool), CleanError> {
+        let end_offset = group.last().map_or(0, |last| last.end_offset);
+        let base_offset = self.active.base_offset;
+        if self.is_changed {
+            self.write_out(work)?;
+            let mut files: Vec<Arc<dyn File>> = vec![Arc::clone(&self.writer.file)];
+            for (kind, contents) in seal_contents(&self.writer, &self.active, end_offset).contents {
+                let path = cleaned_path(&work.directory, base_offset, kind);
+                files.push(crate::segment::write_file(&*work.disk, &path, &contents)?);
+            }
+            work.disk.sync_many(&files).map_err(at(&work.directory))?;
+        }
+        let group = CleanedGroup {
+            replaced: group,
+            size_bytes: u64::from(self.active.size_bytes),
+            max_timestamp: self.active.max_timestamp,
+        };
+        Ok((group, self.is_changed))
+    }
+}
+
+impl CleanedGroup {
+    /// The name of the new segment, which is that of the first one.
+    pub(super) fn base_offset(&self) -> i64 {
+        self.replaced.first().map_or(0, |first| first.base_offset)
+    }
+
+    /// Where it ends (exclusive), though its last batch may end before.
+    pub(super) fn end_offset(&self) -> i64 {
+        self.replaced.last().map_or(0, |last| last.end_offset)
+    }
+}

@@ -1,0 +1,161 @@
+//! Whether a log is to be cleaned, and what of it.
+//!
+//! Called by: the append thread. Calls: nothing.
+//! Invariant: only sealed segments that lie whole below the limit are touched, from the log's first
+//! one on, and one cleaning of a log is under way at a time. Does not read files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::pass::Work;
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::log::Log;
+use crate::segment::SealedSegment;
+
+/// Work for a cleaner: [`CleaningPlan::run`] does it, on any thread, and [`Log::swap_cleaned`] takes what
+/// comes out.
+pub struct CleaningPlan {
+    pub(super) work: Work,
+}
+
+/// What of a log can be cleaned now.
+struct Cleanable {
+    segments: Vec<Arc<SealedSegment>>,
+    clean_bytes: u64,
+    dirty_bytes: u64,
+    /// A record waited longer than `max.compaction.lag.ms`.
+    is_overdue: bool,
+}
+
+impl Log {
+    /// What to clean now, if it is worth while: when more than `min.cleanable.dirty.ratio` of what can
+    /// be cleaned is dirty, or something has waited for longer than `max.compaction.lag.ms`. Nothing at
+    /// or above `limit` (the high watermark) is touched. Until [`Log::swap_cleaned`] or
+    /// [`Log::give_up_cleaning`] is called there is no other.
+    ///
+    /// # Errors
+    /// [`LogError`] from sealing a segment whose records waited too long.
+    pub fn plan_cleaning(
+        &mut self,
+        now_ms: i64,
+        limit: i64,
+    ) -> Result<Option<CleaningPlan>, LogError> {
+        self.refuse_unusable()?;
+        if !self.config.compact || self.is_cleaning || !self.pending.is_empty() {
+            return Ok(None);
+        }
+        self.roll_if_overdue(now_ms)?;
+        let cleanable = self.cleanable(now_ms, limit);
+        if !cleanable.is_due(&self.config) {
+            return Ok(None);
+        }
+        self.is_cleaning = true;
+        let context = &self.context;
+        let producers = self.producers.sorted().into_iter();
+        let last_batches = producers
+            .filter_map(|(id, state)| Some((id, state.batches.back()?.last_offset)))
+            .collect();
+        let work = Work {
+            disk: Arc::clone(&context.disk),
+            directory: context.directory.clone(),
+            generation: self.view.generation(),
+            first_dirty: self.first_dirty(),
+            segments: cleanable.segments,
+            last_batches,
+            config: self.config.clone(),
+            now_ms,
+            stop: Arc::default(),
+        };
+        Ok(Some(CleaningPlan { work }))
+    }
+
+    /// The cleaning under way came to nothing, and will come to nothing again if `for_good`.
+    pub fn give_up_cleaning(&mut self, for_good: bool) {
+        self.is_cleaning = for_good;
+    }
+
+    /// First offset that was never cleaned.
+    fn first_dirty(&self) -> i64 {
+        self.progress.map_or(0, |progress| progress.first_dirty)
+    }
+
+    fn roll_if_overdue(&mut self, now_ms: i64) -> Result<(), LogError> {
+        let is_empty = self.view.read().active.size_bytes == 0;
+        let first_ms = self.writer.first_append_ms.unwrap_or(now_ms);
+        if !is_empty && now_ms.saturating_sub(first_ms) > self.config.max_compaction_lag_ms {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    fn cleanable(&self, now_ms: i64, limit: i64) -> Cleanable {
+        let first_dirty = self.first_dirty();
+        let state = self.view.read();
+        let limit = limit.min(state.durable_end);
+        let mut cleanable =
+            Cleanable { segments: Vec::new(), clean_bytes: 0, dirty_bytes: 0, is_overdue: false };
+        for segment in &state.sealed {
+            let is_dirty = segment.end_offset > first_dirty;
+            let newest = segment.max_timestamp.map_or(i64::MIN, |(newest, _)| newest);
+            let age_ms = now_ms.saturating_sub(newest);
+            let is_young = is_dirty && age_ms < self.config.min_compaction_lag_ms;
+            if segment.end_offset > limit || is_young {
+                break;
+            }
+            let bytes = match is_dirty {
+                true => &mut cleanable.dirty_bytes,
+                false => &mut cleanable.clean_bytes,
+            };
+            *bytes = bytes.saturating_add(segment.size_bytes);
+            cleanable.is_overdue |= is_dirty && age_ms > self.config.max_compaction_lag_ms;
+            cleanable.segments.push(Arc::clone(segment));
+        }
+        cleanable
+    }
+}
+
+impl Cleanable {
+    fn is_due(&self, config: &LogConfig) -> bool {
+        let all = self.clean_bytes.saturating_add(self.dirty_bytes);
+        let least = u128::from(all) * u128::from(config.min_cleanable_dirty_millionths);
+        let is_dirty = u128::from(self.dirty_bytes) * 1_000_000 > least;
+        self.dirty_bytes > 0 && (is_dirty || self.is_overdue)
+    }
+}
+
+impl CleaningPlan {
+    /// Bytes that are to be read, for whoever paces.
+    pub fn bytes(&self) -> u64 {
+        self.work.segments.iter().map(|segment| segment.size_bytes).sum()
+    }
+}
+
+impl Work {
+    /// Segments that go into one: neighbours, as many as fit into `segment.bytes`.
+    pub(super) fn groups(&self, below: i64) -> Vec<Vec<Arc<SealedSegment>>> {
+        let mut groups: Vec<Vec<Arc<SealedSegment>>> = Vec::new();
+        let mut bytes = 0_u64;
+        for segment in self.segments.iter().filter(|segment| segment.base_offset < below) {
+            let grown = bytes.saturating_add(segment.size_bytes);
+            let fits = groups.last().and_then(|group| group.first()).is_some_and(|first| {
+                let span = segment.end_offset.saturating_sub(first.base_offset);
+                grown <= u64::from(self.config.segment_bytes) && span <= i64::from(i32::MAX)
+            });
+            match groups.last_mut() {
+                Some(group) if fits => {
+                    group.push(Arc::clone(segment));
+                    bytes = grown;
+                }
+                Some(_) | None => {
+                    groups.push(vec![Arc::clone(segment)]);
+                    bytes = segment.size_bytes;
+                }
+            }
+        }
+        groups
+    }
+}
+
+/// Last offset of each producer's last batch, by its id.
+pub(super) type LastBatches = HashMap<i64, i64>;

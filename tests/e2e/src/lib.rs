@@ -1,9 +1,11 @@
 //! What the end-to-end tests share: a load that remembers what was acknowledged (`load`), the exact
 //! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
-//! (`running`), other people's clients (`clients`) and servers (`peers`), and raw bytes for bad input (`wire`).
+//! (`running`), real faults (`chaos`), other people's clients (`clients`) and servers (`peers`), and raw bytes for bad
+//! input (`wire`).
 //!
 //! Librdkafka is the client, as most users' is; `native` has our own at work.
 
+pub mod chaos;
 pub mod clients;
 pub mod history;
 pub mod load;

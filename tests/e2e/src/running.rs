@@ -67,6 +67,7 @@ impl Running {
             coordinators,
             brokers,
             broker_settings: settings.iter().map(owned).collect(),
+            places: Vec::new(),
         };
         Ok(Running { cluster: Cluster::up(options)? })
     }

@@ -99,6 +99,7 @@ fn main() -> Result<()> {
                 coordinators,
                 brokers,
                 broker_settings: pairs(&settings)?,
+                places: Vec::new(),
             };
             show(&Cluster::up(options)?, place.output)
         }

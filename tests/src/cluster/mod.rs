@@ -13,6 +13,7 @@ pub mod settings;
 pub mod status;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,21 @@ impl Kind {
     }
 }
 
+/// Where a node lives when it does not share loopback with the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// Its address.
+    pub host: Ipv4Addr,
+    /// What its program is started by: a program and arguments that end by becoming the one named after them.
+    pub launcher: Vec<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place { host: Ipv4Addr::LOCALHOST, launcher: Vec::new() }
+    }
+}
+
 /// One process of the cluster, running or not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
@@ -61,6 +77,9 @@ pub struct Node {
     pub peer_port: u16,
     /// Port of `/live` and `/ready`.
     pub http_port: u16,
+    /// Where it lives.
+    #[serde(default)]
+    pub place: Place,
     /// The process, once it was started.
     pub process: Option<Process>,
 }
@@ -68,7 +87,7 @@ pub struct Node {
 impl Node {
     /// Address for clients.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.place.host, self.port)
     }
 
     /// Whether its process runs.
@@ -90,6 +109,8 @@ pub struct Options {
     pub brokers: u32,
     /// Settings for every broker beside those that wire the cluster up.
     pub broker_settings: Vec<(String, String)>,
+    /// Where each node lives, coordinators first; nodes beyond its end live on loopback.
+    pub places: Vec<Place>,
 }
 
 /// A cluster in a folder.
@@ -230,9 +251,11 @@ impl Cluster {
         };
         let file = home.join("settings.toml");
         fs::write(&file, settings)?;
-        let arguments = vec!["--config".to_string(), file.display().to_string()];
         let program = self.programs.join(node.kind.program());
-        let process = Process::start(&program, &arguments, &home.join("out.log"))?;
+        let mut line = node.place.launcher.clone();
+        line.push(program.display().to_string());
+        line.extend(["--config".to_string(), file.display().to_string()]);
+        let process = Process::start(Path::new(&line[0]), &line[1..], &home.join("out.log"))?;
         if let Some(node) = self.nodes.iter_mut().find(|other| other.name == name) {
             node.process = Some(process);
         }
@@ -297,15 +320,18 @@ fn plan_nodes(options: &Options, dir: &Path) -> Result<Vec<Node>> {
     let ports = ports::claim_ports(total * 3, dir)?;
     let kinds = [(Kind::Coordinator, options.coordinators), (Kind::Broker, options.brokers)];
     let ids = kinds.into_iter().flat_map(|(kind, count)| (1..=count).map(move |id| (kind, id)));
+    let places = options.places.iter().cloned().chain(std::iter::repeat_with(Place::default));
     Ok(ids
         .zip(ports.chunks_exact(3))
-        .map(|((kind, id), ports)| Node {
+        .zip(places)
+        .map(|(((kind, id), ports), place)| Node {
             name: format!("{}-{id}", kind.program()),
             kind,
             id,
             port: ports[0],
             peer_port: ports[1],
             http_port: ports[2],
+            place,
             process: None,
         })
         .collect())

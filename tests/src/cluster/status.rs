@@ -75,7 +75,7 @@ pub fn coordinator_role(node: &Node) -> String {
     if !node.is_alive() {
         return "down".to_string();
     }
-    ask(node.port, b"srvr")
+    ask(node, node.port, b"srvr")
         .and_then(|text| {
             text.lines().find_map(|line| line.strip_prefix("Mode: ").map(str::to_string))
         })
@@ -108,12 +108,12 @@ fn broker_status(node: &Node) -> BrokerStatus {
 
 fn http_status(node: &Node, path: &str) -> Option<u16> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let answer = ask(node.http_port, request.as_bytes())?;
+    let answer = ask(node, node.http_port, request.as_bytes())?;
     answer.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn ask(port: u16, question: &[u8]) -> Option<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+fn ask(node: &Node, port: u16, question: &[u8]) -> Option<String> {
+    let address = SocketAddr::from((node.place.host, port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).ok()?;
     stream.set_read_timeout(Some(ANSWER_LIMIT)).ok()?;
     stream.write_all(question).ok()?;

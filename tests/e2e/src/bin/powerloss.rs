@@ -3,6 +3,7 @@
 //! Called by: `scripts/powerloss`, which gives every node a disk of its own. Calls: the harness, librdkafka, the checker of histories.
 //! Invariant: the power goes while records are being acknowledged; nothing is compared before the last cut is over.
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -57,8 +58,10 @@ fn main() -> Result<()> {
         coordinators: 3,
         brokers: 3,
         broker_settings: Vec::new(),
+        places: Vec::new(),
     };
-    let mut running = Running { cluster: Cluster::up(options)? };
+    // The script owns the folder, and keeps it when this fails.
+    let mut running = ManuallyDrop::new(Running { cluster: Cluster::up(options)? });
     running.create_topic(TOPIC, PARTITIONS)?;
     let load = Load::start(&running.bootstrap(), TOPIC, PARTITIONS, PER_S)?;
     for cycle in 1..=cycles {
@@ -86,8 +89,6 @@ fn main() -> Result<()> {
             running.signal(&node.name, Signal::KILL)?;
         }
     }
-    // The script owns the folder.
-    std::mem::forget(running);
     ensure!(anomalies.is_empty(), "{} anomalies in {cycles} power cuts", anomalies.len());
     Ok(())
 }

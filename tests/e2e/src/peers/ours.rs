@@ -20,6 +20,7 @@ pub fn start(coordinators: u32, brokers: u32, data: &Path) -> Result<System> {
         coordinators,
         brokers,
         broker_settings: Vec::new(),
+        places: Vec::new(),
     };
     let cluster = Cluster::up(options)?;
     let processes = |kind| cluster.of_kind(kind).filter_map(|node| node.process).collect();

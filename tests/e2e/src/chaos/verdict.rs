@@ -1,0 +1,143 @@
+//! What a run came to, after everything was healed.
+//!
+//! Called by: the `chaos` program. Calls: the checker of histories. Knows how the processes write their logs and name
+//! their files, and nothing of faults but which node's disk was struck.
+//! Invariant: what is not known to be harmless counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ::tests::history::{self, Key, Promises};
+use anyhow::{Context, Result};
+
+use super::load::Finished;
+use super::{PARTITIONS, TOPIC};
+
+/// Words of a log that mean that data was lost or damaged, whatever was done to the node.
+const FATAL_WORDS: [&str; 6] = [
+    "panicked at",
+    "damaged",
+    "committed records are gone",
+    "may lack committed",
+    "owner unknown",
+    "not what was written",
+];
+/// Words of a log that a node whose disk was struck may say.
+const DISK_WORDS: [&str; 8] = [
+    "log directory fenced",
+    "has failed",
+    "cannot be written",
+    "can no longer take part",
+    "cannot read",
+    "not closed in order",
+    "No space left",
+    "Input/output error",
+];
+
+/// Contradictions in what clients were told and saw, each on a line: the history's, and records that a group was never
+/// given. `ends` are the end offsets of the partitions.
+pub fn of_history(finished: &Finished, ends: &BTreeMap<Key, i64>) -> Vec<String> {
+    let promises = Promises { exactly_once: true, read_committed: true };
+    let verdict = history::check(&finished.history(), ends);
+    let mut lines: Vec<String> =
+        verdict.fatal(promises).into_iter().map(ToString::to_string).collect();
+    let none = BTreeSet::new();
+    for send in &finished.sends {
+        let given = finished.readings.given.get(&send.key).unwrap_or(&none);
+        if let (Some((_, offset)), false) = (send.acknowledged, given.contains(&send.value)) {
+            lines.push(format!("group never given {} at {offset} of {}", send.value, send.key));
+        }
+    }
+    lines
+}
+
+/// Lines of a node's log that no fault explains.
+pub fn of_log(text: &str, disk_was_struck: bool) -> Vec<String> {
+    let is_finding = |line: &&str| {
+        if FATAL_WORDS.iter().any(|word| line.contains(word)) {
+            return true;
+        }
+        let explained = disk_was_struck && DISK_WORDS.iter().any(|word| line.contains(word));
+        line.contains("ERROR") && !explained
+    };
+    text.lines().filter(is_finding).map(str::to_string).collect()
+}
+
+/// Partitions whose replicas, files of stopped brokers, differ in any byte of their records.
+///
+/// # Errors
+/// When a replica cannot be read.
+pub fn of_replicas(disks: &[PathBuf]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for key in 0..PARTITIONS {
+        let records: Result<Vec<Vec<u8>>> =
+            disks.iter().map(|disk| records(&disk.join(format!("{TOPIC}-{key}")))).collect();
+        let records = records?;
+        let Some((first, others)) = records.split_first() else { continue };
+        for (other, disk) in others.iter().zip(&disks[1..]) {
+            let same = first.iter().zip(other).take_while(|(one, other)| one == other).count();
+            if same < first.len().max(other.len()) {
+                lines.push(format!(
+                    "{TOPIC}-{key}: {} and {} differ from byte {same} of {} and {}",
+                    disks[0].display(),
+                    disk.display(),
+                    first.len(),
+                    other.len()
+                ));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// All segments of a partition, one behind the other.
+fn records(folder: &Path) -> Result<Vec<u8>> {
+    let found = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
+    let paths: Result<BTreeSet<PathBuf>, _> = found.map(|entry| Ok(entry?.path())).collect();
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+    let mut bytes = Vec::new();
+    for path in paths.map_err(|error: std::io::Error| error)?.iter().filter(|path| is_segment(path))
+    {
+        bytes.extend(fs::read(path)?);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_searched_for_what_no_fault_explains() {
+        let text = "INFO cut a torn tail\nERROR log directory fenced: Input/output error\n";
+        assert_eq!(of_log(text, true), Vec::<String>::new());
+        assert_eq!(of_log(text, false).len(), 1);
+        let text =
+            "thread 'x' panicked at broker/src/main.rs\nERROR damaged below what was durable";
+        assert_eq!(of_log(text, true).len(), 2);
+    }
+
+    #[test]
+    fn replicas_that_differ_are_told_with_the_byte() {
+        let folder = std::env::temp_dir().join(format!("tidegate-verdict-{}", std::process::id()));
+        let disks = [folder.join("one"), folder.join("other")];
+        for key in 0..PARTITIONS {
+            for disk in &disks {
+                let partition = disk.join(format!("{TOPIC}-{key}"));
+                fs::create_dir_all(&partition).unwrap();
+                fs::write(partition.join("00000000000000000000.log"), b"same").unwrap();
+                fs::write(partition.join("00000000000000000007.log"), b"too").unwrap();
+                fs::write(partition.join("00000000000000000007.index"), disk.to_str().unwrap())
+                    .unwrap();
+            }
+        }
+        assert_eq!(of_replicas(&disks).unwrap(), Vec::<String>::new());
+        let other = disks[1].join(format!("{TOPIC}-2/00000000000000000007.log"));
+        fs::write(&other, b"two").unwrap();
+        assert!(of_replicas(&disks).unwrap()[0].contains("differ from byte 5"));
+        fs::write(&other, b"too much").unwrap();
+        assert!(of_replicas(&disks).unwrap()[0].contains("differ from byte 7"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -167,6 +167,11 @@ impl Folder {
         if is_new {
             let compact = options.config.compact;
             log.also_sync(self.write_partition_file(&directory, topic, key, compact)?);
+        } else if !self.clean {
+            // A process that was killed left it to the machine, like the records. What is kept of them
+            // is durable only together with what says whose they are.
+            let path = directory.join(PARTITION_FILE);
+            log.also_sync(self.disk.open(&path, OpenMode::Read).map_err(in_file(&path))?);
         }
         if let Some(damage) = recovery.damage {
             tracing::error!(partition = name, ?damage, "damaged below what was durable");

@@ -164,6 +164,8 @@ pub struct ApiConfig {
     pub fetch_bytes_max: usize,
     /// `__consumer_offsets` as it is created.
     pub offsets_topic: groups::OffsetsTopic,
+    /// Fetch sessions that are kept.
+    pub fetch_sessions_max: usize,
     /// Everything that was set, for DescribeConfigs.
     pub values: Values,
 }
@@ -195,6 +197,7 @@ impl Config {
                 partitions_default: narrow("num.partitions", count(values, "num.partitions"))?,
                 replication_factor: replication_factor.transpose()?.or(embedded.then_some(1)),
                 fetch_bytes_max: values.count("fetch.max.bytes"),
+                fetch_sessions_max: values.count("max.incremental.fetch.session.cache.slots"),
                 offsets_topic: groups::OffsetsTopic::from_values(values, embedded)?,
                 values: values.clone(),
             },

@@ -11,6 +11,7 @@
 //! - [`purgatory`]: who waits on a partition, and when the wait ends.
 //! - [`hosted`]: a partition as a broker holds it: from before its log is open to its end.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
+//! - [`fetch_session`]: what a consumer wants and was told.
 //! - [`fence`]: when a broker without coordinator contact stops serving.
 #![cfg_attr(
     not(test),
@@ -40,6 +41,7 @@ macro_rules! planted {
 
 pub mod controller;
 pub mod fence;
+pub mod fetch_session;
 pub mod group;
 pub mod hosted;
 pub mod ids;

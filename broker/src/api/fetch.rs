@@ -1,7 +1,7 @@
 //! Fetch (key 1, versions 4-12 for clients, 13 for followers): record batches as they lie on disk.
 //!
-//! 4: isolation level; 7: sessions, which are not kept: every fetch names all it wants, and the
-//! answer's session id 0 tells so; 9: leader epoch; 12: last fetched epoch. 13 (topic ids, our
+//! 4: isolation level; 7: sessions (`broker_core::fetch_session`), for clients: what they name is
+//! added to what they named before, and the answer leaves out what they know; 9: leader epoch; 12: last fetched epoch. 13 (topic ids, our
 //! tagged fields) is spoken on the brokers' listener only. A follower's progress is noted before
 //! this returns. A follower that asks for 0 bytes of a partition only tells its progress.
 
@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::ids::{BrokerEpoch, TopicPartition};
+use broker_core::fetch_session::{Claim, Turn};
+use broker_core::ids::{BrokerEpoch, Millis, TopicPartition};
 use broker_core::image::Image;
 use client_protocol::api::Scope;
 use client_protocol::messages::fetch::{
@@ -25,6 +26,8 @@ use crate::response::{Dispatch, Piece};
 
 /// First version that can carry an error of the whole request.
 const TOP_LEVEL_ERROR_FROM: i16 = 7;
+/// First version with sessions.
+const SESSIONS_FROM: i16 = 7;
 /// First version that names topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
 /// Longest time that a fetch may wait.
@@ -46,11 +49,24 @@ struct Topic {
     slots: Vec<Slot>,
 }
 
-pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, request: FetchRequest) -> Dispatch {
+/// What becomes of the session of a request.
+struct InSession {
+    turn: Turn,
+    /// What a new session begins with.
+    wished: Vec<FetchTopic>,
+}
+
+pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, mut request: FetchRequest) -> Dispatch {
     let refused = refused_as_a_whole(shared, call, &request);
     if let Some(error_code) = refused.filter(|_| call.version >= TOP_LEVEL_ERROR_FROM) {
         return call.respond(&FetchResponse { error_code, ..Default::default() });
     }
+    let in_session = match begin(shared, call, &mut request) {
+        Ok(in_session) => in_session,
+        Err(error_code) => {
+            return call.respond(&FetchResponse { error_code, ..Default::default() });
+        }
+    };
     let reader = match request.replica_id {
         Some(replica) => {
             let broker_epoch = BrokerEpoch::new(request.replica_broker_epoch);
@@ -78,11 +94,13 @@ pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, request: FetchReques
         let fetched = fetch.await;
         let image = shared.image();
         let from_client = matches!(reader, Reader::Consumer);
-        let (responses, pieces) = respond(&image, topics, fetched, committed_only);
+        let (mut responses, pieces) = respond(&image, topics, fetched, committed_only);
         if from_client {
             count(&shared, &image, &responses);
         }
-        let response = FetchResponse { responses, ..Default::default() };
+        // What has records is never left out, so the pieces stay where they belong.
+        let session_id = finish(&shared, in_session, &mut responses);
+        let response = FetchResponse { session_id, responses, ..Default::default() };
         reply_to.answer_spliced(&response, pieces)
     }))
 }
@@ -102,12 +120,52 @@ fn refused_as_a_whole(
         }
         Scope::Public | Scope::InterBroker => {}
     }
-    if follower && request.replica_id == Some(shared.broker_id) {
-        return Some(ErrorCode::InvalidRequest);
+    (follower && request.replica_id == Some(shared.broker_id)).then_some(ErrorCode::InvalidRequest)
+}
+
+/// Puts all that is to be read into the request. Followers have no sessions.
+fn begin(
+    shared: &Shared,
+    call: &Call<'_>,
+    request: &mut FetchRequest,
+) -> Result<InSession, ErrorCode> {
+    let mut in_session = InSession { turn: Turn::Sessionless, wished: Vec::new() };
+    if call.session.scope == Scope::InterBroker || call.version < SESSIONS_FROM {
+        return Ok(in_session);
     }
-    // No session was ever given out, so none can be gone on with; ending one is harmless.
-    (request.session_id != 0 && request.session_epoch > 0)
-        .then_some(ErrorCode::FetchSessionIdNotFound)
+    let claim = Claim { id: request.session_id, epoch: request.session_epoch };
+    let topics = std::mem::take(&mut request.topics);
+    let forgotten = &request.forgotten_topics_data;
+    let begun = shared.fetch_sessions().begin(claim, topics, forgotten, now(shared));
+    (in_session.turn, request.topics) = begun?;
+    if in_session.turn == Turn::Create {
+        in_session.wished.clone_from(&request.topics);
+    }
+    Ok(in_session)
+}
+
+/// Leaves out what the client knows; the number of its session, 0 without one.
+fn finish(shared: &Shared, in_session: InSession, responses: &mut Vec<FetchTopicResponse>) -> i32 {
+    let InSession { turn, wished } = in_session;
+    if turn == Turn::Sessionless {
+        return 0;
+    }
+    let wanted = (wished, fresh_id());
+    shared.fetch_sessions().finish(turn, responses, wanted, now(shared))
+}
+
+fn now(shared: &Shared) -> Millis {
+    let since = shared.started.elapsed().as_millis();
+    Millis::new(u64::try_from(since).unwrap_or(u64::MAX))
+}
+
+/// A number that nobody can guess; 0, which is no session's, when the machine gives none.
+fn fresh_id() -> i32 {
+    let mut bytes = [0; 4];
+    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+        Ok(4) => i32::from_ne_bytes(bytes) & i32::MAX,
+        Ok(_) | Err(_) => 0,
+    }
 }
 
 fn positive(number: i32) -> usize {

@@ -5,9 +5,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use broker_core::fetch_session::{Limits, Sessions};
 use broker_core::group;
 use broker_core::image::{Broker, Endpoint, Image};
 use client_protocol::messages::{
@@ -37,6 +38,9 @@ pub(super) const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
 
 /// Groups that one request may ask for.
 const GROUPS_MAX: usize = 1_000;
+
+/// Partitions in all fetch sessions: some 200 bytes each, and a name for each topic.
+const SESSION_PARTITIONS_MAX: usize = 200_000;
 
 /// Default replication factor where there are enough brokers.
 const REPLICAS_DEFAULT: usize = 3;
@@ -126,6 +130,8 @@ pub struct Shared {
     /// Where produced and fetched bytes are counted.
     pub traffic: Arc<Traffic>,
     pub(super) auto_create: AutoCreate,
+    pub(super) started: Instant,
+    fetch_sessions: Mutex<Sessions>,
 }
 
 impl Shared {
@@ -133,6 +139,10 @@ impl Shared {
     pub fn new(broker_id: BrokerId, config: ApiConfig, reach: Reach) -> Self {
         let Reach { image, partitions, groups, cluster, contacts, traffic } = reach;
         let auto_create = AutoCreate::default();
+        let limits = Limits {
+            sessions_max: config.fetch_sessions_max,
+            partitions_max: SESSION_PARTITIONS_MAX,
+        };
         Self {
             broker_id,
             config,
@@ -143,7 +153,14 @@ impl Shared {
             contacts,
             traffic,
             auto_create,
+            started: Instant::now(),
+            fetch_sessions: Mutex::new(Sessions::new(limits)),
         }
+    }
+
+    /// What consumers want and were told; never held across I/O.
+    pub(super) fn fetch_sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.fetch_sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replicas of a topic whose creator names no number.

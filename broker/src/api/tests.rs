@@ -271,7 +271,38 @@ async fn clients_cannot_pass_for_brokers() {
 }
 
 #[tokio::test]
-async fn sessions_are_refused_and_waits_are_bounded() {
+async fn sessions_leave_out_what_is_known() {
+    let mut bench = Bench::new(Scope::Public);
+    bench.create("t").await;
+    let made = FetchRequest { session_epoch: 0, ..fetch("t", 0) };
+    let (response, _) = bench.ask(12, &made).await;
+    let session_id = response.session_id;
+    assert!(session_id > 0);
+    assert_eq!(response.responses[0].partitions[0].high_watermark, Some(Offset::new(0)));
+    let next = |session_epoch| FetchRequest {
+        session_id,
+        session_epoch,
+        topics: Vec::new(),
+        max_wait_ms: 1,
+        ..fetch("t", 0)
+    };
+    let (response, _) = bench.ask(12, &next(1)).await;
+    assert_eq!((response.session_id, response.responses), (session_id, vec![]));
+    let (response, _) = bench.ask(12, &next(1)).await;
+    assert_eq!(response.error_code, ErrorCode::InvalidFetchSessionEpoch);
+    bench.ask(11, &produce(-1, "t", &[Some(batch(&["a"]))])).await;
+    let (response, _) = bench.ask(12, &next(2)).await;
+    assert_eq!(response.responses[0].partitions[0].high_watermark, Some(Offset::new(1)));
+    assert!(matches!(response.responses[0].partitions[0].records, Some(Records::InFrame(_))));
+    let (response, _) = bench.ask(12, &next(-1)).await;
+    assert_eq!((response.session_id, response.responses), (0, vec![]));
+    let (response, _) = bench.ask(12, &next(3)).await;
+    assert_eq!(response.error_code, ErrorCode::FetchSessionIdNotFound);
+    bench.partitions.stop();
+}
+
+#[tokio::test]
+async fn unknown_sessions_are_refused_and_waits_are_bounded() {
     let mut bench = Bench::new(Scope::Public);
     bench.create("t").await;
     let session = FetchRequest { session_id: 5, session_epoch: 3, ..fetch("t", 0) };

@@ -269,6 +269,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     // Groups.
     setting(
+        "max.incremental.fetch.session.cache.slots",
+        Int(0),
+        "1000",
+        "Fetch sessions that are kept; 0: every fetch names all it wants.",
+    ),
+    setting(
         "offsets.topic.num.partitions",
         Int(1),
         "50",

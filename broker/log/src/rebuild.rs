@@ -105,7 +105,7 @@ pub(crate) fn by_sum(
 ) -> Result<Option<Rebuilt>, LogError> {
     let mut rebuilt = Rebuilt::empty(context, config, sum.base_offset)?;
     let loaded = match active {
-        true => load_indexes(&*context.disk, &context.directory, sum.base_offset),
+        true => load_indexes(&*context.disk, &context.directory, sum.base_offset, sum.log_bytes),
         false => Some(Indexes::default()),
     };
     let (Some(indexes), Ok(size_bytes)) = (loaded, u32::try_from(sum.log_bytes)) else {

@@ -73,6 +73,11 @@ impl<'a> HeaderWalk<'a> {
         Ok(Some(found))
     }
 
+    /// Whether the walk came to the end exactly: what stopped it was no damage.
+    pub fn is_at_end(&self) -> bool {
+        self.position == self.end
+    }
+
     fn fill(&mut self) -> io::Result<()> {
         self.buffer.resize(HEADER_BUFFER_BYTES, 0);
         let left = self.end.saturating_sub(self.position);

@@ -187,7 +187,7 @@ impl SealedSegment {
         if let Some(indexes) = self.indexes.get() {
             return Ok(Arc::clone(indexes));
         }
-        let loaded = match load_indexes(disk, directory, self.base_offset) {
+        let loaded = match load_indexes(disk, directory, self.base_offset, self.size_bytes) {
             Some(indexes) => indexes,
             None => {
                 let path = file_path(directory, self.base_offset, FileKind::Log);
@@ -199,10 +199,19 @@ impl SealedSegment {
     }
 }
 
-/// The indexes as stored, if they are there and their checksums are those of the sum.
-pub fn load_indexes(disk: &dyn Disk, directory: &Path, base_offset: i64) -> Option<Indexes> {
+/// The indexes as stored, if they are there, their checksums are those of the sum, and the sum is of a log file of
+/// `log_bytes`: whoever has a file open that compaction replaced finds those of its successor under its names.
+pub fn load_indexes(
+    disk: &dyn Disk,
+    directory: &Path,
+    base_offset: i64,
+    log_bytes: u64,
+) -> Option<Indexes> {
     let read = |kind| small_file::read(disk, &file_path(directory, base_offset, kind)).ok()?;
     let sum: SegmentSum = sum::decode(&read(FileKind::Sum)?, base_offset)?;
+    if sum.log_bytes != log_bytes {
+        return None;
+    }
     let (offsets, times) = (read(FileKind::Index)?, read(FileKind::TimeIndex)?);
     if crc32fast::hash(&offsets) != sum.index_crc || crc32fast::hash(&times) != sum.time_index_crc {
         return None;

@@ -233,7 +233,7 @@ impl LogView {
     /// Answers from memory or by reading indexes and headers, which may block on the disk.
     ///
     /// # Errors
-    /// [`LogError::Disk`] when the files cannot be read.
+    /// [`LogError::Disk`] when the files cannot be read, [`LogError::Damaged`] where no batch can be found in them.
     pub fn lookup(&self, request: &ReadRequest) -> Result<Lookup, LogError> {
         if let Some(answer) = self.lookup_hot(request) {
             return Ok(answer);
@@ -259,10 +259,14 @@ impl LogView {
             };
             let path = file_path(&self.shared.directory, range.base_offset, FileKind::Log);
             match (scan_slice(&range, request).map_err(at(&path))?, end_offset) {
-                (Some(answer), _) => return Ok(answer),
-                (None, None) => return Ok(Lookup::Empty),
+                (Scanned::Answer(answer), _) => return Ok(answer),
+                (Scanned::NothingBehind, None) => return Ok(Lookup::Empty),
                 // Compaction left nothing there at the end of the segment.
-                (None, Some(end_offset)) => from = end_offset,
+                (Scanned::NothingBehind, Some(end_offset)) => from = end_offset,
+                // Whoever went on would never hear of what stands there.
+                (Scanned::Unreadable, _) => {
+                    return Err(LogError::Damaged { path, from_offset: request.offset });
+                }
             }
         }
     }
@@ -460,15 +464,24 @@ impl ViewState {
     }
 }
 
+/// What a walk over a range found.
+enum Scanned {
+    Answer(Lookup),
+    /// The range ends before the offset.
+    NothingBehind,
+    /// Bytes before it that are no batch.
+    Unreadable,
+}
+
 /// Walks from the range's start to the batch that holds the offset, then to the end of the answer.
-/// `None`: the range ends before that batch.
-fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Option<Lookup>> {
+fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Scanned> {
     let mut walk = HeaderWalk::new(&*range.file, range.from, range.size_bytes);
     let first = loop {
         match walk.next_batch()? {
             Some(found) if found.meta.last_offset() >= request.offset => break found,
             Some(_) => {}
-            None => return Ok(None),
+            None if walk.is_at_end() => return Ok(Scanned::NothingBehind),
+            None => return Ok(Scanned::Unreadable),
         }
     };
     let fits = |found: &Found| {
@@ -476,7 +489,7 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Optio
         length <= u64::from(request.bytes_max) && found.meta.next_offset() <= request.limit
     };
     if first.meta.next_offset() > request.limit || !(request.at_least_one || fits(&first)) {
-        return Ok(Some(Lookup::Empty));
+        return Ok(Scanned::Answer(Lookup::Empty));
     }
     let mut end = first.end_position();
     match range.known_end {
@@ -495,7 +508,7 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Optio
             }
         }
     }
-    Ok(Some(Lookup::Slice(FileSlice {
+    Ok(Scanned::Answer(Lookup::Slice(FileSlice {
         file: Arc::clone(&range.file),
         position: first.position,
         length: u32::try_from(end.saturating_sub(first.position)).unwrap_or(u32::MAX),

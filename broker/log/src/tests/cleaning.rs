@@ -308,6 +308,23 @@ fn a_reader_in_a_gap_goes_on_behind_it() {
 }
 
 #[test]
+fn a_reader_of_a_replaced_file_does_not_take_its_successors_indexes() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 3, 20);
+    let before = records(&log);
+    let held = log.view().read().sealed[0].without_indexes();
+    let expected = held.indexes(&RealDisk, &bench.directory(), 200).unwrap();
+    let held = held.without_indexes();
+    assert!(clean(&mut log, NOW_MS));
+    assert_ne!(records(&log), before);
+    // Under its names there are the new ones now; those of its own file are built anew.
+    let found = held.indexes(&RealDisk, &bench.directory(), 200).unwrap();
+    assert_eq!(found.offsets.encode(), expected.offsets.encode());
+    assert_eq!(found.times.encode(), expected.times.encode());
+}
+
+#[test]
 fn where_epochs_began_is_known_however_much_is_gone() {
     let mut bench = Bench::new(compacted());
     let mut log = bench.open();

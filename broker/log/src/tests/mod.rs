@@ -19,8 +19,8 @@ use coordinator_disk::{Disk, RealDisk};
 use crate::sample::SampleBatch;
 use crate::testing::Folder;
 use crate::{
-    Admission, BatchMeta, FileSlice, Log, LogConfig, LogContext, Lookup, Marks, OpenOptions,
-    ReadRequest, Recovery,
+    Admission, BatchMeta, FileSlice, Log, LogConfig, LogContext, LogError, Lookup, Marks,
+    OpenOptions, ReadRequest, Recovery,
 };
 
 pub const NOW_MS: i64 = 1_000_000;

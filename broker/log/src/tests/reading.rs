@@ -119,3 +119,27 @@ fn damaged_indexes_are_built_anew() {
     assert_eq!(recovery.segments_checked, 0);
     assert_eq!(read_all(&log, 300).len(), 60);
 }
+
+/// Going on behind the damage would hide acknowledged records from their readers.
+#[test]
+fn nobody_is_led_past_a_header_that_cannot_be_read() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append_many(&mut log, 60);
+    log.sync().unwrap();
+    let path = bench.file(0, "log");
+    let first = std::fs::read(&path).unwrap();
+    let second_batch = BatchMeta::parse(&first).unwrap().size_bytes as usize;
+    let mut bytes = first.clone();
+    bytes[second_batch + 16] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+    log.close().unwrap();
+    let (log, _) = bench.try_open(true);
+    let segment_end = log.view().read().sealed[0].end_offset;
+    let request = ReadRequest { offset: 4, limit: 180, bytes_max: 300, at_least_one: true };
+    let outcome = log.view().lookup(&request);
+    assert!(matches!(outcome, Err(LogError::Damaged { .. })));
+    let behind = ReadRequest { offset: segment_end, ..request };
+    let slice = expect_slice(log.view().lookup(&behind).unwrap());
+    assert_eq!(metas_of(&slice)[0].base_offset, segment_end);
+}

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::args::{BenchCommand, Format, ProducerArguments};
 use crate::output::{Table, print_json};
+use crate::patience::{Patience, TELL_AFTER, tell_if_late, watch};
 use crate::settings::Settings;
 
 const SAMPLE_EVERY: u64 = 61;
@@ -50,8 +51,24 @@ async fn produce(
     rate: Option<u64>,
 ) -> anyhow::Result<Figures> {
     let options = crate::produce::options(arguments);
+    settings.cluster().await?;
     let producer = Producer::new(&settings.bootstrap, &settings.client(), options);
-    producer.partitions(topic).await?;
+    tell_if_late("the topic has been looked up", producer.partitions(topic)).await?;
+    let figures = tokio::select! {
+        figures = load(&producer, topic, (records, size), rate) => figures?,
+        never = watch(&producer) => match never {},
+    };
+    producer.close().await;
+    Ok(figures)
+}
+
+/// Sends all records, and waits for the end of each.
+async fn load(
+    producer: &Producer,
+    topic: &str,
+    (records, size): (u64, usize),
+    rate: Option<u64>,
+) -> anyhow::Result<Figures> {
     // Neither all the same nor all different: it packs as text does.
     let pattern = (0..size).map(|at| b'a' + u8::try_from((at * at / 7) % 23).unwrap_or_default());
     let value: Bytes = pattern.collect::<Vec<u8>>().into();
@@ -77,7 +94,6 @@ async fn produce(
     drop(samples);
     let (mut latencies, failed) = timing.await?;
     latencies.sort();
-    producer.close().await;
     let bytes = records.saturating_mul(u64::try_from(size).unwrap_or(u64::MAX));
     Ok(Figures { records, bytes, elapsed, failed, latencies })
 }
@@ -106,8 +122,17 @@ async fn consume(settings: &Settings, topic: &str, wanted: u64) -> anyhow::Resul
         consumer.assign(&partition, Begin::Earliest)?;
     }
     let (mut records, mut bytes) = (0u64, 0u64);
+    let mut patience = Patience::default();
     while records < wanted {
-        for fetched in consumer.poll().await? {
+        let Ok(fetched) = tokio::time::timeout(TELL_AFTER, consumer.poll()).await else {
+            let obstacles = consumer.obstacles(TELL_AFTER);
+            if obstacles.is_empty() {
+                eprintln!("{records} of {wanted} records read, and no more come; -n says how many");
+            }
+            patience.tell(&obstacles);
+            continue;
+        };
+        for fetched in fetched? {
             for record in fetched.records() {
                 records = records.saturating_add(1);
                 let length = record.value.map_or(0, <[u8]>::len);

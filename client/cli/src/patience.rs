@@ -4,14 +4,17 @@
 //!
 //! Invariant: a thing is told once it has lasted for a while, and again only rarely.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use client::Obstacle;
+use client::{Obstacle, Producer};
 
 use crate::output::printable;
 
 /// What passes sooner is not worth a word: a failover takes less.
 pub const TELL_AFTER: Duration = Duration::from_secs(5);
+/// How often it is looked whether records wait too long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the same is told.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -47,6 +50,15 @@ impl Patience {
             lines.push(format!("hint: {}", obstacle.hint()));
         }
         lines
+    }
+}
+
+/// Says what a producer's records wait for; beside the work, until that is done.
+pub async fn watch(producer: &Producer) -> Infallible {
+    let mut patience = Patience::default();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        patience.tell(&producer.obstacles(TELL_AFTER));
     }
 }
 

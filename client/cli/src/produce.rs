@@ -5,7 +5,6 @@
 //! Exit code 0 means that every record was acknowledged as asked. After the first one that was not, no more are sent.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,15 +19,13 @@ use tokio::sync::mpsc;
 
 use crate::args::{AcksArgument, Format, ProduceArguments, ProducerArguments};
 use crate::output::print_json;
-use crate::patience::{Patience, TELL_AFTER, tell_if_late};
+use crate::patience::{tell_if_late, watch};
 use crate::settings::Settings;
 
 /// Lines read ahead of the sending.
 const LINES_WAITING_MAX: usize = 10_000;
 /// Records whose end is not looked at yet.
 const DELIVERIES_MAX: usize = 200_000;
-/// How often it is looked whether records wait too long.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
@@ -138,15 +135,6 @@ async fn send_all(
         totals.add(delivery.wait().await);
     }
     refused
-}
-
-/// Says what records wait for.
-async fn watch(producer: &Producer) -> Infallible {
-    let mut patience = Patience::default();
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        patience.tell(&producer.obstacles(TELL_AFTER));
-    }
 }
 
 fn report(totals: Totals, format: Format) -> anyhow::Result<()> {

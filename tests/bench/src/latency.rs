@@ -1,20 +1,14 @@
 //! From the produce call to the consumer, at a fixed rate, acks=all, three replicas.
 //!
-//! Called by: `plan`. Calls: librdkafka's load tool, once as consumer and once as producer: the producer
-//! writes the time into each record.
+//! Called by: `plan`. Calls: `paced`.
 
-use std::path::Path;
-use std::time::Duration;
+use anyhow::Result;
+use e2e::peers::System;
 
-use anyhow::{Context, Result, ensure};
-use e2e::peers::{Folder, System};
-
+use crate::paced;
 use crate::report::{Better, Table};
-use crate::tool;
 use crate::topic::Topic;
 
-/// A hang guard, beyond the time that the records take by their rate.
-const GRACE: Duration = Duration::from_secs(120);
 const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// The empty table.
@@ -49,7 +43,7 @@ pub fn measure(table: &mut Table, system: &System, work: Work) {
         Ok(taken) => {
             for (text, share) in SHARES {
                 let at = ((taken.len() - 1) as f64 * share) as usize;
-                table.put(&label(text), Better::Lower, &name, taken[at] / 1e3);
+                table.put(&label(text), Better::Lower, &name, taken[at] as f64 / 1e3);
             }
         }
         Err(error) => {
@@ -60,39 +54,10 @@ pub fn measure(table: &mut Table, system: &System, work: Work) {
     }
 }
 
-/// How long each record took, in microseconds, sorted; of 99 in a hundred at least.
-fn run(system: &System, work: Work) -> Result<Vec<f64>> {
+fn run(system: &System, work: Work) -> Result<Vec<u64>> {
     let name = format!("latency-{}-{}-{}", work.rate, work.when.len(), work.config.1.len());
     let topic = Topic::create(&system.bootstrap, &name, (1, 3), work.config.1)?;
-    let folder = Folder::new(&std::env::temp_dir(), "latency")?;
-    let file = folder.0.join("end-to-end");
-    let wanted = work.rate * work.seconds;
-    let (count, rate) = (wanted.to_string(), work.rate.to_string());
-    let file_text = file.display().to_string();
-    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let to = ["-t", &topic.name, "-p", "0", "-b", &system.bootstrap, "-c", &count, "-l", "-q"];
-    let consume = words(&[&["-C", "-o", "beginning", "-A", &file_text], &to[..]].concat());
-    let mut consumer = tool::spawn(&consume, &folder.0.join("consumer.log"))?;
-    let produce = ["-P", "-s", "100", "-a", "-1", "-r", &rate, "-X", "linger.ms=1"];
-    let limit = Duration::from_secs(work.seconds) + GRACE;
-    let produced = tool::rate(&words(&[&produce[..], &to[..]].concat()), &folder.0, limit);
-    let consumed = tool::wait(&mut consumer, GRACE).context("the consumer did not see all records");
-    produced?;
-    ensure!(consumed?, "the consumer failed");
-    let mut taken = read_micros(&file)?;
-    let wanted = usize::try_from(wanted)?;
-    ensure!(taken.len() * 100 >= wanted * 99, "{} of {wanted} records arrived", taken.len());
-    taken.sort_by(f64::total_cmp);
+    let taken = paced::latencies(&system.bootstrap, &topic.name, work.rate, work.seconds)?;
     topic.remove()?;
     Ok(taken)
-}
-
-/// The first number of each line: microseconds.
-fn read_micros(path: &Path) -> Result<Vec<f64>> {
-    let text = std::fs::read_to_string(path).context("the consumer wrote no latencies")?;
-    let number = |line: &str| {
-        let digits = line.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<f64>().ok()
-    };
-    Ok(text.lines().filter_map(number).collect())
 }

@@ -4,8 +4,9 @@
 //! machine     what the figures were taken on          report      rows, ratios, Markdown, JSON
 //! tool        librdkafka's own load tool              topic       a fresh topic on any server
 //! start       time to serving, idle memory            throughput  records a second, CPU, memory
-//! latency     end to end at a fixed rate              failover    a killed leader
-//! ensemble    coordinator and ZooKeeper               floor       a bare loop on the same bytes
+//! latency     end to end at a fixed rate              paced       the load for it
+//! failover    a killed leader                         floor       a bare loop on the same bytes
+//! ensemble    coordinator and ZooKeeper
 //! ```
 //!
 //! The servers are those of the end-to-end tests (`e2e::peers`).
@@ -17,6 +18,7 @@ mod failover;
 mod floor;
 mod latency;
 mod machine;
+mod paced;
 mod plan;
 mod report;
 mod start;

@@ -1,7 +1,7 @@
 //! librdkafka's own load tool, `rdkafka_performance`, built by `scripts/bench` from the source that the
 //! crate rdkafka-sys brings.
 //!
-//! Called by: `throughput`, `latency`. One client for all servers: what differs is the server.
+//! Called by: `throughput`. One client for all servers: what differs is the server.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

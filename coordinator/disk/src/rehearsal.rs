@@ -20,6 +20,9 @@ pub struct Rehearsal {
     notes: Notes,
 }
 
+/// Bytes that are looked at together.
+const LOOK_BYTES: usize = 64 << 10;
+
 /// What would have been changed, in order, for people.
 type Notes = Arc<Mutex<Vec<String>>>;
 
@@ -27,6 +30,8 @@ type Notes = Arc<Mutex<Vec<String>>>;
 struct Pretended {
     removed: BTreeSet<PathBuf>,
     created: BTreeMap<PathBuf, Arc<RehearsalFile>>,
+    /// Files that are there and were opened for writing: all handles see the same.
+    opened: BTreeMap<PathBuf, Arc<RehearsalFile>>,
 }
 
 impl Rehearsal {
@@ -63,8 +68,15 @@ impl Rehearsal {
 
 impl Disk for Rehearsal {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        if let Some(file) = locked(&self.pretended).created.get(path) {
-            return Ok(file.clone());
+        {
+            let pretended = locked(&self.pretended);
+            let known = pretended.created.get(path).or_else(|| pretended.opened.get(path));
+            if let Some(file) = known {
+                return match mode {
+                    OpenMode::CreateNew => Err(io::ErrorKind::AlreadyExists.into()),
+                    OpenMode::Read | OpenMode::ReadWrite | OpenMode::Create => Ok(file.clone()),
+                };
+            }
         }
         match (self.exists(path)?, mode) {
             (true, OpenMode::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -73,7 +85,7 @@ impl Disk for Rehearsal {
             (true, _) => {
                 let below = self.below.open(path, OpenMode::Read)?;
                 let length = below.len()?;
-                Ok(Arc::new(RehearsalFile {
+                let file = Arc::new(RehearsalFile {
                     below: Some(below),
                     path: path.to_owned(),
                     shape: Mutex::new(Shape {
@@ -83,7 +95,11 @@ impl Disk for Rehearsal {
                         noted: false,
                     }),
                     notes: self.notes.clone(),
-                }))
+                });
+                if mode != OpenMode::Read {
+                    locked(&self.pretended).opened.insert(path.to_owned(), file.clone());
+                }
+                Ok(file)
             }
         }
     }
@@ -92,9 +108,14 @@ impl Disk for Rehearsal {
         Ok(())
     }
 
-    /// Nobody who only opens a folder renames anything.
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Of files that were only pretended: whoever only opens a folder renames no other.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut pretended = locked(&self.pretended);
+        let file = pretended.created.remove(from);
+        let file = file.ok_or(io::Error::from(io::ErrorKind::Unsupported))?;
+        pretended.removed.remove(to);
+        pretended.created.insert(to.to_owned(), file);
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -104,6 +125,7 @@ impl Disk for Rehearsal {
         self.note(format!("remove {}", path.display()));
         let mut pretended = locked(&self.pretended);
         pretended.created.remove(path);
+        pretended.opened.remove(path);
         pretended.removed.insert(path.to_owned());
         Ok(())
     }
@@ -170,6 +192,21 @@ struct Shape {
 }
 
 impl RehearsalFile {
+    /// Whether nothing but zeros, which were written ahead, stands from `position` on.
+    fn is_space_from(&self, mut position: u64) -> io::Result<bool> {
+        let mut buffer = vec![0; LOOK_BYTES];
+        loop {
+            let count = self.read_at(position, &mut buffer)?;
+            if count == 0 {
+                return Ok(true);
+            }
+            if buffer[..count].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            position += count as u64;
+        }
+    }
+
     fn write(&self, position: Option<u64>, parts: &[IoSlice<'_>]) -> u64 {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut shape = locked(&self.shape);
@@ -218,8 +255,9 @@ impl File for RehearsalFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
+        let is_space = self.is_space_from(length)?;
         let mut shape = locked(&self.shape);
-        if length < shape.length {
+        if length < shape.length && !is_space {
             let cut = shape.length - length;
             let text = format!("cut {cut} bytes off the end of {}", self.path.display());
             locked(&self.notes).push(text);
@@ -283,18 +321,36 @@ mod tests {
         let count = file.read_at(5, &mut buffer).expect("read");
         assert_eq!(&buffer[..count], b"5abc");
         file.truncate(7).expect("pretended");
+        let again = disk.open(&path, OpenMode::Read).expect("there");
+        assert_eq!(again.len().expect("7"), 7, "every handle sees the same");
         let count = file.read_at(4, &mut buffer).expect("read");
         assert_eq!(&buffer[..count], b"45a");
         let other = folder.path().join("other");
         let file = disk.open(&other, OpenMode::CreateNew).expect("pretended");
         file.append(&[IoSlice::new(b"new")]).expect("pretended");
         assert_eq!(disk.open(&other, OpenMode::Read).expect("there").len().expect("3"), 3);
+        let renamed = folder.path().join("renamed");
+        disk.rename(&other, &renamed).expect("pretended");
+        assert!(disk.exists(&renamed).expect("asked") && !disk.exists(&other).expect("asked"));
         disk.remove(&path).expect("pretended");
         assert!(!disk.exists(&path).expect("asked"));
         assert!(disk.list(folder.path()).expect("listed").is_empty());
         assert_eq!(disk.notes().len(), 5, "{:?}", disk.notes());
         assert_eq!(std::fs::read(&path).expect("there"), b"0123456789");
         assert!(!other.exists());
+    }
+
+    #[test]
+    fn zeros_written_ahead_are_no_loss() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, [&b"data"[..], &[0; 100_000]].concat()).expect("written");
+        let disk = Rehearsal::new(Arc::new(RealDisk));
+        let file = disk.open(&path, OpenMode::ReadWrite).expect("there");
+        file.truncate(4).expect("pretended");
+        assert!(disk.notes().is_empty(), "{:?}", disk.notes());
+        file.truncate(3).expect("pretended");
+        assert_eq!(disk.notes().len(), 1);
     }
 
     #[test]

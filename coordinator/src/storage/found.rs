@@ -2,7 +2,7 @@
 //!
 //! Called by: the binary, `import`. Calls: `super::open`, `snapshot`.
 //! Invariant: only a folder that holds nothing is written; when it returns, all of it is durable. A kill in the middle
-//! leaves a folder that still counts as empty.
+//! leaves a folder in which no server starts, and which may be made once more from the same state.
 //! Does not know: where the state comes from.
 
 use std::path::Path;
@@ -25,19 +25,19 @@ pub fn found(
     image: SnapshotImage,
 ) -> Result<(), StorageError> {
     let (mut opened, restored) = super::open(disk, folder, owner)?;
-    let is_empty = restored.snapshot.is_none()
-        && restored.entries.is_empty()
-        && restored.hard_state == HardState::default();
-    if !is_empty {
+    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
+    let is_ours = restored.entries.is_empty()
+        && restored.snapshot.as_ref().is_none_or(|found| *found == image)
+        && [HardState::default(), hard_state].contains(&restored.hard_state);
+    let is_done = restored.snapshot.is_some() && restored.hard_state == hard_state;
+    if !is_ours || is_done {
         return Err(StorageError::NotEmpty { path: folder.to_owned() });
     }
-    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
-    opened.write(vec![PersistWrite {
-        install: Some(image),
-        hard_state: Some(hard_state),
-        sync: true,
-        ..PersistWrite::default()
-    }])
+    // First what no server accepts without the state.
+    let promised =
+        PersistWrite { hard_state: Some(hard_state), sync: true, ..PersistWrite::default() };
+    opened.write(vec![promised])?;
+    opened.write(vec![PersistWrite { install: Some(image), sync: true, ..PersistWrite::default() }])
 }
 
 /// Makes the folder of a member that begins with the snapshot in `file`, which any member of the same cluster wrote.
@@ -62,10 +62,13 @@ pub fn found_from(
         });
     }
     let image = snapshot::load_file(&*disk, file, &identity)?;
-    let readable = State::decode_snapshot(&image.data);
-    if let Err(error) = readable {
-        return Err(io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, error)));
-    }
+    let wrong = |reason: String| {
+        io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, reason))
+    };
+    let state = State::decode_snapshot(&image.data).map_err(|error| wrong(error.to_string()))?;
+    // What followed the snapshot is lost, and clients may have seen it.
+    let state = state.set_apart().ok_or_else(|| wrong("no epoch is left".to_owned()))?;
+    let image = SnapshotImage { data: state.encode_snapshot(), ..image };
     let index = image.index;
     found(disk, folder, owner, image)?;
     Ok(index)

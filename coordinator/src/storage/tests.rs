@@ -284,6 +284,8 @@ fn snapshot_of_the_same_cluster_makes_a_folder_and_no_other_does() {
     let second = Owner { server_id: 2, ..owner() };
     assert_eq!(restore(&file, folder.path(), second.clone()).unwrap(), 1);
     let found = inspect(Arc::new(RealDisk), folder.path(), second.clone()).unwrap();
+    let before = inspect(Arc::new(RealDisk), source.path(), owner()).unwrap();
+    assert!(found.zxid >> 32 > (before.zxid >> 32) + 999, "{:x} {:x}", found.zxid, before.zxid);
     assert_eq!((found.snapshot_index, found.last_index, found.znodes), (1, 1, 4));
     let again = restore(&file, folder.path(), second);
     assert!(matches!(again, Err(StorageError::NotEmpty { .. })));

@@ -151,6 +151,13 @@ impl FrozenState {
 }
 
 impl State {
+    /// The same sessions and nodes as the beginning of another history: its zxids are greater than any that this one can
+    /// have come to, so that whoever followed this one sees that it has to begin anew. `None` when no epoch is left.
+    #[must_use]
+    pub fn set_apart(self) -> Option<Self> {
+        Some(Self { zxids: self.zxids.apart()?, ..self })
+    }
+
     /// The whole state as of now.
     #[must_use]
     pub fn freeze(&self) -> FrozenState {

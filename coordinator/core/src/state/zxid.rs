@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The highest epoch: a zxid is positive on the wire.
 const EPOCH_MAX: u32 = i32::MAX as u32;
+/// More elections than a history sees between its last backup and its end.
+const EPOCHS_APART: u32 = 1_000;
 
 /// The last zxid given, and the term it was given in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +24,14 @@ impl ZxidClock {
     /// Goes on behind `last`, which another system gave, in term 1. `None` when no epoch is left.
     pub(super) fn continuing(last: Zxid) -> Option<Self> {
         let epoch = u32::try_from(last.get() >> 32).ok()?;
-        let counter = u32::try_from(last.get() & 0xffff_ffff).ok()?;
-        match epoch {
-            // A server that never was in an ensemble counts in epoch 0; here that is before the first term.
-            0 => Some(Self { term: 1, epoch: 1, counter: 0 }),
-            1..EPOCH_MAX => Some(Self { term: 1, epoch, counter }),
-            _ => None,
-        }
+        Self { term: 1, epoch, counter: 0 }.apart()
+    }
+
+    /// Behind everything that the history of this zxid can have come to: another one begins here, and nobody may take
+    /// a zxid of the one for a zxid of the other. `None` when no epoch is left.
+    pub(super) fn apart(self) -> Option<Self> {
+        let epoch = self.epoch.checked_add(EPOCHS_APART).filter(|epoch| *epoch < EPOCH_MAX)?;
+        Some(Self { epoch, counter: 0, ..self })
     }
 
     /// Takes note of an entry's term; a higher one begins an epoch.
@@ -98,12 +101,12 @@ mod tests {
 
     #[test]
     fn goes_on_behind_what_another_system_gave() {
-        for (last, next) in [(0x17, 0x2_0000_0001_i64), (0x5_0000_0009, 0x6_0000_0001)] {
+        for (last, next) in [(0x17, 1_001), (0x5_0000_0009, 1_006)] {
             let mut clock = ZxidClock::continuing(Zxid::new(last)).expect("there is an epoch left");
             assert!(clock.is_sound());
             assert!(clock.last() >= Zxid::new(last));
             clock.enter_term(2);
-            assert_eq!(clock.advance(), Zxid::new(next));
+            assert_eq!(clock.advance(), Zxid::new((next << 32) + 1));
         }
         assert_eq!(ZxidClock::continuing(Zxid::new(i64::MAX)), None);
         assert_eq!(ZxidClock::continuing(Zxid::new(-1)), None);

@@ -85,7 +85,7 @@ fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
     lines.extend(report.gaps.iter().map(gap));
     if report.torn_bytes > 0 {
         let bytes = report.torn_bytes;
-        lines.push(format!("cut off        {bytes} bytes at the end of the last log"));
+        lines.push(format!("cut off        {bytes} bytes of transactions that were never whole"));
     }
     lines.push(match into {
         None => "dry run        nothing was written".to_owned(),

@@ -97,7 +97,8 @@ fn snapshot_name(name: &str) -> Option<(i64, Packing)> {
 }
 
 fn hexadecimal(text: &str) -> Option<i64> {
-    i64::from_str_radix(text, 16).ok().filter(|zxid| *zxid >= 0)
+    // None that anything could follow is the largest.
+    i64::from_str_radix(text, 16).ok().filter(|zxid| (0..i64::MAX).contains(zxid))
 }
 
 #[cfg(test)]
@@ -109,7 +110,14 @@ mod tests {
         assert_eq!(snapshot_name("snapshot.1f"), Some((0x1f, Packing::Plain)));
         assert_eq!(snapshot_name("snapshot.100000000.gz"), Some((1 << 32, Packing::Gzip)));
         assert_eq!(snapshot_name("snapshot.0.snappy"), Some((0, Packing::Snappy)));
-        for other in ["snapshot.x", "snapshot.-1", "snapshot.1.tmp", "log.1", "snapshot."] {
+        for other in [
+            "snapshot.7fffffffffffffff",
+            "snapshot.x",
+            "snapshot.-1",
+            "snapshot.1.tmp",
+            "log.1",
+            "snapshot.",
+        ] {
             assert_eq!(snapshot_name(other), None, "{other}");
         }
     }

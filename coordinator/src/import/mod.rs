@@ -62,7 +62,7 @@ pub struct Report {
     pub logs: usize,
     /// Transactions after the snapshot.
     pub transactions: u64,
-    /// Bytes at the end of the last log that are no whole transaction: ZooKeeper died while writing.
+    /// Bytes at the ends of logs that are no whole transaction: ZooKeeper died while writing.
     pub torn_bytes: u64,
     /// The last zxid before the import.
     pub zxid: i64,
@@ -208,26 +208,61 @@ fn replay_logs(
 ) -> Result<(), ImportError> {
     let (znodes, report) = into;
     let logs = source.logs_after(znodes.last_zxid);
+    if let Some(first) = logs.first() {
+        // Epochs without a transaction leave no trace, so that later ones may follow any other; but not when the log in
+        // which this one went on is not there.
+        let goes_on = first.zxid <= znodes.last_zxid + 1;
+        let epochs = (first.zxid >> 32) - (znodes.last_zxid >> 32);
+        if !goes_on && epochs > 1 && znodes.last_zxid > 0 {
+            refuse_or_note((znodes.last_zxid, first.zxid), request, report)?;
+        }
+    }
     for (at, file) in logs.iter().enumerate() {
         progress(&file.path, at + 1, logs.len());
-        let is_last = at + 1 == logs.len();
         let mut transactions = log::Transactions::open(disk, &file.path)?;
-        while let Some(transaction) = transactions.next(is_last)? {
+        while let Some(transaction) = transactions.next()? {
             if transaction.zxid <= znodes.last_zxid {
                 continue;
             }
-            if !follows(znodes.last_zxid, transaction.zxid) {
-                let gap = (znodes.last_zxid, transaction.zxid);
-                if !request.allow_gaps {
-                    return Err(ImportError::Gap(gap.0, gap.1));
-                }
-                report.gaps.push(gap);
-            }
+            note_gap(znodes.last_zxid, transaction.zxid, request, report)?;
             report.transactions += 1;
             znodes.apply(transaction);
         }
         report.logs += 1;
-        report.torn_bytes = transactions.torn_bytes();
+        report.torn_bytes += transactions.torn_bytes();
+        // A log that gave nothing still tells by its name where it began.
+        note_gap(znodes.last_zxid, file.zxid, request, report)?;
+    }
+    // And a snapshot that cannot be read, up to where it went.
+    for skipped in source.snapshots.iter().filter(|file| file.zxid > znodes.last_zxid) {
+        note_gap(znodes.last_zxid, skipped.zxid + 1, request, report)?;
+    }
+    Ok(())
+}
+
+/// Refuses, or notes, that something is missing between two zxids.
+fn note_gap(
+    before: i64,
+    after: i64,
+    request: &Request,
+    report: &mut Report,
+) -> Result<(), ImportError> {
+    if after <= before || follows(before, after) {
+        return Ok(());
+    }
+    refuse_or_note((before, after), request, report)
+}
+
+fn refuse_or_note(
+    gap: (i64, i64),
+    request: &Request,
+    report: &mut Report,
+) -> Result<(), ImportError> {
+    if !request.allow_gaps {
+        return Err(ImportError::Gap(gap.0, gap.1));
+    }
+    if !report.gaps.contains(&gap) {
+        report.gaps.push(gap);
     }
     Ok(())
 }
@@ -235,7 +270,7 @@ fn replay_logs(
 /// Whether nothing can lie between two zxids: a leader counts on, and a new one begins again with 1.
 fn follows(before: i64, after: i64) -> bool {
     let counter = after & 0xffff_ffff;
-    after == before + 1 || (after >> 32 > before >> 32 && counter <= 1)
+    Some(after) == before.checked_add(1) || (after >> 32 > before >> 32 && counter <= 1)
 }
 
 /// The bytes of `state`, read back as a member would read them.

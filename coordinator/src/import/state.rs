@@ -24,7 +24,7 @@ pub fn freeze(mut znodes: Znodes, report: &mut Report) -> Result<FrozenState, Im
     let newest = znodes.nodes.values().map(|node| node.stat.mzxid.max(node.stat.pzxid)).max();
     let mut last = znodes.last_zxid.max(newest.unwrap_or(0));
     if !znodes.sessions.is_empty() || znodes.nodes.values().any(|node| node.stat.is_ephemeral()) {
-        last += 1;
+        last = last.saturating_add(1);
     }
     (report.sessions, report.ephemerals) = znodes.close_sessions(last);
     add_system_nodes(&mut znodes);

@@ -186,20 +186,28 @@ fn log_is_applied_as_zookeeper_applies_it() {
 }
 
 #[test]
-fn damage_is_told_with_file_and_place_or_cut_at_the_very_end() {
-    let whole = log(&[create(5, "/b", 3), create(6, "/c", 4)]);
-    let first = 16 + create(5, "/b", 3).len();
-    for at in first..first + create(6, "/c", 4).len() {
-        let mut broken = whole.clone();
-        broken[at] ^= 0x40;
-        let files = [("snapshot.4", &snapshot()[..]), ("log.5", &broken[..])];
-        let imported = import(&files).expect("the last log may be torn");
+fn a_torn_end_is_cut_in_any_log_and_damage_before_it_is_told() {
+    let (first, second) = (create(5, "/b", 3), create(6, "/c", 4));
+    let whole = log(&[first.clone(), second.clone()]);
+    let snapshot = snapshot();
+    let later = log(&[create(6, "/c", 4)]);
+    for at in 16 + first.len()..16 + first.len() + second.len() {
+        let mut torn = whole.clone();
+        torn[at] ^= 0x40;
+        let files = [("snapshot.4", &snapshot[..]), ("log.5", &torn[..])];
+        let imported = import(&files).expect("the end may be torn");
         assert_eq!(imported.report.transactions, 1, "byte {at}");
-        let later = log(&[create(7, "/d", 5)]);
-        let files = [files[0], files[1], ("log.7", &later[..])];
-        match import(&files) {
+        assert!(imported.report.torn_bytes <= second.len() as u64, "reserved zeros do not count");
+        // When it came back, ZooKeeper gave that zxid again, in a new log.
+        let files = [files[0], files[1], ("log.6", &later[..])];
+        let imported = import(&files).expect("the next log goes on");
+        assert_eq!(imported.report.transactions, 2, "byte {at}");
+    }
+    for at in 16..16 + first.len() {
+        let mut rotten = whole.clone();
+        rotten[at] ^= 0x40;
+        match import(&[("snapshot.4", &snapshot), ("log.5", &rotten)]) {
             Err(ImportError::Damaged { path, .. }) => assert!(path.ends_with("log.5"), "{at}"),
-            Err(ImportError::Gap(5, 7)) => {}
             other => panic!("byte {at}: {other:?}"),
         }
     }
@@ -215,6 +223,18 @@ fn an_older_snapshot_stands_in_for_a_damaged_one() {
     assert!(imported.report.snapshot.is_some_and(|path| path.ends_with("snapshot.4")));
     assert_eq!(imported.report.skipped.len(), 1);
     assert!(matches!(import(&[("snapshot.5", &broken)]), Err(ImportError::NoSnapshot(_))));
+    // By its name it knew of more than what is left.
+    let files = [("snapshot.4", &snapshot()[..]), ("snapshot.9", &broken), ("log.5", &log)];
+    assert!(matches!(import(&files), Err(ImportError::Gap(5, 10))));
+}
+
+#[test]
+fn a_log_that_gives_nothing_tells_of_what_is_missing_before_it() {
+    let empty = log(&[]);
+    let files = [("snapshot.4", &snapshot()[..]), ("log.9", &empty[..])];
+    assert!(matches!(import(&files), Err(ImportError::Gap(4, 9))));
+    let files = [("snapshot.4", &snapshot()[..]), ("log.5", &empty[..])];
+    assert_eq!(import(&files).expect("nothing is missing").report.transactions, 0);
 }
 
 #[test]
@@ -277,6 +297,43 @@ fn a_folder_in_use_is_not_touched() {
 }
 
 #[test]
+fn an_import_that_was_killed_can_be_done_again() {
+    use coordinator_core::consensus::{HardState, PersistWrite};
+    let imported = import(&[("snapshot.4", &snapshot())]).expect("imports");
+    let owner = || Owner { cluster_id: "c".to_owned(), server_id: 1 };
+    for has_snapshot in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut opened, _) =
+            storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("empty");
+        let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+        let promised =
+            PersistWrite { hard_state: Some(hard_state), sync: true, ..PersistWrite::default() };
+        if has_snapshot {
+            // As far as the snapshot's rename, which is durable before the log says anything.
+            opened.save(&imported.image).expect("saved");
+        } else {
+            opened.write(vec![promised]).expect("written");
+        }
+        drop(opened);
+        if !has_snapshot {
+            let (_, half) =
+                storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("readable");
+            let id = coordinator_core::ServerId::new(1).expect("an id");
+            let config = coordinator_core::server::Config::new(id, vec![id]);
+            assert!(
+                coordinator_core::server::Server::new(config, half).is_err(),
+                "it is not whole"
+            );
+        }
+        imported.write(Arc::new(RealDisk), folder.path(), owner()).expect("goes on");
+        let (_, restored) =
+            storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("a member's folder");
+        assert_eq!(restored.snapshot.as_ref(), Some(&imported.image));
+        assert_eq!(restored.hard_state, hard_state);
+    }
+}
+
+#[test]
 fn nothing_to_import_says_where_it_looked() {
     let (_folder, request) = folder(&[("acceptedEpoch", b"1")]);
     let outcome = read(&RealDisk, &request, &mut |_, _, _| {});
@@ -286,4 +343,30 @@ fn nothing_to_import_says_where_it_looked() {
     assert!(
         matches!(outcome, Err(ImportError::Io { path, .. }) if path == Path::new("/no/such folder"))
     );
+}
+
+#[test]
+fn a_later_epoch_follows_only_where_the_log_before_it_is_there() {
+    let epoch = |number: i64| number << 32;
+    let (snapshot, later) = (snapshot(), log(&[create(epoch(5) + 1, "/b", 3)]));
+    let (next, own) = (log(&[create(epoch(1) + 1, "/b", 3)]), log(&[]));
+    let files = [("snapshot.4", &snapshot[..]), ("log.500000001", &later[..])];
+    assert!(matches!(import(&files), Err(ImportError::Gap(4, 0x5_0000_0001))));
+    let files = [("snapshot.4", &snapshot[..]), ("log.5", &own[..]), ("log.500000001", &later[..])];
+    assert_eq!(import(&files).expect("it is there").report.transactions, 1);
+    let files = [("snapshot.4", &snapshot[..]), ("log.100000001", &next[..])];
+    assert_eq!(import(&files).expect("the very next epoch").report.transactions, 1);
+}
+
+#[test]
+fn zxids_that_nothing_can_follow_are_refused() {
+    let mut all = snapshot();
+    // The root's mzxid.
+    let at = 16 + 4 + 12 + 4 + 8 + 4 + 4 + 9 + 10 + 4 + 4 + 8;
+    all[at + 8..at + 16].copy_from_slice(&i64::MAX.to_be_bytes());
+    let end = all.len() - 13;
+    let sum = i64::from(adler2::adler32_slice(&all[..end]));
+    all[end..end + 8].copy_from_slice(&sum.to_be_bytes());
+    let outcome = import(&[("snapshot.4", &all)]);
+    assert!(matches!(outcome, Err(ImportError::Contradiction(_))), "{outcome:?}");
 }

@@ -119,6 +119,10 @@ pub struct ClusterConfig {
     pub controlled_shutdown_retries_max: usize,
     /// Pause between them.
     pub controlled_shutdown_backoff: Duration,
+    /// How leaders are brought back; `None`: only on request.
+    pub balance: Option<crate::cluster::Balance>,
+    /// Topics that do not say themselves may elect uncleanly.
+    pub unclean: bool,
     /// The settings under the topics' overrides.
     pub defaults: Values,
 }
@@ -234,6 +238,15 @@ fn cluster(values: &Values, coordinator: Option<CoordinatorAddress>) -> ClusterC
         controlled_shutdown: values.flag("controlled.shutdown.enable"),
         controlled_shutdown_retries_max: values.count("controlled.shutdown.max.retries"),
         controlled_shutdown_backoff: duration(values, "controlled.shutdown.retry.backoff.ms"),
+        balance: values.flag("auto.leader.rebalance.enable").then(|| crate::cluster::Balance {
+            interval: Duration::from_secs(
+                u64::try_from(count(values, "leader.imbalance.check.interval.seconds"))
+                    .unwrap_or(u64::MAX),
+            ),
+            percentage: u32::try_from(count(values, "leader.imbalance.per.broker.percentage"))
+                .unwrap_or(u32::MAX),
+        }),
+        unclean: values.flag("unclean.leader.election.enable"),
         defaults: values.clone(),
     }
 }

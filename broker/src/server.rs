@@ -306,6 +306,7 @@ fn member(
         controller: ControllerConfig {
             partitions: config.api.partitions_default,
             replication_factor: default_factor,
+            unclean: config.cluster.unclean,
             #[cfg(planted)]
             planted: None,
         },

@@ -18,9 +18,9 @@ use super::shared::Shared;
 use super::{
     alter_partition, api_versions, controlled_shutdown, create_partitions, create_topics,
     delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_replicas, fetch, find_coordinator, heartbeat, init_producer_id, join_group,
-    leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, sync_group,
+    describe_replicas, elect_leaders, fetch, find_coordinator, heartbeat, init_producer_id,
+    join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_delete,
+    offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use crate::response::Dispatch;
 
@@ -99,6 +99,7 @@ impl Api {
             ApiKey::DescribeReplicas => {
                 describe_replicas::handle(shared, call, read(call, reader)?)
             }
+            ApiKey::ElectLeaders => elect_leaders::handle(shared, call, read(call, reader)?),
             ApiKey::Fetch => fetch::handle(shared, call, read(call, reader)?),
             ApiKey::FindCoordinator => find_coordinator::handle(shared, call, &read(call, reader)?),
             ApiKey::InitProducerId => init_producer_id::handle(shared, call, &read(call, reader)?),

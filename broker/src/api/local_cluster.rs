@@ -16,6 +16,7 @@ use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
     ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ElectLeadersRequest, ElectLeadersResponse,
 };
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use tokio::sync::watch;
@@ -173,6 +174,15 @@ impl Cluster for LocalCluster {
         };
         let responses = request.topics.into_iter().map(refused).collect();
         Box::pin(async { DeleteTopicsResponse { responses, ..Default::default() } })
+    }
+
+    fn elect_leaders(&self, request: ElectLeadersRequest) -> Later<ElectLeadersResponse> {
+        self.elect_leaders_here(request)
+    }
+
+    fn elect_leaders_here(&self, _: ElectLeadersRequest) -> Later<ElectLeadersResponse> {
+        let error_code = ErrorCode::NotController;
+        Box::pin(async move { ElectLeadersResponse { error_code, ..Default::default() } })
     }
 
     fn new_producer_id(&self) -> Later<Result<ProducerId, ErrorCode>> {

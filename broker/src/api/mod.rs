@@ -20,6 +20,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_replicas;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;

@@ -15,6 +15,7 @@ use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
     ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ElectLeadersRequest, ElectLeadersResponse,
 };
 use client_protocol::{BrokerId, ErrorCode, ProducerId};
 use tokio::sync::watch;
@@ -67,6 +68,12 @@ pub trait Cluster: Send + Sync {
 
     /// Marks topics for deletion. Answers when the controller has, one result per topic.
     fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse>;
+
+    /// Elects leaders anew. Answers when the controller has, or cannot.
+    fn elect_leaders(&self, request: ElectLeadersRequest) -> Later<ElectLeadersResponse>;
+
+    /// As [`Cluster::elect_leaders`], forwarded; see [`Cluster::create_topics_here`].
+    fn elect_leaders_here(&self, request: ElectLeadersRequest) -> Later<ElectLeadersResponse>;
 
     /// A producer id that nobody has had.
     fn new_producer_id(&self) -> Later<Result<ProducerId, ErrorCode>>;

@@ -13,7 +13,7 @@ use broker_core::image::Image;
 use client_protocol::ErrorCode;
 use client_protocol::messages::{
     AlterPartitionRequest, ControlledShutdownRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, Request as WireRequest,
+    DeleteTopicsRequest, ElectLeadersRequest, Request as WireRequest,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -163,6 +163,27 @@ impl ForController for CreatePartitionsRequest {
 
     fn is_not_controller(response: &Self::Response) -> bool {
         response.results.iter().any(|topic| topic.error_code == ErrorCode::NotController)
+    }
+}
+
+impl ForController for ElectLeadersRequest {
+    const VERSION: i16 = 2;
+    const IS_REPEATABLE: bool = true;
+
+    fn ask(&self, _: &Image) -> Result<Ask, ErrorCode> {
+        requests::elections(self)
+    }
+
+    fn respond(&self, _: &Image, answer: Option<Answer>) -> Self::Response {
+        requests::elected(answer)
+    }
+
+    fn refuse(&self, _: &Image, error: ErrorCode) -> Self::Response {
+        requests::not_elected(error)
+    }
+
+    fn is_not_controller(response: &Self::Response) -> bool {
+        response.error_code == ErrorCode::NotController
     }
 }
 

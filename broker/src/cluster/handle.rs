@@ -16,6 +16,7 @@ use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownRequest,
     ControlledShutdownResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ElectLeadersRequest, ElectLeadersResponse,
 };
 use client_protocol::{ErrorCode, ProducerId};
 use coordinator_client::Client;
@@ -167,6 +168,15 @@ impl Cluster for Handle {
     fn delete_topics(&self, request: DeleteTopicsRequest) -> Later<DeleteTopicsResponse> {
         let timeout_ms = request.timeout_ms;
         self.ask(request, timeout_ms)
+    }
+
+    fn elect_leaders(&self, request: ElectLeadersRequest) -> Later<ElectLeadersResponse> {
+        let timeout_ms = request.timeout_ms;
+        self.ask(request, timeout_ms)
+    }
+
+    fn elect_leaders_here(&self, request: ElectLeadersRequest) -> Later<ElectLeadersResponse> {
+        self.ask_here(request)
     }
 
     fn new_producer_id(&self) -> Later<Result<ProducerId, ErrorCode>> {

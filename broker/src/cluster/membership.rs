@@ -235,6 +235,7 @@ impl Sessions {
             peers: Arc::clone(&self.handle.forward.peers),
             images: self.handle.images(),
             request_timeout: self.member.cluster.request_timeout,
+            balance: self.member.cluster.balance,
         };
         let mut office = Office::new(seat, client.clone());
         let mut epochs = self.epoch.subscribe();

@@ -34,6 +34,7 @@ pub use feed::{IMAGES_WAITING_MAX, Updated};
 pub use handle::Handle;
 pub use local::Local;
 pub use membership::{Member, Membership, Running, StartError, prepare};
+pub use office::Balance;
 pub use registration::RegistrationError;
 
 #[cfg(test)]

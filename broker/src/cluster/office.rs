@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::controller::message::RequestId;
 use broker_core::controller::{Answer, Controller, ControllerConfig, Effect};
@@ -29,6 +29,8 @@ pub(super) const REQUESTS_MAX: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often the office is looked at without anything happening.
 const TICK: Duration = Duration::from_secs(1);
+/// How long after its election a controller looks for leaders to bring back.
+const FIRST_BALANCE: Duration = Duration::from_secs(5);
 
 /// A request and who waits for its answer.
 #[derive(Debug)]
@@ -47,6 +49,17 @@ pub(super) struct Seat {
     pub(super) peers: Arc<Peers>,
     pub(super) images: watch::Receiver<Arc<Image>>,
     pub(super) request_timeout: Duration,
+    /// When leaders are brought back by themselves.
+    pub(super) balance: Option<Balance>,
+}
+
+/// How leaders are brought back.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    /// `leader.imbalance.check.interval.seconds`
+    pub interval: Duration,
+    /// `leader.imbalance.per.broker.percentage`
+    pub percentage: u32,
 }
 
 /// The loop's state during one session.
@@ -63,6 +76,7 @@ pub(super) struct Office {
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: RequestId,
     effects: Vec<Effect>,
+    balance_at: Instant,
 }
 
 impl Office {
@@ -79,6 +93,7 @@ impl Office {
             waiting: BTreeMap::new(),
             next_request: 0,
             effects: Vec::new(),
+            balance_at: Instant::now(),
         }
     }
 
@@ -104,6 +119,7 @@ impl Office {
                 // Made anew in each round.
                 () = tokio::time::sleep(TICK) => self.stand_if_vacant().await,
             };
+            self.balance_if_due();
             let step = match step {
                 Ok(()) => self.work().await,
                 Err(error) => Err(error),
@@ -144,6 +160,15 @@ impl Office {
         Ok(())
     }
 
+    fn balance_if_due(&mut self) {
+        let Some(balance) = self.seat.balance else { return };
+        let now = Instant::now();
+        if self.controller.is_active() && now >= self.balance_at {
+            self.balance_at = now + balance.interval;
+            self.controller.balance(balance.percentage, &mut self.effects);
+        }
+    }
+
     async fn stand(&mut self) -> Result<(), Error> {
         match election::stand(&self.client, self.seat.broker).await? {
             Outcome::Won(election) => {
@@ -153,6 +178,7 @@ impl Office {
                 // Nobody can be in office before us: what shows next is this election.
                 self.stand_after = election.zxid;
                 self.writes.forget();
+                self.balance_at = Instant::now() + FIRST_BALANCE;
                 self.controller.elected(election, &mut self.effects);
             }
             Outcome::Lost(zxid) => self.stand_after = zxid,
@@ -173,6 +199,9 @@ impl Office {
                 controller.create_partitions(request, wishes, validate_only, effects);
             }
             Ask::Delete { names } => controller.delete_topics(request, names, effects),
+            Ask::Elect { kind, asked } => {
+                controller.elect_leaders(request, kind, asked, effects);
+            }
             Ask::Alter(alter) => controller.alter_partitions(request, alter, effects),
             Ask::ShutDown { broker, epoch } => {
                 controller.controlled_shutdown(request, broker, epoch, effects);

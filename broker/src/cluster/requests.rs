@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use broker_core::controller::message::AlteredPartition;
 use broker_core::controller::{
-    AlterItem, AlterPartitions, Answer, CreatedTopic, MorePartitions, NewTopic, TopicRefusal,
+    AlterItem, AlterPartitions, Answer, CreatedTopic, Elected, ElectionKind, MorePartitions,
+    NewTopic, TopicRefusal,
 };
 use broker_core::ids::{
     BrokerEpoch, BrokerId, PartitionEpoch, PartitionId, TopicId, TopicPartition,
@@ -23,10 +24,14 @@ use client_protocol::messages::create_partitions::{
 };
 use client_protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
 use client_protocol::messages::delete_topics::DeletableTopicResult;
+use client_protocol::messages::elect_leaders::{
+    ELECTION_PREFERRED, ELECTION_UNCLEAN, ElectTopic, PartitionElectionResult,
+    ReplicaElectionResult,
+};
 use client_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, ControlledShutdownResponse,
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
 };
 
 use super::random;
@@ -37,6 +42,7 @@ pub(super) enum Ask {
     Create { topics: Vec<NewTopic>, validate_only: bool },
     Grow { wishes: Vec<MorePartitions>, validate_only: bool },
     Delete { names: Vec<String> },
+    Elect { kind: ElectionKind, asked: Option<Vec<(String, PartitionId)>> },
     Alter(AlterPartitions),
     ShutDown { broker: BrokerId, epoch: BrokerEpoch },
 }
@@ -195,6 +201,44 @@ pub(super) fn deleted(named: Vec<Named>, answer: Option<Answer>) -> DeleteTopics
 
 fn refused(error: ErrorCode, why: &str) -> Result<TopicId, TopicRefusal> {
     Err(TopicRefusal { error, message: why.to_owned() })
+}
+
+pub(super) fn elections(request: &ElectLeadersRequest) -> Result<Ask, ErrorCode> {
+    let kind = match request.election_type {
+        ELECTION_PREFERRED => ElectionKind::Preferred,
+        ELECTION_UNCLEAN => ElectionKind::Unclean,
+        _ => return Err(ErrorCode::InvalidRequest),
+    };
+    let of = |topic: &ElectTopic| {
+        let name = topic.topic.clone();
+        topic.partitions.clone().into_iter().map(move |number| (name.clone(), number))
+    };
+    let asked = request.topic_partitions.as_ref();
+    Ok(Ask::Elect { kind, asked: asked.map(|topics| topics.iter().flat_map(of).collect()) })
+}
+
+pub(super) fn elected(answer: Option<Answer>) -> ElectLeadersResponse {
+    let results = match answer {
+        Some(Answer::Elected(Ok(results))) => results,
+        Some(Answer::Elected(Err(error_code))) => return not_elected(error_code),
+        _ => return not_elected(ErrorCode::NotController),
+    };
+    let mut topics: BTreeMap<String, Vec<PartitionElectionResult>> = BTreeMap::new();
+    for Elected { topic, partition, error } in results {
+        let why = (!error.is_none()).then(|| error.message().to_owned());
+        topics.entry(topic.to_string()).or_default().push(PartitionElectionResult {
+            partition_id: partition,
+            error_code: error,
+            error_message: why,
+        });
+    }
+    let of = |(topic, partition_result)| ReplicaElectionResult { topic, partition_result };
+    let replica_election_results = topics.into_iter().map(of).collect();
+    ElectLeadersResponse { replica_election_results, ..Default::default() }
+}
+
+pub(super) fn not_elected(error_code: ErrorCode) -> ElectLeadersResponse {
+    ElectLeadersResponse { error_code, ..Default::default() }
 }
 
 pub(super) fn alter(request: &AlterPartitionRequest) -> Ask {

@@ -118,7 +118,7 @@ impl Ensemble {
                 chroot: "/kafka".to_owned(),
             },
             cluster: config.cluster,
-            controller: ControllerConfig { partitions: 1, replication_factor: 1 },
+            controller: ControllerConfig { partitions: 1, replication_factor: 1, unclean: false },
         }
     }
 

@@ -140,7 +140,7 @@ pub const SETTINGS: &[Setting] = &[
         "unclean.leader.election.enable",
         Boolean,
         "false",
-        "Of a topic, which alone can choose it: rather lose records than wait for an in-sync replica.",
+        "Rather lose records than wait for an in-sync replica; the controller's broker decides for topics that do not say.",
     ),
     setting("message.max.bytes", Int(0), "1048588", "Largest record batch."),
     setting(
@@ -363,6 +363,24 @@ pub const SETTINGS: &[Setting] = &[
         Int(1),
         "30000",
         "Longest wait for another broker's answer.",
+    ),
+    setting(
+        "auto.leader.rebalance.enable",
+        Boolean,
+        "true",
+        "Bring leaders back to the first replica of their partition.",
+    ),
+    setting(
+        "leader.imbalance.check.interval.seconds",
+        Int(1),
+        "300",
+        "How often it is looked whether leaders are to be brought back.",
+    ),
+    setting(
+        "leader.imbalance.per.broker.percentage",
+        Int(0),
+        "10",
+        "Share of what a broker is to lead that others may lead before it is brought back.",
     ),
     setting("controlled.shutdown.enable", Boolean, "true", "Move leaders away before stopping."),
     setting("controlled.shutdown.max.retries", Int(0), "3", "Attempts to move leaders away."),

@@ -39,20 +39,12 @@ impl SettingError {
 }
 
 /// Values that the table allows for topics' sake, and that a broker must not take for all of them.
-const REFUSED: [(&str, &str, &str); 2] = [
-    (
-        // Brokers and controller have to agree on it for each topic; only the topic tells all.
-        "durability",
-        "memory",
-        "is a topic's choice: create the topic with the configuration durability=memory",
-    ),
-    (
-        // The same: it is the controller's broker that acts on it.
-        "unclean.leader.election.enable",
-        "true",
-        "is a topic's choice: create the topic with the configuration unclean.leader.election.enable=true",
-    ),
-];
+const REFUSED: [(&str, &str, &str); 1] = [(
+    // Brokers and controller have to agree on it for each topic; only the topic tells all.
+    "durability",
+    "memory",
+    "is a topic's choice: create the topic with the configuration durability=memory",
+)];
 
 /// The settings that were given, as text.
 #[derive(Clone, Debug, Default)]
@@ -197,10 +189,6 @@ mod tests {
             (
                 "durability = \"memory\"",
                 "durability: is a topic's choice: create the topic with the configuration durability=memory",
-            ),
-            (
-                "unclean.leader.election.enable = true",
-                "unclean.leader.election.enable: is a topic's choice: create the topic with the configuration unclean.leader.election.enable=true",
             ),
             ("insecure = 1", "insecure: \"1\" is not one of [\"true\", \"false\"]"),
         ] {

@@ -148,6 +148,8 @@ apis! {
     CreatePartitions = 37, 0..=3, flexible Some(2), for everyone(0, 3);
     /// Forget groups.
     DeleteGroups = 42, 0..=2, flexible Some(2), for everyone(0, 2);
+    /// Elect leaders anew.
+    ElectLeaders = 43, 0..=2, flexible Some(2), for everyone(0, 2);
     /// Forget how far a group has read in some partitions.
     OffsetDelete = 47, 0..=0, flexible None, for everyone(0, 0);
     /// A leader asks the controller to change an ISR. Inter-broker.

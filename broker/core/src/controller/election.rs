@@ -133,6 +133,27 @@ impl Facts<'_> {
         self.last_resort(key, stored, replicas, &members)
     }
 
+    /// The state with the first replica as leader, if it does not lead and nothing is lost by it: it has been in sync all the while.
+    #[must_use]
+    pub fn prefer(
+        &self,
+        key: TopicPartition,
+        stored: &StoredState,
+        replicas: &[BrokerId],
+    ) -> Option<PartitionState> {
+        let &first = replicas.first()?;
+        let isr = &stored.state.isr;
+        let members: Vec<(BrokerId, Standing)> =
+            isr.iter().map(|&id| (id, self.standing(key, id, stored))).collect();
+        if stored.state.leader == Some(first) || !members.contains(&(first, Standing::Stayed)) {
+            return None;
+        }
+        match elect(stored, &members, first) {
+            Decision::Write(state) => Some(state),
+            Decision::Keep | Decision::WriteUnclean(..) | Decision::Ask(_) => None,
+        }
+    }
+
     /// Nobody is eligible (D6). A topic that allows it takes the best of all replicas that are there; one in memory the best of those that were
     /// in sync, once all of them are back; every other one waits.
     fn last_resort(

@@ -171,8 +171,21 @@ pub enum Answer {
     Grown(Vec<(String, Result<(), TopicRefusal>)>),
     /// To AlterPartition as a whole, or for each partition.
     Altered(Result<Vec<AlteredPartition>, ErrorCode>),
+    /// To ElectLeaders: what came of each partition.
+    Elected(Result<Vec<Elected>, ErrorCode>),
     /// To ControlledShutdown: the partitions that the broker still leads.
     ShutDown(Result<Vec<(Arc<str>, PartitionId)>, ErrorCode>),
+}
+
+/// One partition of an answer to ElectLeaders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Elected {
+    /// Name of the topic.
+    pub topic: Arc<str>,
+    /// Number of the partition.
+    pub partition: PartitionId,
+    /// The wire code.
+    pub error: ErrorCode,
 }
 
 /// One partition of an answer to AlterPartition.

@@ -5,6 +5,7 @@
 //! - [`write`]: decisions into large multi batches, and what a conflict means.
 //! - [`alter`](mod@alter): `AlterPartition`.
 //! - [`shutdown`]: controlled shutdown.
+//! - [`preferred`]: elections that are asked for, and leaders that come back.
 //! - [`topic`]: creation and deletion.
 //! - [`growth`]: more partitions for a topic.
 //! - [`assignment`]: which replicas a new partition gets.
@@ -15,6 +16,7 @@ pub mod assignment;
 pub mod election;
 pub mod growth;
 pub mod message;
+pub mod preferred;
 pub mod shutdown;
 pub mod tenure;
 #[cfg(test)]
@@ -23,7 +25,8 @@ pub mod topic;
 pub mod write;
 
 pub use message::{
-    AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Election,
+    AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Elected, Election,
     MorePartitions, NewTopic, Op, PartitionReport, TopicRefusal, WriteOutcome,
 };
+pub use preferred::ElectionKind;
 pub use tenure::{Controller, ControllerConfig};

@@ -1,6 +1,6 @@
 //! One broker's time in office: what is known, what is under way, what must be looked at.
 //!
-//! *Called by* the shell's controller loop and the simulator. *Calls* election, alter, topic, shutdown and write. Invariants: nothing is decided
+//! *Called by* the shell's controller loop and the simulator. *Calls* election, alter, topic, preferred, shutdown and write. Invariants: nothing is decided
 //! before the image is complete up to the election (C4); a partition has at most one write under way, and is decided on from an image that
 //! shows the last one; every request is answered once. Losing the office loses nothing but unanswered requests: all that counts is in znodes.
 
@@ -10,12 +10,13 @@ use std::sync::Arc;
 use client_protocol::ErrorCode;
 
 use crate::ids::{BrokerEpoch, BrokerId, TopicPartition};
-use crate::image::{Applied, Change, ControllerNode, Image, PartitionState};
+use crate::image::{Applied, Change, ControllerNode, Image, PartitionState, StoredState};
 use crate::partition::ReplicaReport;
 
 use super::alter::{AlterFacts, AlterQueue, OpenAlter, Verdict, WaitingAlter};
 use super::election::{Decision, Facts};
 use super::message::{Answer, Effect, Election, PartitionReport, RequestId, WriteId};
+use super::preferred::OpenElection;
 use super::topic::{OpenTopics, TopicWork};
 use super::write::{Busy, Pending, StateWrite};
 
@@ -26,6 +27,8 @@ pub struct ControllerConfig {
     pub partitions: i32,
     /// `default.replication.factor`, bounded by the number of registered brokers.
     pub replication_factor: i16,
+    /// `unclean.leader.election.enable` of topics that do not say themselves.
+    pub unclean: bool,
     /// A bug put in on purpose.
     #[cfg(planted)]
     pub planted: Option<crate::planted::Planted>,
@@ -104,6 +107,13 @@ pub(super) struct Office {
     pub(super) settling_topics: Vec<(crate::ids::Zxid, TopicWork)>,
     pub(super) leaving: Leaving,
     pub(super) shutdowns: Vec<(RequestId, BrokerId)>,
+    /// Topics that do not say themselves may elect uncleanly.
+    pub(super) unclean: bool,
+    /// Partitions whose first replica is to lead again, when nothing else is to be done.
+    pub(super) preferred: BTreeSet<TopicPartition>,
+    /// Partitions that may elect uncleanly once, on an operator's word.
+    pub(super) unclean_once: BTreeSet<TopicPartition>,
+    pub(super) elections: BTreeMap<RequestId, OpenElection>,
     pub(super) reports: Reports,
     #[cfg(planted)]
     pub(super) planted: Option<crate::planted::Planted>,
@@ -154,6 +164,10 @@ impl Controller {
             settling_topics: Vec::new(),
             leaving: Leaving::new(),
             shutdowns: Vec::new(),
+            unclean: self.config.unclean,
+            preferred: BTreeSet::new(),
+            unclean_once: BTreeSet::new(),
+            elections: BTreeMap::new(),
             reports: Reports::default(),
         });
         self.check_complete();
@@ -180,6 +194,10 @@ impl Controller {
         }
         for (request, open) in office.open_topics {
             let answer = open.abandon();
+            effects.push(Effect::Answer { request, answer });
+        }
+        for request in office.elections.into_keys() {
+            let answer = Answer::Elected(Err(ErrorCode::NotController));
             effects.push(Effect::Answer { request, answer });
         }
         for (request, _) in office.shutdowns {
@@ -329,6 +347,7 @@ impl Controller {
         }
         self.work_topics(effects);
         self.answer_shutdowns(effects);
+        self.answer_elections(effects);
     }
 }
 
@@ -347,22 +366,14 @@ impl Office {
             Some((topic, stored, topic.node.partitions.get(&key.partition)?))
         });
         let Some((topic, stored, replicas)) = known else {
+            self.preferred.remove(&key);
+            self.unclean_once.remove(&key);
             for alter in self.alters.remove(&key).unwrap_or_default() {
                 self.answer_alter(&alter, ErrorCode::UnknownTopicId, effects);
             }
             return None;
         };
-        let settings = image.replication_settings(&topic.name);
-        let facts = Facts {
-            image,
-            reports: &self.reports,
-            leaving: &self.leaving,
-            memory: settings.memory,
-            unclean: settings.unclean,
-            #[cfg(planted)]
-            planted: self.planted,
-        };
-        let (mut state, alter) = match facts.decide(key, stored, replicas) {
+        let (mut state, alter) = match self.decide(image, key, stored, replicas) {
             Decision::Write(state) => {
                 if state.leader.is_some() {
                     self.reports.forget(key);
@@ -400,6 +411,37 @@ impl Office {
             state,
             alter,
         })
+    }
+
+    /// What to do about a partition, with what was asked for beside what has to be.
+    fn decide(
+        &mut self,
+        image: &Image,
+        key: TopicPartition,
+        stored: &StoredState,
+        replicas: &[BrokerId],
+    ) -> Decision {
+        let Some(topic) = image.topic_by_id(key.topic) else { return Decision::Keep };
+        let settings = image.replication_settings(&topic.name);
+        let facts = Facts {
+            image,
+            reports: &self.reports,
+            leaving: &self.leaving,
+            memory: settings.memory,
+            unclean: settings.unclean.unwrap_or(self.unclean) || self.unclean_once.contains(&key),
+            #[cfg(planted)]
+            planted: self.planted,
+        };
+        let decision = facts.decide(key, stored, replicas);
+        let wished = match decision {
+            // Only when nothing is wrong with the partition.
+            Decision::Keep if self.preferred.remove(&key) => facts.prefer(key, stored, replicas),
+            _ => None,
+        };
+        if !matches!(decision, Decision::Ask(_)) {
+            self.unclean_once.remove(&key);
+        }
+        wished.map_or(decision, Decision::Write)
     }
 
     /// Answers waiting items until one is granted.

@@ -1,6 +1,7 @@
 //! The controller's rules (safety.md B3, B5, C1-C5, D6), each against literal effects.
 
 mod growth;
+mod preferred;
 
 use std::collections::BTreeMap;
 
@@ -143,7 +144,8 @@ fn office(partitions: &[&[i32]]) -> (Nodes, Controller) {
         nodes.register(n, true);
     }
     nodes.topic(partitions);
-    let mut controller = Controller::new(ControllerConfig { partitions: 1, replication_factor: 3 });
+    let mut controller =
+        Controller::new(ControllerConfig { partitions: 1, replication_factor: 3, unclean: false });
     let mut effects = Vec::new();
     controller.image_applied(&nodes.applied, &mut effects);
     let zxid = nodes.image().complete_to();
@@ -270,7 +272,8 @@ fn nothing_is_decided_before_the_image_reaches_the_election() {
     }
     nodes.topic(&[&[1, 2, 3]]);
     nodes.die(1);
-    let mut controller = Controller::new(ControllerConfig { partitions: 1, replication_factor: 3 });
+    let mut controller =
+        Controller::new(ControllerConfig { partitions: 1, replication_factor: 3, unclean: false });
     assert_eq!(apply(&mut controller, &nodes.applied), vec![]);
     let zxid = Zxid::new(nodes.zxid + 1);
     let mut effects = Vec::new();

@@ -89,7 +89,7 @@ impl OpenTopics {
                 Answer::Created(topics) => topics.push((name, Err(lost()))),
                 Answer::Deleted(topics) => topics.push((name, Err(lost()))),
                 Answer::Grown(topics) => topics.push((name, Err(lost()))),
-                Answer::Altered(_) | Answer::ShutDown(_) => {}
+                Answer::Altered(_) | Answer::Elected(_) | Answer::ShutDown(_) => {}
             }
         }
         self.answer

@@ -18,8 +18,8 @@ pub struct ReplicationSettings {
     pub min_insync_replicas: usize,
     /// `durability=memory`: acknowledged from memory, Kafka's way.
     pub memory: bool,
-    /// `unclean.leader.election.enable`: rather lose records than wait for an in-sync replica.
-    pub unclean: bool,
+    /// `unclean.leader.election.enable`: rather lose records than wait for an in-sync replica; none: as the controller's broker is set.
+    pub unclean: Option<bool>,
 }
 
 impl ReplicationSettings {
@@ -32,7 +32,7 @@ impl ReplicationSettings {
             .filter(|&min| min >= 1)
             .unwrap_or_else(|| replication_factor.clamp(1, 2));
         let memory = config.get(DURABILITY).is_some_and(|text| text == "memory");
-        let unclean = config.get(UNCLEAN_LEADER_ELECTION).is_some_and(|text| text == "true");
+        let unclean = config.get(UNCLEAN_LEADER_ELECTION).and_then(|text| text.parse().ok());
         Self { min_insync_replicas, memory, unclean }
     }
 
@@ -68,7 +68,7 @@ mod tests {
         for (factor, min) in [(1, 1), (2, 2), (3, 2), (5, 2)] {
             let settings = ReplicationSettings::of(&config(&[]), factor);
             let expected =
-                ReplicationSettings { min_insync_replicas: min, memory: false, unclean: false };
+                ReplicationSettings { min_insync_replicas: min, memory: false, unclean: None };
             assert_eq!(settings, expected);
         }
         let settings = ReplicationSettings::of(
@@ -79,7 +79,8 @@ mod tests {
             ]),
             3,
         );
-        let expected = ReplicationSettings { min_insync_replicas: 3, memory: true, unclean: true };
+        let expected =
+            ReplicationSettings { min_insync_replicas: 3, memory: true, unclean: Some(true) };
         assert_eq!(settings, expected);
     }
 

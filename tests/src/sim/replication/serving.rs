@@ -198,7 +198,11 @@ impl Process {
         let (key, error) = match answer {
             Answer::Altered(Ok(partitions)) => (partitions[0].partition, partitions[0].error),
             Answer::Altered(Err(error)) => (TopicPartition::default(), *error),
-            Answer::Created(_) | Answer::Grown(_) | Answer::Deleted(_) | Answer::ShutDown(_) => {
+            Answer::Created(_)
+            | Answer::Grown(_)
+            | Answer::Deleted(_)
+            | Answer::Elected(_)
+            | Answer::ShutDown(_) => {
                 return;
             }
         };

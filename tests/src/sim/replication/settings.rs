@@ -114,6 +114,7 @@ impl Settings {
         ControllerConfig {
             partitions: 1,
             replication_factor: 3,
+            unclean: false,
             #[cfg(planted)]
             planted: self.planted,
         }

@@ -84,6 +84,8 @@ tested! {
     DescribeGroupsResponse false [DescribeGroupsResponse];
     DescribeReplicasRequest true [];
     DescribeReplicasResponse false [];
+    ElectLeadersRequest true [ElectLeadersRequest];
+    ElectLeadersResponse false [ElectLeadersResponse];
     FetchRequest true [FetchRequest];
     FetchResponse false [FetchResponse] resolve |message, frame| {
         for partition in message.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {

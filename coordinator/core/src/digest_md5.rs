@@ -188,6 +188,21 @@ fn is_equal(one: &[u8], other: &[u8]) -> bool {
         && one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
 }
 
+/// What a client that knows the password says, by the RFC's formula written out once more.
+#[cfg(test)]
+pub(crate) fn prove((user, password): (&str, &str), nonce: &str) -> String {
+    let cnonce = "OA6MHXh6VqTrRd";
+    let key = md5(format!("{user}:{REALM}:{password}").as_bytes());
+    let a1 = [&key[..], format!(":{nonce}:{cnonce}").as_bytes()].concat();
+    let a2 = hex(&md5(format!("AUTHENTICATE:{DIGEST_URI}").as_bytes()));
+    let sum = md5(format!("{}:{nonce}:00000001:{cnonce}:auth:{a2}", hex(&md5(&a1))).as_bytes());
+    format!(
+        "charset=utf-8,username=\"{user}\",realm=\"{REALM}\",nonce=\"{nonce}\",nc=00000001,cnonce=\"{cnonce}\",\
+         digest-uri=\"{DIGEST_URI}\",maxbuf=65536,response={},qop=auth",
+        hex(&sum)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,19 +213,8 @@ mod tests {
         BTreeMap::from([("chris".to_owned(), Secret::new("chris", "secret"))])
     }
 
-    /// What a client that knows `password` says, by the RFC's formula written out once more.
     fn response(user: &str, password: &str, change: (&str, &str)) -> String {
-        let cnonce = "OA6MHXh6VqTrRd";
-        let key = md5(format!("{user}:{REALM}:{password}").as_bytes());
-        let a1 = [&key[..], format!(":{NONCE}:{cnonce}").as_bytes()].concat();
-        let a2 = hex(&md5(format!("AUTHENTICATE:{DIGEST_URI}").as_bytes()));
-        let sum = md5(format!("{}:{NONCE}:00000001:{cnonce}:auth:{a2}", hex(&md5(&a1))).as_bytes());
-        let text = format!(
-            "charset=utf-8,username=\"{user}\",realm=\"{REALM}\",nonce=\"{NONCE}\",nc=00000001,cnonce=\"{cnonce}\",\
-             digest-uri=\"{DIGEST_URI}\",maxbuf=65536,response={},qop=auth",
-            hex(&sum)
-        );
-        text.replace(change.0, change.1)
+        prove((user, password), NONCE).replace(change.0, change.1)
     }
 
     fn outcome(response: &str) -> Result<String, Failure> {

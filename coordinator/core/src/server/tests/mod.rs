@@ -6,6 +6,7 @@ mod failures;
 mod forwarding;
 mod pauses;
 mod random;
+mod sasl;
 mod sessions;
 mod single;
 mod subscribers;

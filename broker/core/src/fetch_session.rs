@@ -23,6 +23,8 @@ use crate::ids::Millis;
 
 /// A session that was not used for so long gives way to a new one, milliseconds.
 pub const IDLE_MS: u64 = 120_000;
+/// Length of a topic's name, bytes; no topic has a longer one, and none is remembered.
+pub const NAME_BYTES_MAX: usize = 249;
 
 /// How much is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,7 +139,8 @@ impl Sessions {
             topic.partitions.iter().for_each(|number| session.forget(&topic.topic, *number));
         }
         let added: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
-        if added > room.saturating_add(before.saturating_sub(session.wanted.len())) {
+        let room = room.saturating_add(before.saturating_sub(session.wanted.len()));
+        if added > room || has_endless_name(&topics) {
             // It has to go, and the client, which begins anew, will have none.
             self.partitions = self.partitions.saturating_sub(before);
             self.sessions.remove(&id);
@@ -181,7 +184,11 @@ impl Sessions {
         now: Millis,
     ) -> i32 {
         let wanted = wished.iter().map(|topic| topic.partitions.len()).sum();
-        if fresh_id <= 0 || self.sessions.contains_key(&fresh_id) || !self.make_room(wanted, now) {
+        if fresh_id <= 0
+            || self.sessions.contains_key(&fresh_id)
+            || has_endless_name(&wished)
+            || !self.make_room(wanted, now)
+        {
             return 0;
         }
         let mut session = Session {
@@ -241,6 +248,11 @@ impl Sessions {
             assert_eq!(places, session.wanted.len(), "places and partitions differ");
         }
     }
+}
+
+/// Whether a name would be remembered that no topic can have.
+fn has_endless_name(topics: &[FetchTopic]) -> bool {
+    topics.iter().any(|topic| topic.topic.len() > NAME_BYTES_MAX)
 }
 
 impl Session {
@@ -460,6 +472,32 @@ mod tests {
         sessions.finish(turn, &mut responses, (Vec::new(), 1), Millis::new(1));
         assert_eq!(numbers(&responses), [4], "never told of before");
         assert_eq!(sessions.size(), (1, 2));
+    }
+
+    #[test]
+    fn names_that_no_topic_has_are_not_remembered() {
+        for (length, is_kept) in [(NAME_BYTES_MAX, true), (NAME_BYTES_MAX + 1, false)] {
+            let name = "n".repeat(length);
+            let mut sessions = Sessions::new(LIMITS);
+            let claim = Claim { id: 0, epoch: 0 };
+            let wanted = vec![topic(&name, &[(0, 5)])];
+            let (turn, _) = sessions.begin(claim, wanted.clone(), &[], Millis::new(0)).unwrap();
+            let mut responses = vec![answer(&name, &[(0, 5, 0)])];
+            let id = sessions.finish(turn, &mut responses, (wanted, 7), Millis::new(0));
+            assert_eq!((id, sessions.size()), if is_kept { (7, (1, 1)) } else { (0, (0, 0)) });
+            made(&mut sessions, 8, &[(0, 5)], 0);
+            let before = sessions.size();
+            let claim = Claim { id: 8, epoch: 1 };
+            let more = vec![topic(&name, &[(0, 0)])];
+            let outcome = sessions.begin(claim, more, &[], Millis::new(1)).map(|_| ());
+            sessions.check();
+            if is_kept {
+                assert_eq!((outcome, sessions.size()), (Ok(()), (before.0, before.1 + 1)));
+            } else {
+                assert_eq!(outcome, Err(ErrorCode::FetchSessionIdNotFound));
+                assert_eq!(sessions.size(), (before.0 - 1, before.1 - 1));
+            }
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
 /// Groups that one request may ask for.
 const GROUPS_MAX: usize = 1_000;
 
-/// Partitions in all fetch sessions: some 200 bytes each, and a name for each topic.
+/// Partitions in all fetch sessions: some 200 bytes each, and a name of at most 249 for each topic.
 const SESSION_PARTITIONS_MAX: usize = 200_000;
 
 /// Default replication factor where there are enough brokers.

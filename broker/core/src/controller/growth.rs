@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use client_protocol::ErrorCode;
 
+use crate::group::OFFSETS_TOPIC;
 use crate::ids::{BrokerId, PartitionId, TopicId};
 use crate::image::{Image, Topic, TopicNode, path};
 
@@ -103,7 +104,14 @@ fn check_assignment(
     Ok(assignment)
 }
 
+/// What hashes to a partition of these is looked for there: with another number of them it would not be found.
+const FIXED: [&str; 2] = [OFFSETS_TOPIC, "__transaction_state"];
+
 fn look(image: &Image, wish: &MorePartitions) -> Result<(TopicId, Assignment), TopicRefusal> {
+    if FIXED.contains(&wish.name.as_str()) {
+        let why = "the number of an internal topic's partitions cannot be changed";
+        return Err(refusal(ErrorCode::InvalidRequest, why));
+    }
     let Some(topic) = image.topic(&wish.name) else {
         let why = format!("there is no topic {}", wish.name);
         return Err(refusal(ErrorCode::UnknownTopicOrPartition, why));

@@ -123,8 +123,9 @@ fn bad_batches_are_refused_with_kafkas_codes() {
             ErrorCode::UnsupportedCompressionType,
         );
     }
-    // Control, and transactional without a transactional id.
+    // Control, a delete horizon, and transactional without a transactional id.
     check(&patched(&good, ATTRIBUTES_AT, 0x20i16.to_be_bytes()), ErrorCode::InvalidRecord);
+    check(&patched(&good, ATTRIBUTES_AT, 0x40i16.to_be_bytes()), ErrorCode::InvalidRecord);
     check(&patched(&good, ATTRIBUTES_AT, 0x10i16.to_be_bytes()), ErrorCode::InvalidRecord);
     for count in [-1i32, 0, 2, 4, i32::MAX] {
         check(&patched(&good, 57, count.to_be_bytes()), ErrorCode::InvalidRecord);

@@ -67,6 +67,9 @@ pub enum BatchError {
     /// A control batch from a client.
     #[error("clients may not write control batches")]
     Control,
+    /// A batch that says from when on its tombstones may go, which only the cleaner knows.
+    #[error("clients may not set a batch's delete horizon")]
+    DeleteHorizon,
     /// A transactional batch in a request without a transactional id.
     #[error("transactional batch without a transactional id")]
     Transactional,
@@ -128,6 +131,7 @@ impl BatchError {
             | Self::NotOneBatch
             | Self::Count { .. }
             | Self::Control
+            | Self::DeleteHorizon
             | Self::Transactional
             | Self::ProducerState
             | Self::NoKey { .. }
@@ -217,6 +221,9 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchE
     }
     if header.is_control() {
         return Err(BatchError::Control);
+    }
+    if header.has_delete_horizon() {
+        return Err(BatchError::DeleteHorizon);
     }
     if header.is_transactional() && !rules.transactional_allowed {
         return Err(BatchError::Transactional);

@@ -190,3 +190,18 @@ fn a_topic_that_grows_can_be_deleted() {
     controller.delete_topics(10, vec!["t".to_owned()], &mut effects);
     assert!(matches!(effects.as_slice(), [Effect::Write { id: 2, .. }]), "{effects:?}");
 }
+
+/// Groups are looked for in the partition that their name hashes to.
+#[test]
+fn internal_topics_keep_the_number_of_their_partitions() {
+    for name in ["__consumer_offsets", "__transaction_state"] {
+        let (_, mut controller) = office(&[&[1, 2]]);
+        let wish = MorePartitions { name: name.to_owned(), ..wish(4, None) };
+        let effects = grow(&mut controller, wish);
+        let [Effect::Answer { answer: Answer::Grown(topics), .. }] = &effects[..] else {
+            panic!("{effects:?}");
+        };
+        let refused = topics[0].1.as_ref().map_err(|refused| refused.error);
+        assert_eq!(refused, Err(ErrorCode::InvalidRequest), "{name}");
+    }
+}

@@ -107,6 +107,11 @@ pub(super) fn check_unseen(
                     let unseen = anomaly(Name::Unseen, (key, Some(value)), Some(number), what);
                     found.push(Anomaly { offset: Some(offset), ..unseen });
                 }
+                // Somewhere below the end, then.
+                (None, Some(end)) => {
+                    let what = format!("{value}, told without an offset; the end is {end}");
+                    found.push(anomaly(Name::Unseen, (key, Some(value)), Some(number), what));
+                }
                 _ => excused += 1,
             }
         }

@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 
 use super::reader::{self, Readings};
 use super::{PARTITIONS, TOPIC};
+use crate::history::known;
 
 const PRODUCERS: u32 = 2;
 /// Records a second and producer.
@@ -37,8 +38,8 @@ pub struct Send {
     pub value: u64,
     /// When it was handed to the client.
     pub began_us: u64,
-    /// When it was acknowledged, and at which offset.
-    pub acknowledged: Option<(u64, i64)>,
+    /// When it was acknowledged, and at which offset, where the client knows that.
+    pub acknowledged: Option<(u64, Option<i64>)>,
 }
 
 #[derive(Default)]
@@ -69,7 +70,7 @@ impl ProducerContext for Recorder {
                 let now_us = elapsed_us(self.began);
                 book.times_us.push(now_us);
                 let Some(send) = book.sends.get_mut(*place) else { return };
-                send.acknowledged = Some((now_us, message.offset()));
+                send.acknowledged = Some((now_us, known(message.offset())));
                 let (key, began_us) = (send.key as usize, send.began_us);
                 let freshest = &mut book.freshest_us[key];
                 *freshest = (*freshest).max(Some(began_us));
@@ -193,7 +194,7 @@ impl Finished {
             parts: vec![Micro::Send {
                 key: send.key,
                 value: send.value,
-                offset: send.acknowledged.map(|(_, offset)| offset),
+                offset: send.acknowledged.and_then(|(_, offset)| offset),
             }],
             rebalanced: BTreeSet::new(),
         });

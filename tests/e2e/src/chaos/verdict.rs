@@ -46,7 +46,7 @@ pub fn of_history(finished: &Finished, ends: &BTreeMap<Key, i64>) -> Vec<String>
     for send in &finished.sends {
         let given = finished.readings.given.get(&send.key).unwrap_or(&none);
         if let (Some((_, offset)), false) = (send.acknowledged, given.contains(&send.value)) {
-            lines.push(format!("group never given {} at {offset} of {}", send.value, send.key));
+            lines.push(format!("group never given {} at {offset:?} of {}", send.value, send.key));
         }
     }
     lines

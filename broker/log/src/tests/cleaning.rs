@@ -510,3 +510,20 @@ fn a_cleaning_can_be_stopped() {
     log.give_up_cleaning(false);
     assert!(clean(&mut log, NOW_MS));
 }
+
+#[test]
+fn a_reader_of_a_replaced_segment_never_uses_the_new_ones_indexes() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 3, 20);
+    let held = Arc::clone(&log.view().read().sealed[1]);
+    let indexes = |log: &Log| {
+        // As of a reader that found the segment before and needs its indexes only now.
+        let segment = held.without_indexes();
+        let loaded = segment.indexes(&RealDisk, log.view().directory(), 200).unwrap();
+        (loaded.offsets.clone(), loaded.times.clone())
+    };
+    let before = indexes(&log);
+    assert!(clean(&mut log, NOW_MS));
+    assert_eq!(indexes(&log), before);
+}

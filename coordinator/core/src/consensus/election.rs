@@ -17,6 +17,13 @@ const STAGGER_MS: u64 = 20;
 const RETRY_MS: u64 = 20;
 /// Before another try when an election is going on: votes wait for a sync.
 const ELECTION_RUNS_MS: u64 = 150;
+/// The wait for votes doubles with every term that passed without a leader, this often at most: who
+/// campaigns again before slow disks have kept the votes of the last campaign never wins.
+const DOUBLINGS_MAX: u32 = 6;
+/// The same for the ordinary time-out, which is longer.
+const TIMEOUT_DOUBLINGS_MAX: u32 = 4;
+/// The time-out is less than so many times the least one.
+pub(super) const TIMEOUT_SPREAD_MAX: usize = 2 << TIMEOUT_DOUBLINGS_MAX;
 /// Campaigns for one loss before the ordinary time-out decides.
 const FAST_ATTEMPTS_MAX: u32 = 12;
 
@@ -37,23 +44,59 @@ pub(super) struct Election {
     seed: u64,
     /// Position among the members, 0 for the lowest id.
     rank: u64,
+    tick_ms: u64,
     /// Elections begun; part of the jitter so that a tie is not repeated.
     attempts: u64,
     fast_attempts: u32,
     fast_at: Option<Millis>,
     phase: Phase,
+    /// Terms before this one that began and had no leader.
+    lost: u32,
+    /// How long the disk took to keep the last vote.
+    vote_ms: u64,
 }
 
 impl Election {
-    pub(super) fn new(seed: u64, rank: u64) -> Self {
-        Self { seed, rank, attempts: 0, fast_attempts: 0, fast_at: None, phase: Phase::Open }
+    pub(super) fn new(seed: u64, rank: u64, tick_ms: u64) -> Self {
+        Self {
+            seed,
+            rank,
+            tick_ms,
+            attempts: 0,
+            fast_attempts: 0,
+            fast_at: None,
+            phase: Phase::Open,
+            lost: 0,
+            vote_ms: 0,
+        }
     }
 
-    /// Ticks of silence after which to campaign, `min` inclusive, `max` exclusive.
+    /// Elections came to nothing in so many terms before this one.
+    pub(super) fn count_lost(&mut self, terms: u64) {
+        self.lost = u32::try_from(terms).unwrap_or(u32::MAX);
+    }
+
+    /// The last vote is on disk, and that took so long. Others may need as long for theirs.
+    pub(super) fn vote_kept(&mut self, took_ms: u64, now: Millis) {
+        self.vote_ms = took_ms;
+        if self.phase == Phase::Voted {
+            self.fast_at = Some(now.plus_ms(self.patience(self.election_runs_ms())));
+        }
+    }
+
+    /// Ticks of silence after which to campaign, `min` inclusive, `max` exclusive; both double with
+    /// each lost election, and votes are waited for as long as this disk would need for them.
     pub(super) fn timeout_ticks(&self, term: u64, min: usize, max: usize) -> usize {
         let width = max.saturating_sub(min).max(1) as u64;
         let draw = mix(self.seed ^ mix(term ^ mix(self.attempts))) % width;
-        min.saturating_add(usize::try_from(draw).unwrap_or(0))
+        let ticks = min.saturating_add(usize::try_from(draw).unwrap_or(0));
+        let ticks = ticks.saturating_mul(1 << self.lost.min(TIMEOUT_DOUBLINGS_MAX));
+        if self.phase != Phase::Voted {
+            return ticks;
+        }
+        let kept = self.vote_ms.saturating_mul(3) / self.tick_ms;
+        let longest = min.saturating_mul(TIMEOUT_SPREAD_MAX).saturating_sub(1);
+        ticks.max(usize::try_from(kept).unwrap_or(longest).min(longest))
     }
 
     /// A campaign began, for whatever reason.
@@ -82,7 +125,7 @@ impl Election {
                 None
             }
             Phase::Open => Some(now.plus_ms(self.rank.saturating_mul(STAGGER_MS))),
-            Phase::Voted => Some(now.plus_ms(self.patience(ELECTION_RUNS_MS))),
+            Phase::Voted => Some(now.plus_ms(self.patience(self.election_runs_ms()))),
         };
     }
 
@@ -102,9 +145,15 @@ impl Election {
             return false;
         }
         self.fast_attempts = self.fast_attempts.saturating_add(1);
-        let wait = if self.phase == Phase::Voted { ELECTION_RUNS_MS } else { RETRY_MS };
+        let wait = if self.phase == Phase::Voted { self.election_runs_ms() } else { RETRY_MS };
         self.fast_at = Some(now.plus_ms(self.patience(wait)));
         true
+    }
+
+    fn election_runs_ms(&self) -> u64 {
+        let longest = ELECTION_RUNS_MS << DOUBLINGS_MAX;
+        let kept = self.vote_ms.saturating_mul(2).min(longest);
+        kept.max(ELECTION_RUNS_MS << self.lost.min(DOUBLINGS_MAX))
     }
 
     /// `base_ms` to twice that, different for each attempt and member.
@@ -128,7 +177,7 @@ mod tests {
 
     #[test]
     fn timeout_is_in_range_and_repeatable() {
-        let mut election = Election::new(7, 0);
+        let mut election = Election::new(7, 0, 50);
         for term in 0..100 {
             let ticks = election.timeout_ticks(term, 20, 40);
             assert!((20..40).contains(&ticks));
@@ -138,8 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn patience_doubles_with_each_lost_election_up_to_a_limit() {
+        let wait = |lost| {
+            let mut election = Election::new(7, 0, 50);
+            election.count_lost(lost);
+            election.observe(Phase::Voted, Millis::new(0));
+            (election.deadline().unwrap().get(), election.timeout_ticks(1, 20, 21))
+        };
+        let (first, _) = wait(0);
+        assert!((150..300).contains(&first), "{first}");
+        assert_eq!([1, 2, 4, 5].map(|lost| wait(lost).1), [40, 80, 320, 320]);
+        assert!((600..1_200).contains(&wait(2).0));
+        assert!((9_600..19_200).contains(&wait(6).0));
+        assert_eq!(wait(7), wait(u64::MAX));
+    }
+
+    #[test]
     fn first_member_campaigns_at_once_and_tries_are_bounded() {
-        let mut election = Election::new(7, 0);
+        let mut election = Election::new(7, 0, 50);
         let mut now = Millis::new(1_000);
         election.observe(Phase::Settled, now);
         assert_eq!(election.deadline(), None);
@@ -156,7 +221,7 @@ mod tests {
 
     #[test]
     fn no_campaign_without_a_quorum_of_streams() {
-        let mut election = Election::new(7, 1);
+        let mut election = Election::new(7, 1, 50);
         let now = Millis::new(1_000);
         election.stir(now);
         assert!(!election.take_due(true, now), "the second member waits its turn");

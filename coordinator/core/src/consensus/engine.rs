@@ -12,7 +12,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use super::contact::{Contact, Proof};
-use super::election::{Election, Phase};
+use super::election::{self, Election, Phase};
 use super::log_store::LogStore;
 use super::message::{self, RaftMessage};
 use super::output::{Body, ConsensusMessage, Output, ProposeError};
@@ -29,6 +29,13 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Uncommitted bytes after which the engine refuses proposals.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// How long a leader's own disk may keep back what a quorum has, before it hands over its office.
+const LAGGING_MS: u64 = 1_000;
+/// Between two times that a leader does that.
+const GIVE_UP_PAUSE_MS: u64 = 60_000;
+/// Bytes of entries that wait for the disk; a follower takes no more then. Its leader, which hears
+/// from it all the time, would send on for as long as a sync takes.
+pub(super) const HELD_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a server cannot start from what storage found. A person must look.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +71,15 @@ pub struct Consensus {
     pub(super) election: Election,
     /// The last term of which a leader was known here: its election is over.
     pub(super) led_term: u64,
+    /// The term in which this life began: elections lost before it do not count.
+    pub(super) first_term: u64,
+    /// Since when a term or vote is on its way to the disk. Until it is there, another would only
+    /// add to what the disk has to do.
+    pub(super) vote_pending_since: Option<Millis>,
+    /// On a leader: the index that is durable here, since when, while others have more.
+    lagging: Option<(u64, Millis)>,
+    /// When it last gave up its office because of that.
+    gave_up_at: Option<Millis>,
     pub(super) contact: Contact,
     pub(super) reads: ReadRounds,
     pub(super) peers_up: BTreeSet<ServerId>,
@@ -100,6 +116,8 @@ impl Consensus {
             id: config.id.get(),
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
+            // A bound that the engine checks; the draw is ours.
+            max_election_tick: config.election_ticks.saturating_mul(election::TIMEOUT_SPREAD_MAX),
             applied,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
@@ -126,11 +144,15 @@ impl Consensus {
             chunk_bytes: config.snapshot_chunk_bytes,
             entries_kept: config.log_entries_kept,
             bytes_kept: config.log_bytes_kept,
-            queue: PersistQueue::default(),
+            queue: PersistQueue::new(restored.hard_state),
             discard_to: None,
             applied,
-            election: Election::new(config.seed, rank),
+            election: Election::new(config.seed, rank, config.tick_ms),
             led_term: 0,
+            first_term: restored.hard_state.term,
+            vote_pending_since: None,
+            lagging: None,
+            gave_up_at: None,
             contact: Contact::new(config.members.len(), config.seed),
             reads: ReadRounds::new(config.id.get(), config.seed),
             peers_up: BTreeSet::new(),
@@ -212,6 +234,9 @@ impl Consensus {
             return None;
         }
         let tick = self.next_tick.unwrap_or(Millis::ZERO);
+        if self.vote_pending_since.is_some() {
+            return Some(tick);
+        }
         Some(self.election.deadline().map_or(tick, |fast| fast.min(tick)))
     }
 
@@ -343,14 +368,37 @@ impl Consensus {
             if first && self.members.len() == 1 {
                 self.campaign();
             }
-            if !self.queue.is_installing() && self.node.tick() && !self.is_leader() {
+            let may_campaign = !self.queue.is_installing() && self.vote_pending_since.is_none();
+            if (may_campaign || self.is_leader()) && self.node.tick() && !self.is_leader() {
                 self.election.campaigned();
             }
             self.outgoing_failed(|transfer| transfer.has_failed(now));
             self.begin_read_round(now);
+            if self.is_held_up_by_its_disk(now) {
+                self.gave_up_at = Some(now);
+                self.resign(now, out);
+            }
         }
         self.campaign_if_due(now);
         self.after_input(now, out);
+    }
+
+    /// Whether a quorum has had for a while what this leader's own disk has not kept yet: nothing
+    /// is answered before it has, and with another leader all would go on. Where all disks are
+    /// slow nobody is far ahead, and there is a pause before the next hand-over in any case.
+    fn is_held_up_by_its_disk(&mut self, now: Millis) -> bool {
+        let log = &self.node.raft.raft_log;
+        if !self.is_leader() || log.committed <= log.persisted {
+            self.lagging = None;
+            return false;
+        }
+        let since = match self.lagging {
+            Some((index, since)) if index == log.persisted => since,
+            _ => now,
+        };
+        self.lagging = Some((log.persisted, since));
+        let paused = self.gave_up_at.is_none_or(|at| now.since(at) >= GIVE_UP_PAUSE_MS);
+        paused && now.since(since) >= LAGGING_MS
     }
 
     /// Hands a leader's office to the most advanced peer that can be reached.
@@ -431,7 +479,7 @@ impl Consensus {
     }
 
     fn campaign_if_due(&mut self, now: Millis) {
-        if self.election.take_due(self.quorum_up(), now) {
+        if self.vote_pending_since.is_none() && self.election.take_due(self.quorum_up(), now) {
             self.campaign();
         }
     }
@@ -472,6 +520,10 @@ impl Consensus {
             // The leader counts on entries that this member acknowledged and does not have: its
             // disk lost them. Taking part would be a lie.
             self.halt("the log on disk lost entries that were acknowledged", out);
+            return;
+        }
+        if message.brings_entries() && self.queue.held_bytes() >= HELD_BYTES_MAX {
+            // As if it were lost: the leader sends it again once this disk has caught up.
             return;
         }
         let from_leader = message.comes_from_leader();

@@ -129,6 +129,11 @@ impl RaftMessage {
         matches!(self.kind, RaftKind::Append | RaftKind::Heartbeat)
     }
 
+    /// Whether it brings entries that would have to be written.
+    pub(super) fn brings_entries(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// The committed index that a heartbeat tells; the follower must hold all of it.
     pub(super) fn heartbeat_commit(&self) -> Option<u64> {
         (self.kind == RaftKind::Heartbeat).then_some(self.commit)

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::Message;
 
-use super::record::{PersistId, SnapshotImage};
+use super::record::{HardState, PersistId, SnapshotImage};
 
 /// One Ready that is not released yet.
 pub(super) struct Held {
@@ -20,17 +20,30 @@ pub(super) struct Held {
     pub(super) messages: Vec<Message>,
     /// A received snapshot that takes the place of the state once durable.
     pub(super) install: Option<SnapshotImage>,
+    /// The term and vote as of this Ready.
+    pub(super) hard: HardState,
+    /// Bytes of the entries in its write.
+    pub(super) bytes: u64,
 }
 
 /// Readys in the order in which they were made.
-#[derive(Default)]
 pub(super) struct PersistQueue {
     last_id: PersistId,
     durable: PersistId,
     held: VecDeque<Held>,
+    /// Bytes of entries in `held`.
+    held_bytes: u64,
+    /// The last term and vote that are durable.
+    hard: HardState,
 }
 
 impl PersistQueue {
+    /// Nothing is on its way; `hard` is what the disk holds.
+    pub(super) fn new(hard: HardState) -> Self {
+        let none = PersistId::default();
+        Self { last_id: none, durable: none, held: VecDeque::new(), held_bytes: 0, hard }
+    }
+
     /// The id for the next write.
     pub(super) fn next_id(&mut self) -> PersistId {
         self.last_id = self.last_id.next();
@@ -43,7 +56,18 @@ impl PersistQueue {
     }
 
     pub(super) fn hold(&mut self, held: Held) {
+        self.held_bytes = self.held_bytes.saturating_add(held.bytes);
         self.held.push_back(held);
+    }
+
+    /// Bytes of entries that are not durable yet.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Whether this term and vote are on disk.
+    pub(super) fn holds_vote(&self, hard: &HardState) -> bool {
+        (self.hard.term, self.hard.vote) == (hard.term, hard.vote)
     }
 
     /// Everything up to `id` is durable.
@@ -61,7 +85,10 @@ impl PersistQueue {
         if self.held.front()?.after > self.durable {
             return None;
         }
-        self.held.pop_front()
+        let held = self.held.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+        self.hard = held.hard;
+        Some(held)
     }
 
     /// Whether a received snapshot is on its way to the disk.
@@ -75,12 +102,30 @@ mod tests {
     use super::*;
 
     fn held(after: PersistId, number: u64) -> Held {
-        Held { after, number, messages: Vec::new(), install: None }
+        let hard = HardState { term: number, ..HardState::default() };
+        Held { after, number, messages: Vec::new(), install: None, hard, bytes: 10 }
+    }
+
+    #[test]
+    fn vote_and_bytes_are_those_of_what_was_released() {
+        let mut queue = PersistQueue::new(HardState { term: 0, vote: 2, commit: 0 });
+        let first = queue.next_id();
+        queue.hold(held(first, 1));
+        let second = queue.next_id();
+        queue.hold(held(second, 2));
+        assert!(queue.holds_vote(&HardState { term: 0, vote: 2, commit: 9 }));
+        assert_eq!(queue.held_bytes(), 20);
+        queue.persisted(first);
+        assert!(queue.release().is_some() && queue.release().is_none());
+        assert!(queue.holds_vote(&HardState { term: 1, ..HardState::default() }));
+        assert!(!queue.holds_vote(&HardState { term: 2, ..HardState::default() }));
+        assert!(!queue.holds_vote(&HardState { term: 1, vote: 1, commit: 0 }));
+        assert_eq!(queue.held_bytes(), 10);
     }
 
     #[test]
     fn readys_are_released_in_order_and_never_early() {
-        let mut queue = PersistQueue::default();
+        let mut queue = PersistQueue::new(HardState::default());
         queue.hold(held(queue.last_id(), 1));
         let first = queue.next_id();
         queue.hold(held(first, 2));

@@ -2,9 +2,9 @@
 //!
 //! Called by the engine's inputs. Calls the log store and the persist queue. Invariant: of each
 //! Ready the leader's messages go first (they may overtake its own sync), then what is committed
-//! and durable is given out, then the write is asked for; votes and acknowledgements wait in the
-//! persist queue until the write and all earlier ones are durable. Many Readys may be on their
-//! way. It does not know why the engine made a Ready.
+//! and durable is given out, then the write is asked for; votes and acknowledgements of entries wait
+//! in the persist queue until the write and all earlier ones are durable. Answers to heartbeats,
+//! which speak of the term alone, wait for a new term only. Many Readys may be on their way. It does not know why the engine made a Ready.
 
 use raft::eraftpb::{Message, MessageType};
 use raft::{Ready, StateRole};
@@ -27,15 +27,18 @@ impl Consensus {
                 self.reads.forget_round();
             }
         }
-        self.set_jitter();
-        if self.node.store().take_wanted() {
-            out.push(Output::SnapshotWanted);
-        }
+        let calm_term = self.led_term.max(self.first_term);
+        let begun = self.term().saturating_sub(calm_term);
+        self.election.count_lost(begun.saturating_sub(1));
         let phase = self.phase();
         if phase == Phase::Settled {
             self.led_term = self.term();
         }
         self.election.observe(phase, now);
+        self.set_jitter();
+        if self.node.store().take_wanted() {
+            out.push(Output::SnapshotWanted);
+        }
     }
 
     /// Puts our draw in the place of the engine's, which comes from the thread's generator.
@@ -69,10 +72,14 @@ impl Consensus {
             }
         }
         let committed = ready.take_committed_entries();
-        let messages = ready.take_persisted_messages();
+        let messages = self.send_unpromising(ready.take_persisted_messages(), now, out);
         let number = ready.number();
+        let bytes = write.as_ref().map_or(0, PersistWrite::entry_bytes);
         self.node.advance_append_async(ready);
         self.give_out(committed, out);
+        if self.vote_pending_since.is_none() && !self.queue.holds_vote(&self.hard) {
+            self.vote_pending_since = Some(now);
+        }
         let after = match write {
             Some(write) => {
                 let id = self.queue.next_id();
@@ -84,10 +91,35 @@ impl Consensus {
             }
             None => self.queue.last_id(),
         };
-        self.queue.hold(Held { after, number, messages, install });
+        self.queue.hold(Held { after, number, messages, install, hard: self.hard, bytes });
         self.release(now, out);
         // Reads that came during a round share the next one.
         self.begin_read_round(now);
+    }
+
+    /// Sends what promises nothing about an entry, a term or a vote that is not on disk, and gives back
+    /// the rest: a follower whose disk is slow is there all the same, and its leader must know.
+    fn send_unpromising(
+        &mut self,
+        messages: Vec<Message>,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) -> Vec<Message> {
+        let durable = self.queue.holds_vote(&self.hard);
+        let mut promises = Vec::new();
+        for message in messages {
+            let unpromising = match message.msg_type {
+                MessageType::MsgHeartbeatResponse => durable && message.term == self.hard.term,
+                MessageType::MsgReadIndex => true,
+                _ => false,
+            };
+            if unpromising {
+                self.send(message, now, out);
+            } else {
+                promises.push(message);
+            }
+        }
+        promises
     }
 
     /// Moves what the Ready wants written into the log store, and says what must reach the disk. A
@@ -151,6 +183,11 @@ impl Consensus {
             for message in held.messages {
                 self.send(message, now, out);
             }
+        }
+        if self.queue.holds_vote(&self.hard)
+            && let Some(since) = self.vote_pending_since.take()
+        {
+            self.election.vote_kept(now.since(since), now);
         }
     }
 

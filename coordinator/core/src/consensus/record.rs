@@ -96,6 +96,19 @@ pub struct PersistWrite {
     pub sync: bool,
 }
 
+/// What an entry costs in memory beside its data, about.
+const ENTRY_OVERHEAD: u64 = 64;
+
+impl PersistWrite {
+    /// What the entries take in memory.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| ENTRY_OVERHEAD.saturating_add(entry.data.len() as u64))
+            .sum()
+    }
+}
+
 /// What storage found at start.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {

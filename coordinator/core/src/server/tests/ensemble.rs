@@ -91,6 +91,8 @@ pub struct Ensemble {
     configure: fn(&mut Config),
     /// How long a sync takes.
     pub sync_ms: u64,
+    /// What a sync takes on some members instead.
+    pub slow_ms: BTreeMap<ServerId, u64>,
     pub halted: Vec<(ServerId, &'static str)>,
 }
 
@@ -105,7 +107,16 @@ impl Ensemble {
 
     /// Starts `size` members and lets their streams come up.
     pub fn with(size: u64, configure: fn(&mut Config)) -> Self {
-        let mut ensemble = Self {
+        Self::empty(configure).populated(size)
+    }
+
+    /// The same, with disks that need so long from the start.
+    pub fn with_syncs_of(size: u64, sync_ms: u64) -> Self {
+        Self { sync_ms, ..Self::empty(|_| {}) }.populated(size)
+    }
+
+    fn empty(configure: fn(&mut Config)) -> Self {
+        Self {
             now: Millis::new(1_000),
             members: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -115,8 +126,12 @@ impl Ensemble {
             next_connection: 1,
             configure,
             sync_ms: 2,
+            slow_ms: BTreeMap::new(),
             halted: Vec::new(),
-        };
+        }
+    }
+
+    fn populated(mut self, size: u64) -> Self {
         for id in 1..=size {
             let member = Member {
                 server: None,
@@ -125,12 +140,12 @@ impl Ensemble {
                 frozen: false,
                 waiting: Vec::new(),
             };
-            ensemble.members.insert(self::member(id), member);
+            self.members.insert(self::member(id), member);
         }
         for id in 1..=size {
-            ensemble.start(self::member(id));
+            self.start(self::member(id));
         }
-        ensemble
+        self
     }
 
     pub fn start(&mut self, id: ServerId) {
@@ -292,7 +307,8 @@ impl Ensemble {
             }
             Effect::Persist { id: persist, write } => {
                 let event = Event::Persisted { id: persist };
-                self.push(self.sync_ms, Due::Synced { at: id, life, write, event });
+                let sync_ms = *self.slow_ms.get(&id).unwrap_or(&self.sync_ms);
+                self.push(sync_ms, Due::Synced { at: id, life, write, event });
             }
             Effect::SaveSnapshot { state } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());

@@ -9,6 +9,7 @@ mod random;
 mod sasl;
 mod sessions;
 mod single;
+mod slow_disk;
 mod subscribers;
 mod three;
 

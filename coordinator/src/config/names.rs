@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 21] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -54,6 +54,11 @@ pub const SETTINGS: [Setting; 20] = [
         "ms between two looks at the clock by consensus; heartbeats take two",
     ),
     setting("catchUpEntries", "10000", "log entries kept behind a snapshot for members that lag"),
+    setting(
+        "znode.container.checkIntervalMs",
+        "60000",
+        "ms between two looks for containers and TTL nodes that may go",
+    ),
     setting(
         "DigestAuthenticationProvider.superDigest",
         "",

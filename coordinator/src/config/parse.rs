@@ -162,6 +162,7 @@ fn core_config(
         return Err(wrong(SUPER_DIGEST, values.text(SUPER_DIGEST), "super:DIGEST"));
     }
     config.sasl = sasl::config(values)?;
+    config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;

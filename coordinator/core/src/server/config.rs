@@ -50,6 +50,8 @@ pub struct Config {
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
     pub subscription_history_max: usize,
+    /// Between two looks of the leader for containers and TTL nodes that nothing keeps any more.
+    pub container_check_ms: u64,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
     pub super_digest: Option<String>,
     /// Users who can prove their password by SASL.
@@ -98,6 +100,7 @@ impl Config {
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
+            container_check_ms: 60_000,
             super_digest: None,
             sasl: SaslConfig::default(),
             #[cfg(planted)]
@@ -126,6 +129,7 @@ impl Config {
             ("session_timeout_ms_min", u64::from(self.session_timeout_ms_min)),
             ("handshake_wait_ms", self.handshake_wait_ms),
             ("unconfirmed_ms_max", self.unconfirmed_ms_max),
+            ("container_check_ms", self.container_check_ms),
             ("snapshot_entries", self.snapshot_entries),
             ("snapshot_bytes", self.snapshot_bytes),
             ("snapshot_chunk_bytes", self.snapshot_chunk_bytes as u64),

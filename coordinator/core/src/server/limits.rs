@@ -52,6 +52,8 @@ pub const READS_BEFORE_WRITE_MAX: usize = 16;
 pub const ANSWER_BYTES_PER_STEP: usize = 1 << 20;
 /// Bytes of subscription events given to one connection in one step, beyond the last of them.
 pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
+/// Containers and TTL nodes that are removed at one look for them; the rest at the next.
+pub const REMOVED_PER_CHECK_MAX: usize = 10_000;
 /// Sessions whose socket was lost that one server keeps reporting.
 pub const LOSSES_MAX: usize = 1_000_000;
 /// Connections that were lost during their handshake and are remembered until that is decided.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use coordinator_protocol::SessionId;
 
-use super::limits::LOSSES_MAX;
+use super::limits::{LOSSES_MAX, REMOVED_PER_CHECK_MAX};
 use super::step::Server;
 use super::timers::Timers;
 use crate::Millis;
@@ -34,6 +34,8 @@ pub(super) struct Office {
     silences: Timers,
     /// Graces of sessions whose socket was lost.
     graces: Timers,
+    /// When to look for containers and TTL nodes to be removed.
+    check_at: Option<Millis>,
     /// Losses reported between the election and taking office: generation by session.
     early_losses: BTreeMap<SessionId, u64>,
 }
@@ -83,7 +85,7 @@ impl Office {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        let times = [self.silences.next_deadline(), self.graces.next_deadline()];
+        let times = [self.silences.next_deadline(), self.graces.next_deadline(), self.check_at];
         times.into_iter().flatten().min()
     }
 
@@ -95,6 +97,7 @@ impl Office {
 
     fn leave(&mut self) {
         self.term = None;
+        self.check_at = None;
         self.silences.clear();
         self.graces.clear();
         self.early_losses.clear();
@@ -121,12 +124,14 @@ impl Server {
             self.take_office(term);
         }
         self.expire_due();
+        self.remove_due();
     }
 
     fn take_office(&mut self, term: u64) {
         let early_losses = std::mem::take(&mut self.office.early_losses);
         self.office.leave();
         self.office.term = Some(term);
+        self.office.check_at = Some(self.now.mono.plus_ms(self.config.container_check_ms));
         for session in self.state.sessions() {
             let length_ms = silence_ms(session.timeout_ms);
             self.office.silences.start(session.id, session.generation, length_ms, self.now.mono);
@@ -147,6 +152,19 @@ impl Server {
             let Some(timer) = self.office.graces.get(session) else { break };
             self.office.graces.remove(session);
             self.expire(session, timer.generation);
+        }
+    }
+
+    /// Looks for containers and TTL nodes that nothing keeps any more; whether they go is decided when
+    /// that is applied.
+    fn remove_due(&mut self) {
+        let now = self.now;
+        if self.office.check_at.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        self.office.check_at = Some(now.mono.plus_ms(self.config.container_check_ms));
+        for path in self.state.tree().due_to_go(now.wall_ms, REMOVED_PER_CHECK_MAX) {
+            self.queue_command(self.config.id, Command::RemoveDue { path: path.to_string() });
         }
     }
 

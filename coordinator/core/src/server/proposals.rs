@@ -63,7 +63,10 @@ impl Proposals {
             Outcome::Written { result: Ok(OpResult::SessionClosed(ended)), .. } => {
                 self.repetitions.forget_session(ended.session);
             }
-            Outcome::Ignored { .. } | Outcome::Written { .. } | Outcome::ExpiryRefused { .. } => {}
+            Outcome::Ignored { .. }
+            | Outcome::Written { .. }
+            | Outcome::ExpiryRefused { .. }
+            | Outcome::DueRemoved(_) => {}
         }
     }
 

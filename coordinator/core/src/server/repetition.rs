@@ -57,8 +57,8 @@ impl Repetitions {
                         && (queued.first..=queued.last).contains(sequence)
                 })
             }
-            // The leader makes these itself, and each once.
-            Command::Expire { .. } => false,
+            // The leader makes these itself.
+            Command::Expire { .. } | Command::RemoveDue { .. } => false,
         }
     }
 
@@ -73,7 +73,7 @@ impl Repetitions {
             Command::Write { session, generation, sequence, .. } => {
                 self.note_write(*session, *generation, *sequence);
             }
-            Command::Expire { .. } => {}
+            Command::Expire { .. } | Command::RemoveDue { .. } => {}
         }
     }
 

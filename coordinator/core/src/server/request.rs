@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    AuthRequest, CreateMode, CreateRequest, CreateTtlRequest, DecodeError, ErrorCode, OpCode,
-    Request, RequestHeader, Response,
+    AuthRequest, CreateMode, CreateRequest, DecodeError, ErrorCode, OpCode, Request, RequestHeader,
+    Response,
 };
 
 use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
@@ -184,9 +184,7 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
             let flags = CreateMode::Container.code();
             tree(TreeOp::Create2(CreateRequest { flags, ..create }))
         }
-        Request::CreateTtl(CreateTtlRequest { path, data, acl, flags, .. }) => {
-            tree(TreeOp::Create2(CreateRequest { path, data, acl, flags }))
-        }
+        Request::CreateTtl(create) => tree(TreeOp::CreateTtl(create)),
         Request::Delete(delete) => tree(TreeOp::Delete(delete)),
         Request::SetData(set) => tree(TreeOp::SetData(set)),
         Request::SetAcl(set) => tree(TreeOp::SetAcl(set)),

@@ -24,6 +24,7 @@ impl Server {
                 self.on_ignored(session, generation, why);
             }
             Outcome::Expired(ended) => self.on_ended(ended, None),
+            Outcome::DueRemoved(_) => {}
             Outcome::ExpiryRefused { session, .. } => {
                 self.office.expiry_refused(session, self.now.mono);
             }

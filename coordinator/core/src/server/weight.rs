@@ -42,6 +42,7 @@ pub(super) fn command_bytes(command: &Command) -> usize {
             let who = identities.iter().map(|one| text(&one.scheme).saturating_add(text(&one.id)));
             op_bytes(op).saturating_add(who.sum())
         }
+        Command::RemoveDue { path } => text(path).saturating_add(FIXED_BYTES),
         Command::CreateSession { .. } | Command::Attach { .. } | Command::Expire { .. } => {
             FIXED_BYTES
         }
@@ -143,6 +144,9 @@ fn tree_op_bytes(op: &TreeOp) -> usize {
     match op {
         TreeOp::Create(create) | TreeOp::Create2(create) => create_bytes(create),
         TreeOp::SetData(set) => set.path.len().saturating_add(of(&set.data)),
+        TreeOp::CreateTtl(create) => {
+            text(&create.path).saturating_add(of(&create.data)).saturating_add(acl(&create.acl))
+        }
         TreeOp::SetAcl(set) => text(&set.path).saturating_add(acl(&set.acl)),
         TreeOp::Delete(delete) => delete.path.len(),
         TreeOp::Check(check) => check.path.len(),

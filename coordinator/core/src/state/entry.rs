@@ -83,6 +83,12 @@ pub enum Command {
         /// The generation whose silence was measured; any other is left alone.
         generation: u64,
     },
+    /// The leader saw that nothing keeps a container or TTL node any more; looked at again when it is
+    /// applied, by the entry's clock.
+    RemoveDue {
+        /// The node.
+        path: String,
+    },
 }
 
 /// What a session may write.
@@ -104,7 +110,7 @@ pub enum WriteOp {
 /// One change of the tree, as the client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeOp {
-    /// Answers with the path. Flags that are not built yet (container, TTL) answer -6.
+    /// Answers with the path.
     Create(CreateRequest),
     /// Answers with the path and the Stat.
     Create2(CreateRequest),
@@ -116,6 +122,8 @@ pub enum TreeOp {
     SetAcl(SetAclRequest),
     /// Changes nothing: fails unless the node is there at this version.
     Check(CheckRequest),
+    /// A node with a time; answers with the path and the Stat.
+    CreateTtl(CreateTtlRequest),
 }
 
 impl From<MultiOp> for TreeOp {
@@ -127,10 +135,7 @@ impl From<MultiOp> for TreeOp {
             MultiOp::CreateContainer(request) => {
                 Self::Create2(flagged(request, CreateMode::Container))
             }
-            MultiOp::CreateTtl(CreateTtlRequest { path, data, acl, .. }) => {
-                let request = CreateRequest { path, data, acl, flags: 0 };
-                Self::Create2(flagged(request, CreateMode::PersistentTtl))
-            }
+            MultiOp::CreateTtl(request) => Self::CreateTtl(request),
             MultiOp::Delete(request) => Self::Delete(request),
             MultiOp::SetData(request) => Self::SetData(request),
             MultiOp::Check(request) => Self::Check(request),

@@ -105,6 +105,7 @@ impl State {
         assert!(self.begun, "no entry was begun after {}", self.index);
         let mut changes = Vec::new();
         let outcome = match command {
+            Command::RemoveDue { path } => self.remove_due(path, &mut changes),
             Command::CreateSession { session, password, timeout_ms, origin } => {
                 self.create_session(*session, password, *timeout_ms, *origin)
             }
@@ -316,6 +317,16 @@ impl State {
         MultiOutcome::Done(results)
     }
 
+    fn remove_due(&mut self, path: &str, changes: &mut Vec<Change>) -> Outcome {
+        let mut transaction = self.transaction();
+        let gone = transaction.remove_due(path).is_ok();
+        *changes = transaction.commit();
+        if gone {
+            self.zxids.advance();
+        }
+        Outcome::DueRemoved(gone)
+    }
+
     /// Ends a live session: it and its ephemerals go under one zxid.
     fn end_session(&mut self, id: SessionId, changes: &mut Vec<Change>) -> Ended {
         let keep = planted!(self.planted, KeepEphemerals);
@@ -366,6 +377,10 @@ fn run(
         TreeOp::SetData(request) => {
             let data = request.data.clone();
             OpResult::DataSet { stat: transaction.set_data(&request.path, data, request.version)? }
+        }
+        TreeOp::CreateTtl(request) => {
+            let (path, stat) = transaction.create_ttl(request)?;
+            OpResult::Created2 { path, stat }
         }
         TreeOp::SetAcl(request) => OpResult::AclSet { stat: transaction.set_acl(request)? },
         TreeOp::Check(request) => {

@@ -82,6 +82,8 @@ pub enum Outcome {
         /// The generation the expiry named.
         generation: u64,
     },
+    /// A container or TTL node was looked at: true if it is gone.
+    DueRemoved(bool),
 }
 
 /// Facts of a created session.

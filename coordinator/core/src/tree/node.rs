@@ -11,6 +11,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coordinator_protocol::{Acl, SessionId, Stat, Zxid};
 
+/// Longest time that a TTL node can be given: 40 bits of milliseconds.
+const TTL_MS_MAX: i64 = 0xff_ffff_ffff;
+/// In the place of a TTL node's owner, above its time.
+const TTL_MARK: i64 = -0x0100_0000_0000_0000;
+/// In the place of a container's owner.
+pub(super) const CONTAINER: SessionId = SessionId::new(i64::MIN);
+
+/// The mark of a node that stays for so long; `None` when it cannot be given that time.
+pub(super) fn ttl_mark(ttl_ms: i64) -> Option<SessionId> {
+    (1..=TTL_MS_MAX).contains(&ttl_ms).then(|| SessionId::new(TTL_MARK | ttl_ms))
+}
+
 /// What is stored of a znode. Paths and access lists are shared, so that a node without children
 /// takes little more than its own numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +42,8 @@ pub struct Node {
     /// Children ever created under it.
     pub(super) cversion: i32,
     pub(super) aversion: i32,
-    /// `SessionId::NONE` for a persistent node.
+    /// `SessionId::NONE` for a persistent node; of a container or TTL node the mark that ZooKeeper puts
+    /// here, which no session has for its id.
     pub(super) ephemeral_owner: SessionId,
 }
 
@@ -59,8 +72,29 @@ impl Node {
         }
     }
 
+    /// Whether it goes with a session.
     pub(super) fn is_ephemeral(&self) -> bool {
-        !self.ephemeral_owner.is_none()
+        !self.ephemeral_owner.is_none() && !self.goes_by_itself()
+    }
+
+    /// Whether it is a container or TTL node.
+    pub(super) fn goes_by_itself(&self) -> bool {
+        self.ephemeral_owner == CONTAINER || self.ttl_ms().is_some()
+    }
+
+    /// Whether nothing keeps it any more: it is a container that had children and has none, or its
+    /// time is over since it was written last and it has none either.
+    pub(super) fn is_due(&self, wall_ms: i64) -> bool {
+        let is_over = match self.ttl_ms() {
+            Some(ttl_ms) => wall_ms.saturating_sub(self.mtime_ms) > ttl_ms,
+            None => self.ephemeral_owner == CONTAINER && self.cversion != 0,
+        };
+        is_over && self.children.is_empty()
+    }
+
+    fn ttl_ms(&self) -> Option<i64> {
+        let owner = self.ephemeral_owner.get();
+        (owner & !TTL_MS_MAX == TTL_MARK).then_some(owner & TTL_MS_MAX)
     }
 }
 

@@ -37,6 +37,8 @@ const SYSTEM_PATHS: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG_P
 pub struct Tree {
     pub(super) nodes: Index,
     pub(super) ephemerals: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
+    /// Containers and TTL nodes.
+    going: BTreeSet<Arc<str>>,
     /// Bytes of all paths and data.
     pub(super) bytes: u64,
     shared_acls: VecDeque<Arc<[Acl]>>,
@@ -126,6 +128,14 @@ impl Tree {
         self.ephemerals.iter().map(|(session, paths)| (*session, paths.len()))
     }
 
+    /// Containers and TTL nodes that nothing keeps any more, at most `count_max`.
+    #[must_use]
+    pub fn due_to_go(&self, wall_ms: i64, count_max: usize) -> Vec<Arc<str>> {
+        let is_due =
+            |path: &&Arc<str>| self.nodes.get(&***path).is_some_and(|node| node.is_due(wall_ms));
+        self.going.iter().filter(is_due).take(count_max).cloned().collect()
+    }
+
     /// Nodes, the root included.
     #[must_use]
     pub fn node_count(&self) -> usize {
@@ -146,7 +156,7 @@ impl Tree {
 
     /// Asserts what always holds. Walks the whole tree.
     pub fn check(&self) {
-        let (mut count, mut bytes, mut ephemeral_count) = (0, 0, 0);
+        let (mut count, mut bytes, mut ephemeral_count, mut going_count) = (0, 0, 0, 0);
         for (path, view) in self.subtree("/") {
             let node = view.node();
             count += 1;
@@ -157,6 +167,10 @@ impl Tree {
             }
             assert!(node.czxid <= node.mzxid, "{path}: {} > {}", node.czxid, node.mzxid);
             assert!(node.czxid <= node.pzxid, "{path}: {} > {}", node.czxid, node.pzxid);
+            if node.goes_by_itself() {
+                going_count += 1;
+                assert!(self.going.contains(path), "{path} would never go");
+            }
             if node.is_ephemeral() {
                 ephemeral_count += 1;
                 assert!(node.children.is_empty(), "ephemeral {path} has children");
@@ -166,6 +180,7 @@ impl Tree {
         }
         assert_eq!(count, self.nodes.len(), "nodes that the root does not reach");
         assert_eq!(bytes, self.bytes, "bytes counted");
+        assert_eq!(going_count, self.going.len(), "containers and TTL nodes listed");
         assert_eq!(ephemeral_count, self.ephemeral_count(), "ephemerals listed");
         assert!(self.ephemerals.values().all(|paths| !paths.is_empty()), "an owner of nothing");
         assert!(self.shared_acls.len() <= SHARED_ACLS_MAX);
@@ -177,6 +192,7 @@ impl Tree {
         Self {
             nodes: Index::default(),
             ephemerals: BTreeMap::new(),
+            going: BTreeSet::new(),
             bytes: 0,
             shared_acls: VecDeque::new(),
         }
@@ -187,6 +203,9 @@ impl Tree {
         self.bytes += size_of(&path, &node);
         if node.is_ephemeral() {
             self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
+        }
+        if node.goes_by_itself() {
+            self.going.insert(path.clone());
         }
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.insert(path.clone());
@@ -203,6 +222,7 @@ impl Tree {
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.remove(&path);
         }
+        self.going.remove(&path);
         if let Some(owned) = self.ephemerals.get_mut(&node.ephemeral_owner) {
             owned.remove(&path);
             if owned.is_empty() {

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, CreateMode, CreateRequest, ErrorCode, Permissions, SessionId, SetAclRequest, Stat, Zxid,
+    Acl, CreateMode, CreateRequest, CreateTtlRequest, ErrorCode, Permissions, SessionId,
+    SetAclRequest, Stat, Zxid,
 };
 
 use super::access::{self, Identity};
 use super::change::{Change, ChangeKind};
-use super::node::Node;
+use super::node::{CONTAINER, Node, ttl_mark};
 use super::path::{parent, validate_path};
 use super::store::{CONFIG_PATH, Tree, is_system};
 
@@ -81,8 +82,7 @@ impl<'a> Transaction<'a> {
     /// come in ZooKeeper's order, since the first one that fails is the answer.
     ///
     /// # Errors
-    /// `BadArguments` (flags, path), `Unimplemented` (container, TTL), `InvalidAcl`, `NoNode`
-    /// (parent), `NoAuth` (to create there), `NodeExists`, `NoChildrenForEphemerals`.
+    /// `BadArguments` (flags, a TTL node without its time, path), `InvalidAcl`, `NoNode` (parent), `NoAuth` (to create there), `NodeExists`, `NoChildrenForEphemerals`.
     pub fn create(
         &mut self,
         owner: SessionId,
@@ -92,10 +92,48 @@ impl<'a> Transaction<'a> {
         let ephemeral_owner = match mode {
             CreateMode::Persistent | CreateMode::PersistentSequential => SessionId::NONE,
             CreateMode::Ephemeral | CreateMode::EphemeralSequential => owner,
-            CreateMode::Container
-            | CreateMode::PersistentTtl
-            | CreateMode::PersistentSequentialTtl => return Err(ErrorCode::Unimplemented),
+            CreateMode::Container => CONTAINER,
+            CreateMode::PersistentTtl | CreateMode::PersistentSequentialTtl => {
+                return Err(ErrorCode::BadArguments);
+            }
         };
+        self.create_owned((mode, ephemeral_owner), request)
+    }
+
+    /// createTTL: a node that goes when it was not written for its time and has no children.
+    ///
+    /// # Errors
+    /// As `create`; `BadArguments` for a time that is not within 1 ms and 2^40 - 1 ms.
+    pub fn create_ttl(
+        &mut self,
+        request: &CreateTtlRequest,
+    ) -> Result<(Arc<str>, Stat), ErrorCode> {
+        let CreateTtlRequest { path, data, acl, flags, ttl_ms } = request.clone();
+        let mode = CreateMode::from_code(flags).ok_or(ErrorCode::BadArguments)?;
+        let has_time =
+            matches!(mode, CreateMode::PersistentTtl | CreateMode::PersistentSequentialTtl);
+        let mark = ttl_mark(ttl_ms).filter(|_| has_time).ok_or(ErrorCode::BadArguments)?;
+        self.create_owned((mode, mark), &CreateRequest { path, data, acl, flags })
+    }
+
+    /// Removes a container or TTL node that nothing keeps any more, at the stamp's time.
+    ///
+    /// # Errors
+    /// `NoNode`; `BadVersion` when it stays.
+    pub fn remove_due(&mut self, path: &str) -> Result<(), ErrorCode> {
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        if !node.is_due(self.stamp.wall_ms) {
+            return Err(ErrorCode::BadVersion);
+        }
+        self.detach(path);
+        Ok(())
+    }
+
+    fn create_owned(
+        &mut self,
+        (mode, ephemeral_owner): (CreateMode, SessionId),
+        request: &CreateRequest,
+    ) -> Result<(Arc<str>, Stat), ErrorCode> {
         let parent_path = parent_of_request(&request.path)?;
         let acl = access::resolve(&request.acl, self.identities)?;
         let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;

@@ -135,6 +135,7 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
         | Outcome::Refused { .. }
         | Outcome::Ignored { .. }
         | Outcome::Expired(_)
+        | Outcome::DueRemoved(_)
         | Outcome::ExpiryRefused { .. } => {}
     }
 }

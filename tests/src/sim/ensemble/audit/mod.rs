@@ -98,6 +98,7 @@ impl<'a> Facts<'a> {
                 Outcome::Refused { .. }
                 | Outcome::Ignored { .. }
                 | Outcome::Expired(_)
+                | Outcome::DueRemoved(_)
                 | Outcome::ExpiryRefused { .. } => continue,
             };
             let server = usize::try_from(origin.server.get() - 1).expect("small");

@@ -17,6 +17,8 @@ use super::{Place, StorageError, snapshot};
 
 /// A segment is followed by the next when it has grown to this many bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// Zeros written ahead, as a part of a segment.
+const FILL_PART: u64 = 64;
 /// Entries in one record: data up to this many bytes, and one entry at least.
 const RECORD_BYTES: usize = 8 << 20;
 
@@ -68,6 +70,8 @@ pub struct Log {
     active_info: Sealed,
     hard_state: HardState,
     segment_bytes: u64,
+    /// Whether a later frame says of everything written that it was synced.
+    is_marked: bool,
 }
 
 impl Log {
@@ -79,7 +83,17 @@ impl Log {
         hard_state: HardState,
     ) -> Log {
         let (active, active_info) = active;
-        Log { place, sealed, active, active_info, hard_state, segment_bytes: SEGMENT_BYTES }
+        let segment_bytes = SEGMENT_BYTES;
+        let is_marked = false;
+        let mut log =
+            Log { place, sealed, active, active_info, hard_state, segment_bytes, is_marked };
+        log.fill_ahead();
+        log
+    }
+
+    fn fill_ahead(&mut self) {
+        let bytes = self.segment_bytes / FILL_PART;
+        self.active.fill_ahead(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// Begins an empty log with segment 1.
@@ -93,6 +107,22 @@ impl Log {
     /// Begins the next segment when one has `bytes`.
     pub fn set_segment_bytes(&mut self, bytes: u64) {
         self.segment_bytes = bytes;
+        self.fill_ahead();
+    }
+
+    /// Whether [`Log::mark_synced`] would tell anything new.
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Appends a frame that says that all before it was synced, and syncs it. Damage to what was written
+    /// last could not be told from a torn tail otherwise, and would be cut.
+    pub fn mark_synced(&mut self) -> Result<(), StorageError> {
+        let mut frames = Vec::new();
+        encode(&LogRecordView::HardState(&self.hard_state), &mut frames)?;
+        self.append(&mut frames, true)?;
+        self.is_marked = true;
+        Ok(())
     }
 
     /// Writes all of `writes` in order; durable when it returns, where a write asks for it.
@@ -139,6 +169,7 @@ impl Log {
         if !frames.is_empty() {
             let payloads: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
             self.active.append(&payloads)?;
+            self.is_marked = false;
             frames.clear();
         }
         if sync {
@@ -149,9 +180,10 @@ impl Log {
 
     /// Seals the active segment, synced whole, and begins the next.
     fn roll(&mut self) -> Result<(), StorageError> {
-        self.active.sync()?;
+        self.active.seal()?;
         let next = Sealed { number: self.active_info.number + 1, last_index: 0 };
         self.active = create_segment(&self.place, next.number, &self.hard_state)?;
+        self.fill_ahead();
         self.sealed.push_back(std::mem::replace(&mut self.active_info, next));
         Ok(())
     }

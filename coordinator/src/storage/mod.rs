@@ -38,6 +38,8 @@ use log::Log;
 pub use found::{found, found_from};
 pub use inspect::{Inspection, inspect};
 
+/// How long nothing is written before the log says of its end that it was synced.
+const MARK_AFTER: Duration = Duration::from_millis(500);
 /// A write, with its sync, that takes longer is worth a line in the log.
 const WRITE_SLOW: Duration = Duration::from_millis(500);
 
@@ -143,6 +145,14 @@ impl Opened {
         self.log.write(writes)
     }
 
+    /// Says in the log that all of it was synced, as the thread does when nothing is written for a while.
+    ///
+    /// # Errors
+    /// Every [`StorageError`]; the log is then of no more use.
+    pub fn mark_synced(&mut self) -> Result<(), StorageError> {
+        self.log.mark_synced()
+    }
+
     /// Writes a snapshot on the caller's thread; durable when it returns.
     ///
     /// # Errors
@@ -173,10 +183,13 @@ pub fn open(
     Ok((Opened { place, log, lock }, restored))
 }
 
+/// What one round of the core wrote, in order.
+type Group = Vec<(PersistId, PersistWrite)>;
+
 /// The way to the storage's thread.
 pub struct Storage {
-    jobs: mpsc::Sender<Vec<(PersistId, PersistWrite)>>,
-    round: Vec<(PersistId, PersistWrite)>,
+    jobs: mpsc::Sender<Group>,
+    round: Group,
     events: UnboundedSender<Event>,
     place: Place,
     thread: JoinHandle<()>,
@@ -256,12 +269,8 @@ impl Storage {
 }
 
 /// The thread: takes everything that waits, writes it at once, syncs once.
-fn write_log(
-    mut log: Log,
-    waiting: &mpsc::Receiver<Vec<(PersistId, PersistWrite)>>,
-    events: &UnboundedSender<Event>,
-) {
-    while let Ok(mut group) = waiting.recv() {
+fn write_log(mut log: Log, waiting: &mpsc::Receiver<Group>, events: &UnboundedSender<Event>) {
+    while let Some(mut group) = next_group(&mut log, waiting, events) {
         while let Ok(more) = waiting.try_recv() {
             group.extend(more);
         }
@@ -285,6 +294,30 @@ fn write_log(
         if events.send(event).is_err() {
             return;
         }
+    }
+}
+
+/// Waits for writes. When none come for a while, or none will come any more, what was written is marked.
+fn next_group(
+    log: &mut Log,
+    waiting: &mpsc::Receiver<Group>,
+    events: &UnboundedSender<Event>,
+) -> Option<Group> {
+    if log.is_marked() {
+        return waiting.recv().ok();
+    }
+    let error = match waiting.recv_timeout(MARK_AFTER) {
+        Ok(group) => return Some(group),
+        Err(error) => error,
+    };
+    if let Err(error) = log.mark_synced() {
+        error!(%error, "the log cannot be written: this server stops being a voter");
+        let _ = events.send(Event::PersistFailed { id: PersistId::default() });
+        return None;
+    }
+    match error {
+        mpsc::RecvTimeoutError::Timeout => waiting.recv().ok(),
+        mpsc::RecvTimeoutError::Disconnected => None,
     }
 }
 

@@ -148,6 +148,42 @@ fn damaged_snapshot_falls_back_to_the_one_before_while_the_log_reaches_back() {
     assert!(open(Arc::new(RealDisk), folder.path(), owner()).is_err());
 }
 
+/// The byte in the middle of the only segment's last entries.
+fn rot_last_entries(folder: &Path) {
+    let path = folder.join("log").join("0000000000000001.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(10).rposition(|data| data == [9; 10]).unwrap();
+    let file = RealDisk.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_at(at as u64 + 3, &[io::IoSlice::new(b"!")]).unwrap();
+}
+
+#[test]
+fn rot_in_what_was_synced_last_is_reported_once_that_is_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    storage.write(vec![entries(1..=9, 1)]).unwrap();
+    storage.mark_synced().unwrap();
+    drop(storage);
+    rot_last_entries(folder.path());
+    let outcome = open(Arc::new(RealDisk), folder.path(), owner());
+    let error = outcome.err().unwrap().to_string();
+    assert!(error.contains("damaged at byte") && error.contains("was synced"), "{error}");
+}
+
+#[tokio::test]
+async fn thread_marks_what_it_wrote_before_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (opened, _) = reopen(folder.path());
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut storage = Storage::start(opened, events).unwrap();
+    storage.persist(PersistId(1), entries(1..=9, 1));
+    storage.submit();
+    assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(1) })));
+    storage.stop();
+    rot_last_entries(folder.path());
+    assert!(open(Arc::new(RealDisk), folder.path(), owner()).is_err());
+}
+
 #[test]
 fn missing_segment_is_reported() {
     let folder = tempfile::tempdir().unwrap();

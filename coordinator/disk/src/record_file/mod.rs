@@ -9,6 +9,7 @@
 //! header   | TGRF | version | identity length | crc32 | identity |
 //! frame    | TGFR | length | synced end | previous crc32 | crc32 | payload |
 //! ```
+//! Behind the last frame there may be zeros, written ahead for the frames to come.
 //! Numbers are little-endian. A frame's CRC covers all of it but the CRC itself; it names the CRC of the frame before
 //! (the first one that of the header), so that a frame out of its place is no frame.
 //!
@@ -37,6 +38,9 @@ pub use scan::{Recovered, Tail, Visit, identity_of, recover};
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Largest identity in a header.
 pub const IDENTITY_BYTES_MAX: usize = 1024;
+
+/// What is written ahead, as often as it takes.
+const ZEROS: &[u8] = &[0; 32 << 10];
 
 const FILE_MAGIC: [u8; 4] = *b"TGRF";
 const FILE_VERSION: u16 = 1;
@@ -96,6 +100,10 @@ pub struct RecordFile {
     end: u64,
     /// Up to where contents are known to be durable; goes into the next frame.
     synced_end: u64,
+    /// Up to where zeros were written; the file's length if that is beyond `end`.
+    filled_end: u64,
+    /// How many zeros to write behind a frame that reaches beyond `filled_end`.
+    fill_bytes: usize,
     /// CRC of the last frame, or of the header.
     chain: u32,
     /// Set by a failed write or sync: what is in the file is then unknown.
@@ -122,7 +130,28 @@ impl RecordFile {
         small_file::replace(disk, path, &header).map_err(|e| io_error(path, e))?;
         let file = disk.open(path, OpenMode::ReadWrite).map_err(|e| io_error(path, e))?;
         let end = header.len() as u64;
-        Ok(RecordFile { file, path: path.to_owned(), end, synced_end: end, chain, failed: false })
+        Ok(RecordFile::resume((file, path), end, chain))
+    }
+
+    /// A file whose contents, all durable, end at `end`.
+    fn resume((file, path): (Arc<dyn File>, &Path), end: u64, chain: u32) -> RecordFile {
+        RecordFile {
+            file,
+            path: path.to_owned(),
+            end,
+            synced_end: end,
+            filled_end: end,
+            fill_bytes: 0,
+            chain,
+            failed: false,
+        }
+    }
+
+    /// Writes so many zeros ahead of what is appended from now on. A sync that only changes bytes which
+    /// were written before leaves the filesystem's journal alone: it takes half as long, and does not wait
+    /// for others. Such a file ends in zeros until [`RecordFile::seal`]; reading it back cuts them.
+    pub fn fill_ahead(&mut self, bytes: usize) {
+        self.fill_bytes = bytes;
     }
 
     /// Appends one frame per payload, all in one write; returns where the first begins. Durable after [`RecordFile::sync`].
@@ -151,12 +180,21 @@ impl RecordFile {
             parts.push(IoSlice::new(header));
             parts.push(IoSlice::new(payload));
         }
+        let end = start + bytes;
+        let fill = if end > self.filled_end { self.fill_bytes } else { 0 };
+        let mut left = fill;
+        while left > 0 {
+            let count = left.min(ZEROS.len());
+            parts.push(IoSlice::new(&ZEROS[..count]));
+            left -= count;
+        }
         self.file.write_at(start, &parts).map_err(|error| {
             self.failed = true;
             io_error(&self.path, error)
         })?;
         self.chain = chain;
-        self.end = start + bytes;
+        self.end = end;
+        self.filled_end = self.filled_end.max(end + fill as u64);
         Ok(start)
     }
 
@@ -172,6 +210,22 @@ impl RecordFile {
         })?;
         self.synced_end = self.end;
         Ok(())
+    }
+
+    /// Makes everything durable for the last time: the file then ends where its last frame ends.
+    ///
+    /// # Errors
+    /// [`RecordFileError::Io`]: final, the file refuses everything from then on.
+    pub fn seal(&mut self) -> Result<(), RecordFileError> {
+        self.refuse_failed()?;
+        if self.filled_end > self.end {
+            self.file.truncate(self.end).map_err(|error| {
+                self.failed = true;
+                io_error(&self.path, error)
+            })?;
+            self.filled_end = self.end;
+        }
+        self.sync()
     }
 
     /// The payload of the frame that begins at `position`, checked again.
@@ -201,7 +255,7 @@ impl RecordFile {
         Ok(payload)
     }
 
-    /// Where the next frame will begin, in bytes: the file's length.
+    /// Where the next frame will begin, in bytes.
     pub fn end(&self) -> u64 {
         self.end
     }

@@ -33,7 +33,7 @@ pub struct Recovered {
     pub file: RecordFile,
     /// How many frames the visitor saw.
     pub frames: u64,
-    /// Bytes of torn tail that were cut.
+    /// Bytes of torn tail that were cut, without the zeros at its end.
     pub cut_bytes: u64,
 }
 
@@ -83,16 +83,28 @@ pub fn recover(
             }
         }
     }
-    let cut_bytes = length - end;
+    let cut_bytes = written_end(&mut window, end).map_err(|e| io_error(path, e))? - end;
     if tail == Tail::MayBeTorn {
-        if cut_bytes > 0 {
+        if length > end {
             file.truncate(end).map_err(|e| io_error(path, e))?;
         }
         file.sync().map_err(|e| io_error(path, e))?;
     }
-    let path = path.to_owned();
-    let file = RecordFile { file, path, end, synced_end: end, chain, failed: false };
-    Ok(Recovered { file, frames, cut_bytes })
+    Ok(Recovered { file: RecordFile::resume((file, path), end, chain), frames, cut_bytes })
+}
+
+/// Where the zeros at the end of the file begin, from `position` on.
+fn written_end(window: &mut Window<'_>, position: u64) -> std::io::Result<u64> {
+    let (mut position, mut end) = (position, position);
+    while position < window.length {
+        let count = usize::try_from(window.length - position).unwrap_or(usize::MAX);
+        let Some(bytes) = window.slice(position, count.min(WINDOW_BYTES))? else { break };
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            end = position + last as u64 + 1;
+        }
+        position += bytes.len() as u64;
+    }
+    Ok(end)
 }
 
 /// What the file at `path` belongs to, by its header.

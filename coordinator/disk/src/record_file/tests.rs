@@ -73,7 +73,9 @@ fn every_cut_leaves_a_prefix() {
         let kept = starts[1..].iter().filter(|end| **end <= length as u64).count();
         assert_eq!(seen.len(), kept, "cut at {length}");
         let kept_end = starts[kept];
-        assert_eq!(cut, length as u64 - kept_end);
+        let torn = &whole[usize::try_from(kept_end).unwrap()..length];
+        let written = torn.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        assert_eq!(cut, written);
         assert_eq!(std::fs::metadata(&place.path).unwrap().len(), kept_end);
     }
 }
@@ -117,7 +119,60 @@ fn zeros_at_the_end_are_a_torn_tail_but_not_in_a_sealed_file() {
         Err(RecordFileError::Damaged { offset, .. }) if offset == starts[5]
     ));
     let (seen, cut) = read_all(&place.path, Tail::MayBeTorn).unwrap();
-    assert_eq!((seen.len(), cut), (5, 5000));
+    assert_eq!((seen.len(), cut), (5, 0));
+    assert_eq!(std::fs::metadata(&place.path).unwrap().len(), starts[5]);
+}
+
+#[test]
+fn zeros_written_ahead_are_cut_by_reading_back_and_by_sealing() {
+    let place = place();
+    let length = || std::fs::metadata(&place.path).unwrap().len();
+    let mut file = RecordFile::create(&RealDisk, &place.path, b"owner").unwrap();
+    file.fill_ahead(100_000);
+    file.append(&[b"one"]).unwrap();
+    file.sync().unwrap();
+    let filled = length();
+    assert_eq!(filled, file.end() + 100_000);
+    file.append(&[&[7; 50_000], b"three"]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(length(), filled, "there was room");
+    let (seen, cut) = read_all(&place.path, Tail::MayBeTorn).unwrap();
+    assert_eq!((seen.len(), cut, length()), (3, 0, file.end()));
+
+    let mut again = recover(&RealDisk, &place.path, b"owner", Tail::MayBeTorn, &mut |_, _| Ok(()))
+        .unwrap()
+        .file;
+    again.fill_ahead(1_000);
+    again.append(&[&[7; 5_000]]).unwrap();
+    assert_eq!(length(), again.end() + 1_000);
+    again.append(&[&[7; 5_000]]).unwrap();
+    assert_eq!(length(), again.end() + 1_000);
+    again.seal().unwrap();
+    assert_eq!(length(), again.end());
+    assert_eq!(read_all(&place.path, Tail::Sealed).unwrap().0.len(), 5);
+}
+
+#[test]
+fn damage_before_zeros_written_ahead_is_reported_and_a_torn_frame_cut() {
+    let place = place();
+    let mut file = RecordFile::create(&RealDisk, &place.path, b"owner").unwrap();
+    file.fill_ahead(10_000);
+    let first = file.append(&[b"one"]).unwrap();
+    file.sync().unwrap();
+    let second = file.append(&[b"two"]).unwrap();
+    flip(&place.path, second + 5);
+    let (seen, cut) = read_all(&place.path, Tail::MayBeTorn).unwrap();
+    assert_eq!((seen, cut), (vec![b"one".to_vec()], file.end() - second));
+    let mut file = recover(&RealDisk, &place.path, b"owner", Tail::MayBeTorn, &mut |_, _| Ok(()))
+        .unwrap()
+        .file;
+    file.fill_ahead(10_000);
+    file.append(&[b"two"]).unwrap();
+    flip(&place.path, first + 5);
+    assert!(matches!(
+        read_all(&place.path, Tail::MayBeTorn),
+        Err(RecordFileError::Damaged { offset, .. }) if offset == first
+    ));
 }
 
 #[test]

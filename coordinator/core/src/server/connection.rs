@@ -29,8 +29,7 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// Unanswered requests, oldest first.
     pub(super) pipeline: VecDeque<Pending>,
-    /// Syncs in `pipeline`, and multiReads: an answer of one may be as large as those of all reads that
-    /// may stand before a write.
+    /// Syncs and large reads in `pipeline`.
     barriers: usize,
     /// Other reads in `pipeline`.
     reads: usize,
@@ -113,6 +112,8 @@ pub(super) enum Step {
     Written(Result<OpResult, ErrorCode>),
     /// To be read when its turn comes.
     Read(Request),
+    /// The same; its answer may be as large as those of all reads that may stand before a write.
+    LargeRead(Request),
     /// Waits for a read index, then for the log to be applied up to it.
     Sync { path: String, read: ReadId, index: Option<u64> },
     /// An answer that waits for its turn.
@@ -122,7 +123,7 @@ pub(super) enum Step {
 impl Step {
     /// Whether a write behind it is sent only when this is answered.
     fn is_barrier(&self) -> bool {
-        matches!(self, Self::Sync { .. } | Self::Read(Request::MultiRead(_)))
+        matches!(self, Self::Sync { .. } | Self::LargeRead(_))
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) struct PendingWrite {
     /// Of its connection when it came.
     pub(super) identities: Identities,
     pub(super) op: WriteOp,
-    /// False while a sync or a multiRead stands before it, or reads that wait for more than earlier writes: they
+    /// False while a sync or a large read stands before it, or reads that wait for more than earlier writes: they
     /// must not see it.
     pub(super) sent: bool,
 }
@@ -201,7 +202,7 @@ impl Connection {
     fn count_of(&mut self, step: &Step) -> Option<&mut usize> {
         match step {
             step if step.is_barrier() => Some(&mut self.barriers),
-            Step::Sync { .. } => None,
+            Step::Sync { .. } | Step::LargeRead(_) => None,
             Step::Read(_) => Some(&mut self.reads),
             Step::Write(write) if write.sent => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
@@ -221,7 +222,7 @@ impl Connection {
         self.writes_out > 0
     }
 
-    /// Writes that may be sent now, in order: up to the next sync or multiRead, and behind no more reads than may
+    /// Writes that may be sent now, in order: up to the next sync or large read, and behind no more reads than may
     /// stand before one.
     pub(super) fn take_sendable(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -242,7 +243,11 @@ impl Connection {
                     self.writes_out = self.writes_out.saturating_add(1);
                     commands.push(session.command(write));
                 }
-                Step::Sync { .. } | Step::Write(_) | Step::Written(_) | Step::Answer(_) => {}
+                Step::Sync { .. }
+                | Step::LargeRead(_)
+                | Step::Write(_)
+                | Step::Written(_)
+                | Step::Answer(_) => {}
             }
         }
         commands
@@ -350,8 +355,7 @@ impl Connection {
             self.pipeline.iter().filter(|pending| which(&pending.step)).count()
         };
         assert_eq!(count(Step::is_barrier), self.barriers);
-        let is_read = |step: &Step| matches!(step, Step::Read(_)) && !step.is_barrier();
-        assert_eq!(count(is_read), self.reads);
+        assert_eq!(count(|step| matches!(step, Step::Read(_))), self.reads);
         assert_eq!(count(|step| matches!(step, Step::Write(write) if write.sent)), self.writes_out);
         assert_eq!(
             count(|step| matches!(step, Step::Write(write) if !write.sent)),

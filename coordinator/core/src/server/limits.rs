@@ -44,6 +44,9 @@ pub const QUEUED_HANDSHAKES_MAX: usize = 200_000;
 pub const MULTI_READ_BYTES_MAX: usize = 8 << 20;
 /// Sessions in one report of touched ones.
 pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
+/// Bytes of names beyond which the answer to a list of children is large: a write behind it is sent only when
+/// it is answered. As much as the largest node.
+pub const READ_BYTES_MAX: usize = 1 << 20;
 /// Unanswered reads behind which a write is sent at once: they are answered before it is applied,
 /// room or not.
 pub const READS_BEFORE_WRITE_MAX: usize = 16;

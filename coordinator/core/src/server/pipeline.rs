@@ -4,7 +4,7 @@
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
 //! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
 //! while the connection is owed events of its subscriptions, or has no room, or was given enough in
-//! this step: requests are small and their answers may be large. Writes behind a sync or a multiRead, or
+//! this step: requests are small and their answers may be large. Writes behind a sync or a large read, or
 //! behind reads that wait for that, are sent only afterwards: a read never sees a write behind it. The answer to
 //! the end of a session waits for nothing. It does not know what is read.
 
@@ -29,7 +29,7 @@ impl Server {
             let ready = match &front.step {
                 Step::Write(_) => false,
                 Step::Sync { index, .. } => index.is_some_and(|index| index <= applied),
-                Step::Written(_) | Step::Read(_) | Step::Answer(_) => true,
+                Step::Written(_) | Step::Read(_) | Step::LargeRead(_) | Step::Answer(_) => true,
             };
             if !ready {
                 break;
@@ -100,7 +100,7 @@ impl Server {
         let Pending { xid, op, received, step, .. } = pending;
         let outcome = match step {
             Step::Written(result) => result.map(reply::to_response),
-            Step::Read(request) => self.read(id, request),
+            Step::Read(request) | Step::LargeRead(request) => self.read(id, request),
             Step::Sync { path, .. } => Ok(Response::Path(path)),
             Step::Answer(answer) => answer,
             Step::Write(_) => return,

@@ -11,7 +11,9 @@ use coordinator_protocol::{
 
 use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
 use super::effect::Effect;
-use super::limits::{EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX};
+use super::limits::{
+    EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX, READ_BYTES_MAX,
+};
 use super::step::Server;
 use super::weight::request_bytes;
 use crate::ConnectionId;
@@ -74,7 +76,10 @@ impl Server {
                 Some(write) => Step::Write(write),
                 None => return,
             },
-            Sorted::Read(request) => Step::Read(request),
+            Sorted::Read(request) => match self.may_be_large(id, &request) {
+                true => Step::LargeRead(request),
+                false => Step::Read(request),
+            },
             Sorted::Sync(path) => {
                 let read = self.consensus.read_index(self.now.mono, &mut self.outputs);
                 self.syncs.wait(read, id);
@@ -93,6 +98,25 @@ impl Server {
         }
         self.settle();
         self.regulate_reading(id);
+    }
+
+    /// Whether the answer to a read that has to wait may be larger than the largest node. A list may grow
+    /// until it is read, but only by what is written meanwhile.
+    fn may_be_large(&self, id: ConnectionId, request: &Request) -> bool {
+        let waits = self.connections.get(id).is_some_and(|held| !held.pipeline.is_empty());
+        match request {
+            Request::MultiRead(_) => true,
+            Request::GetChildren(read) | Request::GetChildren2(read) if waits => {
+                let names = self.state.tree().children(&read.path);
+                is_long(names.into_iter().flatten().map(str::len))
+            }
+            Request::GetEphemerals(_) if waits => {
+                let session = self.connections.get(id).and_then(Connection::session);
+                let owned = session.map(|session| self.state.tree().ephemerals_of(session.id));
+                is_long(owned.into_iter().flatten().map(|path| path.len()))
+            }
+            _ => false,
+        }
     }
 
     /// Numbers a write, and sends it to the leader unless something stands before it that it must wait for.
@@ -170,6 +194,18 @@ impl Server {
             self.counters.pending_bytes.saturating_sub(connection.pending_bytes);
         Some(connection)
     }
+}
+
+/// Whether names of these lengths make more than a read may answer that is not called large.
+fn is_long(lengths: impl Iterator<Item = usize>) -> bool {
+    let mut left = READ_BYTES_MAX;
+    for length in lengths {
+        match left.checked_sub(length.saturating_add(size_of::<i32>())) {
+            Some(rest) => left = rest,
+            None => return true,
+        }
+    }
+    false
 }
 
 fn sort(request: Result<Request, DecodeError>) -> Sorted {

@@ -262,6 +262,28 @@ fn large_reads_between_two_writes_are_answered_over_many_steps() {
     assert!(server.state().tree().contains("/c"), "the write behind them was left behind");
 }
 
+#[test]
+fn long_lists_between_two_writes_are_answered_over_many_steps() {
+    const BYTES: usize = 100_000;
+    let (mut server, connection, now) = served();
+    run(&mut server, vec![request(connection, 0, create("/p", 0))], now);
+    for number in 0..12 {
+        let name = format!("/p/{number}{}", "n".repeat(BYTES));
+        run(&mut server, vec![request(connection, 1 + number, create(&name, 0))], now);
+    }
+    let list = || Request::GetChildren(PathWatch { path: "/p".into(), watch: false });
+    let mut events = vec![request(connection, 20, create("/b", 0))];
+    let last = 21 + READS_BEFORE_WRITE_MAX;
+    events.extend((21..last).map(|number| request(connection, number, list())));
+    events.push(request(connection, last, create("/c", 0)));
+    let steps = run(&mut server, events, now);
+    let bytes: Vec<usize> = steps.iter().map(|effects| answered_bytes(effects)).collect();
+    let one = 12 * (BYTES + 100);
+    assert!(bytes.iter().all(|bytes| *bytes <= ANSWER_BYTES_PER_STEP + one), "{bytes:?}");
+    assert!(bytes.iter().sum::<usize>() > READS_BEFORE_WRITE_MAX * 12 * BYTES, "{bytes:?}");
+    assert!(server.state().tree().contains("/c"), "the write behind them was left behind");
+}
+
 /// A connection with a subscription on `/s` and what stands behind its change there, sent before there
 /// is no room any more; what each step gave to clients.
 fn crowded(behind: Vec<Request>, large_bytes: usize) -> (Server, ConnectionId, Vec<Effect>) {

@@ -35,7 +35,7 @@ pub fn freeze(mut znodes: Znodes, report: &mut Report) -> Result<FrozenState, Im
     let wall_ms = znodes.wall_ms.max(written.unwrap_or(0));
     let records = znodes.nodes.into_iter().map(|(path, node)| record(&path, node)).collect();
     FrozenState::imported(zxid(last), wall_ms, records)
-        .ok_or_else(|| ImportError::Contradiction(format!("zxid {last:#x} cannot be continued")))
+        .map_err(|error| ImportError::Contradiction(format!("zxid {last:#x}: {error}")))
 }
 
 /// What a member has from the start and old servers did not.

@@ -254,7 +254,7 @@ fn folder_of(count: u64) -> tempfile::TempDir {
     use coordinator_core::state::{Entry, FrozenState};
     use coordinator_core::tree::Tree;
     let folder = tempfile::tempdir().unwrap();
-    let nodes = Tree::new().records().collect();
+    let nodes = Tree::new().freeze().records().collect();
     let state = FrozenState::imported(coordinator_protocol::Zxid::new(5), 0, nodes).unwrap();
     let image = SnapshotImage { index: 1, term: 1, data: state.encode() };
     found(Arc::new(RealDisk), folder.path(), owner(), image).unwrap();

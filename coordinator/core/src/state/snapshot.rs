@@ -21,15 +21,15 @@ use super::machine::{ENDED_SESSIONS_MAX, SESSIONS_MAX, State};
 use super::session::Session;
 use super::zxid::ZxidClock;
 use super::{SNAPSHOT_CHUNK_KIND, SNAPSHOT_HEAD_KIND};
-use crate::tree::{NodeRecord, RecordError, Tree};
+use crate::tree::{FrozenTree, NodeRecord, RecordError, Tree};
 
 /// A chunk is closed when it has at least this many bytes of paths and data.
 const CHUNK_BYTES: usize = 1 << 20;
 /// A chunk is closed when it has this many sessions or nodes.
 const CHUNK_ITEMS_MAX: usize = 10_000;
 
-/// Of a session's or node's fixed fields, encoded.
-const ITEM_BYTES_ESTIMATE: usize = 64;
+/// Of a session's or node's fixed fields with a common access list, encoded.
+const ITEM_BYTES_ESTIMATE: usize = 96;
 
 const HEAD: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 2 };
 const CHUNK: Schema = Schema { kind: SNAPSHOT_CHUNK_KIND, version: 2 };
@@ -74,8 +74,8 @@ pub enum SnapshotError {
     Contradiction(&'static str),
 }
 
-/// The state as of one moment, for encoding somewhere else: freezing shares paths and data, so that it takes a
-/// fraction of the time that encoding does.
+/// The state as of one moment, for encoding somewhere else. Freezing shares all nodes: its time does not grow with
+/// their number, and whoever changes a node after it pays for a copy of a small part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrozenState {
     index: u64,
@@ -84,19 +84,25 @@ pub struct FrozenState {
     wall_ms: i64,
     ended: VecDeque<SessionId>,
     sessions: Vec<Session>,
-    nodes: Vec<NodeRecord>,
+    tree: FrozenTree,
 }
 
 impl FrozenState {
     /// What a member begins with that takes over the nodes of another system, as of its zxid `last`: log position 1 of
     /// term 1, without sessions. Parents come before their children.
     ///
-    /// `None` when no zxid can follow. Whether the nodes fit is seen by [`State::decode_snapshot`].
-    #[must_use]
-    pub fn imported(last: Zxid, wall_ms: i64, nodes: Vec<NodeRecord>) -> Option<FrozenState> {
-        let zxids = ZxidClock::continuing(last)?;
+    /// # Errors
+    /// [`SnapshotError::Contradiction`] when no zxid can follow, [`SnapshotError::Tree`] when the nodes do not fit.
+    pub fn imported(
+        last: Zxid,
+        wall_ms: i64,
+        nodes: Vec<NodeRecord>,
+    ) -> Result<FrozenState, SnapshotError> {
+        let continued = ZxidClock::continuing(last);
+        let zxids = continued.ok_or(SnapshotError::Contradiction("no zxid can follow its last"))?;
         let (ended, sessions) = (VecDeque::new(), Vec::new());
-        Some(FrozenState { index: 1, term: zxids.term(), zxids, wall_ms, ended, sessions, nodes })
+        let tree = Tree::from_records(nodes, zxids.last())?.freeze();
+        Ok(FrozenState { index: 1, term: zxids.term(), zxids, wall_ms, ended, sessions, tree })
     }
 
     /// The last log index whose effects are inside.
@@ -114,9 +120,8 @@ impl FrozenState {
     /// About as many bytes as [`Self::encode`] gives.
     #[must_use]
     pub fn bytes_estimate(&self) -> u64 {
-        let fixed = (self.nodes.len() + self.sessions.len()) * ITEM_BYTES_ESTIMATE;
-        let variable: usize = self.nodes.iter().map(NodeRecord::variable_bytes).sum();
-        (fixed + variable) as u64
+        let fixed = (self.tree.node_count() + self.sessions.len()) * ITEM_BYTES_ESTIMATE;
+        fixed as u64 + self.tree.bytes()
     }
 
     /// The bytes of a snapshot; equal states give equal bytes.
@@ -129,22 +134,25 @@ impl FrozenState {
             wall_ms: self.wall_ms,
             ended: self.ended.clone(),
             session_count: self.sessions.len() as u64,
-            node_count: self.nodes.len() as u64,
+            node_count: self.tree.node_count() as u64,
         };
         append(&mut bytes, HEAD, &head);
         for sessions in self.sessions.chunks(CHUNK_ITEMS_MAX) {
             append(&mut bytes, CHUNK, &ChunkView::Sessions(sessions));
         }
-        let mut first = 0;
+        let mut chunk = Vec::new();
         let mut chunk_bytes = 0;
-        for (at, record) in self.nodes.iter().enumerate() {
+        for record in self.tree.records() {
             chunk_bytes += record.variable_bytes();
-            let next = at + 1;
-            let full = chunk_bytes >= CHUNK_BYTES || next - first >= CHUNK_ITEMS_MAX;
-            if full || next == self.nodes.len() {
-                append(&mut bytes, CHUNK, &ChunkView::Nodes(&self.nodes[first..next]));
-                (first, chunk_bytes) = (next, 0);
+            chunk.push(record);
+            if chunk_bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ITEMS_MAX {
+                append(&mut bytes, CHUNK, &ChunkView::Nodes(&chunk));
+                chunk.clear();
+                chunk_bytes = 0;
             }
+        }
+        if !chunk.is_empty() {
+            append(&mut bytes, CHUNK, &ChunkView::Nodes(&chunk));
         }
         bytes.into()
     }
@@ -168,7 +176,7 @@ impl State {
             wall_ms: self.wall_ms,
             ended: self.ended.clone(),
             sessions: self.sessions.values().cloned().collect(),
-            nodes: self.tree.records().collect(),
+            tree: self.tree.freeze(),
         }
     }
 

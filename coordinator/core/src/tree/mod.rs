@@ -4,7 +4,9 @@
 //! access       access lists and identities
 //! path         path rules
 //! node         one znode; how a Stat is made of what is stored
-//! store        Tree: nodes by path, children, ephemerals by owner; reads
+//! children     the children of one node
+//! index        nodes by path, in parts that a frozen tree shares
+//! store        Tree: nodes, children, ephemerals by owner; reads
 //! transaction  the only way to write: one zxid, all or nothing
 //! change       what a write changed, for watchers and subscribers
 //! record       nodes to records and back, for snapshots
@@ -12,6 +14,8 @@
 
 mod access;
 mod change;
+mod children;
+mod index;
 mod node;
 mod path;
 mod record;
@@ -23,8 +27,8 @@ pub use change::{Change, ChangeKind};
 pub use node::{Node, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
 pub use record::{NodeNumbers, NodeRecord, RecordError};
-pub use store::{Names, Subtree, Tree};
-pub use transaction::{Stamp, Transaction};
+pub use store::{FrozenTree, Names, Subtree, Tree};
+pub use transaction::{ADDED_ACL_BYTES_MAX, Stamp, Transaction};
 
 #[cfg(test)]
 mod tests;

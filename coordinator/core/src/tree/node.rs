@@ -5,11 +5,12 @@
 //! which is `2 * stored - children`, as in ZooKeeper.
 //! It does not know its own path.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator_protocol::{Acl, SessionId, Stat, Zxid};
+
+use super::children::Children;
 
 /// Longest time that a TTL node can be given: 40 bits of milliseconds.
 const TTL_MS_MAX: i64 = 0xff_ffff_ffff;
@@ -32,7 +33,7 @@ pub struct Node {
     /// Shared by all nodes with the same list.
     pub(super) acl: Arc<[Acl]>,
     /// Whole paths of the children, shared with the tree's index.
-    pub(super) children: BTreeSet<Arc<str>>,
+    pub(super) children: Children,
     pub(super) czxid: Zxid,
     pub(super) mzxid: Zxid,
     pub(super) pzxid: Zxid,

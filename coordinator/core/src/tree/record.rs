@@ -4,16 +4,16 @@
 //! Invariant: a tree made from records passes `Tree::check`, or the records are refused.
 //! It does not know the envelope around them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator_protocol::{Acl, SessionId, Zxid};
 use serde::{Deserialize, Serialize};
 
+use super::children::Children;
 use super::node::Node;
 use super::path::{parent, validate_path};
-use super::store::{Subtree, Tree, is_system};
+use super::store::{FrozenTree, Tree, is_system};
 
 /// One node. Records come in the order of `Tree::subtree("/")`: parents first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,11 +111,10 @@ impl NodeRecord {
     }
 }
 
-impl Tree {
+impl FrozenTree {
     /// All nodes, parents first.
     pub fn records(&self) -> impl Iterator<Item = NodeRecord> {
-        let walk: Subtree<'_> = self.subtree("/");
-        walk.map(|(path, view)| {
+        self.nodes().map(|(path, view)| {
             let node = view.node();
             NodeRecord {
                 path: path.clone(),
@@ -133,7 +132,9 @@ impl Tree {
             }
         })
     }
+}
 
+impl Tree {
     /// The tree of these records, as of `last`.
     ///
     /// # Errors
@@ -176,7 +177,7 @@ impl Tree {
         let node = Node {
             data: record.data,
             acl,
-            children: BTreeSet::new(),
+            children: Children::default(),
             czxid: record.czxid,
             mzxid: record.mzxid,
             pzxid: record.pzxid,
@@ -187,7 +188,7 @@ impl Tree {
             aversion: record.aversion,
             ephemeral_owner: record.ephemeral_owner,
         };
-        self.attach(path, Box::new(node));
+        self.attach(path, Arc::new(node));
         Ok(())
     }
 }

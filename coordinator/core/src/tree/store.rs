@@ -9,19 +9,16 @@
 //! Paths are allocated once and shared by the index, the parent's children and every change that
 //! names them. The index is only looked up, never iterated: its order means nothing.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_set};
-use std::hash::BuildHasherDefault;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator_protocol::{Acl, Permissions, SessionId, Zxid};
 
+use super::children::{self, Children};
+use super::index::Index;
 use super::node::{Node, NodeView};
 use super::path::parent;
-
-/// Looked up only, never iterated; hashes the same way on every server.
-pub(super) type Index = HashMap<Arc<str>, Box<Node>, BuildHasherDefault<DefaultHasher>>;
 
 /// Access lists remembered for sharing: few differ, and those that do come in runs.
 const SHARED_ACLS_MAX: usize = 16;
@@ -64,7 +61,7 @@ impl Tree {
             let node = Node {
                 data: Some(Bytes::new()),
                 acl: tree.share_acl(acl),
-                children: BTreeSet::new(),
+                children: Children::default(),
                 czxid: Zxid::ZERO,
                 mzxid: Zxid::ZERO,
                 pzxid: Zxid::ZERO,
@@ -76,7 +73,7 @@ impl Tree {
                 aversion: if read_only { -1 } else { 0 },
                 ephemeral_owner: SessionId::NONE,
             };
-            tree.attach(Arc::from(path), Box::new(node));
+            tree.attach(Arc::from(path), Arc::new(node));
         }
         tree
     }
@@ -84,7 +81,7 @@ impl Tree {
     /// The node at `path`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<NodeView<'_>> {
-        self.nodes.get(path).map(|node| NodeView::new(node))
+        self.nodes.get(path).map(NodeView::new)
     }
 
     /// Whether there is a node at `path`.
@@ -106,7 +103,13 @@ impl Tree {
     #[must_use]
     pub fn subtree(&self, path: &str) -> Subtree<'_> {
         let top = self.nodes.get_key_value(path).map(|(path, _)| path);
-        Subtree { tree: self, top, below: Vec::new() }
+        Subtree { nodes: &self.nodes, top, below: Vec::new() }
+    }
+
+    /// All nodes as of now. Takes the same short time however many there are.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenTree {
+        FrozenTree { nodes: self.nodes.clone(), bytes: self.bytes }
     }
 
     /// How many nodes there are below `path`, or nothing when it does not exist.
@@ -132,7 +135,7 @@ impl Tree {
     #[must_use]
     pub fn due_to_go(&self, wall_ms: i64, count_max: usize) -> Vec<Arc<str>> {
         let is_due =
-            |path: &&Arc<str>| self.nodes.get(&***path).is_some_and(|node| node.is_due(wall_ms));
+            |path: &&Arc<str>| self.nodes.get(path).is_some_and(|node| node.is_due(wall_ms));
         self.going.iter().filter(is_due).take(count_max).cloned().collect()
     }
 
@@ -161,6 +164,7 @@ impl Tree {
             let node = view.node();
             count += 1;
             bytes += size_of(path, node);
+            node.children.check();
             for child in &node.children {
                 assert_eq!(parent(child), Some(&**path), "{child} is listed under {path}");
                 assert!(self.contains(child), "{child} is listed but missing");
@@ -199,7 +203,7 @@ impl Tree {
     }
 
     /// Puts a node in its place. The parent's own numbers are the caller's matter.
-    pub(super) fn attach(&mut self, path: Arc<str>, node: Box<Node>) {
+    pub(super) fn attach(&mut self, path: Arc<str>, node: Arc<Node>) {
         self.bytes += size_of(&path, &node);
         if node.is_ephemeral() {
             self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
@@ -210,12 +214,12 @@ impl Tree {
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.insert(path.clone());
         }
-        let former = self.nodes.insert(path, node);
-        assert!(former.is_none(), "a node was attached over another");
+        let is_new = self.nodes.insert(path, node);
+        assert!(is_new, "a node was attached over another");
     }
 
     /// Takes a node without children out. The parent's own numbers are the caller's matter.
-    pub(super) fn detach(&mut self, path: &str) -> (Arc<str>, Box<Node>) {
+    pub(super) fn detach(&mut self, path: &str) -> (Arc<str>, Arc<Node>) {
         let (path, node) = self.nodes.remove_entry(path).expect("the caller found the node");
         assert!(node.children.is_empty(), "{path} was detached from its children");
         self.bytes -= size_of(&path, &node);
@@ -277,10 +281,37 @@ impl PartialEq for Tree {
 
 impl Eq for Tree {}
 
+/// All nodes as of one moment; shares with the tree what was not changed since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenTree {
+    nodes: Index,
+    bytes: u64,
+}
+
+impl FrozenTree {
+    /// All nodes, each after its parent.
+    pub(super) fn nodes(&self) -> Subtree<'_> {
+        let top = self.nodes.get_key_value("/").map(|(path, _)| path);
+        Subtree { nodes: &self.nodes, top, below: Vec::new() }
+    }
+
+    /// How many nodes.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Bytes of all paths and data.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// Names of a node's children, ascending.
 #[derive(Clone, Debug)]
 pub struct Names<'a> {
-    paths: btree_set::Iter<'a, Arc<str>>,
+    paths: children::Iter<'a>,
     prefix_bytes: usize,
 }
 
@@ -302,10 +333,10 @@ impl ExactSizeIterator for Names<'_> {}
 /// A node and everything below it, each after its parent.
 #[derive(Clone, Debug)]
 pub struct Subtree<'a> {
-    tree: &'a Tree,
+    nodes: &'a Index,
     top: Option<&'a Arc<str>>,
     /// One iterator for each level of the path to the last node; bounded by the tree's depth.
-    below: Vec<btree_set::Iter<'a, Arc<str>>>,
+    below: Vec<children::Iter<'a>>,
 }
 
 impl<'a> Iterator for Subtree<'a> {
@@ -321,7 +352,7 @@ impl<'a> Iterator for Subtree<'a> {
                 };
             },
         };
-        let node = self.tree.nodes.get(path).expect("a listed child exists");
+        let node = self.nodes.get(path).expect("a listed child exists");
         if !node.children.is_empty() {
             self.below.push(node.children.iter());
         }

@@ -320,7 +320,7 @@ fn records_give_the_same_tree_and_refuse_what_is_none() {
     for (zxid, (path, flags)) in (1..).zip([("/a", 0), ("/a/b", 0), ("/a/e", 1), ("/s", 2)]) {
         create(&mut tree, zxid, path, flags).unwrap();
     }
-    let records: Vec<_> = tree.records().collect();
+    let records: Vec<_> = tree.freeze().records().collect();
     let last = Zxid::new(4);
     assert_eq!(Tree::from_records(records.clone(), last), Ok(tree));
     for missing in 0..records.len() {
@@ -333,4 +333,53 @@ fn records_give_the_same_tree_and_refuse_what_is_none() {
     twice.push(records[2].clone());
     assert!(Tree::from_records(twice, last).is_err());
     assert!(Tree::from_records(records, Zxid::new(3)).is_err());
+}
+
+#[test]
+fn access_lists_that_one_transaction_adds_are_bounded() {
+    let list = |number: usize| {
+        let id = format!("{number:0>1000}");
+        vec![Acl { permissions: 31, scheme: "digest".into(), id: format!("user:{id}") }]
+    };
+    let create = |transaction: &mut Transaction<'_>, number: usize, acl: Vec<Acl>| {
+        let path = format!("/{number}");
+        let request = CreateRequest { path, data: None, acl, flags: 0 };
+        transaction.create(OWNER, &request).map(|_| ())
+    };
+    let mut tree = Tree::new();
+    let mut transaction = Transaction::new(&mut tree, stamp(1));
+    let bytes = 6 + 5 + 1_000 + size_of::<Acl>();
+    let fit = super::ADDED_ACL_BYTES_MAX / bytes;
+    for number in 0..fit {
+        assert_eq!(create(&mut transaction, number, list(number)), Ok(()), "{number}");
+    }
+    assert_eq!(create(&mut transaction, fit, list(fit - 1)), Ok(()), "the one before once more");
+    assert_eq!(create(&mut transaction, fit + 1, list(0)), Err(ErrorCode::InvalidAcl));
+    transaction.rollback();
+    assert_eq!(tree, Tree::new());
+    let mut transaction = Transaction::new(&mut tree, stamp(2));
+    for number in 0..2 * fit {
+        assert_eq!(create(&mut transaction, number, list(0)), Ok(()), "{number}");
+    }
+}
+
+#[test]
+fn frozen_tree_stays_as_it_was() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    for number in 0..600 {
+        create(&mut tree, 2 + number, &format!("/a/{number:03}"), 0).unwrap();
+    }
+    let copy = Tree::from_records(tree.freeze().records(), Zxid::new(1_000)).unwrap();
+    let frozen = tree.freeze();
+    set(&mut tree, 700, "/a", -1).unwrap();
+    delete(&mut tree, 701, "/a/300", -1).unwrap();
+    create(&mut tree, 702, "/a/new", 0).unwrap();
+    assert_ne!(tree, copy);
+    assert_eq!(frozen, copy.freeze());
+    assert_eq!(frozen.bytes(), copy.bytes());
+    let again = Tree::from_records(frozen.records(), Zxid::new(1_000)).unwrap();
+    again.check();
+    assert_eq!(again, copy);
+    tree.check();
 }

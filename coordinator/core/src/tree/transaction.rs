@@ -5,7 +5,6 @@
 //! transaction sees the earlier ones.
 //! What the writer's identities may not do is refused. It does not know sessions beyond their ids.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,9 +15,17 @@ use coordinator_protocol::{
 
 use super::access::{self, Identity};
 use super::change::{Change, ChangeKind};
+use super::children::Children;
 use super::node::{CONTAINER, Node, ttl_mark};
 use super::path::{parent, validate_path};
 use super::store::{CONFIG_PATH, Tree, is_system};
+
+/// Bytes of access lists that one transaction may add, each counted that differs from the one before it: in
+/// a request an entry takes a few bytes where it stands for all that its writer has shown, and a multi has
+/// many lists. What else is shared does not matter: it is not the same on all servers.
+pub const ADDED_ACL_BYTES_MAX: usize = 4 << 20;
+/// Of an entry beside its texts.
+const ACL_ENTRY_BYTES: usize = size_of::<Acl>();
 
 /// What all operations of a transaction are stamped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +49,17 @@ pub struct Transaction<'a> {
     identities: &'a [Identity],
     changes: Vec<Change>,
     undo: Vec<Undo>,
+    /// The last access list that it gave to a node.
+    last_acl: Option<Arc<[Acl]>>,
+    /// Of access lists.
+    added_acl_bytes: usize,
 }
 
 /// How to take one operation back.
 #[derive(Debug)]
 enum Undo {
     Create { path: Arc<str>, parent_cversion: i32, parent_pzxid: Zxid },
-    Delete { path: Arc<str>, node: Box<Node>, parent_pzxid: Zxid },
+    Delete { path: Arc<str>, node: Arc<Node>, parent_pzxid: Zxid },
     SetData { path: Arc<str>, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
     SetAcl { path: Arc<str>, acl: Arc<[Acl]>, aversion: i32 },
 }
@@ -56,7 +67,9 @@ enum Undo {
 impl<'a> Transaction<'a> {
     /// Begins to write `tree`, as someone who may do what everybody may.
     pub fn new(tree: &'a mut Tree, stamp: Stamp) -> Self {
-        Self { tree, stamp, identities: &[], changes: Vec::new(), undo: Vec::new() }
+        let (changes, undo) = (Vec::new(), Vec::new());
+        let (last_acl, added_acl_bytes) = (None, 0);
+        Self { tree, stamp, identities: &[], changes, undo, last_acl, added_acl_bytes }
     }
 
     /// Goes on as a writer with these identities.
@@ -82,7 +95,9 @@ impl<'a> Transaction<'a> {
     /// come in ZooKeeper's order, since the first one that fails is the answer.
     ///
     /// # Errors
-    /// `BadArguments` (flags, a TTL node without its time, path), `InvalidAcl`, `NoNode` (parent), `NoAuth` (to create there), `NodeExists`, `NoChildrenForEphemerals`.
+    /// `BadArguments` (flags, a TTL node without its time, path), `InvalidAcl` (also for too much of them
+    /// in one transaction), `NoNode` (parent), `NoAuth` (to create there), `NodeExists`,
+    /// `NoChildrenForEphemerals`.
     pub fn create(
         &mut self,
         owner: SessionId,
@@ -159,7 +174,7 @@ impl<'a> Transaction<'a> {
         if above.is_ephemeral() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let acl = self.tree.share_acl(acl);
+        let acl = self.add_acl(acl)?;
         let node = self.new_node(request.data.clone(), acl, ephemeral_owner);
         Ok(self.attach(path, node))
     }
@@ -230,7 +245,8 @@ impl<'a> Transaction<'a> {
     /// setACL: the Stat after it.
     ///
     /// # Errors
-    /// `BadArguments` (path), `InvalidAcl`, `NoNode`, `NoAuth`, `BadVersion` (of the list).
+    /// `BadArguments` (path), `InvalidAcl` (also for too much in one transaction), `NoNode`, `NoAuth`,
+    /// `BadVersion` (of the list).
     pub fn set_acl(&mut self, request: &SetAclRequest) -> Result<Stat, ErrorCode> {
         let path = request.path.as_str();
         validate_path(path)?;
@@ -242,7 +258,7 @@ impl<'a> Transaction<'a> {
         self.demand(Permissions::ADMIN, node)?;
         expect_version(request.version, node.aversion)?;
         let path = key.clone();
-        let acl = self.tree.share_acl(acl);
+        let acl = self.add_acl(acl)?;
         let node = self.tree.nodes.get_mut(&path).expect("found above");
         let raised = next_version(node.aversion);
         let former = std::mem::replace(&mut node.acl, acl.clone());
@@ -276,16 +292,34 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// The list for a node, shared if possible.
+    ///
+    /// # Errors
+    /// `InvalidAcl`: this transaction adds too much of them.
+    fn add_acl(&mut self, acl: Vec<Acl>) -> Result<Arc<[Acl]>, ErrorCode> {
+        if let Some(last) = self.last_acl.as_ref().filter(|last| ***last == *acl) {
+            return Ok(last.clone());
+        }
+        let bytes = |entry: &Acl| entry.scheme.len() + entry.id.len() + ACL_ENTRY_BYTES;
+        self.added_acl_bytes += acl.iter().map(bytes).sum::<usize>();
+        if self.added_acl_bytes > ADDED_ACL_BYTES_MAX {
+            return Err(ErrorCode::InvalidAcl);
+        }
+        let shared = self.tree.share_acl(acl);
+        self.last_acl = Some(shared.clone());
+        Ok(shared)
+    }
+
     fn demand(&self, permission: i32, node: &Node) -> Result<(), ErrorCode> {
         let allowed = access::is_allowed(&node.acl, permission, self.identities);
         if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn new_node(&self, data: Option<Bytes>, acl: Arc<[Acl]>, owner: SessionId) -> Box<Node> {
-        Box::new(Node {
+    fn new_node(&self, data: Option<Bytes>, acl: Arc<[Acl]>, owner: SessionId) -> Arc<Node> {
+        Arc::new(Node {
             data,
             acl,
-            children: BTreeSet::new(),
+            children: Children::default(),
             czxid: self.stamp.zxid,
             mzxid: self.stamp.zxid,
             pzxid: self.stamp.zxid,
@@ -298,7 +332,7 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    fn attach(&mut self, path: Arc<str>, node: Box<Node>) -> (Arc<str>, Stat) {
+    fn attach(&mut self, path: Arc<str>, node: Arc<Node>) -> (Arc<str>, Stat) {
         let stat = node.stat();
         let (zxid, kind) = (self.stamp.zxid, ChangeKind::Created);
         let (data, acl) = (node.data.clone(), node.acl.clone());

@@ -92,7 +92,14 @@ impl Server {
 
     fn read_data(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
         let node = self.readable(id, &read.path)?;
-        let response = Response::DataStat(node.data().cloned(), node.stat());
+        let (mut data, mut stat) = (node.data().cloned(), node.stat());
+        if let Some(usage) = self.state.tree().quota_usage(&read.path) {
+            // In ZooKeeper the server writes this node; here it shows what is counted anyway.
+            let text = format!("count={},bytes={}", usage.count, usage.bytes);
+            stat.data_length = i32::try_from(text.len()).unwrap_or(i32::MAX);
+            data = Some(text.into());
+        }
+        let response = Response::DataStat(data, stat);
         if read.watch {
             self.watches.watch_data(id, &read.path)?;
         }

@@ -6,6 +6,7 @@
 //! node         one znode; how a Stat is made of what is stored
 //! children     the children of one node
 //! index        nodes by path, in parts that a frozen tree shares
+//! quota        how much there may be below a path
 //! store        Tree: nodes, children, ephemerals by owner; reads
 //! transaction  the only way to write: one zxid, all or nothing
 //! change       what a write changed, for watchers and subscribers
@@ -18,6 +19,7 @@ mod children;
 mod index;
 mod node;
 mod path;
+mod quota;
 mod record;
 mod store;
 mod transaction;
@@ -26,6 +28,7 @@ pub use access::{Identities, Identity, SUPER_SCHEME, is_allowed, masked, may_rea
 pub use change::{Change, ChangeKind};
 pub use node::{Node, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
+pub use quota::Usage;
 pub use record::{NodeNumbers, NodeRecord, RecordError};
 pub use store::{FrozenTree, Names, Subtree, Tree};
 pub use transaction::{ADDED_ACL_BYTES_MAX, Stamp, Transaction};

@@ -19,6 +19,7 @@ use super::children::{self, Children};
 use super::index::Index;
 use super::node::{Node, NodeView};
 use super::path::parent;
+use super::quota::{self, Quotas, Usage};
 
 /// Access lists remembered for sharing: few differ, and those that do come in runs.
 const SHARED_ACLS_MAX: usize = 16;
@@ -39,6 +40,7 @@ pub struct Tree {
     /// Bytes of all paths and data.
     pub(super) bytes: u64,
     shared_acls: VecDeque<Arc<[Acl]>>,
+    pub(super) quotas: Quotas,
 }
 
 impl Default for Tree {
@@ -139,6 +141,12 @@ impl Tree {
         self.going.iter().filter(is_due).take(count_max).cloned().collect()
     }
 
+    /// What there is at and below the path whose usage the node at `path` shows; nothing if it shows none.
+    #[must_use]
+    pub fn quota_usage(&self, path: &str) -> Option<Usage> {
+        self.quotas.usage(quota::counted_by(path)?)
+    }
+
     /// Nodes, the root included.
     #[must_use]
     pub fn node_count(&self) -> usize {
@@ -188,6 +196,9 @@ impl Tree {
         assert_eq!(ephemeral_count, self.ephemeral_count(), "ephemerals listed");
         assert!(self.ephemerals.values().all(|paths| !paths.is_empty()), "an owner of nothing");
         assert!(self.shared_acls.len() <= SHARED_ACLS_MAX);
+        for (limited, usage) in self.quotas.iter() {
+            assert_eq!(usage, usage_below(&self.nodes, limited), "the quota of {limited}");
+        }
         assert!(SYSTEM_PATHS.iter().all(|path| self.contains(path)), "a system node is missing");
     }
 
@@ -199,12 +210,14 @@ impl Tree {
             going: BTreeSet::new(),
             bytes: 0,
             shared_acls: VecDeque::new(),
+            quotas: Quotas::default(),
         }
     }
 
     /// Puts a node in its place. The parent's own numbers are the caller's matter.
     pub(super) fn attach(&mut self, path: Arc<str>, node: Arc<Node>) {
         self.bytes += size_of(&path, &node);
+        self.quotas.add(&path, usage_of(&node));
         if node.is_ephemeral() {
             self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
         }
@@ -214,8 +227,9 @@ impl Tree {
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.insert(path.clone());
         }
-        let is_new = self.nodes.insert(path, node);
+        let is_new = self.nodes.insert(path.clone(), node);
         assert!(is_new, "a node was attached over another");
+        self.heed_limits(&path);
     }
 
     /// Takes a node without children out. The parent's own numbers are the caller's matter.
@@ -223,6 +237,8 @@ impl Tree {
         let (path, node) = self.nodes.remove_entry(path).expect("the caller found the node");
         assert!(node.children.is_empty(), "{path} was detached from its children");
         self.bytes -= size_of(&path, &node);
+        self.quotas.subtract(&path, usage_of(&node));
+        self.heed_limits(&path);
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.remove(&path);
         }
@@ -236,16 +252,24 @@ impl Tree {
         (path, node)
     }
 
-    /// Exchanges a node's data and returns what was there.
-    pub(super) fn replace_data(
-        node: &mut Node,
-        bytes: &mut u64,
-        data: Option<Bytes>,
-    ) -> Option<Bytes> {
-        *bytes += data.as_ref().map_or(0, Bytes::len) as u64;
+    /// Exchanges the data of the node at `path`, which exists, and returns what was there.
+    pub(super) fn replace_data(&mut self, path: &str, data: Option<Bytes>) -> Option<Bytes> {
+        let node = self.nodes.get_mut(path).expect("the caller found the node");
+        self.quotas.subtract(path, usage_of(node));
+        self.bytes += data.as_ref().map_or(0, Bytes::len) as u64;
         let former = std::mem::replace(&mut node.data, data);
-        *bytes -= former.as_ref().map_or(0, Bytes::len) as u64;
+        self.bytes -= former.as_ref().map_or(0, Bytes::len) as u64;
+        self.quotas.add(path, usage_of(node));
+        self.heed_limits(path);
         former
+    }
+
+    /// The node at `path` came, went or changed: if it holds limits, they count from now on.
+    fn heed_limits(&mut self, path: &str) {
+        let Some(limited) = quota::limited_by(path) else { return };
+        let Some(node) = self.nodes.get(path) else { return self.quotas.remove(limited) };
+        let limits = quota::parse_limits(node.data.as_deref().unwrap_or_default());
+        self.quotas.set(limited, limits, || usage_below(&self.nodes, limited));
     }
 
     /// The list, shared with other nodes if one of them was given the same lately.
@@ -260,6 +284,23 @@ impl Tree {
         self.shared_acls.push_front(shared.clone());
         shared
     }
+}
+
+/// What a node counts for in quotas.
+fn usage_of(node: &Node) -> Usage {
+    Usage { count: 1, bytes: node.data.as_ref().map_or(0, Bytes::len) as u64 }
+}
+
+/// What the node at `path` and all below it count for.
+fn usage_below(nodes: &Index, path: &str) -> Usage {
+    let top = nodes.get_key_value(path).map(|(path, _)| path);
+    let mut sum = Usage::default();
+    for (_, view) in (Subtree { nodes, top, below: Vec::new() }) {
+        let usage = usage_of(view.node());
+        sum.count += usage.count;
+        sum.bytes += usage.bytes;
+    }
+    sum
 }
 
 /// Whether a node may never be deleted.

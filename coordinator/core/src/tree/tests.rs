@@ -383,3 +383,64 @@ fn frozen_tree_stays_as_it_was() {
     assert_eq!(again, copy);
     tree.check();
 }
+
+fn limit(tree: &mut Tree, zxid: i64, path: &str, limits: &'static str) {
+    for part in path.match_indices('/').skip(1).map(|(at, _)| &path[..at]).chain([path]) {
+        let _ = create(tree, zxid, &format!("/zookeeper/quota{part}"), 0);
+    }
+    let path = format!("/zookeeper/quota{path}/zookeeper_limits");
+    let _ = create(tree, zxid + 1, &path, 0);
+    let data = Some(Bytes::from_static(limits.as_bytes()));
+    Transaction::new(tree, stamp(zxid + 2)).set_data(&path, data, -1).unwrap();
+    tree.check();
+}
+
+#[test]
+fn hard_quotas_are_kept_to_and_freed_again() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    create(&mut tree, 2, "/a/b", 0).unwrap();
+    limit(&mut tree, 10, "/a", "count=1,bytes=-1=;countHardLimit=4;byteHardLimit=9");
+    assert_eq!(create(&mut tree, 20, "/a/c", 0), Ok("/a/c".into()));
+    assert_eq!(create(&mut tree, 21, "/a/c/d", 0), Ok("/a/c/d".into()));
+    assert_eq!(create(&mut tree, 22, "/a/e", 0), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(create(&mut tree, 22, "/b", 0), Ok("/b".into()), "elsewhere");
+    assert_eq!(set(&mut tree, 23, "/a/b", -1), Ok(1), "five bytes more: nine");
+    assert_eq!(set(&mut tree, 24, "/a/c", -1), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(set(&mut tree, 24, "/a/b", -1), Ok(2), "as long as before");
+    delete(&mut tree, 25, "/a/b", -1).unwrap();
+    assert_eq!(set(&mut tree, 26, "/a/c", -1), Ok(1));
+    limit(&mut tree, 30, "/a", "countHardLimit=-1");
+    assert_eq!(create(&mut tree, 40, "/a/e", 0), Ok("/a/e".into()));
+    limit(&mut tree, 41, "/a", "countHardLimit=0");
+    assert_eq!(create(&mut tree, 50, "/a/f", 0), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(set(&mut tree, 51, "/a/c", -1), Ok(2), "no node more");
+    let again = Tree::from_records(tree.freeze().records(), Zxid::new(1_000)).unwrap();
+    again.check();
+    let stats = "/zookeeper/quota/a/zookeeper_stats";
+    assert_eq!(tree.quota_usage(stats).map(|usage| (usage.count, usage.bytes)), Some((4, 9)));
+    assert_eq!(again.quota_usage(stats), tree.quota_usage(stats));
+    delete(&mut tree, 60, "/zookeeper/quota/a/zookeeper_limits", -1).unwrap();
+    assert_eq!(create(&mut tree, 61, "/a/f", 0), Ok("/a/f".into()));
+}
+
+#[test]
+fn quota_of_a_transaction_that_is_taken_back_counts_nothing() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/a", 0).unwrap();
+    limit(&mut tree, 10, "/a", "countHardLimit=2");
+    let before = tree.clone();
+    let mut transaction = Transaction::new(&mut tree, stamp(20));
+    transaction.create(OWNER, &request("/a/b", "x", 0)).unwrap();
+    transaction.set_data("/a/b", None, -1).unwrap();
+    let full = transaction.create(OWNER, &request("/a/c", "x", 0)).map(|_| ());
+    assert_eq!(full, Err(ErrorCode::QuotaExceeded), "it sees what came before");
+    transaction.delete("/a/b", -1).unwrap();
+    transaction.create(OWNER, &request("/a/c", "x", 0)).unwrap();
+    transaction.delete("/zookeeper/quota/a/zookeeper_limits", -1).unwrap();
+    transaction.rollback();
+    tree.check();
+    assert_eq!(tree, before);
+    assert_eq!(create(&mut tree, 30, "/a/c", 0), Ok("/a/c".into()));
+    assert_eq!(create(&mut tree, 31, "/a/d", 0), Err(ErrorCode::QuotaExceeded));
+}

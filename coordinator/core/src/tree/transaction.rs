@@ -18,6 +18,7 @@ use super::change::{Change, ChangeKind};
 use super::children::Children;
 use super::node::{CONTAINER, Node, ttl_mark};
 use super::path::{parent, validate_path};
+use super::quota::Usage;
 use super::store::{CONFIG_PATH, Tree, is_system};
 
 /// Bytes of access lists that one transaction may add, each counted that differs from the one before it: in
@@ -97,7 +98,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// `BadArguments` (flags, a TTL node without its time, path), `InvalidAcl` (also for too much of them
     /// in one transaction), `NoNode` (parent), `NoAuth` (to create there), `NodeExists`,
-    /// `NoChildrenForEphemerals`.
+    /// `NoChildrenForEphemerals`, `QuotaExceeded`.
     pub fn create(
         &mut self,
         owner: SessionId,
@@ -174,6 +175,8 @@ impl<'a> Transaction<'a> {
         if above.is_ephemeral() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
+        let bytes = request.data.as_ref().map_or(0, Bytes::len) as u64;
+        self.demand_room(&path, Usage { count: 1, bytes })?;
         let acl = self.add_acl(acl)?;
         let node = self.new_node(request.data.clone(), acl, ephemeral_owner);
         Ok(self.attach(path, node))
@@ -203,7 +206,7 @@ impl<'a> Transaction<'a> {
     /// setData: the Stat after it.
     ///
     /// # Errors
-    /// `BadArguments` (path), `NoNode`, `NoAuth`, `BadVersion`.
+    /// `BadArguments` (path), `NoNode`, `NoAuth`, `QuotaExceeded`, `BadVersion`.
     pub fn set_data(
         &mut self,
         path: &str,
@@ -216,13 +219,17 @@ impl<'a> Transaction<'a> {
             return Err(ErrorCode::NoAuth);
         }
         self.demand(Permissions::WRITE, node)?;
+        let length = |data: &Option<Bytes>| data.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes = length(&data).saturating_sub(length(&node.data));
+        self.demand_room(path, Usage { count: 0, bytes })?;
         expect_version(version, node.version)?;
         let path = key.clone();
+        let former = self.tree.replace_data(&path, data.clone());
         let node = self.tree.nodes.get_mut(&path).expect("found above");
         let raised = next_version(node.version);
         let undo = Undo::SetData {
             path: path.clone(),
-            data: Tree::replace_data(node, &mut self.tree.bytes, data.clone()),
+            data: former,
             mzxid: std::mem::replace(&mut node.mzxid, self.stamp.zxid),
             mtime_ms: std::mem::replace(&mut node.mtime_ms, self.stamp.wall_ms),
             version: std::mem::replace(&mut node.version, raised),
@@ -310,6 +317,10 @@ impl<'a> Transaction<'a> {
         Ok(shared)
     }
 
+    fn demand_room(&self, path: &str, more: Usage) -> Result<(), ErrorCode> {
+        if self.tree.quotas.allow(path, more) { Ok(()) } else { Err(ErrorCode::QuotaExceeded) }
+    }
+
     fn demand(&self, permission: i32, node: &Node) -> Result<(), ErrorCode> {
         let allowed = access::is_allowed(&node.acl, permission, self.identities);
         if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
@@ -377,8 +388,8 @@ impl<'a> Transaction<'a> {
                 self.parent_mut(&path).pzxid = parent_pzxid;
             }
             Undo::SetData { path, data, mzxid, mtime_ms, version } => {
+                self.tree.replace_data(&path, data);
                 let node = self.tree.nodes.get_mut(&path).expect("it was written before");
-                Tree::replace_data(node, &mut self.tree.bytes, data);
                 (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
             }
             Undo::SetAcl { path, acl, aversion } => {

@@ -1,14 +1,46 @@
 //! Which records of a batch stay, by Kafka's rules.
 //!
 //! Called by: `pass`. Calls: `keys`, the codecs.
-//! Invariant: a batch of which anything is not understood stays whole, and from then on no tombstone
-//! goes, for what it deletes might stand in that batch. Does not know files.
+//! Invariant: a batch of which anything is not understood, or that cannot be written anew, stays
+//! whole, and from then on no tombstone goes, for what it deletes might stand in that batch. Does not
+//! know files.
 
 use bytes::Bytes;
 use client_protocol::pack::{pack, unpack};
-use client_protocol::records::{Batch, RecordRef, RecordsIter, retain_records};
+use client_protocol::records::{
+    BATCH_HEADER_BYTES, BatchHeader, RecordRef, RecordsIter, retain_records,
+};
 
 use super::keys::KeyOffsets;
+use crate::batch::BatchMeta;
+
+/// A batch of the log, all of it, with the right checksum.
+pub struct WholeBatch {
+    /// What the log keeps of its header.
+    pub meta: BatchMeta,
+    /// All of its header.
+    pub header: BatchHeader,
+    /// All bytes, header included.
+    pub bytes: Bytes,
+}
+
+impl WholeBatch {
+    /// Its records unpacked, if every one can be read and stands where no other does. What a producer
+    /// packed was looked into by nobody when it was appended: count and offsets are what it claims.
+    pub fn understood(&self) -> Option<Bytes> {
+        let payload = self.bytes.slice(BATCH_HEADER_BYTES.min(self.bytes.len())..);
+        let payload = unpack(self.header.compression(), &payload).ok()?;
+        let mut last_delta = -1;
+        for record in RecordsIter::new(&self.header, &payload) {
+            let delta = record.ok()?.offset_delta;
+            if delta <= last_delta || delta > self.header.last_offset_delta {
+                return None;
+            }
+            last_delta = delta;
+        }
+        Some(payload)
+    }
+}
 
 /// What is left of a batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,41 +68,49 @@ pub struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// What is left of `batch`. One that is to be `kept` stands even without records: it is the last
+    /// What is left of a batch. One that is to be `kept` stands even without records: it is the last
     /// of its producer, the first of its epoch, or the last of what is cleaned.
-    pub fn judge(&mut self, batch: &Batch<'_>, kept: bool) -> Retained {
+    ///
+    /// Takes no memory beside what the records unpack to and what is written of them.
+    pub fn judge(&mut self, batch: &WholeBatch, kept: bool) -> Retained {
         let header = &batch.header;
         if header.is_control() {
             return Retained::Whole;
         }
-        let payload = Bytes::copy_from_slice(batch.payload());
-        let records = unpack(header.compression(), &payload).ok().and_then(|payload| {
-            // Two steps, for records borrow from what was unpacked.
-            let readable = RecordsIter::new(header, &payload).all(|record| record.is_ok());
-            readable.then_some(payload)
-        });
-        let Some(payload) = records else {
-            self.met_opaque = true;
-            return Retained::Whole;
+        let Some(payload) = batch.understood() else {
+            return self.leave_whole();
         };
-        let records: Vec<RecordRef<'_>> = RecordsIter::new(header, &payload).flatten().collect();
         let horizon_ms = header.has_delete_horizon().then_some(header.base_timestamp);
-        let mut stay = Vec::with_capacity(records.len());
-        stay.extend(records.iter().filter(|record| self.stays(record, horizon_ms)).copied());
-        let has_tombstones = stay.iter().any(|record| record.value.is_none());
+        let (mut count, mut staying, mut has_tombstones) = (0_u64, 0_u64, false);
+        for record in RecordsIter::new(header, &payload).flatten() {
+            let stays = self.stays(&record, horizon_ms);
+            count = count.saturating_add(1);
+            staying = staying.saturating_add(u64::from(stays));
+            has_tombstones |= stays && record.value.is_none();
+        }
         let is_new_horizon = has_tombstones && horizon_ms.is_none();
-        if stay.len() == records.len() && !is_new_horizon && (kept || !records.is_empty()) {
+        if staying == count && !is_new_horizon && (kept || count > 0) {
             return Retained::Whole;
         }
-        if stay.is_empty() && !kept {
+        if staying == 0 && !kept {
             return Retained::Nothing;
         }
-        let horizon_ms = match is_new_horizon {
+        let new_horizon_ms = match is_new_horizon {
             true => Some(self.now_ms.saturating_add(self.delete_retention_ms)),
             false => horizon_ms,
         };
-        retain_records(header, &stay, horizon_ms, |codec, bytes| pack(codec, &bytes))
-            .map_or(Retained::Whole, Retained::Anew)
+        let records = RecordsIter::new(header, &payload).flatten();
+        let records = records.filter(|record| self.stays(record, horizon_ms));
+        match retain_records(header, records, new_horizon_ms, |codec, bytes| pack(codec, &bytes)) {
+            Some(bytes) => Retained::Anew(bytes),
+            None => self.leave_whole(),
+        }
+    }
+
+    /// A batch stays as it is though records of it might have to go.
+    pub fn leave_whole(&mut self) -> Retained {
+        self.met_opaque = true;
+        Retained::Whole
     }
 
     fn stays(&self, record: &RecordRef<'_>, horizon_ms: Option<i64>) -> bool {

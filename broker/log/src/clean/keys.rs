@@ -6,6 +6,7 @@
 //! choose two keys that are taken for one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 
 /// Memory that one key takes, bytes, with the room that a table keeps free.
@@ -19,15 +20,11 @@ pub struct KeyOffsets {
 }
 
 impl KeyOffsets {
-    /// Knows no key yet, and takes up to `keys_max`.
+    /// Knows no key yet, and takes up to `keys_max`, but one at least, or nothing would ever be
+    /// cleaned.
     pub fn new(keys_max: usize) -> Self {
         let secrets = (RandomState::new(), RandomState::new());
-        Self { secrets, latest: HashMap::new(), keys_max }
-    }
-
-    /// Whether so many keys, all of them new, would be more than it takes.
-    pub fn lacks_room_for(&self, more: usize) -> bool {
-        self.latest.len().saturating_add(more) > self.keys_max
+        Self { secrets, latest: HashMap::new(), keys_max: keys_max.max(1) }
     }
 
     /// Number of keys known.
@@ -35,9 +32,20 @@ impl KeyOffsets {
         self.latest.len()
     }
 
-    /// Notes a record; records come in the order of their offsets.
-    pub fn note(&mut self, key: &[u8], offset: i64) {
-        self.latest.insert(self.name(key), offset);
+    /// Notes a record; records come in the order of their offsets. `false` when there is no room for
+    /// its key: then nothing was noted.
+    pub fn note(&mut self, key: &[u8], offset: i64) -> bool {
+        let is_full = self.latest.len() >= self.keys_max;
+        match self.latest.entry(self.name(key)) {
+            Entry::Occupied(mut known) => {
+                known.insert(offset);
+            }
+            Entry::Vacant(_) if is_full => return false,
+            Entry::Vacant(new) => {
+                new.insert(offset);
+            }
+        }
+        true
     }
 
     /// Offset of the last record noted of a key.
@@ -57,9 +65,9 @@ mod tests {
     #[test]
     fn the_last_offset_of_a_key_counts() {
         let mut keys = KeyOffsets::new(3);
-        keys.note(b"a", 1);
-        keys.note(b"b", 2);
-        keys.note(b"a", 3);
+        for (key, offset) in [(b"a", 1), (b"b", 2), (b"a", 3)] {
+            assert!(keys.note(key, offset));
+        }
         assert_eq!(
             (keys.latest(b"a"), keys.latest(b"b"), keys.latest(b"")),
             (Some(3), Some(2), None)
@@ -67,10 +75,16 @@ mod tests {
     }
 
     #[test]
-    fn room_is_counted_in_keys() {
-        let mut keys = KeyOffsets::new(2);
-        keys.note(b"a", 1);
-        assert!(!keys.lacks_room_for(1));
-        assert!(keys.lacks_room_for(2));
+    fn there_is_room_for_so_many_keys_and_no_more() {
+        for (keys_max, room) in [(0, 1), (1, 1), (2, 2)] {
+            let mut keys = KeyOffsets::new(keys_max);
+            for key in 0..room {
+                assert!(keys.note(&[key], 1));
+            }
+            assert!(!keys.note(&[room], 2));
+            assert!(keys.note(&[0], 3), "it is known");
+            assert_eq!((keys.len(), keys.latest(&[room])), (usize::from(room), None));
+            assert_eq!(keys.latest(&[0]), Some(3));
+        }
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Called by: a cleaner's thread. Calls: `keys`, `filter`, `scan`, `segment`, the disk.
 //! Invariant: the log's own files are only read, every checksum is compared before a record is taken
-//! for what it says, and what was written is synced when it is handed over. Memory is bounded by the
-//! keys of [`crate::LogConfig`] and one batch.
+//! for what it says, no batch goes but by the rules, and what was written is synced when it is handed
+//! over. Memory is bounded by the keys of [`crate::LogConfig`] and by one batch, as it is packed,
+//! unpacked and written anew; it does not grow with the number of records.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use client_protocol::records::{Batch, RecordsIter};
 use coordinator_disk::{Disk, File, OpenMode};
 
-use super::filter::{Retained, Rules};
+use super::filter::{Retained, Rules, WholeBatch};
 use super::keys::KeyOffsets;
 use super::plan::{CleaningPlan, LastBatches};
 use super::swap::cleaned_path;
@@ -26,6 +28,9 @@ use crate::view::ActiveView;
 
 /// Bytes that are gathered for one write.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// Most bytes of a segment: where batches begin is told in 31 bits.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX.cast_unsigned() as u64;
 
 /// Why a cleaning came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -162,17 +167,13 @@ impl Work {
                 continue;
             }
             let mut batches = Reading::new(segment);
-            while let Some((meta, bytes)) = batches.next(self)? {
-                let is_first = keys.len() == 0;
-                let count = usize::try_from(meta.last_offset_delta).unwrap_or(0).saturating_add(1);
-                if meta.last_offset() < self.first_dirty || meta.is_control() {
+            while let Some(batch) = batches.next(self)? {
+                if batch.meta.last_offset() < self.first_dirty || batch.meta.is_control() {
                     continue;
                 }
-                // One batch is always taken, or nothing would ever be cleaned.
-                if keys.lacks_room_for(count) && !is_first {
-                    return Ok((keys, meta.base_offset));
+                if let Some(full_at) = note_keys(&batch, self.first_dirty, &mut keys) {
+                    return Ok((keys, full_at));
                 }
-                note_keys(&bytes, self.first_dirty, &mut keys);
             }
             mapped_to = segment.end_offset;
         }
@@ -187,8 +188,8 @@ impl Work {
         output: &mut Output,
     ) -> Result<(), CleanError> {
         let mut batches = Reading::new(segment);
-        while let Some((meta, bytes)) = batches.next(self)? {
-            let Ok(batch) = Batch::first(&bytes) else { continue };
+        while let Some(batch) = batches.next(self)? {
+            let meta = &batch.meta;
             // Where an epoch begins decides what replicas cut: its first batch marks that for every
             // replica that will ever copy this log.
             let begins_epoch = epoch.is_none_or(|epoch| epoch < meta.leader_epoch);
@@ -197,10 +198,24 @@ impl Work {
                 && self.last_batches.get(&meta.producer_id) == Some(&meta.last_offset());
             // A follower that is behind must find the way to the end, even if all else is gone.
             let ends_all = is_last && batches.is_at_end();
-            match rules.judge(&batch, begins_epoch || ends_producer || ends_all) {
-                Retained::Whole => output.push(self, &bytes, false)?,
-                Retained::Anew(bytes) => output.push(self, &bytes, true)?,
-                Retained::Nothing => output.is_changed = true,
+            let retained = rules.judge(&batch, begins_epoch || ends_producer || ends_all);
+            output.left_bytes = output.left_bytes.saturating_sub(batch.bytes.len() as u64);
+            let anew = match &retained {
+                Retained::Anew(bytes) => BatchMeta::parse(bytes).filter(|meta| output.takes(meta)),
+                Retained::Whole | Retained::Nothing => None,
+            };
+            match (retained, anew) {
+                (Retained::Nothing, _) => output.is_changed = true,
+                (Retained::Anew(bytes), Some(meta)) => {
+                    output.is_changed = true;
+                    output.push(self, &meta, &bytes)?;
+                }
+                (Retained::Anew(_), None) => {
+                    // It would be more than the log reads back.
+                    rules.leave_whole();
+                    output.push(self, meta, &batch.bytes)?;
+                }
+                (Retained::Whole, _) => output.push(self, meta, &batch.bytes)?,
             }
         }
         Ok(())
@@ -214,21 +229,15 @@ impl Work {
     }
 }
 
-/// Notes the keys of a batch; one that is not understood has none that could be noted.
-fn note_keys(bytes: &[u8], from: i64, keys: &mut KeyOffsets) {
-    let Ok(batch) = Batch::first(bytes) else { return };
-    let packed = bytes::Bytes::copy_from_slice(batch.payload());
-    let Ok(payload) = client_protocol::pack::unpack(batch.header.compression(), &packed) else {
-        return;
-    };
-    if RecordsIter::new(&batch.header, &payload).any(|record| record.is_err()) {
-        return;
-    }
-    for record in RecordsIter::new(&batch.header, &payload).flatten() {
-        if let Some(key) = record.key.filter(|_| record.offset.get() >= from) {
-            keys.note(key, record.offset.get());
-        }
-    }
+/// Notes the keys of a batch; one that is not understood has none that could be noted. Returns the
+/// offset of the first record whose key there was no room for.
+fn note_keys(batch: &WholeBatch, from: i64, keys: &mut KeyOffsets) -> Option<i64> {
+    let payload = batch.understood()?;
+    RecordsIter::new(&batch.header, &payload).flatten().find_map(|record| {
+        let offset = record.offset.get();
+        let key = record.key.filter(|_| offset >= from)?;
+        (!keys.note(key, offset)).then_some(offset)
+    })
 }
 
 /// A walk over the whole batches of a sealed segment.
@@ -248,7 +257,7 @@ impl<'a> Reading<'a> {
         self.position >= self.segment.size_bytes
     }
 
-    fn next(&mut self, work: &Work) -> Result<Option<(BatchMeta, Vec<u8>)>, CleanError> {
+    fn next(&mut self, work: &Work) -> Result<Option<WholeBatch>, CleanError> {
         if self.is_at_end() {
             return Ok(None);
         }
@@ -262,12 +271,10 @@ impl<'a> Reading<'a> {
         let mut bytes = vec![0; found.meta.size_bytes as usize];
         let read = self.segment.file.read_exact_at(found.position, &mut bytes);
         read.map_err(at(&work.directory))?;
-        let is_sound = Batch::first(&bytes).is_ok_and(|batch| batch.check_crc().is_ok());
-        if !is_sound {
-            return Err(CleanError::Damaged { segment, position });
-        }
+        let sound = Batch::first(&bytes).ok().filter(|batch| batch.check_crc().is_ok());
+        let header = sound.ok_or(CleanError::Damaged { segment, position })?.header;
         self.position = found.end_position();
-        Ok(Some((found.meta, bytes)))
+        Ok(Some(WholeBatch { meta: found.meta, header, bytes: Bytes::from(bytes) }))
     }
 }
 
@@ -277,6 +284,8 @@ struct Output {
     writer: Writer,
     gathered: Vec<u8>,
     written_bytes: u64,
+    /// Of what it is made from, what was not looked at yet.
+    left_bytes: u64,
     is_changed: bool,
 }
 
@@ -291,15 +300,21 @@ impl Output {
             writer: Writer::new(base_offset, file, work.config.index_interval_bytes),
             gathered: Vec::new(),
             written_bytes: 0,
+            left_bytes: group.iter().map(|segment| segment.size_bytes).sum(),
             is_changed: group.len() > 1,
         })
     }
 
-    fn push(&mut self, work: &Work, bytes: &[u8], is_changed: bool) -> Result<(), CleanError> {
-        let Some(meta) = BatchMeta::parse(bytes) else { return Ok(()) };
-        self.is_changed |= is_changed;
-        self.writer.sum.push(&meta);
-        self.active.push(&meta, &mut self.writer.index);
+    /// Whether a batch written anew leaves room for all that may have to stay as it is. One may well
+    /// be larger than it was: its times count from the delete horizon, and producers pack better.
+    fn takes(&self, meta: &BatchMeta) -> bool {
+        let before = u64::from(self.active.size_bytes).saturating_add(self.left_bytes);
+        before.saturating_add(u64::from(meta.size_bytes)) <= SEGMENT_BYTES_MAX
+    }
+
+    fn push(&mut self, work: &Work, meta: &BatchMeta, bytes: &[u8]) -> Result<(), CleanError> {
+        self.writer.sum.push(meta);
+        self.active.push(meta, &mut self.writer.index);
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= WRITE_BYTES {
             self.write_out(work)?;

@@ -8,6 +8,7 @@ use client_protocol::records::{BatchBuilder, Batches, Compression, Producer, Rec
 use client_protocol::{ProducerEpoch, ProducerId};
 
 use super::*;
+use crate::batch::BATCH_BYTES_MAX;
 use crate::{CleanError, Cleaned};
 
 const DAY_MS: i64 = 86_400_000;
@@ -31,7 +32,7 @@ struct Batch<'a> {
 }
 
 fn append_batch(log: &mut Log, batch: Batch<'_>) -> i64 {
-    let mut builder = BatchBuilder::new(1 << 20);
+    let mut builder = BatchBuilder::new(1 << 30);
     for (key, value) in batch.records {
         let owned = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let record = Record {
@@ -479,6 +480,104 @@ fn more_keys_than_there_is_room_for_take_several_cleanings() {
     let active = log.view().read().active.base_offset;
     let left = records(&log).into_iter().filter(|(offset, ..)| *offset < active).count();
     assert!(left <= 41, "{left}");
+}
+
+#[test]
+fn no_more_keys_are_noted_than_there_is_room_for_even_of_the_first_batch() {
+    let config =
+        LogConfig { cleaner_keys_max: 10, min_cleanable_dirty_millionths: 0, ..compacted() };
+    let mut bench = Bench::new(LogConfig { segment_bytes: 2_000, ..config });
+    let mut log = bench.open();
+    let keys: Vec<_> = (0..40).map(|key| format!("key-{key}")).collect();
+    let batch: Vec<_> = keys.iter().map(|key| (key.as_str(), Some("v"))).collect();
+    for _ in 0..3 {
+        append_batch(&mut log, Batch { records: &batch, ..Batch::default() });
+    }
+    log.roll().unwrap();
+    let (state, mut cleanings) = (replayed(&log), 0);
+    while let Some(cleaned) = cleaned_at(&mut log, NOW_MS) {
+        assert!(cleaned.report.keys <= 10, "{:?}", cleaned.report);
+        log.swap_cleaned(cleaned).unwrap();
+        assert_eq!(replayed(&log), state);
+        cleanings += 1;
+        assert!(cleanings < 100);
+    }
+    assert!(cleanings >= 4, "{cleanings}");
+    assert_eq!(records(&log).len(), 40);
+}
+
+#[test]
+fn a_batch_that_would_become_too_large_stays_as_it_is() {
+    let mut bench =
+        Bench::new(LogConfig { segment_bytes: 1 << 28, delete_retention_ms: DAY_MS, ..compacted() });
+    let mut log = bench.open();
+    put(&mut log, "gone", Some("v"));
+    // With a tombstone in it, its times would count from the delete horizon and take more bytes.
+    let overhead = 61 + 10 + 18;
+    let long = "v".repeat(BATCH_BYTES_MAX as usize - overhead);
+    let large = [("gone", None), ("long", Some(long.as_str()))];
+    append_batch(&mut log, Batch { records: &large, ..Batch::default() });
+    let spare = u64::from(BATCH_BYTES_MAX) - (log.view().size_bytes() - 75);
+    assert!(spare < 10, "{spare}");
+    fill(&mut log, 2, 2);
+    log.roll().unwrap();
+    let state = replayed(&log);
+    assert!(clean(&mut log, NOW_MS));
+    assert!(replayed(&log) == state);
+    let kept: Vec<_> = records(&log).into_iter().map(|(offset, key, _)| (offset, key)).collect();
+    let expected = [(1, "gone"), (2, "long"), (5, "key-0"), (6, "key-1")];
+    assert_eq!(kept, expected.map(|(offset, key)| (offset, key.to_owned())));
+}
+
+/// A packed batch whose records all claim the place of its first one.
+fn append_opaque(log: &mut Log, key: &str, count: i32) {
+    let record = {
+        let mut builder = BatchBuilder::new(1 << 20);
+        let key = Some(Bytes::copy_from_slice(key.as_bytes()));
+        let value = Some(Bytes::from_static(b"v"));
+        assert!(builder.push(&Record { timestamp_ms: 1_000, key, value, headers: Vec::new() }));
+        builder.seal().unwrap().records().clone()
+    };
+    let (codec, packed) =
+        pack(Compression::Zstd, &Bytes::from(record.repeat(count.unsigned_abs() as usize)));
+    assert_eq!(codec, Compression::Zstd);
+    let mut bytes = SampleBatch { records: count, ..SampleBatch::default() }.encode();
+    bytes.truncate(61);
+    bytes.extend_from_slice(&packed);
+    let length = (bytes.len() - 12) as i32;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[21..23].copy_from_slice(&codec.code().to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let mut meta = BatchMeta::parse(&bytes).unwrap();
+    let admission = log.admit_client(&mut meta, 0, NOW_MS).unwrap();
+    let Admission::Assigned { base_offset } = admission else { panic!("{admission:?}") };
+    assign_offsets(&mut bytes, Offset::new(base_offset), LeaderEpoch::new(0)).unwrap();
+    log.write(&[IoSlice::new(&bytes)]).unwrap();
+}
+
+#[test]
+fn a_batch_whose_records_stand_at_one_place_stays_and_so_do_tombstones() {
+    let mut bench = Bench::new(LogConfig { segment_bytes: 4_000, ..compacted() });
+    let mut log = bench.open();
+    append_opaque(&mut log, "hidden", 500);
+    put(&mut log, "hidden", None);
+    fill(&mut log, 2, 10);
+    log.roll().unwrap();
+    let before = log.end_offset();
+    assert!(clean(&mut log, NOW_MS));
+    // Years later the tombstone would be due, but for what cannot be read before it.
+    fill(&mut log, 2, 10);
+    log.roll().unwrap();
+    assert!(clean(&mut log, NOW_MS + 9_999 * DAY_MS));
+    let view = log.view();
+    let request = |offset| ReadRequest { offset, limit: before, bytes_max: 1, at_least_one: true };
+    let first = metas_of(&expect_slice(view.lookup(&request(0)).unwrap()))[0];
+    assert_eq!((first.base_offset, first.last_offset()), (0, 499));
+    let hidden: Vec<_> =
+        records(&log).into_iter().filter(|(_, key, _)| key == "hidden").collect();
+    assert_eq!(hidden.len(), 501);
+    assert_eq!(hidden.last(), Some(&(500, "hidden".to_owned(), None)));
 }
 
 #[test]

@@ -14,33 +14,29 @@ use super::batch::{
 use super::build::{put_length, put_nullable, put_varlong};
 use super::record::RecordRef;
 use crate::ids::{LeaderEpoch, ProducerEpoch, ProducerId};
+use crate::pack::UNPACKED_BYTES_MAX;
 
 /// The batch with `header`, holding `records` of it only, which may be none. `delete_horizon_ms` is from when on the
 /// cleaner may drop the tombstones among them. `pack` is given the records' bytes and how they were packed, and gives
 /// back how they are and their bytes.
 ///
-/// `None` when the batch cannot be written: it would be larger than a length can say.
+/// `None` when the batch cannot be written: its records would be more than anybody unpacks
+/// ([`UNPACKED_BYTES_MAX`]), or it would be larger than a length can say.
 #[must_use]
-pub fn retain_records(
+pub fn retain_records<'a>(
     header: &BatchHeader,
-    records: &[RecordRef<'_>],
+    records: impl Iterator<Item = RecordRef<'a>>,
     delete_horizon_ms: Option<i64>,
     pack: impl FnOnce(Compression, Bytes) -> (Compression, Bytes),
 ) -> Option<Bytes> {
-    let Some(first) = records.first() else {
-        // What is left says what the producer did and where the batch stood; it has no record to date from.
-        let times = (header.max_timestamp, header.max_timestamp);
-        return assemble(header, (Compression::None, &Bytes::new()), times, (0, false));
-    };
-    let base_timestamp = delete_horizon_ms.unwrap_or(first.timestamp_ms);
-    let newest = records.iter().map(|record| record.timestamp_ms).max();
-    let max_timestamp = match header.has_log_append_time() {
-        true => header.max_timestamp,
-        false => newest.unwrap_or(header.max_timestamp),
-    };
+    let (mut base_timestamp, mut newest) = (delete_horizon_ms, None);
+    let mut count = 0_i32;
     let mut payload = BytesMut::new();
     let mut record_bytes = BytesMut::new();
     for record in records {
+        let base_timestamp = *base_timestamp.get_or_insert(record.timestamp_ms);
+        newest = newest.max(Some(record.timestamp_ms));
+        count = count.checked_add(1)?;
         record_bytes.clear();
         record_bytes.put_i8(0);
         put_varlong(&mut record_bytes, record.timestamp_ms.wrapping_sub(base_timestamp));
@@ -51,10 +47,18 @@ pub fn retain_records(
         record_bytes.put_slice(record.headers);
         put_length(&mut payload, record_bytes.len());
         payload.put_slice(&record_bytes);
+        if payload.len() > UNPACKED_BYTES_MAX {
+            return None;
+        }
     }
+    let Some(newest) = newest else {
+        // What is left says what the producer did and where the batch stood; it has no record to date from.
+        let times = (header.max_timestamp, header.max_timestamp);
+        return assemble(header, (Compression::None, &Bytes::new()), times, (0, false));
+    };
+    let max_timestamp = if header.has_log_append_time() { header.max_timestamp } else { newest };
     let (compression, packed) = pack(header.compression()?, payload.freeze());
-    let count = i32::try_from(records.len()).ok()?;
-    let times = (base_timestamp, max_timestamp);
+    let times = (base_timestamp?, max_timestamp);
     assemble(header, (compression, &packed), times, (count, delete_horizon_ms.is_some()))
 }
 
@@ -130,7 +134,7 @@ mod tests {
         let wanted: Vec<_> =
             all.iter().filter(|record| keys.contains(&record.key.unwrap())).copied().collect();
         let expected = wanted.iter().map(RecordRef::to_record).collect();
-        (retain_records(&batch.header, &wanted, horizon, unpacked).unwrap(), expected)
+        (retain_records(&batch.header, wanted.into_iter(), horizon, unpacked).unwrap(), expected)
     }
 
     #[test]
@@ -171,10 +175,25 @@ mod tests {
         crate::records::set_log_append_time(&mut bytes, 9_000).unwrap();
         let batch = Batch::first(&bytes).unwrap();
         let first: Vec<_> = batch.records().unwrap().map(Result::unwrap).take(1).collect();
-        let bytes = retain_records(&batch.header, &first, None, unpacked).unwrap();
+        let bytes = retain_records(&batch.header, first.into_iter(), None, unpacked).unwrap();
         let is = Batch::first(&bytes).unwrap();
         assert!(is.header.has_log_append_time());
         assert_eq!(is.header.max_timestamp, 9_000);
         assert_eq!(is.records().unwrap().next().unwrap().unwrap().timestamp_ms, 9_000);
+    }
+
+    #[test]
+    fn more_than_anybody_would_unpack_is_not_written() {
+        let bytes = batch();
+        let batch = Batch::first(&bytes).unwrap();
+        let value = vec![0; UNPACKED_BYTES_MAX / 2];
+        let mut record = batch.records().unwrap().next().unwrap().unwrap();
+        record.value = Some(&value);
+        let retained = |count| {
+            let records = std::iter::repeat_n(record, count);
+            retain_records(&batch.header, records, None, unpacked).map(|bytes| bytes.len())
+        };
+        assert!(retained(1).is_some());
+        assert_eq!(retained(2), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Appending: admit batch by batch, then write them all at once.
 //!
 //! Called by: the append thread. Calls: `producer`, `view`, the disk.
-//! Invariant: admitted batches are contiguous from the log's end, and what is written is exactly
-//! what was admitted. Does not know acknowledgements.
+//! Invariant: admitted batches rise from the log's end, a leader's without gaps, and what is written is
+//! exactly what was admitted. Does not know acknowledgements.
 //!
 //! ```text
 //! admit_client(batch 1) -> offset 40     the caller patches offset and epoch into its buffer
@@ -67,22 +67,28 @@ impl Log {
     /// Takes a batch fetched from the leader, its offset and epoch given. `Ok(false)` means: write
     /// what was admitted so far, then ask again.
     ///
+    /// One that begins above the log's end is taken whatever the settings say: what compaction left
+    /// out at the leader stays out though the topic is not compacted any more. That there are gaps is
+    /// durable before the first is taken, for the next start would else see damage in it.
+    ///
     /// # Errors
-    /// [`LogError::OffsetGap`] and [`LogError::EpochFell`] when it does not continue the log;
+    /// [`LogError::OffsetsFell`] and [`LogError::EpochFell`] when it does not continue the log;
     /// otherwise as [`Log::admit_client`].
     pub fn admit_replicated(&mut self, meta: &BatchMeta, now_ms: i64) -> Result<bool, LogError> {
         // Whatever its size: the leader took it, perhaps under other settings.
         self.refuse_unusable()?;
-        let may_have_gaps = self.config.compact || self.progress.is_some();
-        let gap_allowed = may_have_gaps && meta.base_offset > self.next_offset;
-        if meta.base_offset != self.next_offset && !gap_allowed {
-            let end_offset = self.next_offset;
-            return Err(LogError::OffsetGap { found: meta.base_offset, end_offset });
+        let end_offset = self.next_offset;
+        if meta.base_offset < end_offset {
+            return Err(LogError::OffsetsFell { found: meta.base_offset, end_offset });
         }
         let latest = self.pending.last().map(|last| last.leader_epoch);
         let latest = latest.or_else(|| self.view.latest_epoch()).unwrap_or(-1);
         if meta.leader_epoch < latest {
             return Err(LogError::EpochFell { found: meta.leader_epoch, latest });
+        }
+        if meta.base_offset > end_offset && self.progress.is_none() {
+            let noted = self.set_progress(0);
+            self.note(noted)?;
         }
         if self.must_roll(meta, now_ms) {
             if !self.pending.is_empty() {

@@ -31,7 +31,7 @@ pub enum LogError {
     },
     /// A replicated batch does not continue the log.
     #[error("batch begins at offset {found}, the log ends at {end_offset}")]
-    OffsetGap {
+    OffsetsFell {
         /// Base offset of the batch.
         found: i64,
         /// The log's end (exclusive).

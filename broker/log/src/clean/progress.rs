@@ -1,8 +1,9 @@
 //! How far a log is clean, in a file of its folder.
 //!
-//! Called by: `plan`, `swap`, `truncate`, `recovery`. Calls: the envelope.
+//! Called by: `plan`, `swap`, `append`, `truncate`, `recovery`. Calls: the envelope.
 //! Invariant: what lies below the offset was cleaned as it stands. That the file is there at all says
-//! that batches of the log may have gaps between them, whatever the topic's settings say by now.
+//! that batches of the log may have gaps between them, by a cleaning or because the leader's have,
+//! whatever the topic's settings say by now.
 
 use std::path::Path;
 

@@ -580,6 +580,44 @@ fn a_batch_whose_records_stand_at_one_place_stays_and_so_do_tombstones() {
     assert_eq!(hidden.last(), Some(&(500, "hidden".to_owned(), None)));
 }
 
+/// Appends all batches of `leader` as its follower fetches them.
+fn copy(leader: &Log, follower: &mut Log) {
+    let (view, end) = (leader.view(), leader.end_offset());
+    while follower.end_offset() < end {
+        let offset = follower.end_offset();
+        let request = ReadRequest { offset, limit: end, bytes_max: 1, at_least_one: true };
+        let slice = expect_slice(view.lookup(&request).unwrap());
+        let mut bytes = vec![0; slice.length as usize];
+        slice.file.read_exact_at(slice.position, &mut bytes).unwrap();
+        let meta = BatchMeta::parse(&bytes).unwrap();
+        while !follower.admit_replicated(&meta, NOW_MS).unwrap() {}
+        follower.write(&[IoSlice::new(&bytes)]).unwrap();
+    }
+}
+
+#[test]
+fn a_follower_that_copied_gaps_opens_whole_whatever_the_settings_say() {
+    let mut led = Bench::new(compacted());
+    let mut leader = led.open();
+    fill(&mut leader, 3, 20);
+    assert!(clean(&mut leader, NOW_MS));
+    for segment_bytes in [100, 1 << 20] {
+        for compact in [true, false] {
+            let settings = LogConfig { compact, segment_bytes, ..compacted() };
+            let mut bench = Bench::new(settings);
+            let mut follower = bench.open();
+            copy(&leader, &mut follower);
+            assert_eq!(records(&follower), records(&leader));
+            follower.sync().unwrap();
+            drop(follower);
+            bench.config.compact = false;
+            let (log, recovery) = bench.try_open(false);
+            assert_eq!((recovery.damage, recovery.cut_bytes), (None, 0));
+            assert_eq!(records(&log), records(&leader));
+        }
+    }
+}
+
 #[test]
 fn a_damaged_segment_is_not_written_anew() {
     let mut bench = Bench::new(compacted());

@@ -355,7 +355,7 @@ fn code_of(error: &LogError) -> ErrorCode {
         LogError::Disk { .. } | LogError::Failed { .. } | LogError::Damaged { .. } => {
             ErrorCode::KafkaStorageError
         }
-        LogError::OffsetGap { .. } | LogError::EpochFell { .. } => ErrorCode::UnknownServerError,
+        LogError::OffsetsFell { .. } | LogError::EpochFell { .. } => ErrorCode::UnknownServerError,
     }
 }
 

@@ -21,7 +21,8 @@ use crate::pack::UNPACKED_BYTES_MAX;
 /// back how they are and their bytes.
 ///
 /// `None` when the batch cannot be written: its records would be more than anybody unpacks
-/// ([`UNPACKED_BYTES_MAX`]), or it would be larger than a length can say.
+/// ([`UNPACKED_BYTES_MAX`]), it would be larger than a length can say, or their times lie further apart than a
+/// difference can say. What is written is read back as it is.
 #[must_use]
 pub fn retain_records<'a>(
     header: &BatchHeader,
@@ -39,7 +40,7 @@ pub fn retain_records<'a>(
         count = count.checked_add(1)?;
         record_bytes.clear();
         record_bytes.put_i8(0);
-        put_varlong(&mut record_bytes, record.timestamp_ms.wrapping_sub(base_timestamp));
+        put_varlong(&mut record_bytes, record.timestamp_ms.checked_sub(base_timestamp)?);
         put_varlong(&mut record_bytes, i64::from(record.offset_delta));
         put_nullable(&mut record_bytes, record.key);
         put_nullable(&mut record_bytes, record.value);
@@ -195,5 +196,21 @@ mod tests {
         };
         assert!(retained(1).is_some());
         assert_eq!(retained(2), None);
+    }
+
+    #[test]
+    fn times_too_far_apart_for_a_reader_are_not_written() {
+        let bytes = batch();
+        let batch = Batch::first(&bytes).unwrap();
+        let record = batch.records().unwrap().next().unwrap().unwrap();
+        let retained = |timestamp_ms: i64, horizon| {
+            let records = std::iter::once(RecordRef { timestamp_ms, ..record });
+            let bytes = retain_records(&batch.header, records, Some(horizon), unpacked)?;
+            let is = Batch::first(&bytes).unwrap();
+            is.records().unwrap().next().unwrap().ok().map(|read| read.timestamp_ms)
+        };
+        assert_eq!(retained(i64::MIN, -1), Some(i64::MIN));
+        assert_eq!(retained(i64::MIN, 1), None);
+        assert_eq!(retained(i64::MAX, -1), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Called by: the append thread, which hands plans over; the thread runs [`run`]. Calls: the plans.
 //! Invariant: every plan that was taken is answered with a job for its log, unless the thread was told
-//! to end; a log that cannot be cleaned never keeps another one from it. Decides nothing.
+//! to end or the directory is fenced; a sync that failed fences it; a log that cannot be cleaned never keeps another one from it. Decides nothing.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,11 +76,11 @@ pub(super) fn run(directory: &Arc<Directory>) {
         if directory.is_failed() {
             continue;
         }
-        clean(&partition, &plan);
+        clean(directory, &partition, &plan);
     }
 }
 
-fn clean(partition: &Arc<Partition>, plan: &CleaningPlan) {
+fn clean(directory: &Directory, partition: &Arc<Partition>, plan: &CleaningPlan) {
     let begun = Instant::now();
     let (topic, number) = (&partition.topic, partition.key.partition);
     let job = match plan.run() {
@@ -98,8 +98,9 @@ fn clean(partition: &Arc<Partition>, plan: &CleaningPlan) {
             warn!(%topic, partition = %number, "not compacted, to be tried again: {why}");
             LogJob::GiveUpCleaning { for_good: false }
         }
+        Err(CleanError::Sync(why)) => return directory.fail(&why.to_string()),
         Err(why @ CleanError::Damaged { .. }) => {
-            error!(%topic, partition = %number, "not compacted until the next start: {why}");
+            error!(%topic, partition = %number, "not compacted until it is cut or opened anew: {why}");
             LogJob::GiveUpCleaning { for_good: true }
         }
     };

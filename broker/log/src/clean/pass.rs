@@ -38,7 +38,11 @@ pub enum CleanError {
     /// The disk refused. It may be tried again.
     #[error(transparent)]
     Disk(#[from] LogError),
-    /// A sealed segment is not what was written there. Trying again is in vain.
+    /// What was written could not be synced: the log directory is to be fenced. What else was written
+    /// to that disk is as unknown, and a second sync might report nothing of it.
+    #[error("not synced: {0}")]
+    Sync(LogError),
+    /// A sealed segment is not what was written there. Trying again is in vain, unless the log is cut.
     #[error("segment {segment} is damaged at byte {position}")]
     Damaged {
         /// Base offset of the segment.
@@ -345,7 +349,8 @@ impl Output {
                 let path = cleaned_path(&work.directory, base_offset, kind);
                 files.push(crate::segment::write_file(&*work.disk, &path, &contents)?);
             }
-            work.disk.sync_many(&files).map_err(at(&work.directory))?;
+            let synced = work.disk.sync_many(&files).map_err(at(&work.directory));
+            synced.map_err(CleanError::Sync)?;
         }
         let group = CleanedGroup {
             replaced: group,

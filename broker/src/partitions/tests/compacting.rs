@@ -2,9 +2,9 @@
 
 use super::*;
 
-const SETTINGS: &str = "log.cleanup.policy = \"compact\"\nlog.segment.bytes = 1024\nlog.cleaner.min.cleanable.ratio = 0.1";
+pub const SETTINGS: &str = "log.cleanup.policy = \"compact\"\nlog.segment.bytes = 1024\nlog.cleaner.min.cleanable.ratio = 0.1";
 
-fn keyed(key: &str, value: &str) -> BytesMut {
+pub fn keyed(key: &str, value: &str) -> BytesMut {
     let mut builder = BatchBuilder::new(1 << 20);
     let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
     let (key, value) = (bytes(key), bytes(value));

@@ -6,9 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use coordinator_disk::{Entry, File, Lock, OpenMode};
 
-/// The real disk, whose syncs fail from a moment on, in a machine that can be booted.
+/// The real disk, whose syncs fail from a moment on, all or those of files whose name ends so, in a
+/// machine that can be booted.
+#[derive(Default)]
 struct FailingDisk {
     fails: Arc<AtomicBool>,
+    always_fails: Option<&'static str>,
     boot: Arc<Mutex<String>>,
 }
 
@@ -27,7 +30,12 @@ fn check(fails: &AtomicBool) -> io::Result<()> {
 impl Disk for FailingDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let file = RealDisk.open(path, mode)?;
-        Ok(Arc::new(FailingFile { file, fails: Arc::clone(&self.fails) }))
+        let name = path.to_string_lossy();
+        let fails = match self.always_fails {
+            Some(suffix) if name.ends_with(suffix) => Arc::new(AtomicBool::new(true)),
+            Some(_) | None => Arc::clone(&self.fails),
+        };
+        Ok(Arc::new(FailingFile { file, fails }))
     }
     fn sync_many(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
         files.iter().try_for_each(|file| file.sync())
@@ -94,7 +102,7 @@ impl File for FailingFile {
 async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     let fails = Arc::new(AtomicBool::new(false));
     let disk: Arc<dyn Disk> =
-        Arc::new(FailingDisk { fails: Arc::clone(&fails), boot: Arc::default() });
+        Arc::new(FailingDisk { fails: Arc::clone(&fails), ..FailingDisk::default() });
     let mut bench = Bench::on(&disk, "");
     bench.create("[1]", &state(1, 0, "[1]"));
     bench.until(Bench::leads);
@@ -112,13 +120,30 @@ async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     assert!(!bench.folder.join("logs/clean-shutdown").exists());
 }
 
+#[tokio::test]
+async fn failed_sync_of_what_compaction_wrote_fences_the_directory() {
+    let disk: Arc<dyn Disk> =
+        Arc::new(FailingDisk { always_fails: Some(".log.cleaned"), ..FailingDisk::default() });
+    let mut bench =
+        Bench::on(&disk, &format!("log.cleaner.backoff.ms = 10\n{}", compacting::SETTINGS));
+    bench.create("[1]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
+    let mut round = 0;
+    while bench.produce(-1, compacting::keyed("a", "v")).await.is_ok() {
+        round += 1;
+        assert!(round < 200_000, "never fenced");
+    }
+    bench.until(|bench| bench.sent().contains(&Sent::DirectoryFailed));
+    bench.until(|bench| !bench.leads());
+}
+
 #[test]
 fn changed_boot_is_told_until_a_registration_has_heard_it() {
     use broker_core::ids::Incarnation;
     use broker_core::registration::DirectoryRecord;
     let boot = Arc::new(Mutex::new("one".to_owned()));
     let disk: Arc<dyn Disk> =
-        Arc::new(FailingDisk { fails: Arc::default(), boot: Arc::clone(&boot) });
+        Arc::new(FailingDisk { boot: Arc::clone(&boot), ..FailingDisk::default() });
     let mut bench = Bench::on(&disk, "");
     let record = |confirmed, intended| DirectoryRecord {
         confirmed: Incarnation::new(confirmed),

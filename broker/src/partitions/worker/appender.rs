@@ -80,13 +80,27 @@ impl<O: Owner, P> Appender<O, P> {
 
     fn log_job(&mut self, of: &O, job: LogJob, wall_ms: i64, out: &mut Vec<Happened<O, P>>) {
         let Some(slot) = self.slots.get_mut(&of.key()) else { return };
-        if self.fenced
-            && let LogJob::AppendFetched(epoch, _)
-            | LogJob::Truncate(epoch, _)
-            | LogJob::RestartAt(epoch, _) = job
-        {
-            // What a failed sync left of its files is not known: nothing more counts as held here.
-            return out.push(Happened::AppendRefused(of.clone(), epoch));
+        if self.fenced {
+            // What a failed sync left of its files is not known: nothing more counts as held here, and
+            // none of them is put in the place of another.
+            match job {
+                LogJob::AppendFetched(epoch, _)
+                | LogJob::Truncate(epoch, _)
+                | LogJob::RestartAt(epoch, _) => {
+                    return out.push(Happened::AppendRefused(of.clone(), epoch));
+                }
+                LogJob::Clean(_) | LogJob::SwapCleaned(_) => return,
+                LogJob::Open(..)
+                | LogJob::Adopt { .. }
+                | LogJob::DropBelow(_)
+                | LogJob::CutRepaired
+                | LogJob::Configure(..)
+                | LogJob::Retain(_)
+                | LogJob::Discard(_)
+                | LogJob::GiveUpCleaning { .. }
+                | LogJob::Flush
+                | LogJob::Delete => {}
+            }
         }
         self.touched.push(of.key());
         let mut step = Step { folder: &self.folder, wall_ms, out };
@@ -217,12 +231,16 @@ mod tests {
         }
     }
 
-    fn led() -> Bytes {
+    fn key() -> TopicPartition {
+        TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) }
+    }
+
+    fn led(base_offset: i64) -> Bytes {
         let mut batch = BatchBuilder::new(1 << 10);
         let value = Some(Bytes::from_static(b"a"));
         assert!(batch.push(&Record { timestamp_ms: 1, value, ..Default::default() }));
         let mut bytes = bytes::BytesMut::from(&batch.build(None).unwrap()[..]);
-        assign_offsets(&mut bytes, Offset::ZERO, LeaderEpoch::new(0)).unwrap();
+        assign_offsets(&mut bytes, Offset::new(base_offset), LeaderEpoch::new(0)).unwrap();
         bytes.freeze()
     }
 
@@ -231,9 +249,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let opened = Folder::open(Arc::new(RealDisk), folder.path(), b"test").unwrap();
         let mut appender: Appender<Of, ()> = Appender::new(Arc::new(opened));
-        let key =
-            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
-        let (of, epoch, mut out) = (Of(key), LeaderEpoch::new(0), Vec::new());
+        let (of, epoch, mut out) = (Of(key()), LeaderEpoch::new(0), Vec::new());
         let options = OpenOptions { config: LogConfig::default(), clean: false, log_start: None };
         let mut act = |appender: &mut Appender<Of, ()>, job: LogJob| {
             out.clear();
@@ -244,10 +260,65 @@ mod tests {
         assert!(!act(&mut appender, LogJob::Open(options, Durability::Memory)));
         assert!(!act(&mut appender, LogJob::Adopt { leader_epoch: epoch, leads: false }));
         appender.fence();
-        assert!(act(&mut appender, LogJob::AppendFetched(epoch, led())));
+        assert!(act(&mut appender, LogJob::AppendFetched(epoch, led(0))));
         assert!(act(&mut appender, LogJob::Truncate(epoch, Offset::ZERO)));
         assert!(act(&mut appender, LogJob::RestartAt(epoch, Offset::new(7))));
-        let log = appender.log(key).unwrap();
+        let log = appender.log(key()).unwrap();
         assert_eq!(log.end_offset(), 0);
+    }
+
+    fn file_names(folder: &std::path::Path) -> Vec<std::ffi::OsString> {
+        let entries = std::fs::read_dir(folder.join("t-0")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn fenced_directory_is_not_compacted_and_no_file_is_put_in_place() {
+        for is_fenced in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let opened = Folder::open(Arc::new(RealDisk), folder.path(), b"test").unwrap();
+            let mut appender: Appender<Of, ()> = Appender::new(Arc::new(opened));
+            let (of, epoch) = (Of(key()), LeaderEpoch::new(0));
+            let config = LogConfig { compact: true, segment_bytes: 200, ..LogConfig::default() };
+            let options = OpenOptions { config, clean: false, log_start: None };
+            let mut plans = Vec::new();
+            let mut act = |appender: &mut Appender<Of, ()>, job: LogJob| {
+                let mut out = Vec::new();
+                appender.do_job(Job::Log(of.clone(), job), 1_000, &mut out);
+                appender.finish(1_000, &mut out);
+                for happened in out {
+                    match happened {
+                        Happened::ToSync(_, ticket) => {
+                            ticket.sync(&RealDisk).unwrap();
+                            ticket.view.publish_durable(ticket.generation, ticket.end);
+                        }
+                        Happened::ToClean(_, plan) => plans.push(plan),
+                        _ => {}
+                    }
+                }
+                plans.pop()
+            };
+            act(&mut appender, LogJob::Open(options, Durability::Disk));
+            act(&mut appender, LogJob::Adopt { leader_epoch: epoch, leads: false });
+            for offset in 0..20 {
+                act(&mut appender, LogJob::AppendFetched(epoch, led(offset)));
+            }
+            let plan = act(&mut appender, LogJob::Clean(Offset::new(20))).expect("due");
+            let cleaned = plan.run().unwrap();
+            let before = file_names(folder.path());
+            if is_fenced {
+                appender.fence();
+            }
+            act(&mut appender, LogJob::SwapCleaned(Box::new(cleaned)));
+            assert_eq!(file_names(folder.path()) == before, is_fenced);
+            act(&mut appender, LogJob::GiveUpCleaning { for_good: false });
+            for offset in 20..40 {
+                act(&mut appender, LogJob::AppendFetched(epoch, led(offset)));
+            }
+            let again = act(&mut appender, LogJob::Clean(Offset::new(40)));
+            assert_eq!(again.is_none(), is_fenced);
+        }
     }
 }

@@ -29,8 +29,8 @@ pub enum LogError {
         /// First offset that cannot be trusted.
         from_offset: i64,
     },
-    /// A replicated batch does not continue the log.
-    #[error("batch begins at offset {found}, the log ends at {end_offset}")]
+    /// A replicated batch begins below the log's end.
+    #[error("batch begins at offset {found}, below the log's end {end_offset}")]
     OffsetsFell {
         /// Base offset of the batch.
         found: i64,

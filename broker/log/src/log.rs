@@ -17,7 +17,7 @@ use std::sync::Arc;
 use coordinator_disk::{Disk, File, OpenMode};
 
 use crate::batch::BatchMeta;
-use crate::clean::Progress;
+use crate::clean::{Cleaning, Progress};
 use crate::config::LogConfig;
 use crate::dense::DenseTail;
 use crate::error::{LogError, at};
@@ -78,8 +78,8 @@ pub struct Log {
     pub(crate) timeless: BTreeMap<i64, i64>,
     /// How far it is clean; none when it never was. With one, batches may have gaps between them.
     pub(crate) progress: Option<Progress>,
-    /// A cleaning is under way, or is not to be tried again.
-    pub(crate) is_cleaning: bool,
+    /// Whether one is under way, or is not to be tried again.
+    pub(crate) cleaning: Cleaning,
 }
 
 /// What accumulates about the active segment for its seal.

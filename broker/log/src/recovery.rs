@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use coordinator_disk::{Disk, EntryKind, OpenMode, small_file};
 
 use crate::checkpoint::read_epochs;
-use crate::clean::{Progress, finish_swap};
+use crate::clean::{Cleaning, Progress, finish_swap};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
@@ -130,7 +130,7 @@ impl Log {
             damage,
             timeless: BTreeMap::new(),
             progress,
-            is_cleaning: false,
+            cleaning: Cleaning::default(),
         };
         if !planted!(log.config.planted, ForgetProducers) {
             log.producers = rebuild::producers(&log.context, &log.view)?;

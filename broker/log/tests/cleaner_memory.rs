@@ -54,12 +54,8 @@ fn open(folder: &Path) -> Log {
     let marks = Arc::new(Marks::open(Arc::clone(&disk), folder, b"memory").unwrap());
     let directory = folder.join("orders-0");
     let context = LogContext { disk, marks, directory };
-    let config = LogConfig {
-        compact: true,
-        delete: false,
-        cleaner_keys_max: 1_000,
-        ..LogConfig::default()
-    };
+    let config =
+        LogConfig { compact: true, delete: false, cleaner_keys_max: 1_000, ..LogConfig::default() };
     let options = OpenOptions { config, clean: false, log_start: None };
     let (log, _) = Log::open(context, &options).unwrap();
     log

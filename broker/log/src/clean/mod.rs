@@ -28,6 +28,7 @@ mod swap;
 
 pub use keys::KEY_ENTRY_BYTES;
 pub use pass::{CleanError, Cleaned, Report};
+pub(crate) use plan::Cleaning;
 pub use plan::CleaningPlan;
 pub(crate) use progress::Progress;
 pub(crate) use swap::finish_swap;

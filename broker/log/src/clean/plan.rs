@@ -2,7 +2,8 @@
 //!
 //! Called by: the append thread. Calls: nothing.
 //! Invariant: only sealed segments that lie whole below the limit are touched, from the log's first
-//! one on, and one cleaning of a log is under way at a time. Does not read files.
+//! one on, and one cleaning of a log is under way at a time: two would write files of the same names,
+//! so a cut does not end one, it only makes it come to nothing. Does not read files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,19 @@ use crate::segment::SealedSegment;
 /// comes out.
 pub struct CleaningPlan {
     pub(super) work: Work,
+}
+
+/// Where the cleaning of a log stands. Each state but the first names the log's truncations when it
+/// was planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cleaning {
+    /// None is under way.
+    #[default]
+    Idle,
+    /// One is, until its outcome is told.
+    UnderWay(u64),
+    /// It came to nothing and would again, as long as the log stands as it did then.
+    InVain(u64),
 }
 
 /// What of a log can be cleaned now.
@@ -42,7 +56,7 @@ impl Log {
         limit: i64,
     ) -> Result<Option<CleaningPlan>, LogError> {
         self.refuse_unusable()?;
-        if !self.config.compact || self.is_cleaning || !self.pending.is_empty() {
+        if !self.config.compact || !self.may_clean() || !self.pending.is_empty() {
             return Ok(None);
         }
         self.roll_if_overdue(now_ms)?;
@@ -50,7 +64,7 @@ impl Log {
         if !cleanable.is_due(&self.config) {
             return Ok(None);
         }
-        self.is_cleaning = true;
+        self.cleaning = Cleaning::UnderWay(self.view.generation());
         let context = &self.context;
         let producers = self.producers.sorted().into_iter();
         let last_batches = producers
@@ -70,9 +84,22 @@ impl Log {
         Ok(Some(CleaningPlan { work }))
     }
 
-    /// The cleaning under way came to nothing, and will come to nothing again if `for_good`.
+    /// The cleaning under way came to nothing, and will come to nothing again if `for_good`: then there
+    /// is no other before the log was cut, which is how damage is repaired, or opened anew.
     pub fn give_up_cleaning(&mut self, for_good: bool) {
-        self.is_cleaning = for_good;
+        self.cleaning = match self.cleaning {
+            Cleaning::UnderWay(generation) if for_good => Cleaning::InVain(generation),
+            Cleaning::UnderWay(_) | Cleaning::Idle => Cleaning::Idle,
+            Cleaning::InVain(generation) => Cleaning::InVain(generation),
+        };
+    }
+
+    fn may_clean(&self) -> bool {
+        match self.cleaning {
+            Cleaning::Idle => true,
+            Cleaning::UnderWay(_) => false,
+            Cleaning::InVain(generation) => generation != self.view.generation(),
+        }
     }
 
     /// First offset that was never cleaned.

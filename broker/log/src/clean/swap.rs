@@ -19,6 +19,7 @@ use coordinator_disk::{Disk, EntryKind, OpenMode, small_file};
 use serde::{Deserialize, Serialize};
 
 use super::pass::{Cleaned, CleanedGroup};
+use super::plan::Cleaning;
 use super::progress::Progress;
 use crate::error::{LogError, at};
 use crate::log::Log;
@@ -58,7 +59,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.
     pub fn swap_cleaned(&mut self, cleaned: Cleaned) -> Result<Vec<PathBuf>, LogError> {
-        self.is_cleaning = false;
+        self.cleaning = Cleaning::Idle;
         self.refuse_unusable()?;
         let outcome = self.swap_files(cleaned);
         self.note(outcome)

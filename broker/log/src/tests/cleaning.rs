@@ -508,8 +508,11 @@ fn no_more_keys_are_noted_than_there_is_room_for_even_of_the_first_batch() {
 
 #[test]
 fn a_batch_that_would_become_too_large_stays_as_it_is() {
-    let mut bench =
-        Bench::new(LogConfig { segment_bytes: 1 << 28, delete_retention_ms: DAY_MS, ..compacted() });
+    let mut bench = Bench::new(LogConfig {
+        segment_bytes: 1 << 28,
+        delete_retention_ms: DAY_MS,
+        ..compacted()
+    });
     let mut log = bench.open();
     put(&mut log, "gone", Some("v"));
     // With a tombstone in it, its times would count from the delete horizon and take more bytes.
@@ -574,8 +577,7 @@ fn a_batch_whose_records_stand_at_one_place_stays_and_so_do_tombstones() {
     let request = |offset| ReadRequest { offset, limit: before, bytes_max: 1, at_least_one: true };
     let first = metas_of(&expect_slice(view.lookup(&request(0)).unwrap()))[0];
     assert_eq!((first.base_offset, first.last_offset()), (0, 499));
-    let hidden: Vec<_> =
-        records(&log).into_iter().filter(|(_, key, _)| key == "hidden").collect();
+    let hidden: Vec<_> = records(&log).into_iter().filter(|(_, key, _)| key == "hidden").collect();
     assert_eq!(hidden.len(), 501);
     assert_eq!(hidden.last(), Some(&(500, "hidden".to_owned(), None)));
 }
@@ -633,6 +635,35 @@ fn a_damaged_segment_is_not_written_anew() {
     assert!(!file_names(&bench).iter().any(|name| name.ends_with(".cleaned")));
     log.give_up_cleaning(true);
     assert!(log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().is_none());
+    // What is repaired by a cut can be cleaned again.
+    log.truncate_to(0).unwrap();
+    fill(&mut log, 3, 20);
+    assert!(clean(&mut log, NOW_MS));
+}
+
+#[test]
+fn a_segment_that_was_cut_under_a_cleaning_does_not_end_it_for_good() {
+    for restart in [false, true] {
+        let mut bench = Bench::new(compacted());
+        let mut log = bench.open();
+        fill(&mut log, 3, 20);
+        log.sync().unwrap();
+        let plan = log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().expect("due");
+        // The file that it reads is cut.
+        match restart {
+            true => log.restart_at(60).unwrap(),
+            false => assert!(log.truncate_to(2).unwrap() <= 2),
+        }
+        fill(&mut log, 3, 20);
+        log.sync().unwrap();
+        // Two at a time would write files of the same names.
+        assert!(log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().is_none());
+        match plan.run() {
+            Err(_) => log.give_up_cleaning(true),
+            Ok(cleaned) => assert_eq!(log.swap_cleaned(cleaned).unwrap(), Vec::<PathBuf>::new()),
+        }
+        assert!(clean(&mut log, NOW_MS));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod appending;
 mod cleaning;
+mod cleaning_odd;
 mod model;
 mod reading;
 mod recovering;

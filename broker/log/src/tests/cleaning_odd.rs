@@ -1,0 +1,197 @@
+//! Compaction of what is damaged, too large, not understood, cut meanwhile, or copied.
+
+use bytes::Bytes;
+use client_protocol::pack::pack;
+use client_protocol::records::{BatchBuilder, Compression, Record};
+
+use super::cleaning::{
+    Batch, DAY_MS, append_batch, clean, cleaned_at, compacted, file_names, fill, put, records,
+    replayed,
+};
+use super::*;
+use crate::CleanError;
+use crate::batch::BATCH_BYTES_MAX;
+
+#[test]
+fn no_more_keys_are_noted_than_there_is_room_for_even_of_the_first_batch() {
+    let config =
+        LogConfig { cleaner_keys_max: 10, min_cleanable_dirty_millionths: 0, ..compacted() };
+    let mut bench = Bench::new(LogConfig { segment_bytes: 2_000, ..config });
+    let mut log = bench.open();
+    let keys: Vec<_> = (0..40).map(|key| format!("key-{key}")).collect();
+    let batch: Vec<_> = keys.iter().map(|key| (key.as_str(), Some("v"))).collect();
+    for _ in 0..3 {
+        append_batch(&mut log, Batch { records: &batch, ..Batch::default() });
+    }
+    log.roll().unwrap();
+    let (state, mut cleanings) = (replayed(&log), 0);
+    while let Some(cleaned) = cleaned_at(&mut log, NOW_MS) {
+        assert!(cleaned.report.keys <= 10, "{:?}", cleaned.report);
+        log.swap_cleaned(cleaned).unwrap();
+        assert_eq!(replayed(&log), state);
+        cleanings += 1;
+        assert!(cleanings < 100);
+    }
+    assert!(cleanings >= 4, "{cleanings}");
+    assert_eq!(records(&log).len(), 40);
+}
+
+#[test]
+fn a_batch_that_would_become_too_large_stays_as_it_is() {
+    let mut bench = Bench::new(LogConfig {
+        segment_bytes: 1 << 28,
+        delete_retention_ms: DAY_MS,
+        ..compacted()
+    });
+    let mut log = bench.open();
+    put(&mut log, "gone", Some("v"));
+    // With a tombstone in it, its times would count from the delete horizon and take more bytes.
+    let overhead = 61 + 10 + 18;
+    let long = "v".repeat(BATCH_BYTES_MAX as usize - overhead);
+    let large = [("gone", None), ("long", Some(long.as_str()))];
+    append_batch(&mut log, Batch { records: &large, ..Batch::default() });
+    let spare = u64::from(BATCH_BYTES_MAX) - (log.view().size_bytes() - 75);
+    assert!(spare < 10, "{spare}");
+    fill(&mut log, 2, 2);
+    log.roll().unwrap();
+    let state = replayed(&log);
+    assert!(clean(&mut log, NOW_MS));
+    assert!(replayed(&log) == state);
+    let kept: Vec<_> = records(&log).into_iter().map(|(offset, key, _)| (offset, key)).collect();
+    let expected = [(1, "gone"), (2, "long"), (5, "key-0"), (6, "key-1")];
+    assert_eq!(kept, expected.map(|(offset, key)| (offset, key.to_owned())));
+}
+
+/// A packed batch whose records all claim the place of its first one.
+fn append_opaque(log: &mut Log, key: &str, count: i32) {
+    let record = {
+        let mut builder = BatchBuilder::new(1 << 20);
+        let key = Some(Bytes::copy_from_slice(key.as_bytes()));
+        let value = Some(Bytes::from_static(b"v"));
+        assert!(builder.push(&Record { timestamp_ms: 1_000, key, value, headers: Vec::new() }));
+        builder.seal().unwrap().records().clone()
+    };
+    let (codec, packed) =
+        pack(Compression::Zstd, &Bytes::from(record.repeat(count.unsigned_abs() as usize)));
+    assert_eq!(codec, Compression::Zstd);
+    let mut bytes = SampleBatch { records: count, ..SampleBatch::default() }.encode();
+    bytes.truncate(61);
+    bytes.extend_from_slice(&packed);
+    let length = (bytes.len() - 12) as i32;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[21..23].copy_from_slice(&codec.code().to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let mut meta = BatchMeta::parse(&bytes).unwrap();
+    let admission = log.admit_client(&mut meta, 0, NOW_MS).unwrap();
+    let Admission::Assigned { base_offset } = admission else { panic!("{admission:?}") };
+    assign_offsets(&mut bytes, Offset::new(base_offset), LeaderEpoch::new(0)).unwrap();
+    log.write(&[IoSlice::new(&bytes)]).unwrap();
+}
+
+#[test]
+fn a_batch_whose_records_stand_at_one_place_stays_and_so_do_tombstones() {
+    let mut bench = Bench::new(LogConfig { segment_bytes: 4_000, ..compacted() });
+    let mut log = bench.open();
+    append_opaque(&mut log, "hidden", 500);
+    put(&mut log, "hidden", None);
+    fill(&mut log, 2, 10);
+    log.roll().unwrap();
+    let before = log.end_offset();
+    assert!(clean(&mut log, NOW_MS));
+    // Years later the tombstone would be due, but for what cannot be read before it.
+    fill(&mut log, 2, 10);
+    log.roll().unwrap();
+    assert!(clean(&mut log, NOW_MS + 9_999 * DAY_MS));
+    let view = log.view();
+    let request = |offset| ReadRequest { offset, limit: before, bytes_max: 1, at_least_one: true };
+    let first = metas_of(&expect_slice(view.lookup(&request(0)).unwrap()))[0];
+    assert_eq!((first.base_offset, first.last_offset()), (0, 499));
+    let hidden: Vec<_> = records(&log).into_iter().filter(|(_, key, _)| key == "hidden").collect();
+    assert_eq!(hidden.len(), 501);
+    assert_eq!(hidden.last(), Some(&(500, "hidden".to_owned(), None)));
+}
+
+/// Appends all batches of `leader` as its follower fetches them.
+fn copy(leader: &Log, follower: &mut Log) {
+    let (view, end) = (leader.view(), leader.end_offset());
+    while follower.end_offset() < end {
+        let offset = follower.end_offset();
+        let request = ReadRequest { offset, limit: end, bytes_max: 1, at_least_one: true };
+        let slice = expect_slice(view.lookup(&request).unwrap());
+        let mut bytes = vec![0; slice.length as usize];
+        slice.file.read_exact_at(slice.position, &mut bytes).unwrap();
+        let meta = BatchMeta::parse(&bytes).unwrap();
+        while !follower.admit_replicated(&meta, NOW_MS).unwrap() {}
+        follower.write(&[IoSlice::new(&bytes)]).unwrap();
+    }
+}
+
+#[test]
+fn a_follower_that_copied_gaps_opens_whole_whatever_the_settings_say() {
+    let mut led = Bench::new(compacted());
+    let mut leader = led.open();
+    fill(&mut leader, 3, 20);
+    assert!(clean(&mut leader, NOW_MS));
+    for segment_bytes in [100, 1 << 20] {
+        for compact in [true, false] {
+            let settings = LogConfig { compact, segment_bytes, ..compacted() };
+            let mut bench = Bench::new(settings);
+            let mut follower = bench.open();
+            copy(&leader, &mut follower);
+            assert_eq!(records(&follower), records(&leader));
+            follower.sync().unwrap();
+            drop(follower);
+            bench.config.compact = false;
+            let (log, recovery) = bench.try_open(false);
+            assert_eq!((recovery.damage, recovery.cut_bytes), (None, 0));
+            assert_eq!(records(&log), records(&leader));
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_not_written_anew() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 3, 20);
+    log.sync().unwrap();
+    let path = bench.file(0, "log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[70] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let plan = log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().expect("due");
+    assert!(matches!(plan.run(), Err(CleanError::Damaged { segment: 0, position: 0 })));
+    assert!(!file_names(&bench).iter().any(|name| name.ends_with(".cleaned")));
+    log.give_up_cleaning(true);
+    assert!(log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().is_none());
+    // What is repaired by a cut can be cleaned again.
+    log.truncate_to(0).unwrap();
+    fill(&mut log, 3, 20);
+    assert!(clean(&mut log, NOW_MS));
+}
+
+#[test]
+fn a_segment_that_was_cut_under_a_cleaning_does_not_end_it_for_good() {
+    for restart in [false, true] {
+        let mut bench = Bench::new(compacted());
+        let mut log = bench.open();
+        fill(&mut log, 3, 20);
+        log.sync().unwrap();
+        let plan = log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().expect("due");
+        // The file that it reads is cut.
+        match restart {
+            true => log.restart_at(60).unwrap(),
+            false => assert!(log.truncate_to(2).unwrap() <= 2),
+        }
+        fill(&mut log, 3, 20);
+        log.sync().unwrap();
+        // Two at a time would write files of the same names.
+        assert!(log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().is_none());
+        match plan.run() {
+            Err(_) => log.give_up_cleaning(true),
+            Ok(cleaned) => assert_eq!(log.swap_cleaned(cleaned).unwrap(), Vec::<PathBuf>::new()),
+        }
+        assert!(clean(&mut log, NOW_MS));
+    }
+}

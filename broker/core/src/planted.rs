@@ -25,6 +25,8 @@ pub enum Planted {
     LeadUnderOldEpoch,
     /// Consumers read to the log's end.
     ServeAboveHighWatermark,
+    /// A follower joins the in-sync set wherever it stands.
+    CountLagging,
     /// A group's commits are acknowledged when they are written and not replicated yet.
     AcknowledgeUnreplicatedOffsets,
     /// A group coordinator that takes over numbers generations from the beginning.
@@ -35,7 +37,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: [Planted; 10] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -45,6 +47,7 @@ impl Planted {
         Planted::JoinOnUnsyncedEnd,
         Planted::LeadUnderOldEpoch,
         Planted::ServeAboveHighWatermark,
+        Planted::CountLagging,
     ];
 
     /// All of groups.

@@ -33,11 +33,17 @@ pub enum Planted {
     ReuseSequenceSuffix,
     /// Sessions are answered without a confirmed leader.
     AnswerWithoutQuorum,
+    /// A handshake takes a session back from where it went meanwhile.
+    AcceptStaleReconnect,
+    /// What a former connection asked for takes effect after the session has moved on.
+    AcceptStaleWrite,
+    /// Repetitions are told by a number that each connection begins anew, as clients do with theirs.
+    DeduplicateByXid,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 13] = [
+    pub const ALL: [Planted; 16] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -51,6 +57,9 @@ impl Planted {
         Planted::LoseNotification,
         Planted::ReuseSequenceSuffix,
         Planted::AnswerWithoutQuorum,
+        Planted::AcceptStaleReconnect,
+        Planted::AcceptStaleWrite,
+        Planted::DeduplicateByXid,
     ];
 }
 

@@ -41,6 +41,8 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::LoseNotification => 0,
             C::ReuseSequenceSuffix => 0,
             C::AnswerWithoutQuorum => 94,
+            C::AcceptStaleReconnect | C::DeduplicateByXid => 0,
+            C::AcceptStaleWrite => 10,
         };
         (Bug::Coordinator(bug), seed)
     });
@@ -55,6 +57,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::CountPendingShrink => 2,
             B::JoinOnUnsyncedEnd => 2,
             B::LeadUnderOldEpoch => 2,
+            B::CountLagging => 2,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
             | B::ForgetGeneration

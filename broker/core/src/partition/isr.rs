@@ -126,7 +126,10 @@ impl Partition {
     /// D2: everything committed, and everything that may have been committed under former leaders, is durable there.
     fn may_join(&self, leader: &Leader, replica: BrokerId) -> bool {
         let Some(progress) = leader.followers.get(&replica) else { return false };
-        let needed: Offset = self.high_watermark.max(leader.epoch_start);
+        let needed: Offset = match planted!(self.settings.planted, CountLagging) {
+            true => Offset::new(0),
+            false => self.high_watermark.max(leader.epoch_start),
+        };
         self.live.get(&replica) == Some(&progress.broker_epoch)
             && (progress.judged(self.settings.durability) >= needed
                 || planted!(self.settings.planted, JoinOnUnsyncedEnd) && progress.end >= needed)

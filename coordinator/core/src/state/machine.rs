@@ -238,13 +238,20 @@ impl State {
         if session.password != *password {
             return refuse(ErrorCode::SessionExpired);
         }
-        if session.origin != origin && session.generation != follows {
+        if session.origin != origin
+            && session.generation != follows
+            && !planted!(self.planted, AcceptStaleReconnect)
+        {
             return refuse(ErrorCode::SessionMoved);
         }
+        let numbered = session.sequence;
         let previous = match session.origin == origin {
             true => origin,
             false => session.move_to(origin, timeout_ms),
         };
+        if planted!(self.planted, DeduplicateByXid) {
+            session.sequence = numbered;
+        }
         Outcome::Attached(Attached {
             session: id,
             origin,
@@ -257,7 +264,7 @@ impl State {
     /// Whether this is the session's next write; takes note of its number if so.
     fn admit(&mut self, id: SessionId, generation: u64, sequence: u64) -> Result<(), Ignored> {
         let session = self.sessions.get_mut(&id).ok_or(Ignored::NoSession)?;
-        if session.generation != generation {
+        if session.generation != generation && !planted!(self.planted, AcceptStaleWrite) {
             return Err(Ignored::Moved);
         }
         if sequence <= session.sequence && !planted!(self.planted, ApplyTwice) {

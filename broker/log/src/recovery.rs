@@ -103,6 +103,7 @@ impl Log {
             dirty: Dirty::default(),
             report: Recovery::default(),
         };
+        let bases = walk.bases_since_start(bases);
         for base_offset in &bases {
             let is_last = Some(base_offset) == bases.last();
             if !walk.take_segment(*base_offset, is_last)? {
@@ -141,6 +142,18 @@ impl Log {
 }
 
 impl Walk<'_> {
+    /// The segments, if the first of them is there, and else none. The checkpoint says where the log
+    /// starts, and retention removes nothing before that is durable: a log that begins behind it has
+    /// lost what was there, and must not be taken for one that starts later, as followers of it
+    /// would drop theirs.
+    fn bases_since_start(&self, bases: BTreeSet<i64>) -> BTreeSet<i64> {
+        let start = self.options.log_start.filter(|_| !self.options.config.compact);
+        let is_missing = |start: i64| {
+            start < self.durable_end && bases.first().is_some_and(|first| *first > start)
+        };
+        if start.is_some_and(is_missing) { BTreeSet::new() } else { bases }
+    }
+
     /// Takes the next segment; `Ok(false)` when the log ends in it.
     fn take_segment(&mut self, base_offset: i64, is_last: bool) -> Result<bool, LogError> {
         let end_before = self.last.as_ref().map(|last| last.end);
@@ -293,7 +306,7 @@ impl Walk<'_> {
         Ok((state, writer, self.report, self.dirty))
     }
 
-    /// There is no segment: a new log, or one whose files are gone.
+    /// There is no segment at the start: a new log, or one whose files are gone.
     fn begin(mut self) -> Result<(ViewState, Writer, Recovery, Dirty), LogError> {
         let directory = &self.context.directory;
         let disk = &*self.context.disk;

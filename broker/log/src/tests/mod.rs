@@ -54,13 +54,22 @@ impl Bench {
     }
 
     pub fn try_open(&mut self, clean: bool) -> (Log, Recovery) {
+        self.try_open_with(clean, None)
+    }
+
+    /// Opens after an unclean stop, with this start in the checkpoint.
+    pub fn try_open_at(&mut self, log_start: Option<i64>) -> (Log, Recovery) {
+        self.try_open_with(false, log_start)
+    }
+
+    fn try_open_with(&mut self, clean: bool, log_start: Option<i64>) -> (Log, Recovery) {
         self.marks = Self::open_marks(&self.folder);
         let context = LogContext {
             disk: Arc::new(RealDisk),
             marks: Arc::clone(&self.marks),
             directory: self.directory(),
         };
-        let options = OpenOptions { config: self.config.clone(), clean, log_start: None };
+        let options = OpenOptions { config: self.config.clone(), clean, log_start };
         let (mut log, recovery) = Log::open(context, &options).unwrap();
         log.sync().unwrap();
         (log, recovery)

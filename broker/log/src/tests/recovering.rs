@@ -233,6 +233,38 @@ fn missing_segment_is_a_fault_where_it_is_missing() {
 }
 
 #[test]
+fn missing_first_segment_is_damage_where_the_checkpoint_says_that_the_log_starts_there() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append_many(&mut log, 60);
+    log.sync().unwrap();
+    let end = log.end_offset();
+    drop(log);
+    let names = std::fs::read_dir(bench.directory()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut bases: Vec<i64> =
+        names.filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
+    bases.sort_unstable();
+    let second = bases[1];
+    std::fs::remove_file(bench.file(0, "log")).unwrap();
+    // Retention that was made durable first is no damage.
+    let (log, recovery) = bench.try_open_at(Some(second));
+    assert_eq!((recovery.damage, log.view().ends().log_start), (None, second));
+    drop(log);
+    for _ in 0..2 {
+        let (log, recovery) = bench.try_open_at(Some(0));
+        let damage = recovery.damage.expect("records that were durable are gone");
+        assert_eq!((damage.from_offset, damage.durable_end), (0, end));
+        assert_eq!((log.view().ends().end, log.cut_below_mark()), (0, true));
+    }
+    let (mut log, _) = bench.try_open_at(Some(0));
+    assert_eq!(log.cut_damage().unwrap(), 0);
+    append_many(&mut log, 60);
+    log.sync().unwrap();
+    assert_eq!((log.end_offset(), read_all(&log, 300).len()), (end, 60));
+}
+
+#[test]
 fn names_that_a_killed_process_left_unsynced_are_synced_with_the_records() {
     let mut bench = Bench::new(small_segments());
     let mut log = bench.open();

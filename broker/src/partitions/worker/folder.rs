@@ -329,7 +329,8 @@ impl Folder {
     }
 
     /// A log begins anew at `start`, by `restart`: below its checkpointed start, that is lowered
-    /// first, or the next start would take what is written there for left behind.
+    /// first, or the next start would take what is written there for left behind; above it, that is
+    /// raised behind it, or the next start would miss what is not there any more.
     ///
     /// # Errors
     /// [`LogError::Disk`], and what `restart` returns.
@@ -343,10 +344,16 @@ impl Folder {
         let name = checkpoint_name(key);
         if written.log_starts.get(&name).is_some_and(|written| *written > start) {
             let mut now = written.clone();
+            now.log_starts.insert(name.clone(), start);
+            self.write_checkpoints(&mut written, now)?;
+        }
+        restart()?;
+        if written.log_starts.get(&name).is_some_and(|written| *written < start) {
+            let mut now = written.clone();
             now.log_starts.insert(name, start);
             self.write_checkpoints(&mut written, now)?;
         }
-        restart()
+        Ok(())
     }
 
     fn write_checkpoints(

@@ -1,9 +1,9 @@
 //! Whether a log is to be cleaned, and what of it.
 //!
-//! Called by: the append thread. Calls: nothing.
+//! Called by: the append thread. Calls: `scan`.
 //! Invariant: only sealed segments that lie whole below the limit are touched, from the log's first
 //! one on, and one cleaning of a log is under way at a time: two would write files of the same names,
-//! so a cut does not end one, it only makes it come to nothing. Does not read files.
+//! so a cut does not end one, it only makes it come to nothing. Reads no more of files than the first header of one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::pass::Work;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::log::Log;
+use crate::scan::HeaderWalk;
 use crate::segment::SealedSegment;
 
 /// Work for a cleaner: [`CleaningPlan::run`] does it, on any thread, and [`Log::swap_cleaned`] takes what
@@ -109,7 +110,9 @@ impl Log {
 
     fn roll_if_overdue(&mut self, now_ms: i64) -> Result<(), LogError> {
         let is_empty = self.view.read().active.size_bytes == 0;
-        let first_ms = self.writer.first_append_ms.unwrap_or(now_ms);
+        // What its first batch says outlives a restart; when it was appended does not.
+        let first_ms = self.writer.sum.first_timestamp().filter(|first_ms| *first_ms >= 0);
+        let first_ms = first_ms.or(self.writer.first_append_ms).unwrap_or(now_ms);
         if !is_empty && now_ms.saturating_sub(first_ms) > self.config.max_compaction_lag_ms {
             self.roll()?;
         }
@@ -135,11 +138,28 @@ impl Log {
                 false => &mut cleanable.clean_bytes,
             };
             *bytes = bytes.saturating_add(segment.size_bytes);
-            cleanable.is_overdue |= is_dirty && age_ms > self.config.max_compaction_lag_ms;
             cleanable.segments.push(Arc::clone(segment));
+        }
+        drop(state);
+        let lag_ms = self.config.max_compaction_lag_ms;
+        if lag_ms < i64::MAX {
+            // The oldest record counts, not the newest: it would else wait for twice as long.
+            let mut dirty = cleanable.segments.iter().filter(|one| one.end_offset > first_dirty);
+            cleanable.is_overdue = dirty.next().is_some_and(|first| {
+                let newest = || first.max_timestamp.map_or(i64::MIN, |(newest, _)| newest);
+                let oldest = first_timestamp(first).unwrap_or_else(newest);
+                now_ms.saturating_sub(oldest) > lag_ms
+            });
         }
         cleanable
     }
+}
+
+/// Timestamp of a segment's first batch, milliseconds; `None` without one, or when it cannot be read.
+fn first_timestamp(segment: &SealedSegment) -> Option<i64> {
+    let mut walk = HeaderWalk::new(&*segment.file, 0, segment.size_bytes);
+    let first = walk.next_batch().ok()??;
+    Some(first.meta.max_timestamp).filter(|first_ms| *first_ms >= 0)
 }
 
 impl Cleanable {

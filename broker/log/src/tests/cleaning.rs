@@ -258,6 +258,32 @@ fn little_dirt_is_left_alone_until_it_is_overdue() {
 }
 
 #[test]
+fn the_oldest_dirty_record_is_overdue_also_after_a_restart() {
+    for is_restarted in [false, true] {
+        let mut bench = Bench::new(LogConfig { max_compaction_lag_ms: DAY_MS, ..compacted() });
+        let mut log = bench.open();
+        for _ in 0..40 {
+            append(&mut log, SampleBatch { timestamp: NOW_MS, ..SampleBatch::default() });
+        }
+        for key in 0..40 {
+            put(&mut log, &format!("key-{key}"), Some("v"));
+        }
+        log.roll().unwrap();
+        assert!(clean(&mut log, NOW_MS));
+        for timestamp in [NOW_MS, NOW_MS + DAY_MS] {
+            append(&mut log, SampleBatch { timestamp, ..SampleBatch::default() });
+        }
+        assert!(!clean(&mut log, NOW_MS + DAY_MS));
+        if is_restarted {
+            log.sync().unwrap();
+            drop(log);
+            log = bench.open();
+        }
+        assert!(clean(&mut log, NOW_MS + DAY_MS + 1), "{is_restarted}");
+    }
+}
+
+#[test]
 fn young_records_wait() {
     let mut bench = Bench::new(LogConfig { min_compaction_lag_ms: DAY_MS, ..compacted() });
     let mut log = bench.open();

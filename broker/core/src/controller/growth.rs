@@ -16,10 +16,12 @@ use super::assignment::{Assignment, assign};
 use super::message::{Answer, Effect, MorePartitions, Op, RequestId, TopicRefusal};
 use super::tenure::{Controller, Office};
 use super::topic::{
-    NEW_PARTITIONS_MAX, OpenTopics, TopicWork, TopicWorkKind, partition_ops, refusal,
+    NEW_PARTITIONS_MAX, OpenTopics, TopicWork, TopicWorkKind, can_be_deleted, partition_ops,
+    refusal, too_large,
 };
 
-/// Partitions of a topic, at most: its node is then about 300 KiB of JSON.
+/// Partitions of a topic, at most: its node is then about 300 KiB of JSON. It is fewer with any but the
+/// shortest names, for its deletion goes in one multi.
 pub const TOPIC_PARTITIONS_MAX: usize = 10_000;
 
 /// A growth that is under way.
@@ -62,6 +64,9 @@ fn plan(image: &Image, topic: &Topic, wish: &MorePartitions) -> Result<Assignmen
         return invalid(format!(
             "{NEW_PARTITIONS_MAX} partitions can be added at once, up to {TOPIC_PARTITIONS_MAX}"
         ));
+    }
+    if !can_be_deleted(name, count) {
+        return Err(too_large());
     }
     let replicas = present.values().next().map_or(1, Vec::len);
     if let Some(chosen) = &wish.assignment {

@@ -18,10 +18,17 @@ use super::message::{
 use super::tenure::{Controller, ControllerConfig, Office};
 use super::write::Pending;
 
-/// Partitions of a new topic, at most: its creation is one multi of about 300 bytes a partition.
+/// Partitions of a new topic, at most; fewer with a long name, see [`MULTI_BYTES_MAX`].
 pub const NEW_PARTITIONS_MAX: usize = 2_000;
 /// Length of a topic's name, at most.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Bytes of one multi, at most: the coordinator takes frames of 1 MiB, and closes the connection that
+/// brings a larger one.
+pub(super) const MULTI_BYTES_MAX: usize = (1 << 20) - 4096;
+/// What an operation takes beside its path and data, at most: its header, lengths, an ACL.
+const OP_BYTES: usize = 64;
+/// What a deletion takes beside its path: its header, a length, a version.
+const DELETE_BYTES: usize = 20;
 /// A creation or deletion that keeps conflicting is given up after this many tries.
 const TRIES_MAX: u32 = 5;
 
@@ -96,6 +103,30 @@ impl OpenTopics {
     }
 }
 
+/// Bytes of a multi on the wire, or a little more.
+pub(super) fn multi_bytes(ops: &[Op]) -> usize {
+    let bytes = ops.iter().map(|op| match op {
+        Op::Check { path, .. } => OP_BYTES.saturating_add(path.len()),
+        Op::Create { path, data } | Op::SetData { path, data, .. } => {
+            OP_BYTES.saturating_add(path.len()).saturating_add(data.len())
+        }
+        Op::Delete { path } => DELETE_BYTES.saturating_add(path.len()),
+    });
+    bytes.fold(0, usize::saturating_add)
+}
+
+pub(super) fn too_large() -> TopicRefusal {
+    let why = "with a name of this length these are more partitions than can be written at once";
+    refusal(ErrorCode::InvalidPartitions, why)
+}
+
+/// Whether a topic of so many partitions could be deleted again, which goes in one multi as well.
+pub(super) fn can_be_deleted(name: &str, partitions: usize) -> bool {
+    // With a deletion mark, settings, and the topic's own nodes beside those of partitions.
+    let longest = path::state(name, PartitionId::new(i32::MAX)).len().saturating_add(DELETE_BYTES);
+    longest.saturating_mul(2).saturating_mul(partitions.saturating_add(4)) <= MULTI_BYTES_MAX
+}
+
 /// Why a name cannot be a topic's; none when it can.
 #[must_use]
 pub fn name_refusal(name: &str) -> Option<TopicRefusal> {
@@ -156,6 +187,9 @@ fn plan(
         let message = format!("{partitions} partitions: 1 to {NEW_PARTITIONS_MAX} can be created");
         return Err(refusal(ErrorCode::InvalidPartitions, message));
     }
+    if !can_be_deleted(&new.name, count) {
+        return Err(too_large());
+    }
     let brokers = image.brokers().count();
     let wished = match new.replication_factor {
         Some(factor) => usize::try_from(factor).unwrap_or(0),
@@ -181,6 +215,9 @@ fn check_assignment(
     }
     if new.assignment.len() > NEW_PARTITIONS_MAX {
         return Err(refusal(ErrorCode::InvalidPartitions, "too many partitions at once"));
+    }
+    if !can_be_deleted(&new.name, new.assignment.len()) {
+        return Err(too_large());
     }
     let factor = new.assignment.values().next().map_or(0, Vec::len);
     for (expected, (partition, replicas)) in (0_i32..).zip(&new.assignment) {
@@ -386,7 +423,7 @@ impl Office {
         }
     }
 
-    fn answer_topic(
+    pub(super) fn answer_topic(
         &mut self,
         work: TopicWork,
         refused: Option<TopicRefusal>,

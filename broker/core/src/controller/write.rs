@@ -13,7 +13,7 @@ use crate::image::{PartitionState, path};
 use super::alter::WaitingAlter;
 use super::message::{Effect, Op, WriteId, WriteOutcome};
 use super::tenure::{Controller, Office};
-use super::topic::TopicWork;
+use super::topic::{MULTI_BYTES_MAX, TopicWork, multi_bytes, too_large};
 
 /// State nodes in one multi, at most: about 200 KiB of paths and JSON.
 pub const MULTI_STATES_MAX: usize = 1_000;
@@ -91,8 +91,12 @@ impl Office {
         }
     }
 
-    /// Sends a topic's creation or deletion.
+    /// Sends a topic's creation, growth or deletion; one that the coordinator would refuse by its size,
+    /// and close the connection, is refused here.
     pub(super) fn send_topic(&mut self, work: TopicWork, ops: Vec<Op>, effects: &mut Vec<Effect>) {
+        if multi_bytes(&ops) > MULTI_BYTES_MAX {
+            return self.answer_topic(work, Some(too_large()), effects);
+        }
         let id = self.next_write_id();
         self.pending.insert(id, Pending::Topic(Box::new(work)));
         effects.push(Effect::Write { id, ops });

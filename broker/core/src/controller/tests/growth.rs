@@ -100,6 +100,36 @@ fn what_is_no_growth_is_refused_with_kafkas_codes() {
 }
 
 #[test]
+fn what_makes_a_multi_too_large_for_the_coordinator_is_refused() {
+    let created = |name: &str, partitions| {
+        let (_, mut controller) = office(&[&[1, 2]]);
+        let mut effects = Vec::new();
+        let new = new_topic(name, partitions, 3);
+        controller.create_topics(9, vec![new], false, &mut effects);
+        controller.check();
+        match effects.as_slice() {
+            [Effect::Write { ops, .. }] => {
+                assert!(topic::multi_bytes(ops) <= topic::MULTI_BYTES_MAX);
+                Ok(())
+            }
+            [Effect::Answer { answer: Answer::Created(topics), .. }] => match &topics[..] {
+                [(_, Err(refused))] => Err(refused.error),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    let long = "n".repeat(topic::TOPIC_NAME_BYTES_MAX);
+    assert_eq!(created("short", 2_000), Ok(()));
+    assert_eq!(created(&long, 1_200), Ok(()));
+    // By the bytes of its creation, and by those of its deletion.
+    assert_eq!(created(&long, 1_600), Err(ErrorCode::InvalidPartitions));
+    assert_eq!(created(&long, 2_000), Err(ErrorCode::InvalidPartitions));
+    // What a topic may grow to is limited so as well.
+    assert!(topic::can_be_deleted("t", 2_002) && !topic::can_be_deleted("t", TOPIC_PARTITIONS_MAX));
+}
+
+#[test]
 fn as_many_as_fit_are_taken() {
     let at_once = i32::try_from(topic::NEW_PARTITIONS_MAX).expect("small");
     let (_, mut controller) = office(&[&[1, 2], &[2, 1]]);

@@ -273,7 +273,7 @@ pub(crate) fn hint_of(code: ErrorCode) -> Option<&'static str> {
             Some("raise max.message.bytes of the topic, or send smaller records or batches")
         }
         ErrorCode::CoordinatorNotAvailable => Some(
-            "the topic __consumer_offsets keeps what groups commit, and it has no leader or cannot be made: are as many brokers up as offsets.topic.replication.factor asks for? `tidegate cluster status` shows them",
+            "the topic __consumer_offsets keeps what groups commit, and it has no leader or cannot be made before three brokers are up: with fewer set offsets.topic.replication.factor on them; `tidegate cluster status` shows them",
         ),
         ErrorCode::CoordinatorLoadInProgress => {
             Some("a broker reads what the group committed; its log says how far it is")

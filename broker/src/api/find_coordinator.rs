@@ -7,7 +7,7 @@
 //! waiting would not help. Version 4 asks for many keys.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use broker_core::group::{OFFSETS_TOPIC, OffsetsTopic, offsets_topic};
 use broker_core::image::Image;
@@ -97,9 +97,7 @@ fn create_topic(shared: &Arc<Shared>, image: &Image) -> Option<String> {
         return None;
     }
     let config = shared.config.offsets_topic;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    let replication_factor = match offsets_topic(image, config.replication_factor, now_ms) {
+    let replication_factor = match offsets_topic(image, config.replication_factor) {
         OffsetsTopic::Create(replicas) => replicas,
         OffsetsTopic::Wait(why) => {
             if shared.auto_create.may_tell(Instant::now()) {

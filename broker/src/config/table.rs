@@ -284,7 +284,7 @@ pub const SETTINGS: &[Setting] = &[
         "offsets.topic.replication.factor",
         Derived,
         "",
-        "Replicas of __consumer_offsets, which is created when that many brokers are there; empty: 1 with a coordinator inside this process, else 3, or as many brokers as there are when no more come.",
+        "Replicas of __consumer_offsets, which is created when that many brokers are there; empty: 1 with a coordinator inside this process, else 3.",
     ),
     setting(
         "offsets.topic.segment.bytes",

@@ -35,4 +35,4 @@ pub use placement::{OFFSETS_TOPIC, partition_of};
 pub use record::{GroupRecord, GroupValue, LogRecord, MemberValue, OffsetValue, RecordError};
 pub use settings::{GROUPS_MAX, NAME_BYTES_MAX, OFFSET_BYTES_MAX, Settings, WRITES_MAX};
 pub use shard::Shard;
-pub use topic::{OffsetsTopic, SETTLED_MS, offsets_topic};
+pub use topic::{OffsetsTopic, offsets_topic};

@@ -14,12 +14,14 @@ use super::{Product, System};
 /// # Errors
 /// When a node does not come up.
 pub fn start(coordinators: u32, brokers: u32, data: &Path) -> Result<System> {
+    // As the other products are set.
+    let replicas = ("offsets.topic.replication.factor".to_owned(), brokers.clamp(1, 3).to_string());
     let options = Options {
         dir: data.join(format!("tidegate-bench-ours-{}", std::process::id())),
         programs: crate::running::programs()?,
         coordinators,
         brokers,
-        broker_settings: Vec::new(),
+        broker_settings: vec![replicas],
         places: Vec::new(),
     };
     let cluster = Cluster::up(options)?;

@@ -52,7 +52,8 @@ fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
 }
 
 impl Log {
-    /// Puts what a cleaning wrote in place, unless the log was cut meanwhile. Durable when it
+    /// Puts what a cleaning wrote in place, unless the log was cut meanwhile, or retention took part of
+    /// what was cleaned. Durable when it
     /// returns. Returns the paths under which what was replaced can be unlinked whenever there is
     /// time; readers may have it open.
     ///
@@ -69,9 +70,13 @@ impl Log {
         let directory = self.context.directory.clone();
         let disk = Arc::clone(&self.context.disk);
         let is_cut = self.view.generation() != cleaned.generation;
-        let (groups, gone): (Vec<_>, Vec<_>) = {
+        // All or none: what lets a tombstone go is that all it deletes went with it.
+        let (groups, gone) = {
             let state = self.view.read();
-            cleaned.groups.into_iter().partition(|group| !is_cut && group.stands_in(&state))
+            match !is_cut && cleaned.groups.iter().all(|group| group.stands_in(&state)) {
+                true => (cleaned.groups, Vec::new()),
+                false => (Vec::new(), cleaned.groups),
+            }
         };
         for group in &gone {
             for kind in WRITTEN {
@@ -103,6 +108,7 @@ impl Log {
 
     fn publish_cleaned(&self, group: &CleanedGroup) -> Result<(), LogError> {
         let (base_offset, end_offset) = (group.base_offset(), group.end_offset());
+        let count = group.replaced.len();
         let context = &self.context;
         let file = open_log(&*context.disk, &context.directory, base_offset, OpenMode::Read)?;
         let sealed = SealedSegment {
@@ -115,8 +121,7 @@ impl Log {
         };
         let mut state = self.view.write();
         let first = state.sealed.partition_point(|segment| segment.base_offset < base_offset);
-        let after = state.sealed.partition_point(|segment| segment.base_offset < end_offset);
-        state.sealed.splice(first..after, [Arc::new(sealed)]);
+        state.sealed.splice(first..first.saturating_add(count), [Arc::new(sealed)]);
         Ok(())
     }
 

@@ -75,10 +75,14 @@ fn java_consumes_with_a_group_and_its_tool_describes_and_resets() -> Result<()> 
     let running = Running::start(1, 3, &[])?;
     let bootstrap = running.bootstrap();
     running.create_topic("java-groups", 2)?;
-    let lines: String = (0..100).map(|number| format!("line {number}\n")).collect();
+    // With keys, so that both partitions have some: without, a producer may put all of them into one, and a reader
+    // that has them all commits nothing of a partition that it never heard of.
+    let sent: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
+    let keyed: String = sent.iter().map(|line| format!("key of {line}:{line}\n")).collect();
     let mut produce = tool("console-producer")?;
     produce.args(["--bootstrap-server", &bootstrap, "--topic", "java-groups"]);
-    run(produce, &lines)?;
+    produce.args(["--property", "parse.key=true", "--property", "key.separator=:"]);
+    run(produce, &keyed)?;
     let consume = |count: &str| {
         let mut consume = tool("console-consumer")?;
         consume.args(["--bootstrap-server", &bootstrap, "--topic", "java-groups"]);
@@ -87,7 +91,7 @@ fn java_consumes_with_a_group_and_its_tool_describes_and_resets() -> Result<()> 
     };
     let mut read: Vec<String> = consume("100")?.lines().map(str::to_owned).collect();
     read.sort_unstable();
-    let mut sent: Vec<String> = lines.lines().map(str::to_owned).collect();
+    let mut sent = sent;
     sent.sort_unstable();
     ensure!(read == sent, "{} lines read of {}", read.len(), sent.len());
     let groups = |arguments: &[&str]| {

@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 22] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -74,6 +74,11 @@ pub const SETTINGS: [Setting; 21] = [
         "sessionRequireClientSASLAuth",
         "false",
         "true answers only those who have proved a password by SASL",
+    ),
+    setting(
+        "linearizableReads",
+        "false",
+        "true has each read ask a quorum first, as if a sync stood before it; costs a round trip",
     ),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];

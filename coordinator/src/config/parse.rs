@@ -163,6 +163,7 @@ fn core_config(
     }
     config.sasl = sasl::config(values)?;
     config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
+    config.linearizable_reads = values.value("linearizableReads", "true or false")?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;

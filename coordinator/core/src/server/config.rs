@@ -52,6 +52,8 @@ pub struct Config {
     pub subscription_history_max: usize,
     /// Between two looks of the leader for containers and TTL nodes that nothing keeps any more.
     pub container_check_ms: u64,
+    /// Whether each read first asks a quorum what is committed, as if a sync stood before it.
+    pub linearizable_reads: bool,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
     pub super_digest: Option<String>,
     /// Users who can prove their password by SASL.
@@ -101,6 +103,7 @@ impl Config {
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
             container_check_ms: 60_000,
+            linearizable_reads: false,
             super_digest: None,
             sasl: SaslConfig::default(),
             #[cfg(planted)]

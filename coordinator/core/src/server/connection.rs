@@ -115,9 +115,18 @@ pub(super) enum Step {
     /// The same; its answer may be as large as those of all reads that may stand before a write.
     LargeRead(Request),
     /// Waits for a read index, then for the log to be applied up to it.
-    Sync { path: String, read: ReadId, index: Option<u64> },
+    Sync { then: AfterSync, read: ReadId, index: Option<u64> },
     /// An answer that waits for its turn.
     Answer(Result<Response, ErrorCode>),
+}
+
+/// What is answered when this server has applied what a quorum knew.
+#[derive(Debug)]
+pub(super) enum AfterSync {
+    /// sync: its path.
+    Path(String),
+    /// A read of a server whose reads are linearizable.
+    Read(Request),
 }
 
 impl Step {

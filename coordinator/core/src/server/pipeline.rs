@@ -10,7 +10,7 @@
 
 use coordinator_protocol::{Response, encode_reply};
 
-use super::connection::{Pending, Step};
+use super::connection::{AfterSync, Pending, Step};
 use super::limits::ANSWER_BYTES_PER_STEP;
 use super::reply;
 use super::request::ends_connection;
@@ -101,7 +101,8 @@ impl Server {
         let outcome = match step {
             Step::Written(result) => result.map(reply::to_response),
             Step::Read(request) | Step::LargeRead(request) => self.read(id, request),
-            Step::Sync { path, .. } => Ok(Response::Path(path)),
+            Step::Sync { then: AfterSync::Path(path), .. } => Ok(Response::Path(path)),
+            Step::Sync { then: AfterSync::Read(request), .. } => self.read(id, request),
             Step::Answer(answer) => answer,
             Step::Write(_) => return,
         };

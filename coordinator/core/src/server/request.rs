@@ -9,7 +9,7 @@ use coordinator_protocol::{
     Response,
 };
 
-use super::connection::{Connection, Pending, PendingWrite, Phase, Step};
+use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Step};
 use super::effect::Effect;
 use super::limits::{
     EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX, READ_BYTES_MAX,
@@ -76,17 +76,14 @@ impl Server {
                 Some(write) => Step::Write(write),
                 None => return,
             },
+            Sorted::Read(request) if self.config.linearizable_reads && reads_state(&request) => {
+                self.ask_quorum(id, AfterSync::Read(request))
+            }
             Sorted::Read(request) => match self.may_be_large(id, &request) {
                 true => Step::LargeRead(request),
                 false => Step::Read(request),
             },
-            Sorted::Sync(path) => {
-                let read = self.consensus.read_index(self.now.mono, &mut self.outputs);
-                self.syncs.wait(read, id);
-                let known = planted!(self.config.planted, SyncWithoutQuorum);
-                let index = known.then(|| self.state.applied_index());
-                Step::Sync { path, read, index }
-            }
+            Sorted::Sync(path) => self.ask_quorum(id, AfterSync::Path(path)),
             Sorted::Answer(answer) => Step::Answer(answer),
             Sorted::Auth(auth) => Step::Answer(self.authenticate(id, auth)),
             Sorted::Sasl(token) => Step::Answer(self.exchange(id, token)),
@@ -98,6 +95,15 @@ impl Server {
         }
         self.settle();
         self.regulate_reading(id);
+    }
+
+    /// Waits for everything that is committed now, by a quorum's word.
+    fn ask_quorum(&mut self, id: ConnectionId, then: AfterSync) -> Step {
+        let read = self.consensus.read_index(self.now.mono, &mut self.outputs);
+        self.syncs.wait(read, id);
+        let known = planted!(self.config.planted, SyncWithoutQuorum);
+        let index = known.then(|| self.state.applied_index());
+        Step::Sync { then, read, index }
     }
 
     /// Whether the answer to a read that has to wait may be larger than the largest node. A list may grow
@@ -257,6 +263,21 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
             Sorted::Answer(Err(ErrorCode::Unimplemented))
         }
     }
+}
+
+/// Whether a request reads what others write.
+fn reads_state(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Exists(_)
+            | Request::GetData(_)
+            | Request::GetAcl(_)
+            | Request::GetChildren(_)
+            | Request::GetChildren2(_)
+            | Request::GetEphemerals(_)
+            | Request::GetAllChildrenNumber(_)
+            | Request::MultiRead(_)
+    )
 }
 
 fn tree(op: TreeOp) -> Sorted {

@@ -8,7 +8,7 @@ use coordinator_protocol::{
 use super::ensemble::{Ensemble, Got, member};
 use super::{create, delete, get_data, set_data};
 use crate::ServerId;
-use crate::server::Event;
+use crate::server::{Config, Event};
 
 fn others(leader: ServerId) -> Vec<ServerId> {
     [1, 2, 3].map(member).into_iter().filter(|id| *id != leader).collect()
@@ -159,6 +159,40 @@ fn lagging_follower_catches_up_by_snapshot_in_chunks() {
     ensemble.start(late);
     ensemble.run_ms(300);
     assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn linearizable_read_on_a_follower_sees_what_was_written_elsewhere() {
+    for linearizable in [true, false] {
+        let configure: fn(&mut Config) =
+            if linearizable { |config| config.linearizable_reads = true } else { |_| {} };
+        let mut ensemble = Ensemble::with(3, configure);
+        let leader = ensemble.await_leader();
+        let follower = others(leader)[0];
+        let writer = ensemble.connect(leader, 10_000);
+        let reader = ensemble.connect(follower, 10_000);
+        let stale = |ensemble: &mut Ensemble, name: &str| {
+            ensemble.ask(writer, create(name, 0)).unwrap();
+            ensemble.ask(reader, get_data(name, false)).is_err()
+        };
+        let stale_reads =
+            (0..20).filter(|number| stale(&mut ensemble, &format!("/n{number}"))).count();
+        // The leader answers its client before the follower hears of it: without the switch this is seen.
+        assert_eq!(stale_reads == 0, linearizable, "{stale_reads} of 20 reads were stale");
+        // Reads and writes of one session keep their order all the same.
+        let mut xids = Vec::new();
+        for number in 0..10 {
+            xids.push(ensemble.send(reader, create(&format!("/own{number}"), 0)));
+            xids.push(ensemble.send(reader, get_data(&format!("/own{number}"), false)));
+            xids.push(ensemble.send(reader, delete(&format!("/own{number}"))));
+        }
+        let last = *xids.last().unwrap();
+        ensemble.run_until("all answers", |e| e.clients[&reader].reply(last).is_some());
+        for xid in xids {
+            let reply = ensemble.clients[&reader].reply(xid);
+            assert!(matches!(reply, Some(Ok(_))), "{xid:?}: {reply:?}");
+        }
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn measures(status: &Status, mode: &str) -> String {
 }
 
 /// Every measure by its name in `mntr`, without the prefix.
-pub fn gauges(status: &Status) -> [(&'static str, u64); 22] {
+pub fn gauges(status: &Status) -> [(&'static str, u64); 23] {
     [
         ("server_id", status.id.get()),
         ("leader_id", status.leader.map_or(0, u64::from)),
@@ -118,6 +118,7 @@ pub fn gauges(status: &Status) -> [(&'static str, u64); 22] {
         ("log_last_index", status.last_index),
         ("log_commit_index", status.commit_index),
         ("log_applied_index", status.applied_index),
+        ("log_unsynced_bytes", status.unsynced_bytes),
         ("snapshot_index", status.snapshot_index),
         ("znode_count", status.nodes as u64),
         ("ephemerals_count", status.ephemerals as u64),

@@ -35,7 +35,7 @@ const LAGGING_MS: u64 = 1_000;
 const GIVE_UP_PAUSE_MS: u64 = 60_000;
 /// Bytes of entries that wait for the disk; a follower takes no more then. Its leader, which hears
 /// from it all the time, would send on for as long as a sync takes.
-pub(super) const HELD_BYTES_MAX: u64 = 64 << 20;
+pub const HELD_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a server cannot start from what storage found. A person must look.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -201,6 +201,12 @@ impl Consensus {
     #[must_use]
     pub fn last_index(&self) -> u64 {
         self.node.raft.raft_log.last_index()
+    }
+
+    /// Bytes of entries that wait for the disk.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.queue.held_bytes()
     }
 
     /// Bytes of the log in memory.

@@ -32,7 +32,7 @@ mod ready;
 mod record;
 mod transfer;
 
-pub use engine::{Consensus, RestoreError};
+pub use engine::{Consensus, HELD_BYTES_MAX, RestoreError};
 pub use output::{ConsensusMessage, Output, ProposeError};
 pub use read_index::ReadId;
 pub use record::{

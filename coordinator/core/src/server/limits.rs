@@ -55,6 +55,8 @@ pub const READS_BEFORE_WRITE_MAX: usize = 16;
 pub const ANSWER_BYTES_PER_STEP: usize = 1 << 20;
 /// Bytes of subscription events given to one connection in one step, beyond the last of them.
 pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
+/// Containers and TTL nodes that a leader looks at in one step: as many as take a few milliseconds.
+pub const LOOKED_AT_PER_STEP_MAX: usize = 10_000;
 /// Containers and TTL nodes that are removed at one look for them; the rest at the next.
 pub const REMOVED_PER_CHECK_MAX: usize = 10_000;
 /// Sessions whose socket was lost that one server keeps reporting.

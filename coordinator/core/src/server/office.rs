@@ -7,14 +7,16 @@
 //! measured. It does not know connections.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coordinator_protocol::SessionId;
 
-use super::limits::{LOSSES_MAX, REMOVED_PER_CHECK_MAX};
+use super::limits::{LOOKED_AT_PER_STEP_MAX, LOSSES_MAX, REMOVED_PER_CHECK_MAX};
 use super::step::Server;
 use super::timers::Timers;
 use crate::Millis;
 use crate::state::Command;
+use crate::tree::Look;
 
 /// A silent session ends so much later than its time-out: what a follower answered just before is
 /// reported at once, and has this time to arrive. With the time of the expiry's own way through the
@@ -22,6 +24,8 @@ use crate::state::Command;
 pub(super) const EXPIRY_MARGIN_MS: u64 = 50;
 /// A proposed expiry that did not come to anything is proposed again after this time.
 const EXPIRE_AGAIN_MS: u64 = 1_000;
+/// Between two parts of a look for containers and TTL nodes.
+const LOOK_PAUSE_MS: u64 = 100;
 /// Later than this after a due tick, the process was not slow but stalled.
 const STALL_MS_MIN: u64 = 50;
 
@@ -36,6 +40,10 @@ pub(super) struct Office {
     graces: Timers,
     /// When to look for containers and TTL nodes to be removed.
     check_at: Option<Millis>,
+    /// Where the last look ended.
+    looked_to: Option<Arc<str>>,
+    /// Found since a look began anew.
+    found_due: usize,
     /// Losses reported between the election and taking office: generation by session.
     early_losses: BTreeMap<SessionId, u64>,
 }
@@ -98,6 +106,8 @@ impl Office {
     fn leave(&mut self) {
         self.term = None;
         self.check_at = None;
+        self.looked_to = None;
+        self.found_due = 0;
         self.silences.clear();
         self.graces.clear();
         self.early_losses.clear();
@@ -155,15 +165,28 @@ impl Server {
         }
     }
 
-    /// Looks for containers and TTL nodes that nothing keeps any more; whether they go is decided when
-    /// that is applied.
+    /// Looks for containers and TTL nodes that nothing keeps any more, some at a time; whether they go is decided
+    /// when that is applied.
     fn remove_due(&mut self) {
         let now = self.now;
         if self.office.check_at.is_none_or(|at| at > now.mono) {
             return;
         }
-        self.office.check_at = Some(now.mono.plus_ms(self.config.container_check_ms));
-        for path in self.state.tree().due_to_go(now.wall_ms, REMOVED_PER_CHECK_MAX) {
+        let due_max = REMOVED_PER_CHECK_MAX.saturating_sub(self.office.found_due);
+        let look = Look { count_max: LOOKED_AT_PER_STEP_MAX, due_max };
+        let due = self.state.tree().due_to_go(now.wall_ms, self.office.looked_to.as_deref(), look);
+        self.office.found_due = self.office.found_due.saturating_add(due.paths.len());
+        let goes_on = due.go_on_behind.is_some() && self.office.found_due < REMOVED_PER_CHECK_MAX;
+        self.office.looked_to = due.go_on_behind;
+        let pause_ms = match goes_on {
+            true => LOOK_PAUSE_MS.min(self.config.container_check_ms),
+            false => self.config.container_check_ms,
+        };
+        if !goes_on {
+            self.office.found_due = 0;
+        }
+        self.office.check_at = Some(now.mono.plus_ms(pause_ms));
+        for path in due.paths {
             self.queue_command(self.config.id, Command::RemoveDue { path: path.to_string() });
         }
     }

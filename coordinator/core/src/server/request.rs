@@ -293,3 +293,19 @@ pub(super) fn ends_connection(op: OpCode, error: Option<ErrorCode>) -> bool {
         _ => error == Some(ErrorCode::SessionClosedRequireSaslAuth),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_as_many_bytes_as_a_read_may_answer_are_not_long_and_one_more_is() {
+        let entry = 16;
+        let fit = READ_BYTES_MAX / entry;
+        let lengths = |count: usize| std::iter::repeat_n(entry - size_of::<i32>(), count);
+        assert!(!is_long(lengths(fit)));
+        assert!(is_long(lengths(fit).chain([0])));
+        assert!(is_long(std::iter::once(READ_BYTES_MAX - size_of::<i32>() + 1)));
+        assert!(is_long(std::iter::once(usize::MAX)));
+    }
+}

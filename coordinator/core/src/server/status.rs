@@ -41,6 +41,8 @@ pub struct Status {
     pub applied_index: u64,
     /// Last log index.
     pub last_index: u64,
+    /// Bytes of log entries that wait for this server's disk.
+    pub unsynced_bytes: u64,
     /// Index of the last snapshot saved or installed.
     pub snapshot_index: u64,
     /// Last applied zxid.

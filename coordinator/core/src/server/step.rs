@@ -161,6 +161,7 @@ impl Server {
             commit_index: self.consensus.commit_index(),
             applied_index: self.state.applied_index(),
             last_index: self.consensus.last_index(),
+            unsynced_bytes: self.consensus.unsynced_bytes(),
             snapshot_index: self.snapshots.last_index(),
             zxid: self.state.last_zxid(),
             connections: self.connections.len(),

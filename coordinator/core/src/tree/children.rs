@@ -1,4 +1,4 @@
-//! The children of one node, in ascending order.
+//! The children of one node, in ascending order, and how much there is below it.
 //!
 //! Called by: `store`. Calls: nothing.
 //! Invariant: paths ascend without repetition; no chunk is empty or has more than [`CHUNK_MAX`] of them.
@@ -9,6 +9,8 @@
 
 use std::slice;
 use std::sync::Arc;
+
+use super::quota::Usage;
 
 /// Paths in one chunk.
 const CHUNK_MAX: usize = 256;
@@ -21,6 +23,8 @@ pub(super) struct Children(Option<Box<Chunks>>);
 struct Chunks {
     count: usize,
     chunks: Vec<Arc<Vec<Arc<str>>>>,
+    /// Of all nodes below, not only of the children; whoever has children has this.
+    below: Usage,
 }
 
 impl Children {
@@ -38,6 +42,19 @@ impl Children {
     pub(super) fn iter(&self) -> Iter<'_> {
         let chunks = self.0.as_ref().map_or(&[][..], |held| &held.chunks);
         Iter { chunks: chunks.iter(), current: [].iter(), left: self.len() }
+    }
+
+    /// What is below the node, itself not counted; kept for the upper levels of the tree only.
+    pub(super) fn below(&self) -> Usage {
+        self.0.as_ref().map_or(Usage::default(), |held| held.below)
+    }
+
+    /// There is so much below it from now on. Only where there are children.
+    pub(super) fn set_below(&mut self, below: Usage) {
+        match &mut self.0 {
+            Some(held) => held.below = below,
+            None => assert_eq!(below, Usage::default(), "something below a node without children"),
+        }
     }
 
     /// Adds a path; one that is there already stays alone.
@@ -76,6 +93,7 @@ impl Children {
         let Ok(place) = held.chunks[at].binary_search_by(|one| (**one).cmp(path)) else { return };
         held.count -= 1;
         if held.count == 0 {
+            assert_eq!(held.below, Usage::default(), "something is left below");
             self.0 = None;
             return;
         }

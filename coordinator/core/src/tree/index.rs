@@ -4,7 +4,7 @@
 //! Invariant: a clone keeps what was there when it was made.
 //! It does not know parents and children.
 //!
-//! Nodes lie in shards, by the end of their path. A clone shares the shards and the nodes, so that it takes
+//! Nodes lie in shards, by a hash of their path. A clone shares the shards and the nodes, so that it takes
 //! the same short time for any number of nodes; whoever changes a node after that copies its shard, once,
 //! and the node. Nothing is iterated: the order means nothing.
 
@@ -87,14 +87,20 @@ impl Index {
     }
 }
 
-/// By the last bytes: what tells siblings apart, and counts up in many of them.
+/// By the whole path: any part of it may be the same in all nodes of a kind. FNV-1a, eight bytes at a time, mixed
+/// once more because the highest bits choose.
 fn shard_of(path: &str) -> usize {
-    let mut tail = [0; 8];
-    let bytes = path.as_bytes();
-    let last = &bytes[bytes.len().saturating_sub(tail.len())..];
-    tail[..last.len()].copy_from_slice(last);
-    let mixed = u64::from_le_bytes(tail).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let shard = (mixed ^ (mixed >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> (64 - SHARD_BITS);
+    let fold = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (words, rest) = path.as_bytes().as_chunks::<8>();
+    let hash = words.iter().map(|word| u64::from_le_bytes(*word)).fold(
+        0xcbf2_9ce4_8422_2325,
+        |hash, word| {
+            let hash = fold(hash, word);
+            hash ^ (hash >> 29)
+        },
+    );
+    let hash = rest.iter().fold(hash, |hash, byte| fold(hash, u64::from(*byte)));
+    let shard = (hash ^ (hash >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> (64 - SHARD_BITS);
     usize::try_from(shard).expect("fewer bits than a pointer")
 }
 
@@ -102,12 +108,23 @@ fn shard_of(path: &str) -> usize {
 mod tests {
     use super::*;
 
+    fn assert_spread(name: impl Fn(u32) -> String) {
+        let mut counts = vec![0; 1 << SHARD_BITS];
+        (0..100_000).for_each(|number| counts[shard_of(&name(number))] += 1);
+        let most = counts.iter().max().unwrap();
+        assert!(*most < 250, "{}: a shard has {most} of 100,000", name(0));
+    }
+
     #[test]
     fn names_that_count_up_are_spread() {
-        let mut counts = vec![0; 1 << SHARD_BITS];
-        (0..100_000).for_each(|number| counts[shard_of(&format!("/bench/node-{number:010}"))] += 1);
-        let most = counts.iter().max().unwrap();
-        assert!(*most < 250, "one shard of {} has {most} of 100,000", counts.len());
+        assert_spread(|number| format!("/bench/node-{number:010}"));
+        assert_spread(|number| format!("/{number}"));
+        assert_spread(|number| format!("/brokers/topics/t{number}"));
+        assert_spread(|number| format!("/brokers/topics/t{number}/partitions"));
+        assert_spread(|number| format!("/brokers/topics/t{number}/partitions/0"));
+        assert_spread(|number| format!("/brokers/topics/t{number}/partitions/0/state"));
+        assert_spread(|number| format!("/brokers/topics/one/partitions/{number}/state"));
+        assert_spread(|number| format!("/locks/{number}/lock"));
         assert_eq!(shard_of("/"), shard_of("/"));
     }
 }

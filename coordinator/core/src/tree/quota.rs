@@ -1,7 +1,7 @@
 //! Quotas: how many nodes and bytes there may be at and below a path.
 //!
-//! Called by: `store`, which tells what comes and goes, and `transaction`, which asks first. Calls: nothing.
-//! Invariant: the usage of each quota is what its subtree holds, whatever was taken back meanwhile.
+//! Called by: `store`, which keeps the usage with the nodes. Calls: nothing.
+//! Invariant: to set, take away and ask for a quota costs the same however much it is for.
 //! It does not know nodes.
 //!
 //! As in ZooKeeper a quota on `/a/b` is the node `/zookeeper/quota/a/b/zookeeper_limits`, whose data says
@@ -11,12 +11,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::path::ancestors;
-
 /// Where quotas are.
 const QUOTA_PATH: &str = "/zookeeper/quota";
 const LIMITS: &str = "/zookeeper_limits";
 const STATS: &str = "/zookeeper_stats";
+
+/// Quotas are for paths with at most so many components: each write counts at that many nodes above it.
+pub(super) const LIMITED_COMPONENTS_MAX: usize = 32;
 
 /// What a subtree may hold, its top included; `None` for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,19 +35,36 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+impl Usage {
+    /// Both together.
+    pub(super) fn plus(self, more: Usage) -> Usage {
+        Usage { count: self.count + more.count, bytes: self.bytes + more.bytes }
+    }
+
+    /// Without a part of it.
+    pub(super) fn minus(self, less: Usage) -> Usage {
+        Usage { count: self.count - less.count, bytes: self.bytes - less.bytes }
+    }
+}
+
+impl Limits {
+    /// Whether `more` may come to what is there; nobody asks where something goes.
+    pub(super) fn allow(self, usage: Usage, more: Usage) -> bool {
+        let fits = |limit: Option<u64>, held: u64, more: u64| {
+            more == 0 || limit.is_none_or(|limit| held.saturating_add(more) <= limit)
+        };
+        fits(self.count, usage.count, more.count) && fits(self.bytes, usage.bytes, more.bytes)
+    }
+}
+
 /// All quotas by the path that they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Quotas(BTreeMap<Arc<str>, (Limits, Usage)>);
+pub(super) struct Quotas(BTreeMap<Arc<str>, Limits>);
 
 impl Quotas {
-    /// Sets the limits for `path`, whose subtree holds `usage`.
-    pub(super) fn set(&mut self, path: &str, limits: Limits, usage: impl FnOnce() -> Usage) {
-        match self.0.get_mut(path) {
-            Some((held, _)) => *held = limits,
-            None => {
-                self.0.insert(path.into(), (limits, usage()));
-            }
-        }
+    /// Sets the limits for `path`.
+    pub(super) fn set(&mut self, path: &str, limits: Limits) {
+        self.0.insert(path.into(), limits);
     }
 
     /// There is no quota for `path` any more.
@@ -54,61 +72,35 @@ impl Quotas {
         self.0.remove(path);
     }
 
-    /// What the quota for `path` counts, if there is one.
-    pub(super) fn usage(&self, path: &str) -> Option<Usage> {
-        self.0.get(path).map(|(_, usage)| *usage)
+    /// The limits for `path`, if there are any.
+    pub(super) fn get(&self, path: &str) -> Option<Limits> {
+        self.0.get(path).copied()
     }
 
-    /// Whether `path` may get so much more; nobody asks where something goes.
-    pub(super) fn allow(&self, path: &str, more: Usage) -> bool {
-        self.above(path).all(|above| {
-            self.0.get(above).is_none_or(|(limits, usage)| {
-                let fits = |limit: Option<u64>, held: u64, more: u64| {
-                    more == 0 || limit.is_none_or(|limit| held.saturating_add(more) <= limit)
-                };
-                fits(limits.count, usage.count, more.count)
-                    && fits(limits.bytes, usage.bytes, more.bytes)
-            })
-        })
+    /// Whether there are none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
+}
 
-    /// So much came at `path`.
-    pub(super) fn add(&mut self, path: &str, more: Usage) {
-        self.change(path, |usage| {
-            usage.count += more.count;
-            usage.bytes += more.bytes;
-        });
-    }
+/// The paths above `path` for which is kept what lies below them, the root first: those with at most
+/// [`LIMITED_COMPONENTS_MAX`] components.
+pub(super) fn counted_above(path: &str) -> impl Iterator<Item = &str> {
+    let root = (path != "/").then_some("/");
+    let slashes = path.match_indices('/').skip(1);
+    root.into_iter()
+        .chain(slashes.map_while(|(at, _)| path.get(..at)))
+        .take(LIMITED_COMPONENTS_MAX + 1)
+}
 
-    /// So much went from `path`.
-    pub(super) fn subtract(&mut self, path: &str, less: Usage) {
-        self.change(path, |usage| {
-            usage.count -= less.count;
-            usage.bytes -= less.bytes;
-        });
-    }
+/// Whether what lies below `path` is kept.
+pub(super) fn is_counted(path: &str) -> bool {
+    path == "/" || path.matches('/').count() <= LIMITED_COMPONENTS_MAX
+}
 
-    /// Every quota, for checks.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Usage)> {
-        self.0.iter().map(|(path, (_, usage))| (&**path, *usage))
-    }
-
-    fn change(&mut self, path: &str, how: impl Fn(&mut Usage)) {
-        if self.0.is_empty() {
-            return;
-        }
-        for above in std::iter::once(path).chain(ancestors(path)) {
-            if let Some((_, usage)) = self.0.get_mut(above) {
-                how(usage);
-            }
-        }
-    }
-
-    /// `path` and what lies above it; nothing while there are no quotas.
-    fn above<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let any = !self.0.is_empty();
-        any.then(|| std::iter::once(path).chain(ancestors(path))).into_iter().flatten()
-    }
+/// Whether `path` would hold the limits for a path that is too deep for a quota.
+pub(super) fn is_too_deep(path: &str) -> bool {
+    limited_by(path).is_some_and(|limited| !is_counted(limited))
 }
 
 /// The path for which `path` holds the limits, if that is what it is for.
@@ -124,7 +116,8 @@ pub fn counted_by(path: &str) -> Option<&str> {
 fn named<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     let limited = path.strip_prefix(QUOTA_PATH)?.strip_suffix(name)?;
     // Quotas on the root, or on what the quotas are kept in, are not there in ZooKeeper either.
-    (!limited.is_empty() && !limited.starts_with("/zookeeper")).then_some(limited)
+    let of_system = limited == "/zookeeper" || limited.starts_with("/zookeeper/");
+    (!limited.is_empty() && !of_system).then_some(limited)
 }
 
 /// The hard limits in a node's data; what cannot be read limits nothing.
@@ -160,8 +153,17 @@ mod tests {
     fn only_nodes_of_the_right_name_are_quotas() {
         assert_eq!(limited_by("/zookeeper/quota/a/b/zookeeper_limits"), Some("/a/b"));
         assert_eq!(counted_by("/zookeeper/quota/a/b/zookeeper_stats"), Some("/a/b"));
+        assert_eq!(
+            limited_by("/zookeeper/quota/zookeepers/x/zookeeper_limits"),
+            Some("/zookeepers/x")
+        );
+        assert_eq!(
+            limited_by("/zookeeper/quota/zookeeper-apps/zookeeper_limits"),
+            Some("/zookeeper-apps")
+        );
         for path in [
             "/zookeeper/quota/zookeeper_limits",
+            "/zookeeper/quota/zookeeper/zookeeper_limits",
             "/zookeeper/quota/a/zookeeper_stats",
             "/zookeeper/quota/zookeeper/quota/zookeeper_limits",
             "/quota/a/zookeeper_limits",
@@ -169,5 +171,19 @@ mod tests {
         ] {
             assert_eq!(limited_by(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn paths_above_are_counted_down_to_the_limit() {
+        assert_eq!(counted_above("/a/b/c").collect::<Vec<_>>(), ["/", "/a", "/a/b"]);
+        assert_eq!(counted_above("/a").collect::<Vec<_>>(), ["/"]);
+        assert_eq!(counted_above("/").count(), 0);
+        let deepest = "/a".repeat(LIMITED_COMPONENTS_MAX);
+        assert!(is_counted(&deepest) && !is_counted(&format!("{deepest}/b")));
+        assert_eq!(counted_above(&format!("{deepest}/b")).last(), Some(&*deepest));
+        assert_eq!(counted_above(&format!("{deepest}/b/c")).last(), Some(&*deepest));
+        assert!(!is_too_deep(&format!("/zookeeper/quota{deepest}/zookeeper_limits")));
+        assert!(is_too_deep(&format!("/zookeeper/quota{deepest}/b/zookeeper_limits")));
+        assert!(!is_too_deep(&format!("/zookeeper/quota{deepest}/b")));
     }
 }

@@ -10,6 +10,7 @@
 //! names them. The index is only looked up, never iterated: its order means nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +42,24 @@ pub struct Tree {
     pub(super) bytes: u64,
     shared_acls: VecDeque<Arc<[Acl]>>,
     pub(super) quotas: Quotas,
+}
+
+/// How far to look for nodes that are due to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Nodes looked at.
+    pub count_max: usize,
+    /// Nodes found.
+    pub due_max: usize,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// In ascending order.
+    pub paths: Vec<Arc<str>>,
+    /// Where the look ended before there was nothing left.
+    pub go_on_behind: Option<Arc<str>>,
 }
 
 impl Default for Tree {
@@ -117,10 +136,11 @@ impl Tree {
     /// How many nodes there are below `path`, or nothing when it does not exist.
     #[must_use]
     pub fn descendant_count(&self, path: &str) -> Option<usize> {
-        if path == "/" {
-            return Some(self.nodes.len() - 1);
+        let node = self.nodes.get(path)?;
+        if quota::is_counted(path) {
+            return usize::try_from(node.children.below().count).ok();
         }
-        self.contains(path).then(|| self.subtree(path).count() - 1)
+        Some(self.subtree(path).count() - 1)
     }
 
     /// Ephemerals of `session` in ascending order of their paths.
@@ -133,18 +153,47 @@ impl Tree {
         self.ephemerals.iter().map(|(session, paths)| (*session, paths.len()))
     }
 
-    /// Containers and TTL nodes that nothing keeps any more, at most `count_max`.
+    /// Looks at the containers and TTL nodes behind `after`, at most `look.count_max` of them, for those that
+    /// nothing keeps any more, at most `look.due_max`; with them the path to go on behind, or nothing when there
+    /// is none left to look at.
     #[must_use]
-    pub fn due_to_go(&self, wall_ms: i64, count_max: usize) -> Vec<Arc<str>> {
-        let is_due =
-            |path: &&Arc<str>| self.nodes.get(path).is_some_and(|node| node.is_due(wall_ms));
-        self.going.iter().filter(is_due).take(count_max).cloned().collect()
+    pub fn due_to_go(&self, wall_ms: i64, after: Option<&str>, look: Look) -> Due {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut due = Vec::new();
+        let range = self.going.range::<str, _>((start, Bound::Unbounded));
+        for (count, path) in (1..).zip(range) {
+            if self.nodes.get(path).is_some_and(|node| node.is_due(wall_ms)) {
+                due.push(path.clone());
+            }
+            if count >= look.count_max || due.len() >= look.due_max {
+                return Due { paths: due, go_on_behind: Some(path.clone()) };
+            }
+        }
+        Due { paths: due, go_on_behind: None }
     }
 
     /// What there is at and below the path whose usage the node at `path` shows; nothing if it shows none.
     #[must_use]
     pub fn quota_usage(&self, path: &str) -> Option<Usage> {
-        self.quotas.usage(quota::counted_by(path)?)
+        let limited = quota::counted_by(path)?;
+        self.quotas.get(limited).map(|_| self.usage_at(limited))
+    }
+
+    /// Whether `path` may get so much more.
+    pub(super) fn has_room(&self, path: &str, more: Usage) -> bool {
+        if self.quotas.is_empty() {
+            return true;
+        }
+        quota::counted_above(path).chain([path]).all(|limited| {
+            let limits = self.quotas.get(limited);
+            limits.is_none_or(|limits| limits.allow(self.usage_at(limited), more))
+        })
+    }
+
+    /// The node at `path`, of the upper levels, and what lies below it.
+    fn usage_at(&self, path: &str) -> Usage {
+        let node = self.nodes.get(path);
+        node.map_or(Usage::default(), |node| usage_of(node).plus(node.children.below()))
     }
 
     /// Nodes, the root included.
@@ -168,8 +217,13 @@ impl Tree {
     /// Asserts what always holds. Walks the whole tree.
     pub fn check(&self) {
         let (mut count, mut bytes, mut ephemeral_count, mut going_count) = (0, 0, 0, 0);
+        let mut sums: BTreeMap<&str, Usage> = BTreeMap::new();
         for (path, view) in self.subtree("/") {
             let node = view.node();
+            for above in quota::counted_above(path) {
+                let sum = sums.entry(above).or_default();
+                *sum = sum.plus(usage_of(node));
+            }
             count += 1;
             bytes += size_of(path, node);
             node.children.check();
@@ -196,8 +250,9 @@ impl Tree {
         assert_eq!(ephemeral_count, self.ephemeral_count(), "ephemerals listed");
         assert!(self.ephemerals.values().all(|paths| !paths.is_empty()), "an owner of nothing");
         assert!(self.shared_acls.len() <= SHARED_ACLS_MAX);
-        for (limited, usage) in self.quotas.iter() {
-            assert_eq!(usage, usage_below(&self.nodes, limited), "the quota of {limited}");
+        for (path, view) in self.subtree("/").filter(|(path, _)| quota::is_counted(path)) {
+            let below = sums.get(&**path).copied().unwrap_or_default();
+            assert_eq!(view.node().children.below(), below, "what is below {path}");
         }
         assert!(SYSTEM_PATHS.iter().all(|path| self.contains(path)), "a system node is missing");
     }
@@ -217,7 +272,7 @@ impl Tree {
     /// Puts a node in its place. The parent's own numbers are the caller's matter.
     pub(super) fn attach(&mut self, path: Arc<str>, node: Arc<Node>) {
         self.bytes += size_of(&path, &node);
-        self.quotas.add(&path, usage_of(&node));
+        let usage = usage_of(&node);
         if node.is_ephemeral() {
             self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
         }
@@ -229,6 +284,7 @@ impl Tree {
         }
         let is_new = self.nodes.insert(path.clone(), node);
         assert!(is_new, "a node was attached over another");
+        self.count_above(&path, |below| below.plus(usage));
         self.heed_limits(&path);
     }
 
@@ -237,7 +293,7 @@ impl Tree {
         let (path, node) = self.nodes.remove_entry(path).expect("the caller found the node");
         assert!(node.children.is_empty(), "{path} was detached from its children");
         self.bytes -= size_of(&path, &node);
-        self.quotas.subtract(&path, usage_of(&node));
+        self.count_above(&path, |below| below.minus(usage_of(&node)));
         self.heed_limits(&path);
         if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
             above.children.remove(&path);
@@ -255,13 +311,25 @@ impl Tree {
     /// Exchanges the data of the node at `path`, which exists, and returns what was there.
     pub(super) fn replace_data(&mut self, path: &str, data: Option<Bytes>) -> Option<Bytes> {
         let node = self.nodes.get_mut(path).expect("the caller found the node");
-        self.quotas.subtract(path, usage_of(node));
+        let before = usage_of(node);
         self.bytes += data.as_ref().map_or(0, Bytes::len) as u64;
         let former = std::mem::replace(&mut node.data, data);
         self.bytes -= former.as_ref().map_or(0, Bytes::len) as u64;
-        self.quotas.add(path, usage_of(node));
+        let after = usage_of(node);
+        if before != after {
+            self.count_above(path, |below| below.minus(before).plus(after));
+        }
         self.heed_limits(path);
         former
+    }
+
+    /// What lies below the nodes above `path` changes.
+    fn count_above(&mut self, path: &str, change: impl Fn(Usage) -> Usage) {
+        for above in quota::counted_above(path) {
+            if let Some(node) = self.nodes.get_mut(above) {
+                node.children.set_below(change(node.children.below()));
+            }
+        }
     }
 
     /// The node at `path` came, went or changed: if it holds limits, they count from now on.
@@ -269,7 +337,7 @@ impl Tree {
         let Some(limited) = quota::limited_by(path) else { return };
         let Some(node) = self.nodes.get(path) else { return self.quotas.remove(limited) };
         let limits = quota::parse_limits(node.data.as_deref().unwrap_or_default());
-        self.quotas.set(limited, limits, || usage_below(&self.nodes, limited));
+        self.quotas.set(limited, limits);
     }
 
     /// The list, shared with other nodes if one of them was given the same lately.
@@ -289,18 +357,6 @@ impl Tree {
 /// What a node counts for in quotas.
 fn usage_of(node: &Node) -> Usage {
     Usage { count: 1, bytes: node.data.as_ref().map_or(0, Bytes::len) as u64 }
-}
-
-/// What the node at `path` and all below it count for.
-fn usage_below(nodes: &Index, path: &str) -> Usage {
-    let top = nodes.get_key_value(path).map(|(path, _)| path);
-    let mut sum = Usage::default();
-    for (_, view) in (Subtree { nodes, top, below: Vec::new() }) {
-        let usage = usage_of(view.node());
-        sum.count += usage.count;
-        sum.bytes += usage.bytes;
-    }
-    sum
 }
 
 /// Whether a node may never be deleted.

@@ -1,7 +1,9 @@
 //! The tree against ZooKeeper's rules, literally, and against a naive model.
 
 use bytes::Bytes;
-use coordinator_protocol::{Acl, CreateRequest, ErrorCode, SessionId, Stat, Zxid};
+use coordinator_protocol::{
+    Acl, CreateMode, CreateRequest, CreateTtlRequest, ErrorCode, SessionId, Stat, Zxid,
+};
 
 use super::{Change, ChangeKind, Stamp, Transaction, Tree};
 
@@ -348,7 +350,7 @@ fn access_lists_that_one_transaction_adds_are_bounded() {
     };
     let mut tree = Tree::new();
     let mut transaction = Transaction::new(&mut tree, stamp(1));
-    let bytes = 6 + 5 + 1_000 + size_of::<Acl>();
+    let bytes = 6 + 5 + 1_000 + super::transaction::ACL_ENTRY_BYTES;
     let fit = super::ADDED_ACL_BYTES_MAX / bytes;
     for number in 0..fit {
         assert_eq!(create(&mut transaction, number, list(number)), Ok(()), "{number}");
@@ -443,4 +445,73 @@ fn quota_of_a_transaction_that_is_taken_back_counts_nothing() {
     assert_eq!(tree, before);
     assert_eq!(create(&mut tree, 30, "/a/c", 0), Ok("/a/c".into()));
     assert_eq!(create(&mut tree, 31, "/a/d", 0), Err(ErrorCode::QuotaExceeded));
+}
+
+#[test]
+fn quotas_that_come_and_go_in_one_transaction_cost_no_walks() {
+    let mut tree = Tree::new();
+    create(&mut tree, 1, "/big", 0).unwrap();
+    create(&mut tree, 2, "/zookeeper/quota/big", 0).unwrap();
+    let mut transaction = Transaction::new(&mut tree, stamp(3));
+    for number in 0..50_000 {
+        transaction.create(OWNER, &request(&format!("/big/{number}"), "x", 0)).unwrap();
+    }
+    let limits = "/zookeeper/quota/big/zookeeper_limits";
+    let mut transaction = Transaction::new(&mut tree, stamp(4));
+    // By a walk for each this would be 600 million nodes: this test would not end for minutes.
+    for _ in 0..6_000 {
+        transaction.create(OWNER, &request(limits, "countHardLimit=50001", 0)).unwrap();
+        let full = transaction.create(OWNER, &request("/big/more", "x", 0)).map(|_| ());
+        assert_eq!(full, Err(ErrorCode::QuotaExceeded));
+        transaction.delete(limits, -1).unwrap();
+    }
+    transaction.rollback();
+    assert_eq!(tree.descendant_count("/big"), Some(50_000));
+    tree.check();
+}
+
+#[test]
+fn quota_is_kept_to_at_the_deepest_path_that_may_have_one_and_refused_below() {
+    let mut tree = Tree::new();
+    let deepest = "/a".repeat(super::quota::LIMITED_COMPONENTS_MAX);
+    let below = format!("{deepest}/b");
+    for path in [&*below, &format!("{below}/c")] {
+        for part in path.match_indices('/').skip(1).map(|(at, _)| &path[..at]).chain([path]) {
+            let _ = create(&mut tree, 1, part, 0);
+        }
+    }
+    limit(&mut tree, 10, &deepest, "countHardLimit=3");
+    assert_eq!(create(&mut tree, 20, &format!("{below}/d"), 0), Err(ErrorCode::QuotaExceeded));
+    create(&mut tree, 20, &format!("/zookeeper/quota{below}"), 0).unwrap();
+    let refused = create(&mut tree, 21, &format!("/zookeeper/quota{below}/zookeeper_limits"), 0);
+    assert_eq!(refused, Err(ErrorCode::BadArguments));
+    assert_eq!(tree.descendant_count(&deepest), Some(2));
+    assert_eq!(tree.descendant_count(&below), Some(1));
+    tree.check();
+}
+
+#[test]
+fn look_for_what_is_due_ends_at_its_limits_and_goes_on_there() {
+    let mut tree = Tree::new();
+    let mut transaction = Transaction::new(&mut tree, stamp(1));
+    for number in 0..10 {
+        let (path, data, acl, ttl_ms) = (format!("/{number}"), None, Acl::open(), 1_000);
+        let flags = CreateMode::PersistentTtl.code();
+        // Every second one stays for longer.
+        let ttl_ms = if number % 2 == 0 { ttl_ms } else { 1_000_000 };
+        transaction.create_ttl(&CreateTtlRequest { path, data, acl, flags, ttl_ms }).unwrap();
+    }
+    let look = |after: Option<&str>, count_max, due_max| {
+        let due = tree.due_to_go(100_000, after, super::Look { count_max, due_max });
+        (
+            due.paths.iter().map(|path| path.to_string()).collect::<Vec<_>>().join(" "),
+            due.go_on_behind,
+        )
+    };
+    assert_eq!(look(None, 11, 6), ("/0 /2 /4 /6 /8".into(), None));
+    assert_eq!(look(None, 3, 6), ("/0 /2".into(), Some("/2".into())));
+    assert_eq!(look(Some("/2"), 3, 6), ("/4".into(), Some("/5".into())));
+    assert_eq!(look(Some("/5"), 3, 1), ("/6".into(), Some("/6".into())));
+    assert_eq!(look(Some("/6"), 4, 6), ("/8".into(), None));
+    assert_eq!(look(Some("/9"), 3, 6), (String::new(), None));
 }

@@ -18,15 +18,16 @@ use super::change::{Change, ChangeKind};
 use super::children::Children;
 use super::node::{CONTAINER, Node, ttl_mark};
 use super::path::{parent, validate_path};
-use super::quota::Usage;
+use super::quota::{self, Usage};
 use super::store::{CONFIG_PATH, Tree, is_system};
 
 /// Bytes of access lists that one transaction may add, each counted that differs from the one before it: in
 /// a request an entry takes a few bytes where it stands for all that its writer has shown, and a multi has
 /// many lists. What else is shared does not matter: it is not the same on all servers.
 pub const ADDED_ACL_BYTES_MAX: usize = 4 << 20;
-/// Of an entry beside its texts.
-const ACL_ENTRY_BYTES: usize = size_of::<Acl>();
+/// Of an entry beside its texts. A number of its own, not what it takes here: it decides what is applied, and has
+/// to be the same in every build.
+pub(super) const ACL_ENTRY_BYTES: usize = 64;
 
 /// What all operations of a transaction are stamped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl<'a> Transaction<'a> {
     /// come in ZooKeeper's order, since the first one that fails is the answer.
     ///
     /// # Errors
-    /// `BadArguments` (flags, a TTL node without its time, path), `InvalidAcl` (also for too much of them
+    /// `BadArguments` (flags, a TTL node without its time, path, a quota too deep), `InvalidAcl` (also for too much of them
     /// in one transaction), `NoNode` (parent), `NoAuth` (to create there), `NodeExists`,
     /// `NoChildrenForEphemerals`, `QuotaExceeded`.
     pub fn create(
@@ -169,6 +170,9 @@ impl<'a> Transaction<'a> {
             request.path.as_str().into()
         };
         validate_path(&path)?;
+        if quota::is_too_deep(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
         if self.tree.contains(&path) {
             return Err(ErrorCode::NodeExists);
         }
@@ -318,7 +322,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn demand_room(&self, path: &str, more: Usage) -> Result<(), ErrorCode> {
-        if self.tree.quotas.allow(path, more) { Ok(()) } else { Err(ErrorCode::QuotaExceeded) }
+        if self.tree.has_room(path, more) { Ok(()) } else { Err(ErrorCode::QuotaExceeded) }
     }
 
     fn demand(&self, permission: i32, node: &Node) -> Result<(), ErrorCode> {

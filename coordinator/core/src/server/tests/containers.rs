@@ -8,6 +8,8 @@ use coordinator_protocol::{
 use super::ensemble::{Ensemble, Got, member};
 use super::{create, delete, exists, set_data};
 use crate::ConnectionId;
+use crate::server::limits::REMOVED_PER_CHECK_MAX;
+use crate::tree::Look;
 
 /// Between two looks of the leader.
 const CHECK_MS: u64 = 1_000;
@@ -111,6 +113,31 @@ fn marks_outlive_a_snapshot() {
     let state = ensemble.server(leader).state();
     let again = crate::state::State::decode_snapshot(&state.encode_snapshot()).unwrap();
     again.check();
-    assert_eq!(again.tree().due_to_go(i64::MAX, 10), ["/t".into()]);
+    let look = Look { count_max: 10, due_max: 10 };
+    assert_eq!(again.tree().due_to_go(i64::MAX, None, look).paths, ["/t".into()]);
     assert_eq!(again.tree().ephemeral_count(), 0);
+}
+
+#[test]
+fn one_look_removes_as_many_as_the_limit_and_the_next_one_the_rest() {
+    let (mut ensemble, id) = served();
+    let count = REMOVED_PER_CHECK_MAX + 1;
+    let leader = ensemble.leader().unwrap();
+    let left = |e: &Ensemble| e.server(leader).state().tree().node_count();
+    let system = left(&ensemble);
+    let began = ensemble.now;
+    for number in 0..count {
+        // The time of all of them is over at once.
+        let ttl_ms = 30_000 - i64::try_from(ensemble.now.since(began)).unwrap();
+        ensemble.send(id, with_ttl(&format!("/{number:05}"), CreateMode::PersistentTtl, ttl_ms));
+        if number % 500 == 0 {
+            ensemble.run_ms(10);
+        }
+    }
+    ensemble.run_until("all of them", |e| left(e) == system + count);
+    ensemble.run_until("the first look", |e| left(e) < system + count);
+    ensemble.run_ms(CHECK_MS / 2);
+    assert_eq!(left(&ensemble), system + 1, "the limit, and then a pause");
+    ensemble.run_until("the second look", |e| left(e) == system);
+    ensemble.server(leader).state().check();
 }

@@ -1,10 +1,12 @@
 //! Members whose disks take seconds for a sync.
 
-use coordinator_protocol::Response;
+use bytes::Bytes;
+use coordinator_protocol::{Request, Response, SetDataRequest};
 
 use super::ensemble::{Ensemble, member};
 use super::{create, get_data, set_data};
 use crate::ServerId;
+use crate::consensus::HELD_BYTES_MAX;
 use crate::server::Mode;
 
 const SLOW_MS: u64 = 5_000;
@@ -93,4 +95,32 @@ fn slow_disks_everywhere_elect_a_leader_all_the_same() {
     let begun = ensemble.now;
     ensemble.run_until("another leader", |e| e.leader().is_some());
     assert!(ensemble.now.since(begun) <= 25_000, "took {} ms", ensemble.now.since(begun));
+}
+
+#[test]
+fn follower_takes_no_more_than_its_limit_for_a_slow_disk_and_catches_up() {
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    let slow = others(leader)[0];
+    let id = ensemble.connect(leader, 30_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    ensemble.run_ms(50);
+    ensemble.slow_ms.insert(slow, SLOW_MS);
+    let data = Some(Bytes::from(vec![7; 1_000_000]));
+    let (mut most, mut refused) = (0, false);
+    for _ in 0..120 {
+        let set = SetDataRequest { path: "/a".into(), data: data.clone(), version: -1 };
+        ensemble.ask(id, Request::SetData(set)).unwrap();
+        let status = ensemble.server(slow).status();
+        most = most.max(status.unsynced_bytes);
+        refused |= ensemble.server(leader).status().last_index > status.last_index + 20;
+    }
+    // One message more may come than fits.
+    let limit = HELD_BYTES_MAX + (2 << 20);
+    assert!(most <= limit && refused, "{most} of at most {limit} bytes held, {refused}");
+    ensemble.slow_ms.remove(&slow);
+    let written = ensemble.server(leader).status().last_index;
+    ensemble.run_until("what was refused", |e| e.server(slow).status().applied_index >= written);
+    assert_eq!(ensemble.server(slow).state(), ensemble.server(leader).state());
+    assert_eq!(ensemble.server(slow).status().unsynced_bytes, 0);
 }

@@ -15,9 +15,9 @@ use crate::subscription::{Subscription, SubscriptionSink};
 use crate::watch::Watch;
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, AddWatchMode, AddWatchRequest, CreateMode, CreateRequest, DeleteRequest, ErrorCode,
-    MultiOp, MultiResult, PathWatch, Request, Response, SessionId, SetAclRequest, SetDataRequest,
-    Stat, SubscribeRequest, Zxid,
+    Acl, AddWatchMode, AddWatchRequest, ChildrenPageRequest, CreateMode, CreateRequest,
+    DeleteRequest, ErrorCode, MultiOp, MultiResult, PathWatch, Request, Response, SessionId,
+    SetAclRequest, SetDataRequest, Stat, SubscribeRequest, Zxid,
 };
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -286,6 +286,25 @@ impl Client {
     pub async fn get_children(&self, path: &str) -> Result<(Vec<String>, Stat), Error> {
         let request = Request::GetChildren2(PathWatch { path: self.full(path), watch: false });
         names_and_stat(self.call(request, Hook::None).await?)
+    }
+
+    /// Names of children in ascending order, those behind `after` only (empty for all), at most `count_max` and as
+    /// many as the server gives at once; and whether there are more. For znodes with very many children.
+    ///
+    /// # Errors
+    /// As [`Client::get_children`].
+    pub async fn get_children_page(
+        &self,
+        path: &str,
+        after: &str,
+        count_max: i32,
+    ) -> Result<(Vec<String>, bool), Error> {
+        let (path, after, prefix) = (self.full(path), after.to_owned(), String::new());
+        let page = ChildrenPageRequest { path, after, prefix, count_max };
+        match self.call(Request::GetChildrenPage(page), Hook::None).await?.response {
+            Response::NamesPage(names, more, _) => Ok((names, more)),
+            _ => Err(Error::UnexpectedAnswer),
+        }
     }
 
     /// As [`Client::get_children`], with a one-shot watch of the children and its deletion.

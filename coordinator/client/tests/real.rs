@@ -67,6 +67,10 @@ async fn every_call_is_answered() {
     assert_eq!(client.set_data("/a/b/c", data("two"), Some(0)).await.unwrap().version, 1);
     assert_eq!(client.get_data("/a/b/c").await.unwrap().0, data("two"));
     assert_eq!(client.get_children("/a").await.unwrap().0.len(), 2);
+    let (names, more) = client.get_children_page("/a", "", 1).await.unwrap();
+    assert_eq!((names.len(), more), (1, true));
+    let (rest, more) = client.get_children_page("/a", &names[0], 10).await.unwrap();
+    assert_eq!((rest.len(), more), (1, false));
     assert_eq!(client.get_acl("/a").await.unwrap().0, Acl::open());
     let stale = client.set_data("/a/b/c", None, Some(0)).await.unwrap_err();
     assert!(stale.is(ErrorCode::BadVersion));

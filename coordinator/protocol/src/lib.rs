@@ -47,10 +47,10 @@ pub use jute::{DecodeError, Reader, Record, Writer};
 pub use multi::{MultiOp, MultiReadOp, MultiReadResult, MultiResult};
 pub use op_code::OpCode;
 pub use request::{
-    AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, CreateMode, CreateRequest,
-    CreateTtlRequest, DeleteRequest, PathWatch, ReconfigRequest, Request, SessionOptionsRequest,
-    SetAclRequest, SetDataRequest, SetWatchesRequest, WatchKind, WatchKindRequest, decode_request,
-    encode_request,
+    AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ChildrenPageRequest, CreateMode,
+    CreateRequest, CreateTtlRequest, DeleteRequest, PathWatch, ReconfigRequest, Request,
+    SessionOptionsRequest, SetAclRequest, SetDataRequest, SetWatchesRequest, WatchKind,
+    WatchKindRequest, decode_request, encode_request,
 };
 pub use response::{ClientInfo, Response, encode_event, encode_reply, encode_subscription_event};
 pub use stat::Stat;

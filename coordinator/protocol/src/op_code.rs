@@ -75,6 +75,8 @@ open_enum! {
         Unsubscribe = 1001,
         /// Ours: sets a session's options.
         SessionOptions = 1002,
+        /// Ours: asks for some of the children's names.
+        GetChildrenPage = 1003,
         /// Opens a session; servers only.
         CreateSession = -10,
         /// Ends the session.

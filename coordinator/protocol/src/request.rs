@@ -285,6 +285,21 @@ record! {
     }
 }
 
+record! {
+    /// Ours: some of a znode's children, in ascending order, for lists that are too long for one answer.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ChildrenPageRequest {
+        /// Which znode's.
+        pub path: String,
+        /// Names behind this one; empty for all.
+        pub after: String,
+        /// Names that begin with this; empty for all.
+        pub prefix: String,
+        /// At most so many; the server may give fewer.
+        pub count_max: i32,
+    }
+}
+
 macro_rules! requests {
     (
         body { $($(#[$meta:meta])* $variant:ident($body:ty),)* }
@@ -410,6 +425,8 @@ requests! {
         GetAllChildrenNumber(String),
         /// Adds a persistent watch.
         AddWatch(AddWatchRequest),
+        /// Ours: answered with some of the children's names, and whether there are more.
+        GetChildrenPage(ChildrenPageRequest),
         /// Ours: subscribes to a subtree.
         Subscribe(SubscribeRequest),
         /// Ours: ends the subscription with this number.

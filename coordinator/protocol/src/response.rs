@@ -49,6 +49,8 @@ pub enum Response {
     Names(Vec<String>),
     /// getChildren2.
     NamesStat(Vec<String>, Stat),
+    /// getChildrenPage: names, whether more follow, and the parent's Stat.
+    NamesPage(Vec<String>, bool, Stat),
     /// getAllChildrenNumber.
     Count(i32),
     /// multi.
@@ -85,6 +87,11 @@ impl Response {
             OpCode::GetChildren2 => {
                 Self::NamesStat(Record::decode(reader)?, Record::decode(reader)?)
             }
+            OpCode::GetChildrenPage => Self::NamesPage(
+                Record::decode(reader)?,
+                Record::decode(reader)?,
+                Record::decode(reader)?,
+            ),
             OpCode::GetAllChildrenNumber => Self::Count(Record::decode(reader)?),
             OpCode::Multi => Self::Multi(decode_list(reader, MultiResult::decode_body)?),
             OpCode::MultiRead => {
@@ -132,6 +139,11 @@ impl Response {
             Self::Names(names) => names.encode(writer),
             Self::NamesStat(names, stat) => {
                 names.encode(writer);
+                stat.encode(writer);
+            }
+            Self::NamesPage(names, more, stat) => {
+                names.encode(writer);
+                more.encode(writer);
                 stat.encode(writer);
             }
             Self::Count(count) => count.encode(writer),

@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ClientInfo, CreateMode,
-    CreateRequest, CreateTtlRequest, DeleteRequest, ErrorCode, EventType, Item, ItemKind, MultiOp,
-    MultiReadOp, MultiReadResult, MultiResult, OpCode, PathWatch, Reader, ReconfigRequest, Record,
-    ReplyHeader, Request, Response, SessionId, SessionOptionsRequest, SetAclRequest,
-    SetDataRequest, SetWatchesRequest, Stat, SubscribeRequest, SubscriptionEvent,
+    Acl, AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ChildrenPageRequest, ClientInfo,
+    CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, ErrorCode, EventType, Item,
+    ItemKind, MultiOp, MultiReadOp, MultiReadResult, MultiResult, OpCode, PathWatch, Reader,
+    ReconfigRequest, Record, ReplyHeader, Request, Response, SessionId, SessionOptionsRequest,
+    SetAclRequest, SetDataRequest, SetWatchesRequest, Stat, SubscribeRequest, SubscriptionEvent,
     SubscriptionEventKind, WatchKind, WatchKindRequest, WatcherEvent, Xid, Zxid, decode_request,
     encode_event, encode_reply, encode_request, encode_subscription_event,
 };
@@ -105,6 +105,12 @@ fn reads() -> Vec<Request> {
         Request::Sync(path()),
         Request::GetEphemerals(path()),
         Request::GetAllChildrenNumber(path()),
+        Request::GetChildrenPage(ChildrenPageRequest {
+            path: path(),
+            after: "a".to_owned(),
+            prefix: String::new(),
+            count_max: 100,
+        }),
         Request::MultiRead(vec![
             MultiReadOp::GetData(path_watch()),
             MultiReadOp::GetChildren(path_watch()),
@@ -158,6 +164,7 @@ fn responses() -> Vec<(OpCode, Response)> {
         (OpCode::GetEphemerals, Response::Names(vec![path()])),
         (OpCode::GetChildren2, Response::NamesStat(vec!["1".to_owned()], stat())),
         (OpCode::GetAllChildrenNumber, Response::Count(12)),
+        (OpCode::GetChildrenPage, Response::NamesPage(vec!["1".to_owned()], true, stat())),
         (
             OpCode::Multi,
             Response::Multi(vec![

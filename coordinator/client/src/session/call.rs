@@ -65,6 +65,7 @@ impl Call {
                 | OpCode::MultiRead
                 | OpCode::GetEphemerals
                 | OpCode::GetAllChildrenNumber
+                | OpCode::GetChildrenPage
                 | OpCode::WhoAmI
                 | OpCode::AddWatch
                 | OpCode::Subscribe

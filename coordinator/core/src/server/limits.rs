@@ -47,6 +47,11 @@ pub const TOUCHED_PER_MESSAGE_MAX: usize = 10_000;
 /// Bytes of names beyond which the answer to a list of children is large: a write behind it is sent only when
 /// it is answered. As much as the largest node.
 pub const READ_BYTES_MAX: usize = 1 << 20;
+/// Names in one page of a list of children; also at most `READ_BYTES_MAX` bytes, but at least one name.
+pub const PAGE_NAMES_MAX: usize = 10_000;
+/// Changes looked through for what the persistent watches of a client missed; one that was away for more of
+/// them is told to look for itself.
+pub const MISSED_CHANGES_MAX: usize = 10_000;
 /// Unanswered reads behind which a write is sent at once: they are answered before it is applied,
 /// room or not.
 pub const READS_BEFORE_WRITE_MAX: usize = 16;

@@ -6,15 +6,16 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, AddWatchRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch, Permissions, Request,
-    Response, SetWatchesRequest, SubscribeRequest,
+    Acl, AddWatchRequest, ChildrenPageRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch,
+    Permissions, Request, Response, SetWatchesRequest, SubscribeRequest,
 };
 
 use super::identity;
-use super::limits::MULTI_READ_BYTES_MAX;
+use super::limits::{MISSED_CHANGES_MAX, MULTI_READ_BYTES_MAX, PAGE_NAMES_MAX, READ_BYTES_MAX};
 use super::step::Server;
 use crate::ConnectionId;
 use crate::tree::{NodeView, is_allowed, masked, validate_path};
+use crate::watch::Missed;
 
 impl Server {
     pub(super) fn read(
@@ -27,6 +28,7 @@ impl Server {
             Request::GetData(read) => self.read_data(id, &read),
             Request::GetChildren(read) => self.read_children(id, &read).map(Response::Names),
             Request::GetChildren2(read) => self.read_children2(id, &read),
+            Request::GetChildrenPage(page) => self.read_page(id, &page),
             Request::GetAcl(path) => self.read_acl(id, &path),
             Request::GetAllChildrenNumber(path) => self.count_descendants(id, &path),
             Request::GetEphemerals(prefix) => self.list_ephemerals(id, &prefix),
@@ -129,6 +131,29 @@ impl Server {
         Ok(Response::NamesStat(self.read_children(id, read)?, stat))
     }
 
+    /// Some of the children, so that no answer grows with their number.
+    fn read_page(
+        &self,
+        id: ConnectionId,
+        page: &ChildrenPageRequest,
+    ) -> Result<Response, ErrorCode> {
+        let stat = self.readable(id, &page.path)?.stat();
+        let count_max = usize::try_from(page.count_max).unwrap_or(0).min(PAGE_NAMES_MAX);
+        if count_max == 0 {
+            return Err(ErrorCode::BadArguments);
+        }
+        let found = self.state.tree().children_page(&page.path, &page.after, &page.prefix);
+        let (mut names, mut bytes) = (Vec::new(), 0usize);
+        for name in found.ok_or(ErrorCode::NoNode)? {
+            bytes = bytes.saturating_add(name.len()).saturating_add(size_of::<i32>());
+            if names.len() == count_max || (bytes > READ_BYTES_MAX && !names.is_empty()) {
+                return Ok(Response::NamesPage(names, true, stat));
+            }
+            names.push(name.to_owned());
+        }
+        Ok(Response::NamesPage(names, false, stat))
+    }
+
     /// Each read for itself, until the answer is large enough.
     fn read_many(&mut self, id: ConnectionId, ops: Vec<MultiReadOp>) -> Response {
         let mut bytes = 0usize;
@@ -177,7 +202,15 @@ impl Server {
         request: &SetWatchesRequest,
     ) -> Result<Response, ErrorCode> {
         let last = self.state.last_zxid();
-        let mut missed = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        let once = self.watches.set_watches(id, request, self.state.tree(), last)?;
+        let missed = Missed { connection: id, request };
+        // First what happened before.
+        let mut missed =
+            match self.subscriptions.changes_after(request.relative_zxid, MISSED_CHANGES_MAX) {
+                Some(changes) => missed.of_changes(changes),
+                None => missed.unknown(self.state.tree(), last),
+            };
+        missed.extend(once);
         missed.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseWatchOnReconnect) {
             return Ok(Response::Empty);

@@ -250,6 +250,7 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         | Request::RemoveWatches(_)
         | Request::GetEphemerals(_)
         | Request::GetAllChildrenNumber(_)
+        | Request::GetChildrenPage(_)
         | Request::AddWatch(_)
         | Request::Subscribe(_)
         | Request::Unsubscribe(_)
@@ -276,6 +277,7 @@ fn reads_state(request: &Request) -> bool {
             | Request::GetChildren2(_)
             | Request::GetEphemerals(_)
             | Request::GetAllChildrenNumber(_)
+            | Request::GetChildrenPage(_)
             | Request::MultiRead(_)
     )
 }

@@ -68,6 +68,9 @@ fn varying_bytes(request: &Request) -> usize {
         Request::CheckWatches(watch) | Request::RemoveWatches(watch) => text(&watch.path),
         Request::AddWatch(watch) => text(&watch.path),
         Request::Subscribe(subscribe) => text(&subscribe.path),
+        Request::GetChildrenPage(page) => {
+            text(&page.path).saturating_add(text(&page.after)).saturating_add(text(&page.prefix))
+        }
         Request::GetAcl(path)
         | Request::Sync(path)
         | Request::DeleteContainer(path)

@@ -134,6 +134,18 @@ impl Subscriptions {
         Ok(())
     }
 
+    /// All changes after `zxid`, in order; nothing when not all are known any more, or there are more than
+    /// `count_max`.
+    #[must_use]
+    pub fn changes_after(&self, zxid: Zxid, count_max: usize) -> Option<Vec<&Change>> {
+        if !self.history.covers(zxid) {
+            return None;
+        }
+        let changes = self.history.after(zxid).flat_map(|(_, changes)| changes);
+        let found: Vec<&Change> = changes.take(count_max.saturating_add(1)).collect();
+        (found.len() <= count_max).then_some(found)
+    }
+
     /// unsubscribe: whether there was one.
     pub fn unsubscribe(&mut self, connection: ConnectionId, subscription: i32) -> bool {
         let Some(subscriptions) = self.by_connection.get_mut(&connection) else { return false };

@@ -57,6 +57,18 @@ impl Children {
         }
     }
 
+    /// Those behind `path`, ascending, or from it on if it `counts`, whether or not it is there.
+    pub(super) fn iter_from(&self, path: &str, counts: bool) -> Iter<'_> {
+        let Some(held) = &self.0 else { return self.iter() };
+        let is_before = |one: &Arc<str>| if counts { **one < *path } else { **one <= *path };
+        let at = held.chunk_of(path).unwrap_or(0);
+        let (before, rest) = held.chunks.split_at(at);
+        let Some((chunk, behind)) = rest.split_first() else { return self.iter() };
+        let skipped = chunk.partition_point(is_before);
+        let left = held.count - before.iter().map(|chunk| chunk.len()).sum::<usize>() - skipped;
+        Iter { chunks: behind.iter(), current: chunk[skipped..].iter(), left }
+    }
+
     /// Adds a path; one that is there already stays alone.
     pub(super) fn insert(&mut self, path: Arc<str>) {
         let held = self.0.get_or_insert_default();
@@ -148,6 +160,8 @@ impl PartialEq for Children {
 
 impl Eq for Children {}
 
+impl ExactSizeIterator for Iter<'_> {}
+
 /// Paths in ascending order.
 #[derive(Clone, Debug)]
 pub(super) struct Iter<'a> {
@@ -218,6 +232,31 @@ mod tests {
         }
         assert_same(&children, &model);
         assert!(children.is_empty() && children.iter().next().is_none());
+    }
+
+    #[test]
+    fn iteration_begins_anywhere() {
+        let mut children = Children::default();
+        assert_eq!(children.iter_from("/p/000001", true).count(), 0);
+        (0..2_000).step_by(2).for_each(|number| children.insert(name(number)));
+        let first = |from: &str, counts| {
+            let mut rest = children.iter_from(from, counts);
+            let left = rest.len();
+            assert_eq!(rest.clone().count(), left);
+            (rest.next().map(|path| path.to_string()), left)
+        };
+        let at = |number: u64| Some(name(number).to_string());
+        assert_eq!(first("/", true), (at(0), 1_000));
+        assert_eq!(first(&name(0), false), (at(2), 999));
+        for number in [254, 255, 256, 510, 511, 512, 1_000] {
+            let even = number + number % 2;
+            assert_eq!(first(&name(number), true), (at(even), 1_000 - even as usize / 2));
+            let next = number + 2 - number % 2;
+            assert_eq!(first(&name(number), false), (at(next), 1_000 - next as usize / 2));
+        }
+        assert_eq!(first(&name(1_998), true), (at(1_998), 1));
+        assert_eq!(first(&name(1_998), false), (None, 0));
+        assert_eq!(first("/q", true), (None, 0));
     }
 
     #[test]

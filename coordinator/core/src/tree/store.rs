@@ -119,6 +119,22 @@ impl Tree {
         Some(Names { paths: node.children.iter(), prefix_bytes })
     }
 
+    /// The same, of those behind the name `after` only, and that begin with `prefix`.
+    pub fn children_page(
+        &self,
+        path: &str,
+        after: &str,
+        prefix: &str,
+    ) -> Option<impl Iterator<Item = &str>> {
+        let node = self.nodes.get(path)?;
+        let prefix_bytes = if path == "/" { 1 } else { path.len() + 1 };
+        let (start, counts) = if after < prefix { (prefix, true) } else { (after, false) };
+        let top = if path == "/" { "" } else { path };
+        let paths = node.children.iter_from(&format!("{top}/{start}"), counts);
+        let prefix = prefix.to_owned();
+        Some(Names { paths, prefix_bytes }.take_while(move |name| name.starts_with(&prefix)))
+    }
+
     /// `path`'s node and all below it, each after its parent, children in ascending order; empty
     /// when `path` does not exist.
     #[must_use]

@@ -3,7 +3,7 @@
 //! Called by: the server. Calls: `table`, `tree` (reads).
 //! Invariant: for each path either the watch is registered again or its event is returned.
 //! It does not know what happened in between: it compares what there is with what was seen.
-//! Persistent watches are registered again without an event, as in ZooKeeper.
+//! Persistent watches are registered again without an event: what they missed is the matter of `missed`.
 
 use std::sync::Arc;
 

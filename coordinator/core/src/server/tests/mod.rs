@@ -7,6 +7,7 @@ mod failures;
 mod forwarding;
 mod pauses;
 mod random;
+mod returning;
 mod sasl;
 mod sessions;
 mod single;

@@ -47,10 +47,9 @@ pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audite
                 seen = *zxid;
                 let request = &talk.sent[*request].request;
                 if let Request::SetWatches2(set) = request {
-                    let missed = watched.set(set, facts, *zxid);
-                    for event in missed {
-                        assert_eq!(came.pop_front(), Some(event), "what setWatches finds missed");
-                    }
+                    let once = watched.set(set, facts, *zxid);
+                    let found: Vec<Event> = came.drain(..).collect();
+                    check_missed(&found, &once, &Away { set, facts, now: *zxid });
                 }
                 watched.answered(request, outcome.as_ref().ok());
                 assert!(came.is_empty(), "events that nothing fired: {came:?}");
@@ -72,6 +71,60 @@ pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audite
                 assert_eq!(first, event, "an event out of turn");
             }
         }
+    }
+}
+
+/// What was set again, and when it was answered.
+struct Away<'a> {
+    set: &'a SetWatchesRequest,
+    facts: &'a Facts<'a>,
+    now: Zxid,
+}
+
+/// First what the persistent watches missed, change by change, or node by node where the server does not know
+/// the changes any more; then what the others missed.
+fn check_missed(found: &[Event], once: &[Event], away: &Away<'_>) {
+    let is = |lasting: Vec<Event>| found.iter().eq(lasting.iter().chain(once));
+    assert!(
+        is(away.by_changes()) || is(away.by_nodes()),
+        "what setWatches finds missed: {found:?}, not {:?} or {:?} and {once:?}",
+        away.by_changes(),
+        away.by_nodes(),
+    );
+}
+
+impl Away<'_> {
+    fn by_changes(&self) -> Vec<Event> {
+        let mut lasting = Naive::default();
+        let Self { set, facts, now } = self;
+        set.persistent_watches.iter().for_each(|path| lasting.add(path, Kind::Persistent));
+        set.persistent_recursive_watches.iter().for_each(|path| lasting.add(path, Kind::Recursive));
+        let changes = facts.changes_between(set.relative_zxid, *now);
+        changes.iter().flat_map(|change| lasting.fire(change)).collect()
+    }
+
+    fn by_nodes(&self) -> Vec<Event> {
+        let Self { set, facts, now } = self;
+        let (nodes, since) = (Nodes::at(facts, *now), set.relative_zxid);
+        let mut missed = Vec::new();
+        let tops = set.persistent_recursive_watches.iter().map(|path| (path, true));
+        for (path, is_top) in set.persistent_watches.iter().map(|path| (path, false)).chain(tops) {
+            let mut tell = |event| missed.push((*now, event, path.clone()));
+            let Some(mzxid) = nodes.modified.get(&**path) else {
+                tell(EventType::NodeDeleted);
+                continue;
+            };
+            let (czxid, pzxid) = (nodes.created[&**path], nodes.children_changed[&**path]);
+            if czxid > since {
+                tell(EventType::NodeCreated);
+            } else if *mzxid > since || is_top {
+                tell(EventType::NodeDataChanged);
+            }
+            if pzxid > since.max(czxid) && !is_top {
+                tell(EventType::NodeChildrenChanged);
+            }
+        }
+        missed
     }
 }
 
@@ -203,6 +256,7 @@ impl Naive {
 
 /// Which nodes there are, and when they and their children changed last.
 struct Nodes<'a> {
+    created: BTreeMap<&'a str, Zxid>,
     modified: BTreeMap<&'a str, Zxid>,
     children_changed: BTreeMap<&'a str, Zxid>,
 }
@@ -211,7 +265,8 @@ impl<'a> Nodes<'a> {
     fn at(facts: &Facts<'a>, now: Zxid) -> Self {
         let system = ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
         let from_start = || system.into_iter().map(|path| (path, Zxid::ZERO)).collect();
-        let mut nodes = Self { modified: from_start(), children_changed: from_start() };
+        let (created, modified) = (from_start(), from_start());
+        let mut nodes = Self { created, modified, children_changed: from_start() };
         for change in facts.changes_between(Zxid::ZERO, now) {
             let path: &'a str = &change.path;
             let above = parent(path).filter(|_| changes_children(change.kind));
@@ -220,6 +275,7 @@ impl<'a> Nodes<'a> {
             }
             match change.kind {
                 ChangeKind::Created => {
+                    nodes.created.insert(path, change.zxid);
                     nodes.modified.insert(path, change.zxid);
                     nodes.children_changed.insert(path, change.zxid);
                 }
@@ -227,6 +283,7 @@ impl<'a> Nodes<'a> {
                     nodes.modified.insert(path, change.zxid);
                 }
                 ChangeKind::Deleted => {
+                    nodes.created.remove(path);
                     nodes.modified.remove(path);
                     nodes.children_changed.remove(path);
                 }

@@ -4,15 +4,18 @@
 //! Invariant: each failure is printed with the command that runs it again; the exit code is 1 when there was one.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
+use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(planted)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand};
-use tests::sim::campaign::{Outcome, World, keep_panics_quiet};
+use clap::{Args, Parser, Subcommand};
+use tests::sim::campaign::{World, keep_panics_quiet};
+use tests::sim::decisions::Decisions;
+use tests::sim::ensemble::LONG_FROM;
 use tests::sim::fault::Struck;
+use tests::sim::many::{Plan, Sum};
 
 /// Seeds of each simulation in the gate.
 const GATE: [(World, u64); 4] =
@@ -33,8 +36,8 @@ enum Command {
     Gate,
     /// Many seeds of one simulation.
     Many { world: String, from: u64, count: u64 },
-    /// New seeds of all simulations for so many hours.
-    Campaign { hours: f64 },
+    /// New seeds of all simulations, each of a simulated minute and more.
+    Campaign(Until),
     /// Switches faults off as long as the seed fails.
     Shrink { world: String, seed: u64 },
     /// Every bug that can be put in, by the seed known to find it, or afresh.
@@ -46,99 +49,78 @@ enum Command {
     },
 }
 
+/// How far a campaign goes.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Until {
+    /// For so many hours.
+    hours: Option<f64>,
+    /// So many seeds.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed: what the former campaign ended with, to go on.
+    #[arg(long, default_value_t = LONG_FROM)]
+    from: u64,
+}
+
 fn world(name: &str) -> World {
     let found = World::ALL.into_iter().find(|world| world.name() == name);
     found.unwrap_or_else(|| panic!("there is no simulation {name}"))
 }
 
-/// What many runs came to.
-#[derive(Default)]
-struct Sum {
-    runs: u64,
-    simulated_us: u64,
-    operations: u64,
-    struck: Struck,
-    failures: Vec<u64>,
-}
-
-impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
-        self.runs += 1;
-        self.simulated_us += outcome.simulated;
-        self.operations += outcome.operations;
-        for (fault, count) in &outcome.struck {
-            *self.struck.entry(*fault).or_default() += count;
-        }
-    }
-
-    fn print(&self, world: World, took: Duration) {
-        let hours = self.simulated_us as f64 / 3.6e9;
-        println!(
-            "\r{:<12} {} runs, {} failures, {hours:.2} simulated hours in {:.1} s ({:.3} per second), {} operations compared",
-            world.name(),
-            self.runs,
-            self.failures.len(),
-            took.as_secs_f64(),
-            hours / took.as_secs_f64(),
-            self.operations,
-        );
-        let faults: Vec<String> =
-            self.struck.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
-        println!("             faults: {}", faults.join(", "));
-    }
-}
-
-/// Runs seeds on all processors until `go_on` says no to one; true when none fails.
-fn run_many(world: World, from: u64, go_on: impl Fn(u64) -> bool + Sync) -> bool {
-    let next = AtomicU64::new(from);
-    let sum = Mutex::new(Sum::default());
-    let stop = AtomicBool::new(false);
-    let began = Instant::now();
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if !go_on(seed) {
-                return;
-            }
-            let ran = world.try_run(seed, &BTreeSet::new(), seed.is_multiple_of(10));
-            let mut sum = sum.lock().expect("no panic inside");
-            match ran {
-                Ok(outcome) => sum.add(&outcome),
-                Err(why) => {
-                    println!("\rFAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
-                    sum.failures.push(seed);
-                    stop.store(sum.failures.len() >= 10, Ordering::Relaxed);
-                }
-            }
-            if sum.runs % 20 == 0 && std::io::stderr().is_terminal() {
-                let hours = sum.simulated_us as f64 / 3.6e9;
-                eprint!("\r{} {} runs, {hours:.2} hours ", world.name(), sum.runs);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, |count| count.get()) {
-            scope.spawn(work);
-        }
-    });
-    let sum = sum.into_inner().expect("no panic inside");
-    sum.print(world, began.elapsed());
+/// Runs seeds of a simulation, one in ten of them twice; true when none fails.
+fn run_many(world: World, seeds: Range<u64>) -> bool {
+    let twice = |seed: u64| seed.is_multiple_of(10);
+    let sum = Plan { world, seeds, end: None, twice: &twice, is_told: true }.run();
+    println!("\r{:<12} {}", world.name(), sum.describe());
     sum.failures.is_empty()
 }
 
-fn campaign(hours: f64) -> bool {
-    let from = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let from = from.map_or(0, |since| since.as_secs()) << 20;
-    let end = Instant::now() + Duration::from_secs_f64(hours * 3600.0);
-    let mut sound = true;
+/// How many of 100 seeds of a campaign each simulation gets.
+const SHARES: [(World, u64); 4] =
+    [(World::Replication, 55), (World::Ensemble, 30), (World::Calm, 5), (World::Groups, 10)];
+/// Seeds of a round of a campaign that ends by the clock.
+const ROUND: u64 = 400;
+
+/// New seeds of all simulations, for so many hours or so many of them, from a first one on.
+fn campaign(until: &Until) -> bool {
+    let limit = until.hours.map(|hours| Duration::from_secs_f64(hours * 3600.0));
+    let end = limit.map(|limit| Instant::now() + limit);
+    let from = until.from.max(LONG_FROM);
+    let mut sums = SHARES.map(|(world, _)| (world, Sum::default()));
     let mut at = from;
-    while Instant::now() < end {
-        for (world, share) in GATE {
-            sound &= run_many(world, at, |seed| seed < at + share && Instant::now() < end);
+    loop {
+        let left = until.seeds.map_or(ROUND, |seeds| (from + seeds).saturating_sub(at));
+        if left == 0 || end.is_some_and(|end| Instant::now() >= end) {
+            break;
         }
-        at += 1 << 12;
+        let mut begin = at;
+        for ((world, sum), (_, share)) in sums.iter_mut().zip(SHARES) {
+            let count =
+                if begin == at { left - left * (100 - share) / 100 } else { left * share / 100 };
+            let seeds = begin..(begin + count).min(at + left);
+            begin = seeds.end;
+            let twice = |seed: u64| seed.is_multiple_of(100);
+            let plan = Plan { world: *world, seeds, end, twice: &twice, is_told: true };
+            sum.merge(plan.run());
+        }
+        at += left;
     }
-    sound
+    conclude(sums, from..at)
+}
+
+fn conclude(sums: [(World, Sum); 4], seeds: Range<u64>) -> bool {
+    let mut all = Sum::default();
+    for (world, sum) in sums {
+        println!("\r{:<12} {}", world.name(), sum.describe());
+        all.merge(Sum { decisions: Decisions::default(), struck: Struck::new(), ..sum });
+    }
+    println!("{:<12} {}", "all", all.describe());
+    for (world, seed, why) in &all.failures {
+        println!("FAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
+    }
+    println!("seeds {} to {}; go on with --from {}", seeds.start, seeds.end, seeds.end);
+    all.failures.is_empty()
 }
 
 fn shrink(world: World, seed: u64) -> bool {
@@ -198,13 +180,11 @@ fn main() -> ExitCode {
     let sound = match arguments.command {
         Command::Run { .. } => true,
         Command::Gate => {
-            let each = GATE.map(|(world, count)| run_many(world, 0, |seed| seed < count));
+            let each = GATE.map(|(world, count)| run_many(world, 0..count));
             each.into_iter().all(|sound| sound)
         }
-        Command::Many { world: name, from, count } => {
-            run_many(world(&name), from, |seed| seed < from + count)
-        }
-        Command::Campaign { hours } => campaign(hours),
+        Command::Many { world: name, from, count } => run_many(world(&name), from..from + count),
+        Command::Campaign(until) => campaign(&until),
         Command::Shrink { world: name, seed } => shrink(world(&name), seed),
         #[cfg(planted)]
         Command::Planted { afresh } => planted(afresh),

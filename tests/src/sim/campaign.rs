@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::decisions::Decisions;
 use super::ensemble::schedule::Time;
 use super::ensemble::{self, Profile};
 use super::fault::{Fault, Struck};
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub operations: u64,
     /// Faults by kind.
     pub struck: Struck,
+    /// What the deciding code did.
+    pub decisions: Decisions,
 }
 
 impl World {
@@ -68,6 +71,7 @@ impl World {
                     simulated: report.simulated,
                     operations: audited.writes + audited.reads + audited.events + audited.changes,
                     struck: report.struck,
+                    decisions: report.decisions,
                 }
             }
             World::Replication => {
@@ -79,6 +83,7 @@ impl World {
                     simulated: report.simulated,
                     operations: report.acknowledged + report.consumed + report.compared,
                     struck: report.struck,
+                    decisions: report.decisions,
                 }
             }
             // Its faults are of other kinds, and none can be switched off.
@@ -89,6 +94,7 @@ impl World {
                     simulated: report.simulated,
                     operations: report.commits + report.handed_out,
                     struck: Struck::default(),
+                    decisions: Decisions::default(),
                 }
             }
         }

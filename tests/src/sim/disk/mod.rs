@@ -435,5 +435,7 @@ impl File for SimulatedFile {
 }
 
 fn concat(parts: &[IoSlice<'_>]) -> Vec<u8> {
-    parts.iter().flat_map(|part| part.iter().copied()).collect()
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes
 }

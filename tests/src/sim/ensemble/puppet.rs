@@ -15,6 +15,7 @@ use super::client::{Action, Client, Line};
 use super::run::Profile;
 use super::schedule::Time;
 use super::world::{Inward, World};
+use crate::sim::decisions::Decisions;
 use crate::sim::fault::Struck;
 
 /// What a puppet heard.
@@ -213,6 +214,11 @@ impl World {
     /// Moves the clock on, not past anything that happens.
     pub fn advance(&mut self, time: Time) {
         self.schedule.advance(time);
+    }
+
+    /// What the servers did.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decided
     }
 
     /// Faults by kind.

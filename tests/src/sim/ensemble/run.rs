@@ -9,8 +9,14 @@ use super::audit;
 use super::schedule::{SECOND, Time};
 use super::settings::Settings;
 use super::world::World;
+use crate::sim::decisions::Decisions;
 use crate::sim::fault::Struck;
 use crate::sim::random::Random;
+
+/// Seeds from here on work for [`LONG`] more than others: those of campaigns.
+pub const LONG_FROM: u64 = 1_000_000;
+/// A simulated minute.
+pub const LONG: Time = 60 * SECOND;
 
 /// What kind of run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,8 @@ pub struct Report {
     pub simulated: Time,
     /// Faults by kind.
     pub struck: Struck,
+    /// What the servers did.
+    pub decisions: Decisions,
     /// What the audit compared.
     pub audited: audit::Audited,
 }
@@ -59,6 +67,9 @@ pub fn run_with(
         Profile::Chaos => Settings::chaos(&mut random),
         Profile::Calm => Settings::calm(&mut random),
     };
+    if seed >= LONG_FROM {
+        settings.work += LONG;
+    }
     change(&mut settings);
     let (work, rest) = (settings.work, settings.rest);
     let mut world = World::new(seed, settings, print);
@@ -78,6 +89,7 @@ pub fn run_with(
         terms: world.ledger.terms() as u64,
         simulated: world.now(),
         struck: world.arsenal.struck().clone(),
+        decisions: world.decisions().clone(),
         audited,
     }
 }

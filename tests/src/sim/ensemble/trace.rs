@@ -5,7 +5,7 @@
 
 use super::schedule::Time;
 
-/// Digest of a run (FNV-1a, 64 bits), and lines for people if wanted.
+/// Digest of a run (in the manner of FNV-1a, eight bytes at a time), and lines for people if wanted.
 #[derive(Debug)]
 pub struct Trace {
     digest: u64,
@@ -22,10 +22,10 @@ impl Trace {
     /// Takes note of an event.
     pub fn note(&mut self, time: Time, what: &str, numbers: &[u64], bytes: &[u8]) {
         self.events += 1;
-        self.bytes(&time.to_le_bytes());
+        self.word(time);
         self.bytes(what.as_bytes());
         for number in numbers {
-            self.bytes(&number.to_le_bytes());
+            self.word(*number);
         }
         self.bytes(bytes);
         if self.print {
@@ -56,8 +56,17 @@ impl Trace {
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            self.word(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
         }
+        let mut last = [0; 8];
+        let rest = chunks.remainder();
+        last[..rest.len()].copy_from_slice(rest);
+        self.word(u64::from_le_bytes(last) ^ bytes.len() as u64);
+    }
+
+    fn word(&mut self, word: u64) {
+        self.digest = (self.digest ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
     }
 }

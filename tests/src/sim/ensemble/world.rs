@@ -19,6 +19,7 @@ use super::network::{Pipe, delay};
 use super::schedule::{MS, SECOND, Schedule, Time};
 use super::settings::Settings;
 use super::trace::Trace;
+use crate::sim::decisions::Decisions;
 use crate::sim::fault::Faults;
 use crate::sim::random::Random;
 
@@ -88,6 +89,18 @@ fn is_answer(effect: &Effect) -> bool {
     xid.is_some_and(|xid| xid > 0 || xid == Xid::PING.get())
 }
 
+fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Respond { .. } => "ensemble Respond",
+        Effect::Close { .. } => "ensemble Close",
+        Effect::Reading { .. } => "ensemble Reading",
+        Effect::SendPeer { .. } => "ensemble SendPeer",
+        Effect::Persist { .. } => "ensemble Persist",
+        Effect::SaveSnapshot { .. } => "ensemble SaveSnapshot",
+        Effect::Halt { .. } => "ensemble Halt",
+    }
+}
+
 /// Everything.
 pub struct World {
     pub(super) settings: Settings,
@@ -108,6 +121,7 @@ pub struct World {
     pub(super) lost: BTreeMap<(usize, u64), Time>,
     pub(super) ledger: Ledger,
     pub(super) arsenal: Faults,
+    pub(super) decided: Decisions,
     pub(super) network: Random,
     pub(super) disorder: Random,
     pub(super) disk: Random,
@@ -156,6 +170,7 @@ impl World {
             lost: BTreeMap::new(),
             ledger: Ledger::new(settings.servers, settings.state()),
             arsenal: Faults::without(&settings.without),
+            decided: Decisions::default(),
             members,
             clients,
             settings,
@@ -290,7 +305,7 @@ impl World {
         self.schedule_tick(id);
         let member = &self.members[id];
         if let Some(server) = &member.server {
-            let compare = self.steps.is_multiple_of(16);
+            let compare = self.steps.is_multiple_of(64);
             self.ledger.observe(id, server, &member.storage, (now, compare));
         }
     }
@@ -328,6 +343,7 @@ impl World {
 
     fn carry_out(&mut self, id: usize, effect: Effect) {
         let now = self.schedule.now();
+        self.decided.note(name_of(&effect));
         match effect {
             Effect::Respond { connection, frame } => {
                 self.trace.note(now, "  respond", &[connection.get()], &frame);

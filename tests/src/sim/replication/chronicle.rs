@@ -91,8 +91,14 @@ impl Chronicle {
         self.note(process, (Function::Poll, Outcome::Ok), parts, (now, now));
     }
 
-    /// Panics when the history breaks what was promised. `ends` are of partitions that were read to their end, each with where its log starts.
-    pub fn judge(&self, ends: &[(PartitionId, Offset, Offset)], idempotent: impl Fn(u64) -> bool) {
+    /// Panics when the history breaks what was promised. `ends` are of partitions that were read to their end, each with where its log starts. Of
+    /// `unclean` ones nothing is promised.
+    pub fn judge(
+        &self,
+        ends: &[(PartitionId, Offset, Offset)],
+        idempotent: impl Fn(u64) -> bool,
+        unclean: impl Fn(i32) -> bool,
+    ) {
         let starts: BTreeMap<Key, i64> =
             ends.iter().map(|&(partition, start, _)| (key_of(partition), start.get())).collect();
         let ends = ends.iter().map(|&(partition, _, end)| (key_of(partition), end.get()));
@@ -124,6 +130,7 @@ impl Chronicle {
             .fatal(promises)
             .into_iter()
             .filter(counts)
+            .filter(|anomaly| !anomaly.key.is_some_and(|key| unclean(key.cast_signed())))
             .take(5)
             .map(ToString::to_string)
             .collect();

@@ -36,6 +36,7 @@ pub struct Producer {
     id: i64,
     next_value: u64,
     next_sequence: i32,
+    epoch: i16,
     pub in_flight: Option<InFlight>,
 }
 
@@ -51,17 +52,33 @@ impl Producer {
             id,
             next_value,
             next_sequence: 0,
+            epoch: 0,
             in_flight: None,
         }
     }
 
     /// Makes the next batch.
     pub fn make_batch(&mut self, began: Time, random: &mut Random) {
+        let first = self.next_value;
+        self.next_value += 1 + random.below(3);
+        let values: Vec<u64> = (first..self.next_value).collect();
+        let batch = self.build(&values);
+        self.in_flight = Some(InFlight { number: 0, batch, values, deadline: 0, began });
+    }
+
+    /// Under an epoch of its own, with what is in flight as its first batch.
+    pub fn begin_anew(&mut self) {
+        self.epoch += 1;
+        self.next_sequence = 0;
+        if let Some(mut in_flight) = self.in_flight.take() {
+            in_flight.batch = self.build(&in_flight.values);
+            self.in_flight = Some(in_flight);
+        }
+    }
+
+    fn build(&mut self, values: &[u64]) -> Bytes {
         let mut builder = BatchBuilder::new(1 << 20);
-        let mut values = Vec::new();
-        for _ in 0..=random.below(3) {
-            let value = self.next_value;
-            self.next_value += 1;
+        for value in values {
             let record = Record {
                 timestamp_ms: 1,
                 key: None,
@@ -69,18 +86,16 @@ impl Producer {
                 headers: Vec::new(),
             };
             assert!(builder.push(&record), "small records fit");
-            values.push(value);
         }
         let count = i32::try_from(values.len()).expect("few");
         let producer = self.idempotent.then(|| BatchProducer {
             id: ProducerId::new(self.id),
-            epoch: ProducerEpoch::new(0),
+            epoch: ProducerEpoch::new(self.epoch),
             base_sequence: self.next_sequence,
             is_transactional: false,
         });
         self.next_sequence += count;
-        let batch = builder.build(producer).expect("not empty");
-        self.in_flight = Some(InFlight { number: 0, batch, values, deadline: 0, began });
+        builder.build(producer).expect("not empty")
     }
 }
 
@@ -93,6 +108,8 @@ pub enum Learnt {
     Acknowledged(i64, Vec<u64>, Time),
     /// To be sent again.
     Again,
+    /// The log does not know the producer's former batches any more.
+    Forgotten,
 }
 
 impl Producer {
@@ -109,6 +126,10 @@ impl Producer {
             | ErrorCode::UnknownTopicOrPartition => {
                 self.in_flight = Some(InFlight { deadline: 0, ..in_flight });
                 Learnt::Again
+            }
+            ErrorCode::OutOfOrderSequenceNumber => {
+                self.in_flight = Some(InFlight { deadline: 0, ..in_flight });
+                Learnt::Forgotten
             }
             error => panic!("producer {} is told {error:?}", self.id),
         }

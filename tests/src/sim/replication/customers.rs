@@ -1,19 +1,15 @@
-//! Producers and consumers in the world, and whoever creates the topic.
+//! Producers and consumers in the world.
 //!
 //! Called by: `world`. Calls: `client`, the ledger. Invariant: a client learns who leads from some broker's image, right or stale; a producer never
 //! goes back to an older epoch.
 
-use std::collections::BTreeMap;
-
-use broker_core::controller::NewTopic;
-use broker_core::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
-use broker_core::partition::Durability;
+use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use client_protocol::ErrorCode;
 
 use super::client::{Learnt, PRODUCE_TIMEOUT};
 use super::ledger::{Acknowledged, entries};
 use super::message::{Address, ConsumeAnswer, ConsumeRequest, Message};
-use super::world::{Event, Machine, TOPIC, World, key};
+use super::world::{Event, TOPIC, World};
 use crate::sim::ensemble::schedule::MS;
 
 impl World {
@@ -91,6 +87,10 @@ impl World {
         let producer = &mut self.producers[index];
         let (key, acks) = (producer.key, producer.acks);
         let learnt = producer.answered(number, error, base_offset);
+        if learnt == Learnt::Forgotten {
+            assert!(self.ledger.is_unclean(key), "{key:?}: producer {index} is told {error:?}");
+            self.producers[index].begin_anew();
+        }
         let Learnt::Acknowledged(base_offset, values, began) = learnt else { return };
         let time = (began, self.schedule.now());
         if acks == -1 {
@@ -122,38 +122,6 @@ impl World {
         self.send(Address::Consumer(index), Address::Broker(leader), message);
     }
 
-    pub(super) fn create_topic(&mut self) {
-        if self.state(PartitionId::new(0)).is_some() {
-            return;
-        }
-        self.schedule.after(200 * MS, Event::CreateTopic);
-        let brokers = self.settings.brokers as usize;
-        let ready = |m: &Machine| {
-            m.process
-                .as_ref()
-                .is_some_and(|p| p.controller.is_active() && p.image.brokers().count() == brokers)
-        };
-        let found = self.machines.iter().find(|(_, machine)| ready(machine));
-        let Some((&id, life)) = found.map(|(id, machine)| (id, machine.life)) else { return };
-        let durability = match self.settings.durability {
-            Durability::Disk => "disk",
-            Durability::Memory => "memory",
-        };
-        let topic = NewTopic {
-            name: TOPIC.to_owned(),
-            id: key(0).topic,
-            partitions: Some(self.settings.partitions),
-            replication_factor: i16::try_from(self.settings.replication_factor).ok(),
-            assignment: BTreeMap::new(),
-            config: [("durability".to_owned(), durability.to_owned())].into(),
-        };
-        self.step(id, life, |process, now, out| {
-            let mut effects = Vec::new();
-            process.controller.create_topics(u64::MAX, vec![topic], false, &mut effects);
-            process.do_controller(effects, now, out);
-        });
-    }
-
     pub(super) fn consumed(&mut self, index: usize, answer: &ConsumeAnswer, from: BrokerId) {
         let ConsumeAnswer { number, error, log_start, ref records, .. } = *answer;
         let consumer = &mut self.consumers[index];
@@ -164,6 +132,14 @@ impl World {
             let from = std::mem::replace(&mut consumer.position, log_start);
             self.chronicle.assigned(index);
             self.chronicle.removed_unread(consumer.key, (from, log_start));
+        }
+        if error == ErrorCode::OffsetOutOfRange
+            && log_start <= consumer.position
+            && self.ledger.is_unclean(consumer.key)
+        {
+            // What it had read is not there any more.
+            consumer.position = log_start;
+            self.chronicle.assigned(index);
         }
         let (key, position) = (consumer.key, consumer.position.get());
         let Ok(mut seen) = entries(records) else {

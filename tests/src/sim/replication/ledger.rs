@@ -34,6 +34,9 @@ pub struct Ledger {
     /// Up to where replicas removed what retention let them.
     trimmed: BTreeMap<TopicPartition, Offset>,
     pub consumed: u64,
+    /// Partitions that had a leader who may have lacked committed records. What is promised of them after that is one leader in an epoch, the
+    /// same log everywhere in the end, and that somebody leads.
+    unclean: BTreeSet<TopicPartition>,
 }
 
 /// Offset, value and epoch of a record.
@@ -124,6 +127,10 @@ impl Ledger {
     /// A consumer saw these; the first must be where it wanted to go on, or later only if the log starts later. What a `suspect` disk gave it
     /// when the rest could not be read counts from now on.
     pub fn consumed(&mut self, key: TopicPartition, records: &[Entry], suspect: bool) {
+        if self.is_unclean(key) {
+            self.consumed += records.len() as u64;
+            return;
+        }
         let known = self.committed.entry(key).or_default();
         for &(offset, value, epoch) in records {
             self.consumed += 1;
@@ -157,16 +164,34 @@ impl Ledger {
                 assert_eq!(leader, (process.id, life), "two leaders of {key:?} in epoch {epoch}");
                 let (start, trimmed) = (core.positions().start, self.log_start(key));
                 assert!(
-                    start <= trimmed,
+                    start <= trimmed || self.unclean.contains(&key),
                     "{}: {key:?} starts at {start}, and nothing was removed but what lies below {trimmed}",
                     process.id
                 );
             }
             let marks = (core.positions().start, core.high_watermark());
             let former = self.marks.insert((process.id, life, key), marks).unwrap_or(marks);
+            if self.unclean.contains(&key) {
+                continue;
+            }
             assert!(former.0 <= marks.0, "{}: {key:?}: log start back {former:?}", process.id);
             assert!(former.1 <= marks.1, "{}: {key:?}: watermark back {former:?}", process.id);
         }
+    }
+
+    /// A leader was elected that may lack committed records, as the topic allows (D6).
+    pub fn elected_uncleanly(&mut self, key: TopicPartition) {
+        self.unclean.insert(key);
+    }
+
+    /// Whether that happened.
+    pub fn is_unclean(&self, key: TopicPartition) -> bool {
+        self.unclean.contains(&key)
+    }
+
+    /// Partitions to which it did.
+    pub fn unclean_count(&self) -> u64 {
+        self.unclean.len() as u64
     }
 
     /// Whether a value's producer is idempotent.
@@ -187,6 +212,9 @@ impl Ledger {
 
     /// The end of a run: everything that was acknowledged is committed where it was said to be, once, in order.
     pub fn audit(&self, key: TopicPartition, log_start: Offset) {
+        if self.is_unclean(key) {
+            return;
+        }
         let empty = BTreeMap::new();
         let known = self.committed.get(&key).unwrap_or(&empty);
         for acknowledged in self.acknowledged.iter().filter(|a| a.key == key) {

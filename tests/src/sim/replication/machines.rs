@@ -230,6 +230,8 @@ impl Event {
             | Self::FreeDisk(_)
             | Self::LookAfterDisks
             | Self::CreateTopic
+            | Self::ComeOrGo
+            | Self::SendFleeting
             | Self::Produce(_)
             | Self::Consume(_)
             | Self::Nemesis => None,

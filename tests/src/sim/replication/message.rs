@@ -138,6 +138,12 @@ pub struct Outbox {
     pub trimmed: Vec<(TopicPartition, Offset)>,
     /// The disk failed: the process is to end.
     pub failed: bool,
+    /// Partitions whose leader may lack committed records, as their topic allows.
+    pub unclean: Vec<TopicPartition>,
+    /// Partitions that were cut below the high watermark, which only the like of that explains.
+    pub committed_cuts: Vec<TopicPartition>,
+    /// What the cores decided, by name.
+    pub decided: Vec<&'static str>,
     /// Leaders whose records were damaged when they came.
     pub complaints: Vec<BrokerId>,
 }

@@ -6,6 +6,7 @@
 //! world        everything on one clock                          nemesis  what goes wrong
 //!                                                                 rot      disks that lose what they had
 //!   machines     processes that start and die    wires  what lies between    customers  clients in the world
+//!                                                                 topics   the one that is judged, and one that comes and goes
 //! coordination brokers' sessions with the real ensemble, which runs in the same world
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
@@ -39,6 +40,7 @@ mod serving;
 mod session;
 mod settings;
 mod storage;
+mod topics;
 mod wire;
 mod wires;
 mod world;

@@ -11,7 +11,9 @@ use broker::partitions::worker::{LogJob, Owner as _, Stored};
 use broker_core::controller::Controller;
 use broker_core::fence::SelfFence;
 use broker_core::hosted::{Hosted, Moment, Outcome};
-use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, PartitionId, TopicPartition, Zxid};
+use broker_core::ids::{
+    BrokerEpoch, BrokerId, Millis, Offset, PartitionId, TopicId, TopicPartition, Zxid,
+};
 use broker_core::image::{Applied, Image, ImageFeed};
 use broker_core::partition::{Effect, Partition, Settings as PartitionSettings, StateUpdate};
 use broker_core::purgatory::Released;
@@ -44,6 +46,15 @@ impl Replicas {
     /// The core of a partition, once it has begun.
     pub fn get(&self, key: &TopicPartition) -> Option<&Partition> {
         self.0.get(key)?.1.core()
+    }
+
+    /// The partitions of a topic.
+    pub fn of_topic(&self, topic: TopicId) -> Vec<TopicPartition> {
+        self.0.keys().copied().filter(|key| key.topic == topic).collect()
+    }
+
+    pub(super) fn remove(&mut self, key: TopicPartition) {
+        self.0.remove(&key);
     }
 
     /// All cores that have begun.
@@ -203,6 +214,7 @@ impl Process {
         let mut effects = Vec::new();
         self.controller.image_applied(applied, &mut effects);
         self.do_controller(effects, now, out);
+        self.drop_topics(&applied.changes, now, out);
         self.apply_metadata(now, out);
         self.consider_election(out);
     }
@@ -330,6 +342,7 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
+        out.decided.push(name_of(&effect));
         match effect {
             Effect::AdoptEpoch { leader_epoch } => {
                 let leads = self.replicas[&key].is_elected();
@@ -347,9 +360,7 @@ impl Process {
             }
             Effect::DropBelow { start } => self.push_log_job(key, LogJob::DropBelow(start), out),
             Effect::CutRepaired => self.push_log_job(key, LogJob::CutRepaired, out),
-            Effect::CommittedCut { high_watermark, end_offset } => {
-                panic!("{}: {key:?}: cut to {end_offset} below {high_watermark}", self.id);
-            }
+            Effect::CommittedCut { .. } => out.committed_cuts.push(key),
             Effect::HighWatermark { high_watermark } => {
                 let leads = self.replicas[&key].leading().is_some();
                 let former = self.watermarks.insert(key, high_watermark).expect("begun");
@@ -417,5 +428,24 @@ impl Process {
         self.directory.check();
         self.controller.check();
         self.image.check();
+    }
+}
+
+fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::AdoptEpoch { .. } => "AdoptEpoch",
+        Effect::AppendFetched { .. } => "AppendFetched",
+        Effect::Truncate { .. } => "Truncate",
+        Effect::RestartAt { .. } => "RestartAt",
+        Effect::DropBelow { .. } => "DropBelow",
+        Effect::CutRepaired => "CutRepaired",
+        Effect::CommittedCut { .. } => "CommittedCut",
+        Effect::HighWatermark { .. } => "HighWatermark",
+        Effect::EndMoved { .. } => "EndMoved",
+        Effect::LeadershipLost => "LeadershipLost",
+        Effect::ReportProgress => "ReportProgress",
+        Effect::FetchFrom { .. } => "FetchFrom",
+        Effect::StopFetching => "StopFetching",
+        Effect::Alter(_) => "Alter",
     }
 }

@@ -9,7 +9,9 @@ use super::ledger::{Entry, read_all};
 use super::process::Process;
 use super::settings::Settings;
 use super::world::{World, key};
+use crate::sim::decisions::Decisions;
 use crate::sim::ensemble::schedule::{SECOND, Time};
+use crate::sim::ensemble::{LONG, LONG_FROM};
 use crate::sim::fault::Struck;
 use crate::sim::random::Random;
 
@@ -32,8 +34,12 @@ pub struct Report {
     pub simulated: Time,
     /// Faults by kind.
     pub struck: Struck,
+    /// What the deciding code did, the ensemble's too.
+    pub decisions: Decisions,
     /// Partitions that ended without an eligible replica because a disk was wiped.
     pub lost_partitions: u64,
+    /// Partitions that had a leader who may have lacked committed records.
+    pub unclean_partitions: u64,
 }
 
 /// Runs `seed`. Panics when a rule is broken. `print` writes every event to standard output.
@@ -45,6 +51,9 @@ pub fn run(seed: u64, print: bool) -> Report {
 pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> Report {
     let mut random = Random::new(seed ^ 0x7265_706c);
     let mut settings = Settings::new(&mut random);
+    if seed >= LONG_FROM {
+        settings.work += LONG;
+    }
     change(&mut settings);
     if print {
         println!("seed {seed}: {settings:?}");
@@ -74,14 +83,19 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
         consumed: world.ledger.consumed,
         simulated: world.schedule.now(),
         struck: world.struck(),
+        decisions: world.decisions(),
         lost_partitions,
+        unclean_partitions: world.ledger.unclean_count(),
     }
 }
 
 /// Everyone in the ISR is on a machine whose disk lost what was durable, and was put there before it did: the partition waits for what will
 /// not come back (D6).
 fn is_lost(world: &World, key: TopicPartition) -> bool {
-    let Some(stored) = world.state(key.partition) else { return false };
+    // A topic that allows it is led by whoever is there.
+    let Some(stored) = world.state(key.partition).filter(|_| !world.settings.unclean) else {
+        return false;
+    };
     let Some(any) = world.machines.values().find_map(|m| m.process.as_ref()) else { return false };
     stored.state.isr.iter().all(|id| {
         let is_void = any.image.identity(*id).is_some_and(|i| stored.written <= i.lost_at());
@@ -99,6 +113,7 @@ fn come_to_rest(world: &mut World, end: Time) {
         world.run_until(next);
         let keys = (0..world.settings.partitions).map(key);
         let unrest = keys.filter(|&key| !is_lost(world, key)).find_map(|key| unrest(world, key));
+        let unrest = unrest.or_else(|| world.fleeting_unrest());
         match unrest {
             None => return,
             Some(why) => assert!(next < end, "not at rest after healing: {why}"),
@@ -157,7 +172,8 @@ fn judge(world: &World) {
         })
         .collect();
     let idempotent = |value: u64| world.ledger.is_idempotent(value);
-    chronicle.judge(&ends, idempotent);
+    let unclean = |partition| world.ledger.is_unclean(key(partition));
+    chronicle.judge(&ends, idempotent, unclean);
 }
 
 /// Everything acknowledged is there, and everywhere the same. What rots on a suspect disk and was never read there is told from what differs.

@@ -141,6 +141,10 @@ impl Process {
     }
 
     pub(super) fn describe_again(&mut self, out: &mut Outbox) {
+        // What is gone meanwhile is not asked about any more.
+        for partitions in self.describes.values_mut() {
+            partitions.retain(|&partition| self.image.partition(partition).is_some());
+        }
         let open = |(&(broker, _), partitions): (&(BrokerId, _), &BTreeSet<TopicPartition>)| {
             let partitions: Vec<_> = partitions.iter().copied().collect();
             (!partitions.is_empty()).then_some((broker, partitions))
@@ -171,6 +175,7 @@ impl Process {
         out: &mut Outbox,
     ) {
         for effect in effects {
+            out.decided.push(name_of(&effect));
             match effect {
                 ControllerEffect::Write { id, ops } => {
                     let ops = ops.into_iter().map(StoreOp::Core).collect();
@@ -186,7 +191,9 @@ impl Process {
                     self.ask_description(broker, partitions, out);
                 }
                 ControllerEffect::UncleanElection { topic, partition, .. } => {
-                    panic!("{topic}-{partition}: nobody allowed an unclean election");
+                    let may = self.settings.unclean;
+                    assert!(may, "{topic}-{partition}: nobody allowed an unclean election");
+                    out.unclean.extend(self.key_of(&topic, partition));
                 }
                 ControllerEffect::Resign => self.describes.clear(),
             }
@@ -220,5 +227,15 @@ pub fn answer_producer(produce: Produce, error: ErrorCode, base_offset: i64, out
     if produce.acks != 0 {
         let message = Message::Produced { number: produce.number, error, base_offset };
         out.messages.push((produce.to, message));
+    }
+}
+
+fn name_of(effect: &ControllerEffect) -> &'static str {
+    match effect {
+        ControllerEffect::Write { .. } => "controller Write",
+        ControllerEffect::Answer { .. } => "controller Answer",
+        ControllerEffect::Describe { .. } => "controller Describe",
+        ControllerEffect::UncleanElection { .. } => "controller UncleanElection",
+        ControllerEffect::Resign => "controller Resign",
     }
 }

@@ -40,6 +40,10 @@ pub struct Settings {
     pub(crate) disk_errors: bool,
     /// One machine's disk loses or changes what was durable.
     pub(crate) rot: bool,
+    /// The topic would rather lose records than wait (D6).
+    pub(crate) unclean: bool,
+    /// Beside the topic that is judged there is one that comes and goes.
+    pub(crate) fleeting: bool,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -78,6 +82,8 @@ impl Settings {
             wipes: !memory && random.chance(1, 2),
             disk_errors: random.chance(1, 2),
             rot: !memory && random.chance(1, 3),
+            unclean: random.chance(1, 6),
+            fleeting: random.chance(1, 3),
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),

@@ -288,6 +288,7 @@ impl Process {
     fn carry_out(&mut self, happened: Vec<Happened<Of, Produce>>, now: Time, out: &mut Outbox) {
         let ms = Millis::new(now / MS);
         for news in happened {
+            out.decided.push(name_of(&news));
             match news {
                 Happened::Opened(of, _, loaded) => {
                     if loaded.cut_below_mark {
@@ -483,4 +484,22 @@ pub fn answer(stored: &Stored<Produce>, result: Result<(), ErrorCode>, out: &mut
 
 fn refuse(produce: Produce, error: ErrorCode, out: &mut Outbox) {
     super::serving::answer_producer(produce, error, -1, out);
+}
+
+fn name_of(news: &Happened<Of, Produce>) -> &'static str {
+    match news {
+        Happened::Opened(_, _, loaded) if loaded.cut_below_mark => "log Opened damaged",
+        Happened::Opened(..) => "log Opened",
+        Happened::EpochAdopted(..) => "log EpochAdopted",
+        Happened::Appended { .. } => "log Appended",
+        Happened::Refused(..) => "log Refused",
+        Happened::AppendRefused(..) => "log AppendRefused",
+        Happened::Truncated(..) => "log Truncated",
+        Happened::LogStartMoved(..) => "log LogStartMoved",
+        Happened::Removed(..) => "log Removed",
+        Happened::ToClean(..) => "log ToClean",
+        Happened::ToSync(..) => "log ToSync",
+        Happened::ToUnlink(..) => "log ToUnlink",
+        Happened::Failed(_) => "log Failed",
+    }
 }

@@ -4,6 +4,7 @@
 //! ensemble, which has wires of its own.
 
 use super::message::{Address, Message};
+use super::topics::NOBODY;
 use super::wire::Frame;
 use super::world::{Event, World};
 use crate::sim::ensemble::schedule::MS;
@@ -46,8 +47,8 @@ impl World {
     /// A connection broke within a frame: one end has less than that, and both may go on at once. Brokers find out by themselves.
     pub(super) fn is_cut(&mut self, end: Address) {
         match end {
+            NOBODY | Address::Consumer(_) | Address::Broker(_) => {}
             Address::Producer(index) => self.producer_is_cut(index),
-            Address::Consumer(_) | Address::Broker(_) => {}
         }
     }
 
@@ -56,6 +57,7 @@ impl World {
         let now = self.schedule.now();
         self.trace.say(now, || format!("  {message:?}"));
         match (to, message) {
+            (NOBODY, _) => {}
             (Address::Broker(id), message) => {
                 let life = self.machines[&id].life;
                 self.step(id, life, |process, now, out| process.receive(from, message, now, out));

@@ -17,6 +17,7 @@ use super::message::{Address, Alarm, Outbox};
 use super::process::Process;
 use super::settings::Settings;
 use super::wire::Frame;
+use crate::sim::decisions::Decisions;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Schedule, Time};
 use crate::sim::ensemble::trace::Trace;
@@ -66,6 +67,8 @@ pub enum Event {
     FreeDisk(BrokerId),
     LookAfterDisks,
     CreateTopic,
+    ComeOrGo,
+    SendFleeting,
     Produce(usize),
     Consume(usize),
     Nemesis,
@@ -106,10 +109,12 @@ pub struct World {
     pub ledger: Ledger,
     pub(super) chronicle: Chronicle,
     pub(super) arsenal: Faults,
+    decided: Decisions,
     pub(super) network: Random,
     pub(super) clients: Random,
     pub(super) faults: Random,
     pub(super) seeds: Random,
+    pub(super) topics: Random,
     pub(super) isolated: BTreeMap<(Address, Address), Time>,
     /// The one whose disk loses what was durable, when one does.
     pub(super) lossy: BrokerId,
@@ -134,7 +139,9 @@ impl World {
             clients: Random::new(seed ^ 0x636c_6965),
             faults: Random::new(seed ^ 0x6661_756c),
             seeds: Random::new(seed ^ 0x7365_6564),
+            topics: Random::new(seed ^ 0x746f_7069),
             arsenal: Faults::without(&settings.without),
+            decided: Decisions::default(),
             isolated: BTreeMap::new(),
             lossy: BrokerId::new(1 + i32::try_from(seed % 3).expect("small")),
             calm: false,
@@ -147,6 +154,8 @@ impl World {
         world.ensemble.awaken(world.machines.len());
         world.make_clients();
         world.schedule.after(SECOND, Event::CreateTopic);
+        world.schedule.after(2 * SECOND, Event::ComeOrGo);
+        world.schedule.after(2 * SECOND, Event::SendFleeting);
         world
     }
 
@@ -244,6 +253,8 @@ impl World {
             Event::FreeDisk(id) => self.machines[&id].disk.mend(),
             Event::LookAfterDisks => self.look_after_disks(),
             Event::CreateTopic => self.create_topic(),
+            Event::ComeOrGo => self.come_or_go(),
+            Event::SendFleeting => self.send_fleeting(),
             Event::Produce(index) => self.produce(index),
             Event::Consume(index) => self.consume(index),
             Event::Nemesis => {
@@ -261,6 +272,13 @@ impl World {
             *struck.entry(*fault).or_default() += count;
         }
         struck
+    }
+
+    /// What the deciding code did, the ensemble's too.
+    pub fn decisions(&self) -> Decisions {
+        let mut decisions = self.decided.clone();
+        decisions.add(self.ensemble.decisions());
+        decisions
     }
 
     /// Lets a process do one thing, sends what it wants sent, and checks.
@@ -285,14 +303,21 @@ impl World {
     pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {
         let machine = &self.machines[&id];
         let process = machine.process.as_ref().expect("stepped");
+        out.unclean.iter().for_each(|&key| self.ledger.elected_uncleanly(key));
+        for key in &out.committed_cuts {
+            assert!(self.ledger.is_unclean(*key), "{id}: {key:?}: cut below the high watermark");
+        }
         for &(key, from, to, leads) in &out.watermarks {
+            if self.ledger.is_unclean(key) {
+                continue;
+            }
             self.ledger.committed(process, key, (from, to), machine.suspect);
-            if leads {
-                let (isr, least) =
-                    (process.replicas[&key].isr(), self.settings.min_insync_replicas());
+            if let Some(core) = process.replicas.get(&key).filter(|_| leads) {
+                let (isr, least) = (core.isr(), self.settings.min_insync_replicas());
                 assert!(isr.len() >= least, "{id}: {key:?}: committed to {to} by {isr:?} alone");
             }
-            if leads && self.settings.durability == Durability::Disk {
+            let is_judged = key.topic == topic_id();
+            if leads && is_judged && self.settings.durability == Durability::Disk {
                 self.check_durable(key, to);
             }
         }
@@ -316,6 +341,7 @@ impl World {
             let after = self.faults.below(300 * MS);
             self.schedule.after(after, Event::FailedEnd { id, life });
         }
+        out.decided.iter().for_each(|name| self.decided.note(name));
         for leader in out.complaints {
             self.complain(leader);
         }
@@ -343,7 +369,7 @@ impl World {
         for id in stored.state.isr {
             let machine = &self.machines[&id];
             let core = machine.process.as_ref().and_then(|process| process.replicas.get(&key));
-            if core.is_some() && !machine.suspect {
+            if core.is_some() && !self.ledger.is_unclean(key) && !machine.suspect {
                 let process = machine.process.as_ref().expect("has a core");
                 let durable_end = process.durable_end(key);
                 assert!(
@@ -355,7 +381,12 @@ impl World {
     }
 }
 
-/// The partition of this number.
+/// The topic that is judged.
+fn topic_id() -> TopicId {
+    TopicId::from_bytes([7; 16])
+}
+
+/// Its partition of this number.
 pub fn key(partition: i32) -> TopicPartition {
-    TopicPartition { topic: TopicId::from_bytes([7; 16]), partition: PartitionId::new(partition) }
+    TopicPartition { topic: topic_id(), partition: PartitionId::new(partition) }
 }

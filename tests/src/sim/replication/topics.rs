@@ -1,0 +1,166 @@
+//! Topics: the one that is judged, and one that comes and goes under the same name, each time another.
+//!
+//! Called by: `world`, `run`. Calls: the controller that is in office, through `world`'s step. Invariant: what the fleeting topic is asked to hold
+//! is asked by name only, as clients do, so that it may reach any of those that had the name. It does not know who leads.
+
+use std::collections::BTreeMap;
+
+use broker::partitions::worker::LogJob;
+use broker_core::controller::{Effect as ControllerEffect, NewTopic};
+use broker_core::ids::{BrokerId, PartitionId, TopicId, TopicPartition};
+use broker_core::image::{Change, PartitionState, path};
+use broker_core::partition::Durability;
+use bytes::Bytes;
+use client_protocol::ErrorCode;
+use client_protocol::records::{BatchBuilder, Record};
+
+use super::message::{Address, Message, Outbox};
+use super::process::Process;
+use super::world::{Event, Machine, TOPIC, World, key};
+use crate::sim::ensemble::schedule::{MS, SECOND, Time};
+
+/// The topic that comes and goes.
+pub const FLEETING: &str = "fleeting";
+/// The setting of a topic that would rather lose records than wait.
+const UNCLEAN: &str = "unclean.leader.election.enable";
+/// Who sends to the fleeting topic; nobody waits for its answers.
+pub const NOBODY: Address = Address::Producer(usize::MAX);
+
+impl World {
+    /// The controller that is in office, where it knows all brokers.
+    fn controller(&self) -> Option<(BrokerId, u64)> {
+        let brokers = self.settings.brokers as usize;
+        let is_ready = |machine: &Machine| {
+            machine.process.as_ref().is_some_and(|process| {
+                process.controller.is_active() && process.image.brokers().count() == brokers
+            })
+        };
+        let found = self.machines.iter().find(|(_, machine)| is_ready(machine));
+        found.map(|(&id, machine)| (id, machine.life))
+    }
+
+    /// Lets the controller in office do something.
+    fn administer(&mut self, act: impl FnOnce(&mut Process, &mut Vec<ControllerEffect>)) {
+        let Some((id, life)) = self.controller() else { return };
+        self.step(id, life, |process, now, out| {
+            let mut effects = Vec::new();
+            act(process, &mut effects);
+            process.do_controller(effects, now, out);
+        });
+    }
+
+    fn new_topic(&self, name: &str, id: TopicId, partitions: i32) -> NewTopic {
+        let durability = match self.settings.durability {
+            Durability::Disk => "disk",
+            Durability::Memory => "memory",
+        };
+        let unclean = if self.settings.unclean { "true" } else { "false" };
+        NewTopic {
+            name: name.to_owned(),
+            id,
+            partitions: Some(partitions),
+            replication_factor: i16::try_from(self.settings.replication_factor).ok(),
+            assignment: BTreeMap::new(),
+            config: [("durability", durability), (UNCLEAN, unclean)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        }
+    }
+
+    /// Creates the topic that is judged, again and again until it is there.
+    pub(super) fn create_topic(&mut self) {
+        if self.state(PartitionId::new(0)).is_some() {
+            return;
+        }
+        self.schedule.after(200 * MS, Event::CreateTopic);
+        let topic = self.new_topic(TOPIC, key(0).topic, self.settings.partitions);
+        self.administer(|process, effects| {
+            process.controller.create_topics(u64::MAX, vec![topic], false, effects);
+        });
+    }
+
+    /// Deletes the fleeting topic if it is there, and else creates it with an id that no other had.
+    pub(super) fn come_or_go(&mut self) {
+        if self.calm || !self.settings.fleeting {
+            return;
+        }
+        let next = 300 * MS + self.topics.below(3 * SECOND);
+        self.schedule.after(next, Event::ComeOrGo);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.topics.number().to_be_bytes());
+        id[15] = 1;
+        let is_there = self.ensemble.agreed().tree().get(&path::topic(FLEETING)).is_some();
+        let topic = self.new_topic(FLEETING, TopicId::from_bytes(id), 1);
+        self.administer(|process, effects| match is_there {
+            true => process.controller.delete_topics(u64::MAX, vec![FLEETING.to_owned()], effects),
+            false => process.controller.create_topics(u64::MAX, vec![topic], false, effects),
+        });
+    }
+
+    /// Sends something to the fleeting topic, to whoever some broker takes for its leader.
+    pub(super) fn send_fleeting(&mut self) {
+        if self.calm || !self.settings.fleeting {
+            return;
+        }
+        let next = 10 * MS + self.topics.below(200 * MS);
+        self.schedule.after(next, Event::SendFleeting);
+        let partition = PartitionId::new(0);
+        let number = self.topics.number() >> 34;
+        let ids: Vec<_> = self.machines.keys().copied().collect();
+        let some = ids[self.topics.below(ids.len() as u64) as usize];
+        let Some(process) = &self.machines[&some].process else { return };
+        let Some(leader) = process.image.leader(FLEETING, partition) else { return };
+        let to = Address::Broker(leader.id);
+        let mut builder = BatchBuilder::new(1 << 10);
+        let value = Some(Bytes::copy_from_slice(&number.to_be_bytes()));
+        assert!(
+            builder.push(&Record { timestamp_ms: 1, value, ..Default::default() }),
+            "it is small"
+        );
+        let batch = builder.build(None).expect("not empty");
+        let topic = FLEETING.to_owned();
+        let message = Message::Produce { number, topic, key: partition, acks: -1, batch };
+        self.send(NOBODY, to, message);
+    }
+
+    /// What is left to be done for the fleeting topic, if it is there.
+    pub(super) fn fleeting_unrest(&self) -> Option<String> {
+        let partition = PartitionId::new(0);
+        let node = self.ensemble.agreed().tree().get(&path::state(FLEETING, partition))?;
+        let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+        // Who was in sync on a disk that lost what it had is waited for in vain.
+        if state.isr.iter().all(|id| self.machines[id].suspect) {
+            return None;
+        }
+        let process = state.leader.and_then(|id| self.machines[&id].process.as_ref());
+        let led = process.and_then(|process| {
+            let key = process.key_of(FLEETING, partition)?;
+            let core = process.replicas.get(&key)?;
+            (core.leading() == Some(state.leader_epoch)).then_some(())
+        });
+        let in_sync = state.isr.len() == self.settings.replication_factor;
+        (led.is_none() || !in_sync)
+            .then(|| format!("{FLEETING} is not led or not in sync: {state:?}"))
+    }
+}
+
+impl Process {
+    /// Lets go of the logs of topics that are gone, before others of their names come.
+    pub(super) fn drop_topics(&mut self, changes: &[Change], now: Time, out: &mut Outbox) {
+        for change in changes {
+            let Change::TopicGone { id, .. } = change else { continue };
+            for key in self.replicas.of_topic(*id) {
+                self.step_partition(key, now, out, |hosted, outcome| {
+                    hosted.end(ErrorCode::UnknownTopicOrPartition, outcome);
+                });
+                self.push_log_job(key, LogJob::Delete, out);
+                self.forget_replica(key);
+            }
+        }
+    }
+
+    fn forget_replica(&mut self, key: TopicPartition) {
+        self.stop_fetching(key);
+        self.replicas.remove(key);
+    }
+}

@@ -5,7 +5,7 @@ use tests::sim::ensemble::{Profile, run};
 use tests::sim::many::Plan;
 
 fn run_all(world: World, seeds: u64) {
-    let sum = Plan::quiet(world, 0..seeds).run();
+    let sum = Plan::quiet(world, 0..seeds);
     println!("{}", sum.describe());
     assert!(sum.failures.is_empty(), "{:#?}", sum.failures);
     assert!(sum.operations > 500 * sum.runs, "hardly anything happened");

@@ -6,7 +6,7 @@ use tests::sim::many::Plan;
 
 #[test]
 fn groups_keep_their_promises_while_coordinators_and_members_fail() {
-    let sum = Plan::quiet(World::Groups, 0..30).run();
+    let sum = Plan::quiet(World::Groups, 0..30);
     println!("{}", sum.describe());
     assert!(sum.failures.is_empty(), "{:#?}", sum.failures);
     assert!(sum.operations > 20 * sum.runs, "hardly anything happened");

@@ -6,7 +6,7 @@ use tests::sim::replication::run;
 
 #[test]
 fn replication_keeps_its_promises_while_everything_breaks() {
-    let sum = Plan::quiet(World::Replication, 0..60).run();
+    let sum = Plan::quiet(World::Replication, 0..60);
     println!("{}", sum.describe());
     assert!(sum.failures.is_empty(), "{:#?}", sum.failures);
     assert!(sum.operations > 100 * sum.runs, "hardly anything happened");

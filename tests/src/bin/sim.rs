@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 #[cfg(planted)]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use tests::sim::campaign::{World, keep_panics_quiet};
-use tests::sim::decisions::Decisions;
 use tests::sim::ensemble::LONG_FROM;
-use tests::sim::fault::Struck;
-use tests::sim::many::{Plan, Sum};
+use tests::sim::many::Plan;
 
 /// Seeds of each simulation in the gate.
 const GATE: [(World, u64); 4] =
@@ -51,9 +50,9 @@ enum Command {
 
 /// How far a campaign goes.
 #[derive(Args)]
-#[group(required = true, multiple = true)]
 struct Until {
     /// For so many hours.
+    #[arg(required_unless_present = "seeds")]
     hours: Option<f64>,
     /// So many seeds.
     #[arg(long)]
@@ -61,6 +60,9 @@ struct Until {
     /// The first seed: what the former campaign ended with, to go on.
     #[arg(long, default_value_t = LONG_FROM)]
     from: u64,
+    /// A file for the summary, written anew every minute.
+    #[arg(short, long)]
+    output: Option<PathBuf>,
 }
 
 fn world(name: &str) -> World {
@@ -71,56 +73,38 @@ fn world(name: &str) -> World {
 /// Runs seeds of a simulation, one in ten of them twice; true when none fails.
 fn run_many(world: World, seeds: Range<u64>) -> bool {
     let twice = |seed: u64| seed.is_multiple_of(10);
-    let sum = Plan { world, seeds, end: None, twice: &twice, is_told: true }.run();
-    println!("\r{:<12} {}", world.name(), sum.describe());
-    sum.failures.is_empty()
+    let world = |_| world;
+    let plan = Plan { world: &world, seeds, end: None, twice: &twice, is_told: true, output: None };
+    let sums = plan.run();
+    print!("\r{}", sums.describe());
+    sums.all().failures.is_empty()
 }
 
-/// How many of 100 seeds of a campaign each simulation gets.
-const SHARES: [(World, u64); 4] =
-    [(World::Replication, 55), (World::Ensemble, 30), (World::Calm, 5), (World::Groups, 10)];
-/// Seeds of a round of a campaign that ends by the clock.
-const ROUND: u64 = 400;
+/// Which simulation a seed of a campaign is for: of 50 in a row, so many each.
+fn share(seed: u64) -> World {
+    match seed % SHARES {
+        0..25 => World::Replication,
+        25..37 => World::Ensemble,
+        37..40 => World::Calm,
+        _ => World::Groups,
+    }
+}
 
-/// New seeds of all simulations, for so many hours or so many of them, from a first one on.
-fn campaign(until: &Until) -> bool {
+const SHARES: u64 = 50;
+
+/// New seeds of all simulations, for so long or so many of them, from a first one on.
+fn campaign(until: Until) -> bool {
     let limit = until.hours.map(|hours| Duration::from_secs_f64(hours * 3600.0));
     let end = limit.map(|limit| Instant::now() + limit);
     let from = until.from.max(LONG_FROM);
-    let mut sums = SHARES.map(|(world, _)| (world, Sum::default()));
-    let mut at = from;
-    loop {
-        let left = until.seeds.map_or(ROUND, |seeds| (from + seeds).saturating_sub(at));
-        if left == 0 || end.is_some_and(|end| Instant::now() >= end) {
-            break;
-        }
-        let mut begin = at;
-        for ((world, sum), (_, share)) in sums.iter_mut().zip(SHARES) {
-            let count =
-                if begin == at { left - left * (100 - share) / 100 } else { left * share / 100 };
-            let seeds = begin..(begin + count).min(at + left);
-            begin = seeds.end;
-            let twice = |seed: u64| seed.is_multiple_of(100);
-            let plan = Plan { world: *world, seeds, end, twice: &twice, is_told: true };
-            sum.merge(plan.run());
-        }
-        at += left;
-    }
-    conclude(sums, from..at)
-}
-
-fn conclude(sums: [(World, Sum); 4], seeds: Range<u64>) -> bool {
-    let mut all = Sum::default();
-    for (world, sum) in sums {
-        println!("\r{:<12} {}", world.name(), sum.describe());
-        all.merge(Sum { decisions: Decisions::default(), struck: Struck::new(), ..sum });
-    }
-    println!("{:<12} {}", "all", all.describe());
-    for (world, seed, why) in &all.failures {
-        println!("FAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
-    }
-    println!("seeds {} to {}; go on with --from {}", seeds.start, seeds.end, seeds.end);
-    all.failures.is_empty()
+    let seeds = from..until.seeds.map_or(u64::MAX, |count| from + count);
+    // One in ten, and in each simulation as many.
+    let twice = |seed: u64| (seed % SHARES) % 10 == (seed / SHARES) % 10;
+    let plan =
+        Plan { world: &share, seeds, end, twice: &twice, is_told: true, output: until.output };
+    let sums = plan.run();
+    println!("\r{}seeds {from} to {}; go on with --from {1}", sums.describe(), sums.next);
+    sums.all().failures.is_empty()
 }
 
 fn shrink(world: World, seed: u64) -> bool {
@@ -184,7 +168,7 @@ fn main() -> ExitCode {
             each.into_iter().all(|sound| sound)
         }
         Command::Many { world: name, from, count } => run_many(world(&name), from..from + count),
-        Command::Campaign(until) => campaign(&until),
+        Command::Campaign(until) => campaign(until),
         Command::Shrink { world: name, seed } => shrink(world(&name), seed),
         #[cfg(planted)]
         Command::Planted { afresh } => planted(afresh),

@@ -14,7 +14,7 @@ use super::fault::{Fault, Struck};
 use super::{groups, replication};
 
 /// A simulation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum World {
     /// The coordinator's ensemble, while everything breaks.
     Ensemble,

@@ -1,14 +1,16 @@
 //! Many seeds on all processors: what they came to, and how long they took.
 //!
 //! Called by: the `sim` program, and the tests. Calls: `campaign`, which runs one.
-//! Invariant: each seed runs once, on one thread; whichever failed is named. What is printed on the way goes to standard error.
+//! Invariant: each seed runs in one simulation, on one thread; whichever failed is named at once. What is printed on the way goes to standard
+//! error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -39,17 +41,13 @@ pub struct Sum {
     pub decisions: Decisions,
     /// Seeds that failed, with the rule that broke.
     pub failures: Vec<(World, u64, String)>,
-    /// The first seed that was not begun.
-    pub next: u64,
-    /// What it took, by the clock.
-    pub took: Duration,
     /// What it took of the processors.
     pub cpu: Duration,
 }
 
-/// CPU time of this process.
+/// CPU time of this thread.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -63,21 +61,6 @@ impl Sum {
             *self.struck.entry(*fault).or_default() += count;
         }
         self.decisions.add(&outcome.decisions);
-    }
-
-    /// Adds what others came to.
-    pub fn merge(&mut self, other: Sum) {
-        self.runs += other.runs;
-        self.simulated_us += other.simulated_us;
-        self.operations += other.operations;
-        for (fault, count) in other.struck {
-            *self.struck.entry(fault).or_default() += count;
-        }
-        self.decisions.add(&other.decisions);
-        self.failures.extend(other.failures);
-        self.next = self.next.max(other.next);
-        self.took += other.took;
-        self.cpu += other.cpu;
     }
 
     /// Simulated hours.
@@ -96,13 +79,12 @@ impl Sum {
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = format!(
-            "{} seeds, {} failures, {:.2} simulated hours ({:.0} per CPU hour), {} operations compared, {:.0} s",
+            "{} seeds, {} failures, {:.2} simulated hours ({:.0} per CPU hour), {} operations compared",
             self.runs,
             self.failures.len(),
             self.hours(),
             self.hours_per_cpu_hour(),
             self.operations,
-            self.took.as_secs_f64(),
         );
         let faults: Vec<String> =
             self.struck.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
@@ -116,10 +98,54 @@ impl Sum {
     }
 }
 
+/// What many runs came to, of each simulation.
+#[derive(Debug, Default)]
+pub struct Sums {
+    each: BTreeMap<World, Sum>,
+    /// Seeds below this were run.
+    pub next: u64,
+    /// What it took, by the clock.
+    pub took: Duration,
+}
+
+impl Sums {
+    /// All of it in one, without what only one simulation knows.
+    #[must_use]
+    pub fn all(&self) -> Sum {
+        let mut all = Sum::default();
+        for sum in self.each.values() {
+            all.runs += sum.runs;
+            all.simulated_us += sum.simulated_us;
+            all.operations += sum.operations;
+            all.cpu += sum.cpu;
+            all.failures.extend(sum.failures.iter().cloned());
+        }
+        all
+    }
+
+    /// In words, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (world, sum) in &self.each {
+            let _ = writeln!(text, "{:<12} {}", world.name(), sum.describe());
+        }
+        let all = self.all();
+        if self.each.len() > 1 {
+            let _ = writeln!(text, "{:<12} {}", "all", all.describe());
+        }
+        for (world, seed, why) in &all.failures {
+            let _ = writeln!(text, "FAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
+        }
+        let _ = writeln!(text, "{:<12} {} s", "took", self.took.as_secs());
+        text
+    }
+}
+
 /// Which seeds are run.
 pub struct Plan<'a> {
-    /// In which simulation.
-    pub world: World,
+    /// In which simulation each.
+    pub world: &'a (dyn Fn(u64) -> World + Sync),
     /// From the first to the last (exclusive).
     pub seeds: Range<u64>,
     /// None is begun after this.
@@ -128,13 +154,61 @@ pub struct Plan<'a> {
     pub twice: &'a (dyn Fn(u64) -> bool + Sync),
     /// Whether progress is told.
     pub is_told: bool,
+    /// Where the summary is written whenever progress is told, and in the end.
+    pub output: Option<PathBuf>,
+}
+
+/// What was done so far.
+struct Progress {
+    sums: Sums,
+    began: Instant,
+    told: Instant,
+    /// Seeds that were begun and are not done.
+    under_way: BTreeSet<u64>,
+    /// The first seed that was not begun.
+    unbegun: u64,
+}
+
+impl Progress {
+    /// Another seed, none when there is no other.
+    fn begin(&mut self, plan: &Plan<'_>) -> Option<u64> {
+        let is_over = plan.end.is_some_and(|end| Instant::now() >= end)
+            || self.unbegun >= plan.seeds.end
+            || self.sums.each.values().map(|sum| sum.failures.len()).sum::<usize>() >= FAILURES_MAX;
+        if is_over {
+            return None;
+        }
+        self.unbegun += 1;
+        self.under_way.insert(self.unbegun - 1);
+        Some(self.unbegun - 1)
+    }
+
+    fn note(&mut self, world: World, seed: u64, ran: (Result<Outcome, String>, u64, Duration)) {
+        let (ran, times, cpu) = ran;
+        self.under_way.remove(&seed);
+        self.sums.next = self.under_way.first().copied().unwrap_or(self.unbegun);
+        self.sums.took = self.began.elapsed();
+        let sum = self.sums.each.entry(world).or_default();
+        sum.cpu += cpu;
+        match ran {
+            Ok(outcome) => sum.add(&outcome, times),
+            Err(why) => {
+                eprintln!("\rFAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
+                sum.failures.push((world, seed, why));
+            }
+        }
+    }
 }
 
 impl Plan<'_> {
     /// Some seeds of a simulation, each once, quietly.
     #[must_use]
-    pub fn quiet(world: World, seeds: Range<u64>) -> Self {
-        Self { world, seeds, end: None, twice: &|_| false, is_told: false }
+    pub fn quiet(world: World, seeds: Range<u64>) -> Sum {
+        let world = |_| world;
+        let twice = |_| false;
+        let plan =
+            Plan { world: &world, seeds, end: None, twice: &twice, is_told: false, output: None };
+        plan.run().each.into_values().next().unwrap_or_default()
     }
 
     /// Runs them on all processors.
@@ -142,26 +216,27 @@ impl Plan<'_> {
     /// # Panics
     /// When a thread does outside of a run.
     #[must_use]
-    pub fn run(&self) -> Sum {
-        let (began, cpu) = (Instant::now(), cpu_time());
-        let next = AtomicU64::new(self.seeds.start);
-        let stop = AtomicBool::new(false);
-        let progress = Mutex::new((Sum::default(), began));
+    pub fn run(&self) -> Sums {
+        let began = Instant::now();
+        let progress = Mutex::new(Progress {
+            sums: Sums { next: self.seeds.start, ..Sums::default() },
+            began,
+            told: began,
+            under_way: BTreeSet::new(),
+            unbegun: self.seeds.start,
+        });
+        let lock = || progress.lock().expect("no panic inside");
         let work = || {
-            while !stop.load(Ordering::Relaxed) {
-                if self.end.is_some_and(|end| Instant::now() >= end) {
-                    return;
-                }
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= self.seeds.end {
-                    return;
-                }
-                let twice = (self.twice)(seed);
-                let ran = self.world.try_run(seed, &BTreeSet::new(), twice);
-                let mut progress = progress.lock().expect("no panic inside");
-                self.note(&mut progress.0, (seed, twice), ran);
-                stop.store(progress.0.failures.len() >= FAILURES_MAX, Ordering::Relaxed);
-                self.tell(&mut progress, began);
+            // The lock is let go of before the run.
+            let next = || lock().begin(self);
+            while let Some(seed) = next() {
+                let (world, twice) = ((self.world)(seed), (self.twice)(seed));
+                let cpu = cpu_time();
+                let ran = world.try_run(seed, &BTreeSet::new(), twice);
+                let cpu = cpu_time().saturating_sub(cpu);
+                let mut progress = lock();
+                progress.note(world, seed, (ran, if twice { 2 } else { 1 }, cpu));
+                self.tell(&mut progress);
             }
         };
         std::thread::scope(|scope| {
@@ -169,49 +244,54 @@ impl Plan<'_> {
                 scope.spawn(work);
             }
         });
-        let (mut sum, _) = progress.into_inner().expect("no panic inside");
-        sum.next = next.into_inner().min(self.seeds.end);
-        sum.took = began.elapsed();
-        sum.cpu = cpu_time().saturating_sub(cpu);
-        sum
-    }
-
-    fn note(&self, sum: &mut Sum, (seed, twice): (u64, bool), ran: Result<Outcome, String>) {
-        match ran {
-            Ok(outcome) => sum.add(&outcome, if twice { 2 } else { 1 }),
-            Err(why) => {
-                eprintln!("\rFAILS: scripts/sim {} {seed}\n       {why:.600}", self.world.name());
-                sum.failures.push((self.world, seed, why));
-            }
-        }
+        let progress = progress.into_inner().expect("no panic inside");
+        self.keep(&progress.sums);
+        progress.sums
     }
 
     /// A bar on a terminal, a line now and then elsewhere.
-    fn tell(&self, (sum, told): &mut (Sum, Instant), began: Instant) {
+    fn tell(&self, progress: &mut Progress) {
         let is_terminal = std::io::stderr().is_terminal();
         let every = if is_terminal { TERMINAL_EVERY } else { LOG_EVERY };
-        if !self.is_told || told.elapsed() < every {
+        if !self.is_told || progress.told.elapsed() < every {
             return;
         }
-        *told = Instant::now();
-        let done = sum.runs as f64 / (self.seeds.end - self.seeds.start).max(1) as f64;
-        let elapsed = began.elapsed();
+        progress.told = Instant::now();
+        self.keep(&progress.sums);
+        let all = progress.sums.all();
+        let seeds = (all.runs + all.failures.len() as u64) as f64;
+        let done = seeds / (self.seeds.end - self.seeds.start).max(1) as f64;
+        let elapsed = progress.began.elapsed();
         let by_time = self.end.map(|end| {
-            elapsed.as_secs_f64() / end.duration_since(began).as_secs_f64().max(f64::MIN_POSITIVE)
+            let all = end.duration_since(progress.began).as_secs_f64();
+            elapsed.as_secs_f64() / all.max(f64::MIN_POSITIVE)
         });
         let done = done.max(by_time.unwrap_or(0.0)).clamp(1e-6, 1.0);
         let left = Duration::from_secs_f64(elapsed.as_secs_f64() * (1.0 - done) / done);
         let bar: String =
             (0..20).map(|step| if f64::from(step) < done * 20.0 { '#' } else { '.' }).collect();
         let line = format!(
-            "{:<11} [{bar}] {:.0} %, {} seeds, {:.2} hours, {} failures, {} min left",
-            self.world.name(),
+            "[{bar}] {:.1} %, {} seeds, {:.2} simulated hours, {} failures, {} min left, at {}",
             done * 100.0,
-            sum.runs,
-            sum.hours(),
-            sum.failures.len(),
+            all.runs,
+            all.hours(),
+            all.failures.len(),
             left.as_secs() / 60,
+            progress.sums.next,
         );
         if is_terminal { eprint!("\r{line}  ") } else { eprintln!("{line}") }
+    }
+
+    /// Writes the summary where it is wanted; one that cannot be written is said, and ends nothing.
+    fn keep(&self, sums: &Sums) {
+        let Some(path) = &self.output else { return };
+        let (from, to) = (self.seeds.start, sums.next);
+        let text = format!("{}seeds {from} to {to}; go on with --from {to}\n", sums.describe());
+        let mut beside = path.clone().into_os_string();
+        beside.push(".new");
+        let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+        if let Err(error) = written {
+            eprintln!("\r{}: {error}", path.display());
+        }
     }
 }

@@ -66,7 +66,7 @@ fn create(path: &str, data: &[u8], mode: CreateMode) -> CreateRequest {
 fn operation(op: StoreOp) -> MultiOp {
     match op {
         StoreOp::CreateEphemeral { path, data } => {
-            MultiOp::Create(create(&path, &data, CreateMode::Ephemeral))
+            MultiOp::Create2(create(&path, &data, CreateMode::Ephemeral))
         }
         StoreOp::Core(Op::Create { path, data }) => {
             MultiOp::Create(create(&path, &data, CreateMode::Persistent))
@@ -98,6 +98,15 @@ fn item(item: coordinator_protocol::Item) -> Item {
     };
     let data = item.data.map(Vec::from).unwrap_or_default();
     Item { kind, path: item.path, data, stat: stat(&item.stat) }
+}
+
+/// When an ephemeral was created, by its own word.
+fn created_at(response: &Response) -> Option<coordinator_protocol::Zxid> {
+    let Response::Multi(results) = response else { return None };
+    results.iter().find_map(|result| match result {
+        MultiResult::Create2(_, stat) => Some(stat.czxid),
+        _ => None,
+    })
 }
 
 fn reply(response: Response, reads: Option<Vec<String>>) -> CoordinatorReply {
@@ -238,6 +247,8 @@ impl World {
                 let strings = &mut self.machines.get_mut(&id).expect("there").strings;
                 let reads = strings.reads.remove(&number);
                 let response = outcome.unwrap_or_else(|error| panic!("{id} is told {error:?}"));
+                // Where an answer comes late, its own zxid is that of what was seen before it.
+                let zxid = created_at(&response).unwrap_or(zxid);
                 let (zxid, reply) = (Zxid::new(zxid.get()), reply(response, reads));
                 self.say(id, life, FromCoordinator::Reply { number, zxid, reply });
             }

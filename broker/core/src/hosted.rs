@@ -16,6 +16,7 @@ use crate::partition::{
     AppendPermit, Appended, Effect, Loaded, Partition, Settings, StateUpdate, Truncated,
 };
 use crate::purgatory::{FetchWait, ProduceWait, Purgatory, Released};
+use crate::refusals::{Refusals, Sequenced};
 
 /// What the process knows when something happens.
 #[derive(Clone, Debug)]
@@ -43,6 +44,26 @@ impl<P, F> Default for Outcome<P, F> {
     }
 }
 
+/// A client's batch, as far as it matters whether it may be appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// -1, 0 or 1.
+    pub acks: i16,
+    /// Its place among others of its producer, if that is idempotent.
+    pub batch: Option<Sequenced>,
+    /// Whether the broker may serve ([`crate::fence`]).
+    pub may_serve: bool,
+}
+
+/// A client's batch may be appended, by the log that adopted this epoch and no other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducePermit {
+    /// The epoch to stamp on the records.
+    pub leader_epoch: LeaderEpoch,
+    /// Should the log find a gap before the batch: one that was refused a moment ago is missing there, with this error.
+    pub behind: Option<ErrorCode>,
+}
+
 /// See the module. `P` and `F` are what the shell knows a produce and a fetch by.
 #[derive(Clone, Debug)]
 pub struct Hosted<P, F> {
@@ -55,6 +76,7 @@ pub struct Hosted<P, F> {
     early_state: Option<(StoredState, Vec<BrokerId>)>,
     core: Option<Partition>,
     waiting: Purgatory<P, F>,
+    refusals: Refusals,
     /// Why it ended.
     ended: Option<ErrorCode>,
 }
@@ -71,6 +93,7 @@ impl<P, F> Hosted<P, F> {
             early_state: None,
             core: None,
             waiting: Purgatory::default(),
+            refusals: Refusals::default(),
             ended: None,
         }
     }
@@ -166,15 +189,42 @@ impl<P, F> Hosted<P, F> {
         decided
     }
 
-    /// Whether a produce may be appended, and under which epoch.
+    /// Whether a client's batch may be appended, and under which epoch.
     ///
     /// # Errors
-    /// The code to answer: that of the end, after it; else as [`Partition::admit_produce`].
-    pub fn admit_produce(&self, acks: i16) -> Result<AppendPermit, ErrorCode> {
+    /// The code to answer: NOT_LEADER_OR_FOLLOWER while the broker may not serve; that of the end, after it; else as
+    /// [`Partition::admit_produce`].
+    pub fn admit_produce(&mut self, asked: Asked, now: Millis) -> Result<ProducePermit, ErrorCode> {
+        match self.permit(asked) {
+            Ok(AppendPermit { leader_epoch }) => {
+                let behind = asked.batch.and_then(|batch| {
+                    self.refusals.settle(batch);
+                    self.refusals.behind(batch, now)
+                });
+                Ok(ProducePermit { leader_epoch, behind })
+            }
+            Err(error) => {
+                self.refused(asked.batch, error, now);
+                Err(error)
+            }
+        }
+    }
+
+    fn permit(&self, asked: Asked) -> Result<AppendPermit, ErrorCode> {
         match (&self.core, self.ended) {
-            (Some(core), _) => core.admit_produce(acks),
+            _ if !asked.may_serve => Err(ErrorCode::NotLeaderOrFollower),
+            (Some(core), _) => core.admit_produce(asked.acks),
             (None, Some(error)) => Err(error),
             (None, None) => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// A client's batch was refused, here or by the log.
+    pub fn refused(&mut self, batch: Option<Sequenced>, error: ErrorCode, now: Millis) {
+        if let Some(batch) = batch
+            && error.is_retriable()
+        {
+            self.refusals.note(batch, error, now);
         }
     }
 
@@ -254,6 +304,7 @@ impl<P, F> Hosted<P, F> {
             core.check();
         }
         self.waiting.check();
+        self.refusals.check();
         let leads = self.core.as_ref().is_some_and(|core| core.leading().is_some());
         assert!(leads || self.waiting.produces.is_empty(), "{:?}: waits without a lead", self.key);
     }
@@ -265,6 +316,7 @@ mod tests {
     use crate::ids::{ControllerEpoch, PartitionEpoch, PartitionId, TopicId};
     use crate::image::PartitionState;
     use crate::partition::{Durability, EpochHistory, LogPositions, Synced};
+    use client_protocol::{ProducerEpoch, ProducerId};
 
     type Out = Outcome<u8, u8>;
 
@@ -336,6 +388,20 @@ mod tests {
         hosted
     }
 
+    fn sequenced(base_sequence: i32) -> Sequenced {
+        let (producer, epoch) = (ProducerId::new(9), ProducerEpoch::new(0));
+        Sequenced { producer, epoch, base_sequence }
+    }
+
+    fn produce(
+        hosted: &mut Hosted<u8, u8>,
+        base_sequence: Option<i32>,
+        now: u64,
+    ) -> Result<ProducePermit, ErrorCode> {
+        let batch = base_sequence.map(sequenced);
+        hosted.admit_produce(Asked { acks: 1, batch, may_serve: true }, Millis::new(now))
+    }
+
     fn append(hosted: &mut Hosted<u8, u8>, waits: &[(u8, i64)]) -> Out {
         let mut out = Out::default();
         let appended = Appended {
@@ -360,7 +426,7 @@ mod tests {
         out.effects.extend(lead(&mut hosted, 2).effects);
         hosted.log_opened(loaded(), &moment(None), &mut out);
         assert_eq!((hosted.high_watermark(), out.effects.len()), (Some(offset(2)), 0));
-        assert_eq!(hosted.admit_produce(1), Err(ErrorCode::NotLeaderOrFollower));
+        assert_eq!(produce(&mut hosted, None, 0), Err(ErrorCode::NotLeaderOrFollower));
         hosted.apply_brokers(&moment(Some(10)), &mut out);
         let adopt = Effect::AdoptEpoch { leader_epoch: LeaderEpoch::new(2) };
         assert_eq!(out.effects, [adopt]);
@@ -380,6 +446,47 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_behind_a_refused_batch_is_told_so_until_that_one_comes_again() {
+        let mut hosted = hosted();
+        let mut out = Out::default();
+        assert_eq!(produce(&mut hosted, Some(5), 0), Err(ErrorCode::NotLeaderOrFollower));
+        lead(&mut hosted, 1);
+        hosted.log_opened(loaded(), &moment(Some(10)), &mut out);
+        assert_eq!(produce(&mut hosted, Some(6), 1), Err(ErrorCode::NotLeaderOrFollower));
+        hosted.step(&mut out, |core, effects| {
+            core.epoch_adopted(LeaderEpoch::new(1), Millis::new(1), effects);
+        });
+        let leader_epoch = LeaderEpoch::new(1);
+        let behind = Some(ErrorCode::NotLeaderOrFollower);
+        let waits = Ok(ProducePermit { leader_epoch, behind });
+        let free = Ok(ProducePermit { leader_epoch, behind: None });
+        assert_eq!(produce(&mut hosted, Some(7), 2), waits);
+        assert_eq!(produce(&mut hosted, None, 2), free);
+        assert_eq!(produce(&mut hosted, Some(5), 2), free);
+        assert_eq!(produce(&mut hosted, Some(6), 2), free);
+        // Permitted, and refused by the log, which follows another epoch by then.
+        let late = sequenced(6);
+        hosted.refused(Some(late), ErrorCode::NotLeaderOrFollower, Millis::new(3));
+        assert_eq!(produce(&mut hosted, Some(7), 3), waits);
+        // An error that does not pass says nothing of what comes behind.
+        hosted.refused(Some(sequenced(2)), ErrorCode::MessageTooLarge, Millis::new(3));
+        assert_eq!(produce(&mut hosted, Some(3), 3), free);
+        hosted.check();
+    }
+
+    #[test]
+    fn a_broker_that_may_not_serve_refuses_and_remembers() {
+        let mut hosted = leading();
+        let asked = Asked { acks: -1, batch: Some(sequenced(5)), may_serve: false };
+        let now = Millis::new(0);
+        assert_eq!(hosted.admit_produce(asked, now), Err(ErrorCode::NotLeaderOrFollower));
+        let behind = Some(ErrorCode::NotLeaderOrFollower);
+        let leader_epoch = LeaderEpoch::new(1);
+        let waits = Ok(ProducePermit { leader_epoch, behind });
+        assert_eq!(produce(&mut hosted, Some(6), 0), waits);
+    }
+
+    #[test]
     fn a_lost_lead_and_the_end_release_all() {
         let mut hosted = leading();
         append(&mut hosted, &[(2, 6)]);
@@ -395,7 +502,7 @@ mod tests {
         let late = append_late(&mut hosted);
         assert_eq!(late, [Released::Settled(9, Err(ErrorCode::NotLeaderOrFollower))]);
         hosted.end(ErrorCode::KafkaStorageError, &mut out);
-        assert_eq!(hosted.admit_produce(1), Err(ErrorCode::KafkaStorageError));
+        assert_eq!(produce(&mut hosted, None, 0), Err(ErrorCode::KafkaStorageError));
         hosted.check();
     }
 

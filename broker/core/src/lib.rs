@@ -9,6 +9,7 @@
 //! - [`controller`]: the single writer of partition state.
 //! - [`partition`]: one replica of one partition: leader, follower, ISR, high watermark.
 //! - [`purgatory`]: who waits on a partition, and when the wait ends.
+//! - [`refusals`]: what was refused and comes again, and what was sent behind it.
 //! - [`hosted`]: a partition as a broker holds it: from before its log is open to its end.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fetch_session`]: what a consumer wants and was told.
@@ -50,4 +51,5 @@ pub mod partition;
 #[cfg(planted)]
 pub mod planted;
 pub mod purgatory;
+pub mod refusals;
 pub mod registration;

@@ -64,6 +64,12 @@ impl Log {
         Ok(Admission::Assigned { base_offset: meta.base_offset })
     }
 
+    /// Whether something of its producer is missing before a client's batch, or may be as nothing is known of that producer.
+    #[must_use]
+    pub fn leaves_gap(&self, meta: &BatchMeta) -> bool {
+        self.producers.leaves_gap(meta)
+    }
+
     /// Takes a batch fetched from the leader, its offset and epoch given. `Ok(false)` means: write
     /// what was admitted so far, then ask again.
     ///

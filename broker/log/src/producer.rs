@@ -143,6 +143,19 @@ impl ProducerStates {
         Ok(None)
     }
 
+    /// Whether a batch from a client is in order only because nothing is known of its producer, or is not in order at all: something is
+    /// missing before it.
+    pub fn leaves_gap(&self, meta: &BatchMeta) -> bool {
+        match self.check(meta) {
+            Ok(Some(_)) | Err(SequenceError::EpochFenced { .. }) => false,
+            Ok(None) => {
+                let is_known = self.producers.contains_key(&meta.producer_id);
+                meta.has_producer() && !is_known && meta.base_sequence != 0
+            }
+            Err(SequenceError::OutOfOrder { .. }) => true,
+        }
+    }
+
     /// Notes a batch that is (about to be) in the log, its offsets given.
     pub fn record(&mut self, meta: &BatchMeta) {
         if !meta.has_producer() {
@@ -284,6 +297,20 @@ mod tests {
         assert!(states.check(&batch(2, 3, 2, 0)).is_err());
         assert!(states.check(&batch(2, 7, 1, 0)).is_err());
         assert_eq!(states.check(&batch(2, 6, 1, 0)), Ok(None));
+    }
+
+    #[test]
+    fn gap_is_what_no_known_batch_comes_before() {
+        let states = with_batches(2);
+        assert!(states.leaves_gap(&batch(2, 9, 1, 0)));
+        assert!(states.leaves_gap(&batch(3, 6, 1, 0)), "a new epoch begins at 0");
+        for fits in [batch(2, 6, 1, 0), batch(2, 3, 3, 0), batch(1, 9, 1, 0), batch(3, 0, 1, 0)] {
+            assert!(!states.leaves_gap(&fits), "{fits:?}");
+        }
+        let nobody = ProducerStates::default();
+        assert!(nobody.leaves_gap(&batch(2, 1, 1, 0)), "it may be one, as far as is known");
+        assert!(!nobody.leaves_gap(&batch(2, 0, 1, 0)));
+        assert!(!nobody.leaves_gap(&BatchMeta { producer_id: -1, ..batch(2, 1, 1, 0) }));
     }
 
     #[test]

@@ -50,14 +50,16 @@ pub(super) fn handle(
 ) -> Dispatch {
     let acks = request.acks;
     let image = shared.image();
-    let refused = refused_as_a_whole(shared, &request);
+    let may_serve = shared.cluster.may_serve();
+    let refused = refused_as_a_whole(&request);
     let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
-    let (topics, batches) = split(&image, request, frame, refused);
+    let (topics, batches) = split(&image, request, frame, (refused, may_serve));
     let pending = shared.partitions.produce(partitions::ProduceRequest {
         acks,
         timeout: Duration::from_millis(timeout_ms).min(TIMEOUT_MAX),
         zstd_allowed: call.version >= ZSTD_FROM,
         transactional: false,
+        may_serve,
         batches,
     });
     let reply_to = call.reply_to();
@@ -81,10 +83,7 @@ pub(super) fn handle(
 }
 
 /// What is wrong with every partition of the request.
-fn refused_as_a_whole(shared: &Shared, request: &ProduceRequest) -> Option<ErrorCode> {
-    if !shared.cluster.may_serve() {
-        return Some(ErrorCode::NotLeaderOrFollower);
-    }
+fn refused_as_a_whole(request: &ProduceRequest) -> Option<ErrorCode> {
     if !matches!(request.acks, -1..=1) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
@@ -97,7 +96,7 @@ fn split(
     image: &Image,
     request: ProduceRequest,
     mut frame: BytesMut,
-    refused: Option<ErrorCode>,
+    (refused, may_serve): (Option<ErrorCode>, bool),
 ) -> (Vec<Topic>, Vec<ProduceBatch>) {
     let mut batches = Vec::new();
     let mut taken = 0;
@@ -108,7 +107,9 @@ fn split(
                 Err(ErrorCode::InvalidTopicException)
             }
             (None, Some(found)) => Ok(found.node.id),
-            (None, None) => Err(ErrorCode::UnknownTopicOrPartition),
+            (None, None) if may_serve => Err(ErrorCode::UnknownTopicOrPartition),
+            // What it knows of topics may be old.
+            (None, None) => Err(ErrorCode::NotLeaderOrFollower),
         };
         let slots = topic.partitions.into_iter().map(|partition| {
             let range = partition.records.and_then(|records| records.in_frame());

@@ -140,7 +140,11 @@ fn carry_out(directory: &Directory, happened: &mut Vec<Happened<Arc<Partition>, 
                     stored.produce.settle(Ok(stored.placed));
                 }
             }
-            Happened::Refused(ticket, error) => ticket.refuse(error),
+            Happened::Refused { of, batch, error, produce } => {
+                // Before the answer: what was sent behind it may be read next.
+                of.refused(batch, error);
+                produce.refuse(error);
+            }
             Happened::AppendRefused(of, epoch) => of.append_refused(epoch),
             Happened::Truncated(of, truncated) => of.truncated(truncated),
             Happened::LogStartMoved(of, start) => of.log_start_moved(start),

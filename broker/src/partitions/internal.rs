@@ -34,6 +34,7 @@ impl Partitions {
             timeout: Duration::MAX,
             zstd_allowed: false,
             transactional: false,
+            may_serve: true,
             batches: vec![ProduceBatch { partition, records }],
         };
         self.produce_under(Some(leader_epoch), request)

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use broker_core::hosted::{Hosted, Moment, Outcome};
+use broker_core::hosted::{Asked, Hosted, Moment, Outcome, ProducePermit};
 use broker_core::ids::{BrokerId, LeaderEpoch, Millis, Offset, TopicPartition};
 use broker_core::image::StoredState;
 use broker_core::partition::{
-    AppendPermit, Appended, Effect, Loaded, Partition as Core, StateUpdate, Synced, Truncated,
+    Appended, Effect, Loaded, Partition as Core, StateUpdate, Synced, Truncated,
 };
 use broker_core::purgatory::{FetchWait, ProduceWait, Released};
+use broker_core::refusals::Sequenced;
 use broker_log::LogView;
 use bytes::Bytes;
 use client_protocol::ErrorCode;
@@ -162,9 +163,16 @@ impl Partition {
         self.lock().hosted.high_watermark()
     }
 
-    /// Whether a produce may be appended, and under which epoch.
-    pub fn admit_produce(&self, acks: i16) -> Result<AppendPermit, ErrorCode> {
-        self.lock().hosted.admit_produce(acks)
+    /// Whether a client's batch may be appended, and under which epoch.
+    pub fn admit_produce(&self, asked: Asked) -> Result<ProducePermit, ErrorCode> {
+        let now = self.now();
+        self.lock().hosted.admit_produce(asked, now)
+    }
+
+    /// A client's batch was refused by the log.
+    pub fn refused(&self, batch: Option<Sequenced>, error: ErrorCode) {
+        let now = self.now();
+        self.lock().hosted.refused(batch, error, now);
     }
 
     /// Batches were appended.

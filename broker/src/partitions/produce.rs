@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use broker_core::hosted::Asked;
 use broker_core::ids::TopicPartition;
 use broker_log::BatchMeta;
 use bytes::BytesMut;
@@ -21,7 +22,7 @@ use super::append::Command;
 use super::partition::Partition;
 use super::registry::Partitions;
 use super::waiting::{Reply, Ticket};
-use super::worker::{Job, Placed, ProduceJob};
+use super::worker::{Job, Placed, ProduceJob, sequenced};
 
 /// The records of one partition.
 pub struct ProduceBatch {
@@ -42,6 +43,8 @@ pub struct ProduceRequest {
     pub zstd_allowed: bool,
     /// The request names a transactional id.
     pub transactional: bool,
+    /// Whether the broker may serve: if not, all is refused, and remembered as what comes again.
+    pub may_serve: bool,
     /// In the request's order.
     pub batches: Vec<ProduceBatch>,
 }
@@ -107,6 +110,7 @@ impl Partitions {
             acks: request.acks,
             zstd_allowed: request.zstd_allowed,
             transactional: request.transactional,
+            may_serve: request.may_serve,
             leader_epoch,
             timeout_ms: u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX),
         };
@@ -122,10 +126,16 @@ impl Partitions {
 
     fn submit(&self, batch: ProduceBatch, rules: &Rules, ticket: Ticket) -> Result<(), Refused> {
         let ProduceBatch { partition, mut records } = batch;
-        let partition = self.partition(partition).map_err(refused)?;
+        let partition = self.partition(partition).map_err(|error| match rules.may_serve {
+            true => refused(error),
+            // What it knows of partitions may be old.
+            false => refused(ErrorCode::NotLeaderOrFollower),
+        })?;
         let log_append_time_ms = check(&partition, &mut records, rules)?;
         let meta = client_meta(&records)?;
-        let permit = partition.admit_produce(rules.acks).map_err(refused)?;
+        let (batch, may_serve) = (sequenced(&meta), rules.may_serve);
+        let asked = Asked { acks: rules.acks, batch, may_serve };
+        let permit = partition.admit_produce(asked).map_err(refused)?;
         if rules.leader_epoch.is_some_and(|epoch| epoch != permit.leader_epoch) {
             return Err(refused(ErrorCode::NotLeaderOrFollower));
         }
@@ -137,6 +147,7 @@ impl Partitions {
             deadline,
             meta,
             records,
+            behind: permit.behind,
             log_append_time_ms,
             produce: ticket,
         };
@@ -149,6 +160,7 @@ struct Rules {
     acks: i16,
     zstd_allowed: bool,
     transactional: bool,
+    may_serve: bool,
     leader_epoch: Option<LeaderEpoch>,
     timeout_ms: u64,
 }

@@ -144,6 +144,7 @@ impl Pair {
             timeout: Duration::from_secs(60),
             zstd_allowed: true,
             transactional: false,
+            may_serve: true,
             batches: vec![ProduceBatch { partition: PARTITION, records: batch(value) }],
         };
         partitions.produce(request).await.pop().expect("one batch")

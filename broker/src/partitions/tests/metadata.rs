@@ -132,6 +132,7 @@ async fn replacement_is_empty_and_lasts(bench: &mut Bench) {
         timeout: PATIENCE,
         zstd_allowed: true,
         transactional: false,
+        may_serve: true,
         batches: vec![ProduceBatch { partition: replacement(), records: batch(&["new"]) }],
     };
     let outcomes = bench.partitions.produce(request).await;

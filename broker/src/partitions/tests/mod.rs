@@ -209,6 +209,7 @@ impl Bench {
             timeout: PATIENCE,
             zstd_allowed: true,
             transactional: false,
+            may_serve: true,
             batches: vec![ProduceBatch { partition: key(), records: batch }],
         })
     }

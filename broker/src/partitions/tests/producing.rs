@@ -40,6 +40,32 @@ async fn retries_are_answered_and_not_written_again() {
 }
 
 #[tokio::test]
+async fn what_follows_a_refused_batch_is_refused_like_it_and_not_called_out_of_order() {
+    let mut bench = Bench::new("");
+    bench.create("[1,2]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
+    let few = Err(ErrorCode::NotEnoughReplicas);
+    // Nothing is known of the producer: any sequence would do.
+    assert_eq!(bench.produce(-1, idempotent(0, &["a"])).await, few);
+    bench.set_state(&state(1, 0, "[1,2]"));
+    assert_eq!(bench.produce(1, idempotent(1, &["b"])).await, few);
+    assert_eq!(bench.produce(1, idempotent(0, &["a"])).await, Ok(0));
+    assert_eq!(bench.produce(1, idempotent(1, &["b"])).await, Ok(1));
+    // Its last sequence is known.
+    bench.set_state(&state(1, 0, "[1]"));
+    assert_eq!(bench.produce(-1, idempotent(2, &["c"])).await, few);
+    bench.set_state(&state(1, 0, "[1,2]"));
+    assert_eq!(bench.produce(1, idempotent(3, &["d", "e"])).await, few);
+    assert_eq!(bench.produce(1, idempotent(1, &["b"])).await, Ok(1), "sent again");
+    assert_eq!(bench.produce(1, idempotent(2, &["c"])).await, Ok(2));
+    assert_eq!(bench.produce(1, idempotent(3, &["d", "e"])).await, Ok(3));
+    // Nothing that was refused is missing here.
+    let gap = Err(ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(bench.produce(1, idempotent(7, &["x"])).await, gap);
+    assert_eq!(values_of(&bench.fetch(bench.follow(0, 0, None)).await), ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test]
 async fn retry_in_the_same_drain_is_a_duplicate_too() {
     let bench = Bench::alone("");
     let pending: Vec<_> = (0..20).map(|_| bench.submit(-1, idempotent(0, &["a"]))).collect();
@@ -67,6 +93,7 @@ async fn bad_batches_and_wrong_places_are_refused() {
         timeout: PATIENCE,
         zstd_allowed: true,
         transactional: false,
+        may_serve: true,
         batches: vec![
             ProduceBatch { partition: elsewhere, records: batch(&["a"]) },
             ProduceBatch { partition: key(), records: batch(&["b"]) },
@@ -117,6 +144,7 @@ async fn acks_all_ends_with_its_time_or_with_the_lead() {
         timeout: Duration::from_millis(60),
         zstd_allowed: true,
         transactional: false,
+        may_serve: true,
         batches: vec![ProduceBatch { partition: key(), records: batch(&["a"]) }],
     };
     let outcomes = bench.partitions.produce(request).await;

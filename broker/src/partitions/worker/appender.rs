@@ -65,10 +65,10 @@ impl<O: Owner, P> Appender<O, P> {
         let slot = match self.slots.get_mut(&of.key()) {
             Some(slot) if !self.fenced => slot,
             Some(_) | None if self.fenced => {
-                return out.push(Happened::Refused(job.produce, ErrorCode::KafkaStorageError));
+                return out.push(job.refuse(of.clone(), ErrorCode::KafkaStorageError));
             }
             Some(_) | None => {
-                return out.push(Happened::Refused(job.produce, ErrorCode::NotLeaderOrFollower));
+                return out.push(job.refuse(of.clone(), ErrorCode::NotLeaderOrFollower));
             }
         };
         if slot.is_written() {

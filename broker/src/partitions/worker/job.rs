@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use broker_core::ids::{LeaderEpoch, Millis, Offset, TopicPartition};
 use broker_core::partition::{Appended, Durability, Loaded, Truncated};
 use broker_core::purgatory::ProduceWait;
+use broker_core::refusals::Sequenced;
 use broker_log::{
     BatchMeta, Cleaned, CleaningPlan, Log, LogConfig, LogError, LogView, OpenOptions, SyncTicket,
 };
 use bytes::{Bytes, BytesMut};
-use client_protocol::ErrorCode;
+use client_protocol::{ErrorCode, ProducerEpoch, ProducerId};
 
 /// Whose log it is: handed back with what happened to it.
 pub trait Owner: Clone {
@@ -35,10 +36,28 @@ pub struct ProduceJob<P> {
     pub meta: BatchMeta,
     /// The batch, checked.
     pub records: BytesMut,
+    /// What is answered instead, should something be missing before it.
+    pub behind: Option<ErrorCode>,
     /// The time it was given, on a topic with LogAppendTime.
     pub log_append_time_ms: Option<i64>,
     /// Who waits.
     pub produce: P,
+}
+
+/// The place of a batch among others of its producer; none if that is not idempotent.
+pub fn sequenced(meta: &BatchMeta) -> Option<Sequenced> {
+    meta.has_producer().then(|| Sequenced {
+        producer: ProducerId::new(meta.producer_id),
+        epoch: ProducerEpoch::new(meta.producer_epoch),
+        base_sequence: meta.base_sequence,
+    })
+}
+
+impl<P> ProduceJob<P> {
+    /// The news that it was not appended.
+    pub fn refuse<O>(self, of: O, error: ErrorCode) -> Happened<O, P> {
+        Happened::Refused { of, batch: sequenced(&self.meta), error, produce: self.produce }
+    }
 }
 
 /// Something else to do with one log. What names an epoch is refused under any other than the one
@@ -132,7 +151,16 @@ pub enum Happened<O, P> {
         done: Vec<Stored<P>>,
     },
     /// A produce was not appended.
-    Refused(P, ErrorCode),
+    Refused {
+        /// Where.
+        of: O,
+        /// Its place among others of its producer, if that is idempotent.
+        batch: Option<Sequenced>,
+        /// Why not.
+        error: ErrorCode,
+        /// Who waits.
+        produce: P,
+    },
     /// [`broker_core::partition::Partition::append_refused`]
     AppendRefused(O, LeaderEpoch),
     /// [`broker_core::partition::Partition::truncated`]

@@ -22,5 +22,5 @@ mod slot;
 pub use appender::Appender;
 pub use fetched::{FetchedError, check_fetched};
 pub use folder::{Folder, PartitionFile};
-pub use job::{Happened, Job, LogJob, Owner, Placed, ProduceJob, Stored};
+pub use job::{Happened, Job, LogJob, Owner, Placed, ProduceJob, Stored, sequenced};
 pub use rounds::{MarksPace, Round, Rounds};

@@ -65,7 +65,12 @@ impl<O: Owner, P> Slot<O, P> {
     ) -> Result<(), LogError> {
         let epoch = job.leader_epoch;
         if self.epoch != Some(epoch) {
-            step.out.push(Happened::Refused(job.produce, ErrorCode::NotLeaderOrFollower));
+            step.out.push(job.refuse(self.of.clone(), ErrorCode::NotLeaderOrFollower));
+            return Ok(());
+        }
+        // What is missing was refused for a reason that passes, and comes again: no gap yet.
+        if let Some(error) = job.behind.filter(|_| self.log.leaves_gap(&job.meta)) {
+            step.out.push(job.refuse(self.of.clone(), error));
             return Ok(());
         }
         if self.run.is_empty() {
@@ -96,11 +101,11 @@ impl<O: Owner, P> Slot<O, P> {
             Ok(Admission::Rejected(error)) => sequence_code(&error),
             Ok(Admission::WriteFirst) => ErrorCode::UnknownServerError,
             Err(error) => {
-                step.out.push(Happened::Refused(job.produce, code_of(&error)));
+                step.out.push(job.refuse(self.of.clone(), code_of(&error)));
                 return if error.is_fatal() { Err(error) } else { Ok(()) };
             }
         };
-        step.out.push(Happened::Refused(job.produce, refused));
+        step.out.push(job.refuse(self.of.clone(), refused));
         Ok(())
     }
 
@@ -118,8 +123,8 @@ impl<O: Owner, P> Slot<O, P> {
         let written = self.log.write(&parts);
         drop(parts);
         if let Err(error) = written {
-            let refuse =
-                |a: Admitted<P>| Happened::Refused(a.job.produce, ErrorCode::KafkaStorageError);
+            let of = &self.of;
+            let refuse = |a: Admitted<P>| a.job.refuse(of.clone(), ErrorCode::KafkaStorageError);
             step.out.extend(self.run.drain(..).map(refuse));
             return Err(error);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
-use e2e::chaos::load::{Load, client, lock};
+use e2e::chaos::load::{Finished, Load, client, lock};
 use e2e::chaos::machine::{Machine, Prepared};
 use e2e::chaos::plan::{self, Fault, NODES, Plan, Strike};
 use e2e::chaos::report::Report;
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
     for fault in &cannot {
         eprintln!("SKIP chaos {}: no tool for it on this machine", fault.name());
     }
-    let load = Load::start(&machine.running.bootstrap())?;
+    let load = Load::start(&machine.running.bootstrap(), &arguments.dir)?;
     let report = Report { seed, skipped: cannot.into_iter().collect(), ..Report::default() };
     let plan = Plan::new(seed, &can);
     let mut run = Run { machine, load, plan, report, disks_struck: BTreeSet::new() };
@@ -117,6 +117,18 @@ fn wanted(names: &[String]) -> Result<BTreeSet<Fault>> {
         })
     };
     if names.is_empty() { Ok(Fault::ALL.into()) } else { names.iter().map(named).collect() }
+}
+
+fn note_load(report: &mut Report, finished: &Finished) {
+    report.sent = finished.sends.len();
+    report.acknowledged = finished.acknowledged();
+    report.read_alone = finished.readings.alone.values().sum();
+    report.read_by_group = finished.readings.given.values().map(BTreeSet::len).sum();
+    report.rebalances = finished.readings.rebalances;
+    report.longest_stall = finished.longest_stall;
+    for error in finished.errors.iter().take(3) {
+        eprintln!("a producer was told: {error}");
+    }
 }
 
 impl Run {
@@ -262,26 +274,23 @@ impl Run {
         self.report.findings.extend(settled.err().map(|error| format!("{error:#}")));
         let ends = self.ends().and_then(|ends| self.wait_read(&ends).map(|()| ends));
         let finished = self.load.finish();
+        self.machine.kill_all()?;
+        let brokers = self.machine.running.cluster.of_kind(Kind::Broker);
+        let disks: Vec<PathBuf> = brokers.map(|node| self.machine.disk(&node.name)).collect();
         let mut report = self.report;
         match (finished, ends) {
             (Ok(finished), Ok(ends)) => {
-                report.findings.extend(verdict::of_history(&finished, &ends));
-                report.sent = finished.sends.len();
-                report.acknowledged = finished.acknowledged();
-                report.read_alone = finished.readings.alone.values().sum();
-                report.read_by_group = finished.readings.given.values().map(BTreeSet::len).sum();
-                report.rebalances = finished.readings.rebalances;
-                report.longest_stall = finished.longest_stall;
-                for error in finished.errors.iter().take(3) {
-                    eprintln!("a producer was told: {error}");
-                }
+                // Of replicas that are equal, which is looked at below, any tells it.
+                let resent = if is_settled { verdict::resent(&disks[0])? } else { BTreeSet::new() };
+                report.findings.extend(verdict::of_history(&finished, &ends, &resent));
+                report.resent = resent.len();
+                note_load(&mut report, &finished);
             }
             (finished, ends) => {
                 let errors = [finished.err(), ends.err()];
                 report.findings.extend(errors.iter().flatten().map(|error| format!("{error:#}")));
             }
         }
-        self.machine.kill_all()?;
         for node in 0..NODES {
             let name = plan::name(node);
             let path = self.machine.running.cluster.dir.join(&name).join("out.log");
@@ -290,8 +299,6 @@ impl Run {
             report.findings.extend(found.into_iter().map(|line| format!("{name}: {line}")));
         }
         if is_settled {
-            let brokers = self.machine.running.cluster.of_kind(Kind::Broker);
-            let disks: Vec<PathBuf> = brokers.map(|node| self.machine.disk(&node.name)).collect();
             report.findings.extend(verdict::of_replicas(&disks)?);
         }
         Ok(report)

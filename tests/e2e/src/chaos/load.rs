@@ -4,15 +4,18 @@
 //! the sequence within the partition. Invariant: a record without an answer counts as neither written nor lost.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::tests::history::{self, Function, Key, Micro, Operation};
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
@@ -56,9 +59,20 @@ struct Book {
 struct Recorder {
     book: Arc<Mutex<Book>>,
     began: Instant,
+    /// What the client says of its sequences and epochs: kept beside the processes' logs when a run fails.
+    trace: Mutex<File>,
 }
 
-impl ClientContext for Recorder {}
+impl ClientContext for Recorder {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (seconds, ms) = (since.as_secs() % 86_400, since.subsec_millis());
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        let line = format!("{hour:02}:{minute:02}:{second:02}.{ms:03} {facility} {message}\n");
+        // A trace that cannot be written must not end the run.
+        let _ = lock(&self.trace).write_all(line.as_bytes());
+    }
+}
 
 impl ProducerContext for Recorder {
     type DeliveryOpaque = Box<usize>;
@@ -105,11 +119,11 @@ pub struct Finished {
 }
 
 impl Load {
-    /// Starts everybody.
+    /// Starts everybody. The producers' traces are written to `dir`.
     ///
     /// # Errors
-    /// When librdkafka refuses a configuration.
-    pub fn start(bootstrap: &str) -> Result<Load> {
+    /// When librdkafka refuses a configuration, or a trace cannot be opened.
+    pub fn start(bootstrap: &str, dir: &Path) -> Result<Load> {
         let began = Instant::now();
         let (stop_producers, stop_readers) = (Arc::default(), Arc::default());
         let readings: Arc<Mutex<Readings>> = Arc::default();
@@ -123,7 +137,9 @@ impl Load {
             producers: Vec::new(),
         };
         for number in 0..PRODUCERS {
-            let producer = producer(bootstrap, Recorder { book: load.book.clone(), began })?;
+            let trace = Mutex::new(File::create(dir.join(format!("producer-{number}.log")))?);
+            let recorder = Recorder { book: load.book.clone(), began, trace };
+            let producer = producer(bootstrap, recorder)?;
             let (book, stop) = (load.book.clone(), load.stop_producers.clone());
             load.producers.push(std::thread::spawn(move || {
                 produce(&producer, &book, &stop, (number, began))
@@ -242,6 +258,8 @@ fn producer(bootstrap: &str, recorder: Recorder) -> Result<ThreadedProducer<Reco
         .set("linger.ms", "2")
         .set("request.timeout.ms", "10000")
         .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
+        .set("debug", "eos,msg")
+        .set_log_level(RDKafkaLogLevel::Debug)
         .create_with_context(recorder)?)
 }
 

@@ -5,6 +5,7 @@
 //! machine   carries faults out and heals them: processes by signals, networks and disks by the script
 //! load      librdkafka writes and reads all the while; everything it was told is kept
 //! reader    the consumers of that load: one with partitions of its own choice, and a group
+//! resent    what a client sent again under a raised epoch, as the logs show it
 //! verdict   after the healing: histories, logs of the processes, replicas, memory
 //! report    the table and its JSON
 //! ```
@@ -16,6 +17,7 @@ pub mod machine;
 pub mod plan;
 pub mod reader;
 pub mod report;
+pub mod resent;
 pub mod verdict;
 
 use std::time::Duration;

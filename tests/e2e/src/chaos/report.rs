@@ -29,6 +29,8 @@ pub struct Report {
     pub sent: usize,
     /// Of them, acknowledged.
     pub acknowledged: usize,
+    /// Of them, standing twice as their client sent them again under a raised epoch.
+    pub resent: usize,
     /// Records that the lone consumer read.
     pub read_alone: i64,
     /// Records that some member of the group was given.
@@ -64,6 +66,7 @@ impl Report {
             "restarted": self.restarted,
             "sent": self.sent,
             "acknowledged": self.acknowledged,
+            "resent_under_raised_epoch": self.resent,
             "read_alone": self.read_alone,
             "read_by_group": self.read_by_group,
             "rebalances": self.rebalances,
@@ -91,6 +94,7 @@ impl fmt::Display for Report {
             ("processes that ended by themselves", self.restarted.to_string()),
             ("records sent", self.sent.to_string()),
             ("records acknowledged", self.acknowledged.to_string()),
+            ("sent again under a raised epoch", self.resent.to_string()),
             ("read by the lone consumer", self.read_alone.to_string()),
             ("given to the group", self.read_by_group.to_string()),
             ("changes of the group's work", self.rebalances.to_string()),

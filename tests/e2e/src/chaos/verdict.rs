@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ::tests::history::{self, Key, Promises};
+use ::tests::history::{self, Anomaly, Key, Name, Promises, Value};
 use anyhow::{Context, Result};
 
 use super::load::Finished;
-use super::{PARTITIONS, TOPIC};
+use super::{PARTITIONS, TOPIC, resent};
 
 /// Words of a log that mean that data was lost or damaged, whatever was done to the node.
 const FATAL_WORDS: [&str; 6] = [
@@ -36,12 +36,18 @@ const DISK_WORDS: [&str; 8] = [
 ];
 
 /// Contradictions in what clients were told and saw, each on a line: the history's, and records that a group was never
-/// given. `ends` are the end offsets of the partitions.
-pub fn of_history(finished: &Finished, ends: &BTreeMap<Key, i64>) -> Vec<String> {
+/// given. `ends` are the end offsets of the partitions; `resent` is what a client is known to have sent again as new, which
+/// stands twice for that reason.
+pub fn of_history(
+    finished: &Finished,
+    ends: &BTreeMap<Key, i64>,
+    resent: &BTreeSet<(Key, Value)>,
+) -> Vec<String> {
     let promises = Promises { exactly_once: true, read_committed: true };
     let verdict = history::check(&finished.history(), ends);
-    let mut lines: Vec<String> =
-        verdict.fatal(promises).into_iter().map(ToString::to_string).collect();
+    let mut fatal = verdict.fatal(promises);
+    fatal.retain(|anomaly| !is_resent(anomaly, resent));
+    let mut lines: Vec<String> = fatal.into_iter().map(ToString::to_string).collect();
     let none = BTreeSet::new();
     for send in &finished.sends {
         let given = finished.readings.given.get(&send.key).unwrap_or(&none);
@@ -50,6 +56,24 @@ pub fn of_history(finished: &Finished, ends: &BTreeMap<Key, i64>) -> Vec<String>
         }
     }
     lines
+}
+
+fn is_resent(anomaly: &Anomaly, resent: &BTreeSet<(Key, Value)>) -> bool {
+    let place = anomaly.key.zip(anomaly.value);
+    anomaly.name == Name::Duplicate && place.is_some_and(|place| resent.contains(&place))
+}
+
+/// What clients sent again under raised epochs, by the segments of a stopped broker.
+///
+/// # Errors
+/// When a segment cannot be read, or is not what the load wrote.
+pub fn resent(disk: &Path) -> Result<BTreeSet<(Key, Value)>> {
+    let mut all = BTreeSet::new();
+    for key in 0..PARTITIONS {
+        let log = records(&disk.join(format!("{TOPIC}-{key}")))?;
+        all.extend(resent::under_raised_epochs(key, &log)?);
+    }
+    Ok(all)
 }
 
 /// Lines of a node's log that no fault explains.
@@ -116,6 +140,24 @@ mod tests {
         let text =
             "thread 'x' panicked at broker/src/main.rs\nERROR damaged below what was durable";
         assert_eq!(of_log(text, true).len(), 2);
+    }
+
+    #[test]
+    fn only_duplicates_of_resent_values_are_set_apart() {
+        let anomaly = |name, value| Anomaly {
+            name,
+            key: Some(3),
+            operation: None,
+            value: Some(value),
+            offset: None,
+            what: String::new(),
+            subscribed: false,
+        };
+        let resent = [(3, 7)].into();
+        assert!(is_resent(&anomaly(Name::Duplicate, 7), &resent));
+        assert!(!is_resent(&anomaly(Name::Duplicate, 8), &resent));
+        assert!(!is_resent(&anomaly(Name::LostWrite, 7), &resent));
+        assert!(!is_resent(&Anomaly { key: Some(4), ..anomaly(Name::Duplicate, 7) }, &resent));
     }
 
     #[test]

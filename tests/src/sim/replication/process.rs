@@ -278,10 +278,6 @@ impl Process {
         self.replicas.0.insert(of.key, (of.clone(), hosted));
     }
 
-    pub(super) fn hosted(&self, key: TopicPartition) -> Option<&Host> {
-        self.replicas.0.get(&key).map(|(_, hosted)| hosted)
-    }
-
     pub(super) fn hosted_mut(&mut self, key: TopicPartition) -> Option<&mut Host> {
         self.replicas.0.get_mut(&key).map(|(_, hosted)| hosted)
     }

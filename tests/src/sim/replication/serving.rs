@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use broker::partitions::worker::{Job, ProduceJob};
+use broker::partitions::worker::{Job, ProduceJob, sequenced};
 use broker_core::controller::{
     AlterItem, AlterPartitions, Answer, Effect as ControllerEffect, PartitionReport,
 };
+use broker_core::hosted::Asked;
 use broker_core::ids::{BrokerEpoch, BrokerId, Millis, TopicPartition};
 use broker_core::partition::AlterRequest;
 use broker_log::BatchMeta;
@@ -38,9 +39,11 @@ impl Process {
         out: &mut Outbox,
     ) {
         let acks = produce.acks;
-        let permit = match self.hosted(key) {
-            Some(hosted) if self.may_serve(now) => hosted.admit_produce(acks),
-            _ => Err(ErrorCode::NotLeaderOrFollower),
+        let meta = BatchMeta::parse(&batch).expect("producers are sound");
+        let asked = Asked { acks, batch: sequenced(&meta), may_serve: self.may_serve(now) };
+        let permit = match self.hosted_mut(key) {
+            Some(hosted) => hosted.admit_produce(asked, Millis::new(now / MS)),
+            None => Err(ErrorCode::NotLeaderOrFollower),
         };
         match permit {
             Ok(permit) => {
@@ -48,8 +51,9 @@ impl Process {
                     leader_epoch: permit.leader_epoch,
                     acks,
                     deadline: Millis::new(now / MS).plus(PRODUCE_TIMEOUT_MS),
-                    meta: BatchMeta::parse(&batch).expect("producers are sound"),
+                    meta,
                     records: BytesMut::from(&batch[..]),
+                    behind: permit.behind,
                     log_append_time_ms: None,
                     produce,
                 };

@@ -310,7 +310,12 @@ impl Process {
                     });
                     done.iter().for_each(|stored| answer(stored, Ok(()), out));
                 }
-                Happened::Refused(produce, error) => refuse(produce, error, out),
+                Happened::Refused { of, batch, error, produce } => {
+                    if let Some(hosted) = self.hosted_mut(of.key) {
+                        hosted.refused(batch, error, ms);
+                    }
+                    refuse(produce, error, out);
+                }
                 Happened::AppendRefused(of, epoch) => {
                     self.on_partition(of.key, now, out, |core, _| core.append_refused(epoch));
                     self.fetch_soon(of.key, out);
@@ -492,7 +497,7 @@ fn name_of(news: &Happened<Of, Produce>) -> &'static str {
         Happened::Opened(..) => "log Opened",
         Happened::EpochAdopted(..) => "log EpochAdopted",
         Happened::Appended { .. } => "log Appended",
-        Happened::Refused(..) => "log Refused",
+        Happened::Refused { .. } => "log Refused",
         Happened::AppendRefused(..) => "log AppendRefused",
         Happened::Truncated(..) => "log Truncated",
         Happened::LogStartMoved(..) => "log LogStartMoved",

@@ -6,6 +6,7 @@
 //! core_loop    the one task that owns the core: events in, effects out
 //! net/         clients: listener, connection, four-letter words, bounded output
 //! peers/       links between the members of the ensemble
+//! tls/         certificates, encrypted sockets
 //! storage/     log and snapshots, on a thread of their own
 //! http         /live, /ready, /metrics
 //! import/      a data folder made from ZooKeeper's
@@ -20,6 +21,7 @@ mod http;
 mod net;
 mod peers;
 mod server;
+mod tls;
 
 pub mod config;
 pub mod embedded;

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
 use crate::http;
-use crate::net::ClientListener;
+use crate::net::{ClientListener, Gate};
 use crate::peers::{self, Ensemble};
 use crate::storage::{self, Storage, StorageError};
 
@@ -71,6 +71,7 @@ pub struct Server {
     peer: Option<TcpListener>,
     http: Option<TcpListener>,
     ensemble: Ensemble,
+    gate: Gate,
     connections_max: usize,
     core_loop: CoreLoop,
     stored: mpsc::UnboundedReceiver<core::Event>,
@@ -102,8 +103,13 @@ impl Server {
         };
         let mut others = config.members;
         others.remove(&own_id);
-        let ensemble =
-            Ensemble { cluster_id: config.cluster_id, secret: config.peer_secret, own_id, others };
+        let ensemble = Ensemble {
+            cluster_id: config.cluster_id,
+            secret: config.peer_secret,
+            tls: config.peer_tls,
+            own_id,
+            others,
+        };
         let mut settings = config.core;
         settings.seed = seed()?;
         let core = core::Server::new(settings, restored)
@@ -111,8 +117,8 @@ impl Server {
         let (events, stored) = mpsc::unbounded_channel();
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
         let core_loop = CoreLoop::new(core, clock, storage);
-        let connections_max = config.connections_max;
-        Ok(Server { client, peer, http, ensemble, connections_max, core_loop, stored })
+        let (connections_max, gate) = (config.connections_max, config.gate);
+        Ok(Server { client, peer, http, ensemble, gate, connections_max, core_loop, stored })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -138,7 +144,8 @@ impl Server {
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
         let (end, ended) = oneshot::channel();
         let mut tasks = JoinSet::new();
-        let clients = ClientListener::new(self.client, self.connections_max, inputs.clone());
+        let clients =
+            ClientListener::new(self.client, self.connections_max, self.gate, inputs.clone());
         tasks.spawn(clients.run());
         if let Some(listener) = self.peer {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));

@@ -8,6 +8,7 @@
 mod names;
 mod parse;
 mod sasl;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 
 use coordinator_core::ServerId;
 use coordinator_core::server as core;
+
+use crate::net::Gate;
+use crate::peers::PeerTls;
 
 pub use names::help;
 pub use parse::Values;
@@ -39,6 +43,10 @@ pub struct Config {
     pub members: BTreeMap<ServerId, String>,
     /// What members prove to know.
     pub peer_secret: String,
+    /// How members encrypt their links, if they do.
+    pub peer_tls: Option<PeerTls>,
+    /// Who gets in at the client port.
+    pub gate: Gate,
     /// Clients that may be in at once.
     pub connections_max: usize,
     /// What the core is told.

@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 29] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -80,6 +80,29 @@ pub const SETTINGS: [Setting; 22] = [
         "false",
         "true has each read ask a quorum first, as if a sync stood before it; costs a round trip",
     ),
+    setting(
+        "ssl.keyStore.location",
+        "",
+        "PEM file of the key and certificates shown to clients; no TLS on clientPort without",
+    ),
+    setting(
+        "ssl.trustStore.location",
+        "",
+        "PEM file of the authorities that have signed the certificates of clients",
+    ),
+    setting("ssl.clientAuth", "need", "need, want or none: certificates of clients that use TLS"),
+    setting("client.portUnification", "true", "false refuses clients without TLS"),
+    setting(
+        "sslQuorum",
+        "false",
+        "true encrypts the links between members, both show certificates",
+    ),
+    setting(
+        "ssl.quorum.keyStore.location",
+        "",
+        "PEM file of the key and certificates of this member, for its host in server.N",
+    ),
+    setting("ssl.quorum.trustStore.location", "", "PEM file of the authorities of members"),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];
 
@@ -103,7 +126,7 @@ pub fn help() -> String {
     );
     for Setting { name, default, about } in &SETTINGS {
         let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        let _ = writeln!(text, "  {name:<18} {about}{default}");
+        let _ = writeln!(text, "  {name:<30} {about}{default}");
     }
     text.push_str(
         "  server.N           host:port of member N for links between members, itself included

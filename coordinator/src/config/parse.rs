@@ -13,8 +13,8 @@ use coordinator_core::ServerId;
 use coordinator_core::server as core;
 
 use super::names::{MEMBER_PREFIX, find, nearest};
-use super::sasl;
 use super::{Config, SettingError};
+use super::{sasl, tls};
 
 /// Settings by name, as text; later ones replace earlier ones.
 #[derive(Debug, Clone, Default)]
@@ -113,20 +113,25 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     values.check_names()?;
     let insecure = values.value("insecure", "true or false")?;
     let id = server_id("id", values.text("id"))?;
-    let members = members(values, insecure)?;
+    let peer_tls = tls::peers(values)?;
+    let members = members(values, insecure || peer_tls.is_some())?;
     let peer_secret = values.text("peerSecret").to_owned();
     if members.len() > 1 && peer_secret.is_empty() {
         let why = "members prove to one another that they know it; choose any secret text";
         return Err(SettingError(format!("peerSecret is needed with more than one member: {why}")));
     }
     let host = values.text("clientPortAddress");
-    let client_address = address("clientPort", host, values.value("clientPort", PORT)?, insecure)?;
+    let (gate, all_proved) = tls::gate(values)?;
+    let core = core_config(values, id, &members)?;
+    // Encrypted, and nobody gets anywhere who has not proved who they are.
+    let is_safe = all_proved || (gate.only_tls && core.sasl.required);
+    let port = values.value("clientPort", PORT)?;
+    let client_address = address("clientPort", host, port, insecure || is_safe)?;
     let http_address = match values.optional("httpPort", PORT)? {
         Some(port) => Some(address("httpPort", host, port, insecure)?),
         None => None,
     };
     let connections_max = values.value("maxCnxns", COUNT)?;
-    let core = core_config(values, id, &members)?;
     Ok(Config {
         data_dir: PathBuf::from(values.text("dataDir")),
         client_address,
@@ -134,6 +139,8 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         cluster_id: values.text("clusterId").to_owned(),
         members,
         peer_secret,
+        peer_tls,
+        gate,
         connections_max,
         core,
     })
@@ -218,7 +225,7 @@ fn check_loopback(name: &str, address: SocketAddr, insecure: bool) -> Result<(),
     }
     Err(SettingError(format!(
         "{name}: {address} can be reached from other machines, where nothing is encrypted and nobody has to prove who \
-         they are; say insecure = true if the network is trusted"
+         they are; use TLS with certificates on both sides, or say insecure = true if the network is trusted"
     )))
 }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::four_letter;
+use super::gate::Gate;
 use super::outbox::{Outbox, WriteEnd};
 use crate::core_loop::{Input, Inputs};
 
@@ -48,8 +49,15 @@ enum End {
 }
 
 /// Serves one client until either side ends it.
-pub async fn serve(id: ConnectionId, stream: TcpStream, from: IpAddr, inputs: Inputs) {
-    let outbox = Arc::new(Outbox::new(stream, UNSENT_BYTES_MAX));
+pub async fn serve(
+    id: ConnectionId,
+    (stream, from): (TcpStream, IpAddr),
+    gate: Arc<Gate>,
+    inputs: Inputs,
+) {
+    let Ok(Ok(socket)) = timeout(HANDSHAKE_WAIT, gate.admit(stream, from)).await else { return };
+    let certificate = socket.subject();
+    let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
     let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
     let first = timeout(HANDSHAKE_WAIT, reader.first()).await;
     let frame = match first {
@@ -67,7 +75,7 @@ pub async fn serve(id: ConnectionId, stream: TcpStream, from: IpAddr, inputs: In
     let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
     // An IPv4 client of a socket for both has the address that access lists name.
     let address = from.to_canonical().to_string();
-    let connect = Event::Connect { connection: id, address, request, entropy };
+    let connect = Event::Connect { connection: id, address, certificate, request, entropy };
     if inputs.send(opened).await.is_err() || inputs.send(Input::Event(connect)).await.is_err() {
         return;
     }
@@ -153,9 +161,8 @@ impl Reader<'_> {
 
     /// Returns when the client has hung up, and sent nothing before that is still unread.
     async fn hang_up(&self) -> End {
-        match self.outbox.stream().peek(&mut [0]).await {
-            Ok(0) => End::Peer,
-            Ok(_) => std::future::pending().await,
+        match self.outbox.socket().ended().await {
+            Ok(()) => End::Peer,
             Err(error) => loss(&error),
         }
     }
@@ -166,9 +173,9 @@ impl Reader<'_> {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
-            self.outbox.stream().readable().await.map_err(|error| loss(&error))?;
+            self.outbox.socket().readable().await.map_err(|error| loss(&error))?;
             self.buffer.reserve(READ_BYTES);
-            match self.outbox.stream().try_read_buf(&mut self.buffer) {
+            match self.outbox.socket().try_read(&mut self.buffer) {
                 Ok(0) => return Err(End::Peer),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -222,15 +229,14 @@ async fn answer_word(outbox: &Outbox, word: FourLetterWord, inputs: &Inputs) {
 /// Says that nothing more comes and waits for the peer to close: a socket closed on unread bytes is reset, and the
 /// reset can overtake the answer.
 async fn linger(outbox: &Outbox) {
-    let stream = outbox.stream();
-    if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
+    let socket = outbox.socket();
+    if socket.close_writing().is_err() {
         return;
     }
     let thrown_away = async {
-        let mut scratch = [0; 1024];
         let mut left = LINGER_BYTES_MAX;
-        while left > 0 && stream.readable().await.is_ok() {
-            match stream.try_read(&mut scratch) {
+        while left > 0 && socket.readable().await.is_ok() {
+            match socket.try_read(&mut BytesMut::with_capacity(1024)) {
                 Ok(0) => return,
                 Ok(count) => left = left.saturating_sub(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

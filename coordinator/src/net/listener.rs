@@ -16,19 +16,27 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::connection;
+use super::gate::Gate;
 use crate::core_loop::Inputs;
 
 /// The socket that clients connect to.
 pub struct ClientListener {
     listener: TcpListener,
     connections_max: usize,
+    gate: Arc<Gate>,
     inputs: Inputs,
 }
 
 impl ClientListener {
-    /// A listener whose clients, `connections_max` at most, talk to the core behind `inputs`.
-    pub fn new(listener: TcpListener, connections_max: usize, inputs: Inputs) -> ClientListener {
-        ClientListener { listener, connections_max, inputs }
+    /// A listener whose clients, `connections_max` at most and those that the gate admits, talk to the core behind
+    /// `inputs`.
+    pub fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        gate: Gate,
+        inputs: Inputs,
+    ) -> ClientListener {
+        ClientListener { listener, connections_max, gate: Arc::new(gate), inputs }
     }
 
     /// Accepts until the task is dropped, and every client's task with it.
@@ -53,9 +61,9 @@ impl ClientListener {
                 continue;
             }
             let id = ConnectionId::new(numbers.fetch_add(1, Ordering::Relaxed));
-            let inputs = self.inputs.clone();
+            let (inputs, gate) = (self.inputs.clone(), Arc::clone(&self.gate));
             clients.spawn(async move {
-                connection::serve(id, stream, address.ip(), inputs).await;
+                connection::serve(id, (stream, address.ip()), gate, inputs).await;
                 drop(place);
             });
             // Ended tasks are kept until they are asked for.

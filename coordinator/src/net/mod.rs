@@ -2,9 +2,13 @@
 
 mod connection;
 mod four_letter;
+mod gate;
 mod listener;
 mod outbox;
+mod socket;
 
 pub use four_letter::{gauges, mode_name, status};
+pub use gate::Gate;
 pub use listener::ClientListener;
 pub use outbox::{Outbox, WriteEnd};
+pub use socket::Socket;

@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+use super::socket::Socket;
 
 /// Frames handed to one system call.
 const FRAMES_PER_WRITE: usize = 64;
@@ -22,7 +23,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// A socket and its unsent frames.
 pub struct Outbox {
-    stream: TcpStream,
+    socket: Socket,
     state: Mutex<State>,
     /// Wakes the writing half of the socket's task.
     write: Notify,
@@ -64,7 +65,7 @@ pub enum WriteEnd {
 
 impl Outbox {
     /// An outbox that gives up when more than `unsent_bytes_max` wait.
-    pub fn new(stream: TcpStream, unsent_bytes_max: usize) -> Outbox {
+    pub fn new(socket: Socket, unsent_bytes_max: usize) -> Outbox {
         let state = State {
             frames: VecDeque::new(),
             unsent: 0,
@@ -74,12 +75,12 @@ impl Outbox {
         };
         let (write, read) = (Notify::new(), Notify::new());
         let state = Mutex::new(state);
-        Outbox { stream, state, write, read, unsent_bytes_max, close_wait: CLOSE_WAIT }
+        Outbox { socket, state, write, read, unsent_bytes_max, close_wait: CLOSE_WAIT }
     }
 
     /// The socket, for reading.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// Adds a frame; [`Outbox::flush`] sends it. Ignored behind a close.
@@ -102,9 +103,9 @@ impl Outbox {
     /// Sends what the socket takes without waiting; the socket's task does the rest.
     pub fn flush(&self) -> Unsent {
         let mut state = self.state();
-        let sent = state.send(&self.stream);
+        let sent = state.send(&self.socket);
         let unsent = Unsent { bytes: state.unsent };
-        if unsent.bytes > 0 || sent.is_err() || state.closing {
+        if !matches!(sent, Ok(true)) || state.closing {
             self.write.notify_one();
         }
         unsent
@@ -139,18 +140,18 @@ impl Outbox {
         self.write.notified().await;
         let mut give_up_at = None;
         loop {
-            let (unsent, closing, overflowed) = {
+            let (all_sent, closing, overflowed) = {
                 let mut state = self.state();
-                if let Err(error) = state.send(&self.stream) {
-                    return WriteEnd::Failed(error);
+                match state.send(&self.socket) {
+                    Ok(all_sent) => (all_sent, state.closing, state.overflowed),
+                    Err(error) => return WriteEnd::Failed(error),
                 }
-                (state.unsent, state.closing, state.overflowed)
             };
-            match (overflowed, unsent, closing) {
+            match (overflowed, all_sent, closing) {
                 (true, _, _) => return WriteEnd::Overflowed,
-                (false, 0, true) => return WriteEnd::Closed,
-                (false, 0, false) => return WriteEnd::Drained,
-                (false, _, _) => {}
+                (false, true, true) => return WriteEnd::Closed,
+                (false, true, false) => return WriteEnd::Drained,
+                (false, false, _) => {}
             }
             if closing {
                 give_up_at.get_or_insert_with(|| Instant::now() + self.close_wait);
@@ -171,7 +172,7 @@ impl Outbox {
             }
         };
         tokio::select! {
-            writable = self.stream.writable() => writable,
+            writable = self.socket.writable() => writable,
             () = self.write.notified() => Ok(()),
             () = late => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -183,22 +184,23 @@ impl Outbox {
 }
 
 impl State {
-    fn send(&mut self, stream: &TcpStream) -> io::Result<()> {
+    /// Sends what the socket takes; whether that was all.
+    fn send(&mut self, socket: &Socket) -> io::Result<bool> {
         while self.unsent > 0 {
             let mut parts = [IoSlice::new(&[]); FRAMES_PER_WRITE];
             let count = self.frames.len().min(FRAMES_PER_WRITE);
             for (part, frame) in parts.iter_mut().zip(&self.frames) {
                 *part = IoSlice::new(frame);
             }
-            match stream.try_write_vectored(&parts[..count]) {
+            match socket.try_write(&parts[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => self.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        socket.try_flush()
     }
 
     fn advance(&mut self, sent: usize) {
@@ -217,7 +219,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -226,7 +228,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (silent, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let mut outbox = Outbox::new(accepted.unwrap().0, 64 << 20);
+        let mut outbox = Outbox::new(Socket::plain(accepted.unwrap().0), 64 << 20);
         outbox.close_wait = Duration::from_millis(20);
         outbox.push(Bytes::from(vec![0; 32 << 20]));
         assert!(outbox.flush().bytes > 0, "more than the kernel holds");

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::handshake::Credentials;
+use super::handshake::{Credentials, Link};
 use super::{HANDSHAKE_WAIT, MESSAGE_BYTES_MAX, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
 
@@ -26,12 +26,6 @@ use crate::core_loop::{Input, Inputs};
 const HANDSHAKES_MAX: usize = 16;
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
-
-/// A link whose other end has proved who it is.
-struct Proven {
-    peer: ServerId,
-    stream: TcpStream,
-}
 
 /// Accepts until the task is dropped.
 pub async fn run(
@@ -55,8 +49,9 @@ pub async fn run(
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
             },
-            Some(Proven { peer, stream }) = links.recv() => {
-                readers.replace(peer, stream, &inputs).await;
+            Some(link) = links.recv() => {
+                let peer = link.peer;
+                readers.replace(link, &inputs).await;
                 if let Some(kick) = kicks.get(&peer) {
                     kick.notify_one();
                 }
@@ -66,14 +61,14 @@ pub async fn run(
     }
 }
 
-async fn prove(mut stream: TcpStream, credentials: Arc<Credentials>, proven: mpsc::Sender<Proven>) {
+async fn prove(stream: TcpStream, credentials: Arc<Credentials>, proven: mpsc::Sender<Link>) {
     if tune(&stream).is_err() {
         return;
     }
-    match timeout(HANDSHAKE_WAIT, credentials.accept(&mut stream)).await {
-        Ok(Ok(peer)) => {
+    match timeout(HANDSHAKE_WAIT, credentials.accept(stream)).await {
+        Ok(Ok(link)) => {
             // The receiver only goes with the whole server.
-            let _ = proven.send(Proven { peer, stream }).await;
+            let _ = proven.send(link).await;
         }
         Ok(Err(error)) => warn!(%error, "a peer is refused"),
         Err(_) => debug!("a peer said nothing"),
@@ -87,7 +82,8 @@ struct Readers {
 }
 
 impl Readers {
-    async fn replace(&mut self, peer: ServerId, stream: TcpStream, inputs: &Inputs) {
+    async fn replace(&mut self, link: Link, inputs: &Inputs) {
+        let peer = link.peer;
         if let Some(older) = self.tasks.remove(&peer) {
             older.abort();
             // Waited for, so that nothing of the older link comes behind the newer one's first message.
@@ -95,7 +91,7 @@ impl Readers {
         }
         let inputs = inputs.clone();
         let task = tokio::spawn(async move {
-            let reason = read(peer, &stream, &inputs).await;
+            let reason = read(link, &inputs).await;
             debug!(%peer, %reason, "link from peer ends");
         });
         self.tasks.insert(peer, task);
@@ -111,8 +107,8 @@ impl Drop for Readers {
 }
 
 /// Hands message after message to the core; returns why no more come.
-async fn read(peer: ServerId, stream: &TcpStream, inputs: &Inputs) -> String {
-    let mut buffer = BytesMut::new();
+async fn read(link: Link, inputs: &Inputs) -> String {
+    let Link { peer, socket, mut buffer } = link;
     loop {
         match take_message(&mut buffer) {
             Err(reason) => return reason,
@@ -123,11 +119,11 @@ async fn read(peer: ServerId, stream: &TcpStream, inputs: &Inputs) -> String {
                 }
             }
             Ok(None) => {
-                if let Err(error) = stream.readable().await {
+                if let Err(error) = socket.readable().await {
                     return error.to_string();
                 }
                 buffer.reserve(READ_BYTES);
-                match stream.try_read_buf(&mut buffer) {
+                match socket.try_read(&mut buffer) {
                     Ok(0) => return "closed by the peer".to_owned(),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

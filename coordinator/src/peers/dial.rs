@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use coordinator_core::ServerId;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use tracing::{debug, warn};
 use super::handshake::Credentials;
 use super::{HANDSHAKE_WAIT, tune};
 use crate::core_loop::{Input, Inputs};
-use crate::net::{Outbox, WriteEnd};
+use crate::net::{Outbox, Socket, WriteEnd};
 
 /// Unsent bytes at which a peer that does not read is given up until it does.
 const UNSENT_BYTES_MAX: usize = 256 << 20;
@@ -43,10 +44,10 @@ pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) 
     let mut reported = String::new();
     loop {
         match connect(&address, peer, &credentials).await {
-            Ok(stream) => {
+            Ok(socket) => {
                 retry = RETRY_FIRST;
                 reported.clear();
-                let outbox = Arc::new(Outbox::new(stream, UNSENT_BYTES_MAX));
+                let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
                 let up = Input::PeerUp { peer, outbox: Arc::clone(&outbox) };
                 if inputs.send(up).await.is_err() {
                     return;
@@ -73,12 +74,13 @@ async fn connect(
     address: &str,
     peer: ServerId,
     credentials: &Credentials,
-) -> Result<TcpStream, String> {
+) -> Result<Socket, String> {
     let attempt = async {
-        let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         tune(&stream).map_err(|error| error.to_string())?;
-        credentials.dial(&mut stream, peer).await.map_err(|error| error.to_string())?;
-        Ok(stream)
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        credentials.dial((stream, host), peer).await.map_err(|error| error.to_string())
     };
     match timeout(HANDSHAKE_WAIT, attempt).await {
         Ok(outcome) => outcome,
@@ -98,12 +100,11 @@ async fn hold(peer: ServerId, outbox: &Outbox) {
     };
     // The other side never speaks on this link: whatever can be read is its end.
     let ended = async {
-        let mut scratch = [0; 16];
         loop {
-            if let Err(error) = outbox.stream().readable().await {
+            if let Err(error) = outbox.socket().readable().await {
                 return error.to_string();
             }
-            match outbox.stream().try_read(&mut scratch) {
+            match outbox.socket().try_read(&mut BytesMut::with_capacity(16)) {
                 Ok(0) => return "closed by the peer".to_owned(),
                 Ok(_) => return "the peer speaks out of turn".to_owned(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -11,16 +11,20 @@
 //!   | -- Proof ------------------------------------> |   link is up
 //! ```
 
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
 use coordinator_core::ServerId;
 use coordinator_disk::envelope::{self, Schema};
 use hmac::{Hmac, Mac};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Ensemble;
+use super::{Ensemble, PeerTls};
+use crate::net::Socket;
+use crate::tls::TlsSession;
 
 /// Version of everything that members say to one another; both sides must have the same.
 const PROTOCOL_VERSION: u32 = 1;
@@ -84,15 +88,29 @@ pub enum HandshakeError {
         /// Whom it wants.
         to: u64,
     },
+    /// It does not encrypt, or its certificate is not good.
+    #[error("no TLS with it: {0}")]
+    Encryption(String),
     /// It does not know the secret.
     #[error("it does not know this ensemble's peerSecret")]
     Secret,
+}
+
+/// A link whose other end has proved who it is.
+pub struct Link {
+    /// Who is there.
+    pub peer: ServerId,
+    /// What it sends on.
+    pub socket: Socket,
+    /// What it has sent since.
+    pub buffer: BytesMut,
 }
 
 /// What a member knows for its handshakes.
 pub struct Credentials {
     cluster_id: String,
     secret: String,
+    tls: Option<PeerTls>,
     own_id: ServerId,
     others: Vec<ServerId>,
 }
@@ -103,13 +121,26 @@ impl Credentials {
         Credentials {
             cluster_id: ensemble.cluster_id.clone(),
             secret: ensemble.secret.clone(),
+            tls: ensemble.tls.clone(),
             own_id: ensemble.own_id,
             others: ensemble.others.keys().copied().collect(),
         }
     }
 
-    /// The dialler's side.
-    pub async fn dial(&self, stream: &mut TcpStream, peer: ServerId) -> Result<(), HandshakeError> {
+    /// The dialler's side, on a socket to `host`.
+    pub async fn dial(
+        &self,
+        (stream, host): (TcpStream, &str),
+        peer: ServerId,
+    ) -> Result<Socket, HandshakeError> {
+        let socket = match &self.tls {
+            None => Socket::plain(stream),
+            Some(tls) => {
+                let session = TlsSession::dial(&stream, Arc::clone(&tls.dialling), host).await;
+                Socket::encrypted(stream, session.map_err(encryption)?)
+            }
+        };
+        let buffer = &mut BytesMut::new();
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
             cluster_id: self.cluster_id.clone(),
@@ -117,23 +148,32 @@ impl Credentials {
             to: peer.get(),
             nonce: nonce()?,
         };
-        send(stream, HELLO, &hello).await?;
-        let challenge: Challenge = receive(stream, CHALLENGE).await?;
+        send(&socket, HELLO, &hello).await?;
+        let challenge: Challenge = receive(&socket, buffer, CHALLENGE).await?;
         self.verify("acceptor", &hello, challenge.nonce, &challenge.proof)?;
         let proof = self.prove("dialler", &hello, challenge.nonce).finalize().into_bytes().into();
-        send(stream, PROOF, &Proof { proof }).await
+        send(&socket, PROOF, &Proof { proof }).await?;
+        Ok(socket)
     }
 
-    /// The acceptor's side; returns who is there.
-    pub async fn accept(&self, stream: &mut TcpStream) -> Result<ServerId, HandshakeError> {
-        let hello: Hello = receive(stream, HELLO).await?;
+    /// The acceptor's side; returns who is there, and what it has sent since.
+    pub async fn accept(&self, stream: TcpStream) -> Result<Link, HandshakeError> {
+        let socket = match &self.tls {
+            None => Socket::plain(stream),
+            Some(tls) => {
+                let session = TlsSession::accept(&stream, Arc::clone(&tls.serving)).await;
+                Socket::encrypted(stream, session.map_err(encryption)?)
+            }
+        };
+        let mut buffer = BytesMut::new();
+        let hello: Hello = receive(&socket, &mut buffer, HELLO).await?;
         let peer = self.check(&hello)?;
         let nonce = nonce()?;
         let proof = self.prove("acceptor", &hello, nonce).finalize().into_bytes().into();
-        send(stream, CHALLENGE, &Challenge { nonce, proof }).await?;
-        let answer: Proof = receive(stream, PROOF).await?;
+        send(&socket, CHALLENGE, &Challenge { nonce, proof }).await?;
+        let answer: Proof = receive(&socket, &mut buffer, PROOF).await?;
         self.verify("dialler", &hello, nonce, &answer.proof)?;
-        Ok(peer)
+        Ok(Link { peer, socket, buffer })
     }
 
     fn check(&self, hello: &Hello) -> Result<ServerId, HandshakeError> {
@@ -178,27 +218,32 @@ impl Credentials {
 }
 
 async fn send<T: Serialize>(
-    stream: &mut TcpStream,
+    socket: &Socket,
     schema: Schema,
     message: &T,
 ) -> Result<(), HandshakeError> {
     let bytes = envelope::encode(schema, message).map_err(broken)?;
     let length = u32::try_from(bytes.len()).map_err(broken)?;
     let frame = [&length.to_be_bytes()[..], &bytes].concat();
-    stream.write_all(&frame).await.map_err(broken)
+    socket.write_all(Bytes::from(frame)).await.map_err(broken)
 }
 
 async fn receive<T: DeserializeOwned>(
-    stream: &mut TcpStream,
+    socket: &Socket,
+    buffer: &mut BytesMut,
     schema: Schema,
 ) -> Result<T, HandshakeError> {
-    let length = stream.read_u32().await.map_err(broken)? as usize;
+    socket.read_until(buffer, size_of::<u32>()).await.map_err(broken)?;
+    let length = buffer.get_u32() as usize;
     if length > HANDSHAKE_BYTES_MAX {
         return Err(HandshakeError::Broken(format!("a message of {length} bytes")));
     }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await.map_err(broken)?;
-    envelope::decode(schema, &bytes).map_err(broken)
+    socket.read_until(buffer, length).await.map_err(broken)?;
+    envelope::decode(schema, &buffer.split_to(length)).map_err(broken)
+}
+
+fn encryption(error: std::io::Error) -> HandshakeError {
+    HandshakeError::Encryption(error.to_string())
 }
 
 fn broken(error: impl std::fmt::Display) -> HandshakeError {
@@ -227,6 +272,7 @@ mod tests {
         Credentials::new(&Ensemble {
             cluster_id: cluster_id.into(),
             secret: secret.into(),
+            tls: None,
             own_id: ServerId::new(id).unwrap(),
             others: BTreeMap::from([(other, String::new())]),
         })
@@ -240,12 +286,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dial = async {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            dialler.dial(&mut stream, ServerId::new(called).unwrap()).await
+            let stream = TcpStream::connect(address).await.unwrap();
+            let peer = ServerId::new(called).unwrap();
+            dialler.dial((stream, "localhost"), peer).await.map(|_| ())
         };
         let accept = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            acceptor.accept(&mut stream).await
+            let (stream, _) = listener.accept().await.unwrap();
+            acceptor.accept(stream).await.map(|link| link.peer)
         };
         tokio::join!(dial, accept)
     }

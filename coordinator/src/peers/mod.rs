@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coordinator_core::ServerId;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,10 +46,21 @@ pub struct Ensemble {
     pub cluster_id: String,
     /// What members prove to know.
     pub secret: String,
+    /// How links are encrypted, if they are.
+    pub tls: Option<PeerTls>,
     /// This member.
     pub own_id: ServerId,
     /// The others, with `host:port`.
     pub others: BTreeMap<ServerId, String>,
+}
+
+/// How a member encrypts its links. Both sides show a certificate.
+#[derive(Debug, Clone)]
+pub struct PeerTls {
+    /// For links that others dial.
+    pub serving: Arc<ServerConfig>,
+    /// For links that this member dials.
+    pub dialling: Arc<ClientConfig>,
 }
 
 /// Runs all links until the task is dropped.

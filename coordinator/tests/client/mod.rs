@@ -1,6 +1,6 @@
 //! A client that waits for each answer, for tests of the shell.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -14,9 +14,14 @@ use coordinator_protocol::{
 const SOON: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// What a client talks over.
+pub trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 /// One session's connection.
 pub struct Client {
-    socket: TcpStream,
+    socket: Box<dyn Wire>,
     buffer: BytesMut,
     session: ConnectResponse,
     last_zxid: Zxid,
@@ -46,8 +51,18 @@ impl Client {
         password: SessionPassword,
         last_zxid: Zxid,
     ) -> Option<Client> {
-        let mut socket = TcpStream::connect(address).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(SOON)).unwrap();
+        Client::over(Box::new(socket), session, password, last_zxid)
+    }
+
+    /// Opens a session over a socket, or attaches to it, unless the server closes the connection first.
+    pub fn over(
+        mut socket: Box<dyn Wire>,
+        session: SessionId,
+        password: SessionPassword,
+        last_zxid: Zxid,
+    ) -> Option<Client> {
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: last_zxid,
@@ -58,7 +73,7 @@ impl Client {
         };
         socket.write_all(&request.encode_frame()).ok()?;
         let mut buffer = BytesMut::new();
-        let frame = read_frame(&mut socket, &mut buffer)?;
+        let frame = read_frame(&mut *socket, &mut buffer)?;
         let session = ConnectResponse::decode_frame(frame).unwrap();
         assert!(!session.is_session_over());
         Some(Client { socket, buffer, session, last_zxid, next_xid: 1 })
@@ -88,7 +103,7 @@ impl Client {
 
     fn answer(&mut self, xid: i32, op: OpCode) -> (ErrorCode, Option<Response>) {
         loop {
-            let frame = read_frame(&mut self.socket, &mut self.buffer).expect("an answer");
+            let frame = read_frame(&mut *self.socket, &mut self.buffer).expect("an answer");
             let mut reader = Reader::new(frame);
             let header = ReplyHeader::decode(&mut reader).unwrap();
             if header.xid.get() < 0 {
@@ -111,12 +126,12 @@ impl Client {
 
     /// Waits for the end of the connection; false when an answer comes first.
     pub fn is_closed_by_server(&mut self) -> bool {
-        read_frame(&mut self.socket, &mut self.buffer).is_none()
+        read_frame(&mut *self.socket, &mut self.buffer).is_none()
     }
 }
 
 /// The next frame, or `None` at the end of the connection.
-fn read_frame(socket: &mut TcpStream, buffer: &mut BytesMut) -> Option<Bytes> {
+fn read_frame(socket: &mut dyn Wire, buffer: &mut BytesMut) -> Option<Bytes> {
     let mut chunk = [0; 4096];
     loop {
         if let Some(frame) = decode_frame(buffer, ANSWER_BYTES_MAX).unwrap() {
@@ -125,7 +140,14 @@ fn read_frame(socket: &mut TcpStream, buffer: &mut BytesMut) -> Option<Bytes> {
         match socket.read(&mut chunk) {
             Ok(count) if count > 0 => buffer.extend_from_slice(&chunk[..count]),
             Ok(_) => return None,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+                ) =>
+            {
+                return None;
+            }
             Err(error) => panic!("no answer: {error}"),
         }
     }

@@ -23,6 +23,8 @@ pub enum Event {
         connection: ConnectionId,
         /// Where the client comes from: an IP address as text, without its port.
         address: String,
+        /// The subject of the certificate that it has proved to be its own, if it has shown one.
+        certificate: Option<String>,
         /// The decoded handshake.
         request: ConnectRequest,
         /// Fresh secret random bytes: 16 for the password of a new session, 8 that make the

@@ -8,11 +8,11 @@ use coordinator_protocol::{ConnectRequest, ConnectResponse, SessionId, SessionPa
 
 use super::connection::{Connection, Handshake, Phase, Session};
 use super::effect::Effect;
-use super::identity;
 use super::sasl;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{Command, Origin};
+use crate::tree::Identities;
 
 /// Clients give a server about a second before they try another.
 const ATTACH_AGAIN_MS: u64 = 500;
@@ -20,7 +20,7 @@ const ATTACH_AGAIN_MS: u64 = 500;
 impl Server {
     pub(super) fn on_connect(
         &mut self,
-        (id, address): (ConnectionId, &str),
+        (id, identities): (ConnectionId, Identities),
         request: ConnectRequest,
         entropy: &[u8; 24],
     ) {
@@ -41,7 +41,7 @@ impl Server {
         let heard = self.lived();
         let has_users = !self.config.sasl.users.is_empty();
         let nonce = if has_users { sasl::nonce(entropy) } else { String::new() };
-        let shown = (identity::of_address(address), nonce);
+        let shown = (identities, nonce);
         self.connections.insert(id, Connection::new(origin, handshake, shown, heard));
         self.syncs.fence(id);
         self.propose_handshakes();

@@ -12,10 +12,13 @@ use super::step::Server;
 use crate::ConnectionId;
 use crate::tree::{Identities, Identity, SUPER_SCHEME};
 
-/// The address that a client comes from, which is all that it is at first.
-pub(super) fn of_address(address: &str) -> Identities {
-    let (scheme, id) = ("ip".to_owned(), address.to_owned());
-    [Identity { scheme, id }].into()
+/// What a client is at first: the address that it comes from, and the subject of its certificate. One that is longer
+/// than identities may be counts as none.
+pub(super) fn of_socket(address: &str, certificate: Option<String>) -> Identities {
+    let identity = |scheme: &str, id: String| Identity { scheme: scheme.to_owned(), id };
+    let subject = certificate.filter(|subject| subject.len() <= IDENTITY_BYTES_MAX);
+    let shown = subject.map(|subject| identity("x509", subject));
+    std::iter::once(identity("ip", address.to_owned())).chain(shown).collect()
 }
 
 /// As whoAmI tells it: of a digest only the user.

@@ -16,6 +16,7 @@ use super::config::Config;
 use super::connection::Connections;
 use super::effect::Effect;
 use super::event::Event;
+use super::identity;
 use super::link::Link;
 use super::office::Office;
 use super::presence::Presence;
@@ -227,8 +228,9 @@ impl Server {
         }
         let now = self.now.mono;
         match event {
-            Event::Connect { connection, address, request, entropy } => {
-                self.on_connect((connection, &address), request, &entropy);
+            Event::Connect { connection, address, certificate, request, entropy } => {
+                let shown = identity::of_socket(&address, certificate);
+                self.on_connect((connection, shown), request, &entropy);
             }
             Event::Request { connection, header, request } => {
                 self.on_request(connection, header, request);

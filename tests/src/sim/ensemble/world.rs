@@ -419,9 +419,13 @@ impl World {
         }
         let id = ConnectionId::new(connection);
         let event = match what {
-            Inward::Connect(request, entropy) => {
-                Event::Connect { connection: id, address: String::new(), request, entropy }
-            }
+            Inward::Connect(request, entropy) => Event::Connect {
+                connection: id,
+                address: String::new(),
+                certificate: None,
+                request,
+                entropy,
+            },
             Inward::Request(xid, request) => {
                 if let Some(session) = self.talks.get(&connection).and_then(|talk| talk.opened) {
                     self.heard.entry(session).or_default().push(now);

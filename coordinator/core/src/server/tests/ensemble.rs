@@ -428,7 +428,13 @@ impl Ensemble {
         entropy[16..24].copy_from_slice(&id.get().to_be_bytes());
         self.step(
             server,
-            Event::Connect { connection: id, address: Self::ADDRESS.into(), request, entropy },
+            Event::Connect {
+                connection: id,
+                address: Self::ADDRESS.into(),
+                certificate: None,
+                request,
+                entropy,
+            },
         );
         id
     }

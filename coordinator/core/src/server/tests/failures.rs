@@ -38,7 +38,13 @@ fn nothing_is_answered_before_it_is_durable() {
     let connection = ConnectionId::new(1);
     let request = connect_request(10_000);
     server.step(
-        Event::Connect { connection, address: String::new(), request, entropy: [7; 24] },
+        Event::Connect {
+            connection,
+            address: String::new(),
+            certificate: None,
+            request,
+            entropy: [7; 24],
+        },
         now,
         &mut effects,
     );
@@ -71,7 +77,13 @@ fn reading_stops_at_the_limit_and_goes_on_when_half_is_answered() {
     let connection = ConnectionId::new(1);
     let request = connect_request(10_000);
     server.step(
-        Event::Connect { connection, address: String::new(), request, entropy: [7; 24] },
+        Event::Connect {
+            connection,
+            address: String::new(),
+            certificate: None,
+            request,
+            entropy: [7; 24],
+        },
         now,
         &mut effects,
     );
@@ -133,7 +145,13 @@ fn served() -> (Server, ConnectionId, Now) {
     let request = connect_request(10_000);
     run(
         &mut server,
-        vec![Event::Connect { connection, address: String::new(), request, entropy: [7; 24] }],
+        vec![Event::Connect {
+            connection,
+            address: String::new(),
+            certificate: None,
+            request,
+            entropy: [7; 24],
+        }],
         now,
     );
     (server, connection, now)

@@ -1,0 +1,72 @@
+//! The settings that are about TLS.
+//!
+//! Called by: parsing. Calls: `tls`, which reads the files.
+//! Invariant: whoever sets a file gets what it is for, or an error.
+//! Does not know: sockets.
+
+use std::path::PathBuf;
+
+use super::SettingError;
+use super::parse::Values;
+use crate::net::Gate;
+use crate::peers::PeerTls;
+use crate::tls::{self, ClientAuth, TlsError};
+
+const KEY_STORE: &str = "ssl.keyStore.location";
+const TRUST_STORE: &str = "ssl.trustStore.location";
+const CLIENT_AUTH: &str = "ssl.clientAuth";
+const UNIFICATION: &str = "client.portUnification";
+const QUORUM: &str = "sslQuorum";
+const QUORUM_KEY_STORE: &str = "ssl.quorum.keyStore.location";
+const QUORUM_TRUST_STORE: &str = "ssl.quorum.trustStore.location";
+
+/// Who gets in at the client port, and whether all of them have shown a certificate.
+pub fn gate(values: &Values) -> Result<(Gate, bool), SettingError> {
+    let key_store: Option<PathBuf> = values.optional(KEY_STORE, "a file")?;
+    let trust_store: Option<PathBuf> = values.optional(TRUST_STORE, "a file")?;
+    let unified: bool = values.value(UNIFICATION, "true or false")?;
+    let auth: String = values.value(CLIENT_AUTH, "need, want or none")?;
+    let auth = match &*auth {
+        "need" => ClientAuth::Need,
+        "want" => ClientAuth::Want,
+        "none" => ClientAuth::None,
+        other => {
+            return Err(SettingError(format!(
+                "{CLIENT_AUTH}: {other:?} is not need, want or none"
+            )));
+        }
+    };
+    let Some(key_store) = key_store else {
+        if !unified || trust_store.is_some() {
+            return Err(SettingError(format!("{KEY_STORE} is needed for TLS")));
+        }
+        return Ok((Gate::default(), false));
+    };
+    let serving =
+        tls::serving(&key_store, trust_store.as_deref(), auth).map_err(named(KEY_STORE))?;
+    let gate = Gate { tls: Some(serving), only_tls: !unified };
+    let all_proved = gate.only_tls && auth == ClientAuth::Need;
+    Ok((gate, all_proved))
+}
+
+/// How members encrypt their links, if they do.
+pub fn peers(values: &Values) -> Result<Option<PeerTls>, SettingError> {
+    let key_store: Option<PathBuf> = values.optional(QUORUM_KEY_STORE, "a file")?;
+    let trust_store: Option<PathBuf> = values.optional(QUORUM_TRUST_STORE, "a file")?;
+    if !values.value::<bool>(QUORUM, "true or false")? {
+        return Ok(None);
+    }
+    let (Some(key_store), Some(trust_store)) = (key_store, trust_store) else {
+        return Err(SettingError(format!(
+            "{QUORUM} needs {QUORUM_KEY_STORE} and {QUORUM_TRUST_STORE}"
+        )));
+    };
+    let serving = tls::serving(&key_store, Some(&trust_store), ClientAuth::Need);
+    let dialling = tls::dialling(&key_store, &trust_store);
+    let failed = named(QUORUM_KEY_STORE);
+    Ok(Some(PeerTls { serving: serving.map_err(&failed)?, dialling: dialling.map_err(&failed)? }))
+}
+
+fn named(name: &'static str) -> impl Fn(TlsError) -> SettingError {
+    move |error| SettingError(format!("{name}: {error}"))
+}

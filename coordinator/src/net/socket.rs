@@ -1,0 +1,124 @@
+//! A socket, encrypted or not, in the ways that it is used here: everything tries, and waits apart from that.
+//!
+//! Called by: outboxes, connections, links between members. Calls: the socket, `tls`.
+//! Invariant: who waits and then tries gets on, whichever kind it is.
+//! Does not know: frames.
+
+use std::io::{self, IoSlice};
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use crate::tls::{Peeked, TlsSession};
+
+/// A connected socket.
+pub struct Socket {
+    stream: TcpStream,
+    tls: Option<Box<TlsSession>>,
+}
+
+impl Socket {
+    /// One without encryption.
+    pub fn plain(stream: TcpStream) -> Socket {
+        Socket { stream, tls: None }
+    }
+
+    /// One whose handshake is done.
+    pub fn encrypted(stream: TcpStream, session: TlsSession) -> Socket {
+        Socket { stream, tls: Some(Box::new(session)) }
+    }
+
+    /// The subject of the certificate that the other side has shown.
+    pub fn subject(&self) -> Option<String> {
+        self.tls.as_ref()?.subject()
+    }
+
+    /// Returns when there may be something to read. Cancel-safe.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.tls.as_ref().is_some_and(|session| session.has_plain()) {
+            return Ok(());
+        }
+        self.stream.readable().await
+    }
+
+    /// Returns when there may be room to write. Cancel-safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable().await
+    }
+
+    /// Reads what is there; 0 for the other side's end, `WouldBlock` for nothing.
+    pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match &self.tls {
+            None => self.stream.try_read_buf(buffer),
+            Some(session) => session.try_read(&self.stream, buffer),
+        }
+    }
+
+    /// Writes what there is room for, `WouldBlock` for nothing.
+    pub fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.tls {
+            None => self.stream.try_write_vectored(parts),
+            Some(session) => session.try_write(&self.stream, parts),
+        }
+    }
+
+    /// Whether everything that was written has left the process; sends the rest as far as there is room.
+    pub fn try_flush(&self) -> io::Result<bool> {
+        self.tls.as_ref().map_or(Ok(true), |session| session.try_flush(&self.stream))
+    }
+
+    /// Returns when the other side has ended, and sent nothing before that is still unread. Cancel-safe: takes nothing.
+    pub async fn ended(&self) -> io::Result<()> {
+        match &self.tls {
+            None => match self.stream.peek(&mut [0]).await? {
+                0 => Ok(()),
+                _ => std::future::pending().await,
+            },
+            Some(session) => loop {
+                match session.try_peek_end(&self.stream) {
+                    Ok(Peeked::End) => return Ok(()),
+                    Ok(Peeked::More) => std::future::pending().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.stream.readable().await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            },
+        }
+    }
+
+    /// Says that nothing more comes.
+    pub fn close_writing(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            session.close(&self.stream);
+        }
+        Ok(rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?)
+    }
+
+    /// Sends all of it.
+    pub async fn write_all(&self, mut bytes: Bytes) -> io::Result<()> {
+        while !bytes.is_empty() || !self.try_flush()? {
+            match self.try_write(&[IoSlice::new(&bytes)]) {
+                Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => drop(bytes.split_to(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until `buffer` has `length` bytes; what follows may be in it too.
+    pub async fn read_until(&self, buffer: &mut BytesMut, length: usize) -> io::Result<()> {
+        while buffer.len() < length {
+            self.readable().await?;
+            match self.try_read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

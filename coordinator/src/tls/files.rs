@@ -1,0 +1,116 @@
+//! Keys, certificates and whom to trust, from PEM files.
+//!
+//! Called by: `config`. Calls: rustls, the file system.
+//! Invariant: what is returned was checked whole: the key fits its certificate, the authorities can be used.
+//! Does not know: which socket it is for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// Certificates of one chain, or of trusted authorities, that are read from one file.
+const CERTIFICATES_MAX: usize = 1_000;
+
+/// Why files cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsError(String);
+
+/// Whether those who connect have to show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They must.
+    Need,
+    /// They may; one that is shown must be good.
+    Want,
+    /// They are not asked.
+    None,
+}
+
+/// What a listener needs: `key_store` holds its key and its chain, `trust_store` the authorities of clients.
+///
+/// # Errors
+/// [`TlsError`] with the file that is missing or does not hold what it should.
+pub fn serving(
+    key_store: &Path,
+    trust_store: Option<&Path>,
+    auth: ClientAuth,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError(error.to_string()))?;
+    let (chain, key) = key_and_chain(key_store)?;
+    let builder = match (auth, trust_store) {
+        (ClientAuth::None, _) => builder.with_no_client_auth(),
+        (ClientAuth::Need | ClientAuth::Want, None) => {
+            return Err(TlsError(
+                "certificates of clients need a trust store to be checked".into(),
+            ));
+        }
+        (ClientAuth::Need | ClientAuth::Want, Some(path)) => {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(authorities(path)?, provider());
+            let verifier = match auth {
+                ClientAuth::Want => verifier.allow_unauthenticated(),
+                ClientAuth::Need | ClientAuth::None => verifier,
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(path, error))?)
+        }
+    };
+    let config = builder.with_single_cert(chain, key).map_err(|error| wrong(key_store, error))?;
+    Ok(Arc::new(config))
+}
+
+/// What a dialler needs who shows its own certificate.
+///
+/// # Errors
+/// As [`serving`].
+pub fn dialling(key_store: &Path, trust_store: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let (chain, key) = key_and_chain(key_store)?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError(error.to_string()))?
+        .with_root_certificates(authorities(trust_store)?)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| wrong(key_store, error))?;
+    Ok(Arc::new(config))
+}
+
+/// Named here and not installed for the whole process: there is no global state.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn key_and_chain(
+    path: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let key = PrivateKeyDer::from_pem_file(path).map_err(|error| wrong(path, error))?;
+    Ok((certificates(path)?, key))
+}
+
+fn authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| wrong(path, error))?;
+    }
+    Ok(Arc::new(store))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(path, error))?;
+    let found: Result<Vec<_>, _> = found.take(CERTIFICATES_MAX).collect();
+    let found = found.map_err(|error| wrong(path, error))?;
+    if found.is_empty() {
+        return Err(wrong(path, "it holds no certificate in PEM form"));
+    }
+    Ok(found)
+}
+
+fn wrong(path: &Path, error: impl std::fmt::Display) -> TlsError {
+    TlsError(format!("{}: {error}", path.display()))
+}

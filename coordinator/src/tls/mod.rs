@@ -1,0 +1,19 @@
+//! TLS: certificates off files, and sockets that are encrypted.
+//!
+//! ```text
+//! files     keys, certificates and whom to trust, from PEM files
+//! session   one encrypted connection over a socket, in the ways that an outbox uses a socket
+//! subject   a certificate's subject as text, the identity of scheme x509
+//! ```
+//!
+//! Called by: `config` (files), `net` and `peers` (sockets). Calls: rustls.
+//! Invariant: a certificate counts only if a trusted authority has signed it.
+//! Does not know: frames, sessions, members.
+
+mod files;
+mod session;
+mod subject;
+
+pub use files::{ClientAuth, TlsError, dialling, serving};
+pub use session::{Peeked, TlsSession};
+pub use subject::subject;

@@ -1,0 +1,215 @@
+//! One encrypted connection over a socket, in the ways that an outbox uses a socket.
+//!
+//! Called by: `net::socket`. Calls: rustls, the socket.
+//! Invariant: nothing is lost between calls: what was decrypted and not taken, and what was encrypted and not sent, stays
+//! with the session. A call never waits for the socket but in the handshake.
+//! Does not know: what is inside.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use tokio::net::TcpStream;
+
+use super::subject;
+
+/// Taken out of a session at a time.
+const PLAIN_BYTES: usize = 16 << 10;
+
+/// An encrypted connection after its handshake.
+pub struct TlsSession(Mutex<Connection>);
+
+impl TlsSession {
+    /// The listener's side of the handshake.
+    ///
+    /// # Errors
+    /// When the other side breaks the rules, shows a certificate that is not good, or goes.
+    pub async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsSession> {
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        shake_hands(stream, connection.into()).await
+    }
+
+    /// The dialler's side. The other side's certificate must be for `host`.
+    ///
+    /// # Errors
+    /// As [`TlsSession::accept`].
+    pub async fn dial(
+        stream: &TcpStream,
+        config: Arc<ClientConfig>,
+        host: &str,
+    ) -> io::Result<TlsSession> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        shake_hands(stream, connection.into()).await
+    }
+
+    /// The subject of the certificate that the other side has shown.
+    pub fn subject(&self) -> Option<String> {
+        let session = self.session();
+        subject(session.peer_certificates()?.first()?)
+    }
+
+    /// Whether something was decrypted that nobody has taken yet: the socket says nothing of it.
+    pub fn has_plain(&self) -> bool {
+        // Everything that is there is taken by each read; only looking out for the end leaves some.
+        matches!(self.session().process_new_packets(), Ok(state) if state.plaintext_bytes_to_read() > 0)
+    }
+
+    /// Takes what the other side sent, as `TcpStream::try_read_buf`: 0 for its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing yet, `InvalidData` when the other side breaks the rules.
+    pub fn try_read(&self, stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut session = self.session();
+        loop {
+            match take_plain(&mut session, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                taken => return taken,
+            }
+            if receive(&mut session, stream)? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Whether the other side has said that it ends, or sent something that is not taken. What it sent stays.
+    ///
+    /// # Errors
+    /// As [`TlsSession::try_read`].
+    pub fn try_peek_end(&self, stream: &TcpStream) -> io::Result<Peeked> {
+        let mut session = self.session();
+        loop {
+            let state = session.process_new_packets().map_err(broken)?;
+            if state.plaintext_bytes_to_read() > 0 {
+                return Ok(Peeked::More);
+            }
+            if state.peer_has_closed() || receive(&mut session, stream)? == 0 {
+                return Ok(Peeked::End);
+            }
+        }
+    }
+
+    /// Encrypts and sends some of `parts`, as `TcpStream::try_write_vectored`. What was encrypted and did not fit into the
+    /// socket is sent by [`TlsSession::try_flush`].
+    ///
+    /// # Errors
+    /// `WouldBlock` while the socket takes nothing.
+    pub fn try_write(&self, stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut session = self.session();
+        if !send(&mut session, stream)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = session.writer().write_vectored(parts)?;
+        send(&mut session, stream)?;
+        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    /// Sends what is encrypted already; whether that was all.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn try_flush(&self, stream: &TcpStream) -> io::Result<bool> {
+        send(&mut self.session(), stream)
+    }
+
+    /// Says that nothing more comes.
+    pub fn close(&self, stream: &TcpStream) {
+        let mut session = self.session();
+        session.send_close_notify();
+        // The other side may be gone.
+        let _ = send(&mut session, stream);
+    }
+
+    fn session(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What looking out for the end shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// The other side ended.
+    End,
+    /// It sent something before.
+    More,
+}
+
+async fn shake_hands(stream: &TcpStream, mut session: Connection) -> io::Result<TlsSession> {
+    while session.is_handshaking() {
+        if session.wants_write() {
+            stream.writable().await?;
+            send(&mut session, stream)?;
+        } else {
+            stream.readable().await?;
+            match receive(&mut session, stream) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    // The last words of the handshake; what does not fit goes before the first answer.
+    send(&mut session, stream)?;
+    Ok(TlsSession(Mutex::new(session)))
+}
+
+/// All that is decrypted, up to a bound: 0 when the other side has closed.
+fn take_plain(session: &mut Connection, buffer: &mut BytesMut) -> io::Result<usize> {
+    let mut chunk = [0; PLAIN_BYTES];
+    let count = session.reader().read(&mut chunk)?;
+    buffer.extend_from_slice(&chunk[..count]);
+    Ok(count)
+}
+
+/// Reads from the socket once: 0 for its end.
+fn receive(session: &mut Connection, stream: &TcpStream) -> io::Result<usize> {
+    let count = session.read_tls(&mut Raw(stream))?;
+    let processed = session.process_new_packets();
+    // Answers of the protocol itself, such as the alert that says what is wrong.
+    let sent = send(session, stream);
+    processed.map_err(broken)?;
+    sent?;
+    Ok(count)
+}
+
+/// Sends what the socket takes of what is encrypted; whether that was all.
+fn send(session: &mut Connection, stream: &TcpStream) -> io::Result<bool> {
+    while session.wants_write() {
+        match session.write_tls(&mut Raw(stream)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+fn broken(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A socket that never waits.
+struct Raw<'a>(&'a TcpStream);
+
+impl Read for Raw<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
-use tests::cluster::{Cluster, HANG_GUARD, Kind, Options};
+use tests::cluster::{Cluster, HANG_GUARD, Kind, Options, status};
 
 use crate::clients;
 
@@ -144,7 +144,7 @@ impl Running {
         self.wait_for("a leader of the ensemble", || {
             let mut all = self.cluster.of_kind(Kind::Coordinator);
             let leads = |role: String| matches!(role.as_str(), "leader" | "standalone");
-            let found = all.find(|node| leads(tests::cluster::status::coordinator_role(node)));
+            let found = all.find(|node| leads(status::coordinator_role(node)));
             Ok(found.map(|node| node.name.clone()))
         })
     }
@@ -179,6 +179,29 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// What is not yet as it should be: a node that is not ready, or one of `partitions` without a leader or a replica in sync of three.
+    pub fn missing(&self, topic: &str, partitions: usize) -> Option<String> {
+        let unready = self.cluster.nodes.iter().find(|node| !status::is_ready(node));
+        if let Some(node) = unready {
+            return Some(format!("{} is not ready", node.name));
+        }
+        let described = match self.tidegate(&["topic", "describe", topic, "-o", "json"]) {
+            Ok(text) => text,
+            Err(error) => return Some(format!("{error:#}")),
+        };
+        let found: serde_json::Value = match serde_json::from_str(&described) {
+            Ok(found) => found,
+            Err(error) => return Some(format!("{described}: {error}")),
+        };
+        let states = found["partitions"].as_array().cloned().unwrap_or_default();
+        let is_whole = |state: &serde_json::Value| {
+            state["leader"].as_i64().is_some_and(|leader| leader > 0)
+                && state["isr"].as_array().is_some_and(|isr| isr.len() == 3)
+        };
+        let whole = states.iter().filter(|state| is_whole(state)).count();
+        (whole != partitions).then(|| format!("not all in sync: {found}"))
     }
 
     /// Folder of the cluster.

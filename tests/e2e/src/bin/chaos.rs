@@ -17,7 +17,7 @@ use e2e::chaos::plan::{self, Fault, NODES, Plan, Strike};
 use e2e::chaos::report::Report;
 use e2e::chaos::{LIVENESS_BOUND, PARTITIONS, RESIDENT_KIB_MAX, TOPIC, verdict};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use tests::cluster::{Kind, status};
+use tests::cluster::Kind;
 use tests::history::Key;
 
 /// Between two looks at what is waited for.
@@ -217,7 +217,7 @@ impl Run {
 
     /// Every node is ready and every replica in sync within the bound from `began`.
     fn wait_whole(&mut self, began: Instant) -> Result<()> {
-        while let Some(missing) = self.missing() {
+        while let Some(missing) = self.machine.running.missing(TOPIC, PARTITIONS as usize) {
             self.restart_ended()?;
             ensure!(
                 began.elapsed() < LIVENESS_BOUND,
@@ -226,30 +226,6 @@ impl Run {
             std::thread::sleep(LOOK);
         }
         Ok(())
-    }
-
-    /// What is not yet as it should be.
-    fn missing(&self) -> Option<String> {
-        let running = &self.machine.running;
-        let unready = running.cluster.nodes.iter().find(|node| !status::is_ready(node));
-        if let Some(node) = unready {
-            return Some(format!("{} is not ready", node.name));
-        }
-        let described = match running.tidegate(&["topic", "describe", TOPIC, "-o", "json"]) {
-            Ok(text) => text,
-            Err(error) => return Some(format!("{error:#}")),
-        };
-        let topic: serde_json::Value = match serde_json::from_str(&described) {
-            Ok(topic) => topic,
-            Err(error) => return Some(format!("{described}: {error}")),
-        };
-        let partitions = topic["partitions"].as_array().cloned().unwrap_or_default();
-        let is_whole = |partition: &serde_json::Value| {
-            partition["leader"].as_i64().is_some_and(|leader| leader > 0)
-                && partition["isr"].as_array().is_some_and(|isr| isr.len() == 3)
-        };
-        let whole = partitions.iter().filter(|partition| is_whole(partition)).count();
-        (whole != PARTITIONS as usize).then(|| format!("not all in sync: {topic}"))
     }
 
     fn look_at_memory(&mut self) {
@@ -299,7 +275,7 @@ impl Run {
             report.findings.extend(found.into_iter().map(|line| format!("{name}: {line}")));
         }
         if is_settled {
-            report.findings.extend(verdict::of_replicas(&disks)?);
+            report.findings.extend(verdict::of_replicas(&disks, TOPIC, PARTITIONS)?);
         }
         Ok(report)
     }

@@ -6,9 +6,10 @@
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use e2e::chaos::{LIVENESS_BOUND, verdict};
 use e2e::history;
 use e2e::load::{Load, read_all};
 use e2e::running::{Running, programs};
@@ -16,8 +17,10 @@ use rustix::process::Signal;
 use tests::cluster::{Cluster, Kind, Options};
 
 const TOPIC: &str = "power";
-const PARTITIONS: i32 = 3;
+const PARTITIONS: u16 = 3;
 const PER_S: u32 = 300;
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(20);
 /// Acknowledged between two cuts, at least.
 const BETWEEN: usize = 200;
 
@@ -47,6 +50,32 @@ fn cut(running: &mut Running, script: &str) -> Result<Instant> {
     Ok(gone)
 }
 
+/// Every node is ready and every replica in sync within the bound.
+fn wait_whole(running: &Running) -> Result<()> {
+    let began = Instant::now();
+    while let Some(missing) = running.missing(TOPIC, PARTITIONS.into()) {
+        ensure!(began.elapsed() < LIVENESS_BOUND, "liveness: {missing} after {LIVENESS_BOUND:?}");
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// What logs and replicas tell once every process is ended. That disks fail is what a cut does; that they are damaged is not.
+fn judge_files(running: &Running) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for node in &running.cluster.nodes {
+        // A log lies on the disk that loses its power: what it has not synced may be missing, or garbled.
+        let log = std::fs::read(running.dir().join(&node.name).join("out.log"))?;
+        let found = verdict::of_log(&String::from_utf8_lossy(&log), true);
+        findings.extend(found.into_iter().map(|line| format!("{}: {line}", node.name)));
+    }
+    let brokers = running.cluster.of_kind(Kind::Broker);
+    let disks: Vec<PathBuf> =
+        brokers.map(|node| running.dir().join(&node.name).join("data")).collect();
+    findings.extend(verdict::of_replicas(&disks, TOPIC, PARTITIONS.into())?);
+    Ok(findings)
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut next = |what: &str| arguments.next().with_context(|| format!("no {what}"));
@@ -62,32 +91,39 @@ fn main() -> Result<()> {
     };
     // The script owns the folder, and keeps it when this fails.
     let mut running = ManuallyDrop::new(Running { cluster: Cluster::up(options)? });
-    running.create_topic(TOPIC, PARTITIONS)?;
-    let load = Load::start(&running.bootstrap(), TOPIC, PARTITIONS, PER_S)?;
+    running.create_topic(TOPIC, PARTITIONS.into())?;
+    let load = Load::start(&running.bootstrap(), TOPIC, PARTITIONS.into(), PER_S)?;
     for cycle in 1..=cycles {
         load.wait_acknowledged(BETWEEN)?;
         let gone = cut(&mut running, &script)?;
         let again = load.next_acknowledged(gone, None)?;
         println!("cycle {cycle} of {cycles}: acknowledged again after {} ms", again.as_millis());
+        // One cut in five comes while replicas still catch up from the one before.
+        if cycle % 5 != 0 {
+            wait_whole(&running)?;
+        }
     }
     load.wait_acknowledged(BETWEEN)?;
     let finished = load.finish()?;
-    let held = read_all(&running.bootstrap(), TOPIC, PARTITIONS)?;
-    let anomalies = history::check(&finished.sent, &held);
+    let held = read_all(&running.bootstrap(), TOPIC, PARTITIONS.into())?;
+    wait_whole(&running)?;
+    let mut anomalies: Vec<String> =
+        history::check(&finished.sent, &held).iter().map(ToString::to_string).collect();
     println!(
         "{} records acknowledged, client errors {:?}",
         finished.acknowledged(),
         finished.errors
     );
-    for anomaly in anomalies.iter().take(10) {
-        println!("{anomaly}");
-    }
     for node in
         running.cluster.of_kind(Kind::Broker).chain(running.cluster.of_kind(Kind::Coordinator))
     {
         if node.is_alive() {
             running.signal(&node.name, Signal::KILL)?;
         }
+    }
+    anomalies.extend(judge_files(&running)?);
+    for anomaly in anomalies.iter().take(10) {
+        println!("{anomaly}");
     }
     ensure!(anomalies.is_empty(), "{} anomalies in {cycles} power cuts", anomalies.len());
     Ok(())

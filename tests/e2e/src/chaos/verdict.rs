@@ -88,22 +88,22 @@ pub fn of_log(text: &str, disk_was_struck: bool) -> Vec<String> {
     text.lines().filter(is_finding).map(str::to_string).collect()
 }
 
-/// Partitions whose replicas, files of stopped brokers, differ in any byte of their records.
+/// Partitions of a topic whose replicas, files of stopped brokers, differ in any byte of their records.
 ///
 /// # Errors
 /// When a replica cannot be read.
-pub fn of_replicas(disks: &[PathBuf]) -> Result<Vec<String>> {
+pub fn of_replicas(disks: &[PathBuf], topic: &str, partitions: u32) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    for key in 0..PARTITIONS {
+    for key in 0..partitions {
         let records: Result<Vec<Vec<u8>>> =
-            disks.iter().map(|disk| records(&disk.join(format!("{TOPIC}-{key}")))).collect();
+            disks.iter().map(|disk| records(&disk.join(format!("{topic}-{key}")))).collect();
         let records = records?;
         let Some((first, others)) = records.split_first() else { continue };
         for (other, disk) in others.iter().zip(&disks[1..]) {
             let same = first.iter().zip(other).take_while(|(one, other)| one == other).count();
             if same < first.len().max(other.len()) {
                 lines.push(format!(
-                    "{TOPIC}-{key}: {} and {} differ from byte {same} of {} and {}",
+                    "{topic}-{key}: {} and {} differ from byte {same} of {} and {}",
                     disks[0].display(),
                     disk.display(),
                     first.len(),
@@ -174,12 +174,12 @@ mod tests {
                     .unwrap();
             }
         }
-        assert_eq!(of_replicas(&disks).unwrap(), Vec::<String>::new());
+        assert_eq!(of_replicas(&disks, TOPIC, PARTITIONS).unwrap(), Vec::<String>::new());
         let other = disks[1].join(format!("{TOPIC}-2/00000000000000000007.log"));
         fs::write(&other, b"two").unwrap();
-        assert!(of_replicas(&disks).unwrap()[0].contains("differ from byte 5"));
+        assert!(of_replicas(&disks, TOPIC, PARTITIONS).unwrap()[0].contains("differ from byte 5"));
         fs::write(&other, b"too much").unwrap();
-        assert!(of_replicas(&disks).unwrap()[0].contains("differ from byte 7"));
+        assert!(of_replicas(&disks, TOPIC, PARTITIONS).unwrap()[0].contains("differ from byte 7"));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod certs;
 mod cluster;
 mod consume;
 mod group;
@@ -48,6 +49,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Command::Certs { command } = &arguments.command {
+        // Needs no cluster.
+        return certs::run(command);
+    }
     let settings = Settings::resolve(&arguments.connection)?;
     // A client's own task works beside the command's.
     let runtime =
@@ -67,6 +72,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Cluster { command: ClusterCommand::Status } => {
                 tell_if_late(ASKING, cluster::status(&settings, format)).await
             }
+            Command::Certs { command } => certs::run(&command),
             Command::Cluster { command: ClusterCommand::Watch(watch) } => {
                 cluster::watch(&settings, &watch, format).await
             }

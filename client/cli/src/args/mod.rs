@@ -2,6 +2,7 @@
 //!
 //! *Called by* `main`. Decides nothing.
 
+mod certs;
 mod group;
 mod records;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use certs::CertsCommand;
 pub use group::{GroupCommand, ResetArguments, ResetTo};
 pub use records::{
     AcksArgument, BenchCommand, ConsumeArguments, FromArgument, ProduceArguments, ProducerArguments,
@@ -103,6 +105,12 @@ pub enum Command {
         /// What to look at.
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+    /// Make a private authority and certificates, for TLS.
+    Certs {
+        /// What to make.
+        #[command(subcommand)]
+        command: CertsCommand,
     },
 }
 

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use e2e::peers::System;
 
-use crate::paced;
+use crate::paced::{self, Way};
 use crate::report::{Better, Table};
 use crate::topic::Topic;
 
@@ -17,7 +17,7 @@ pub fn table() -> Table {
         "End-to-end latency, ms",
         "100 B records to one partition with three replicas, acks=all, linger 1 ms, from the produce call \
          to the consumer. Kafka acknowledges without a sync, tidegate after it, except where the column says memory. \
-         Cold rows begin with a fresh cluster's readiness; warm rows come after all the load above, one system after \
+         A load begins when a first record has been read. Cold rows come right after a fresh cluster's readiness; warm rows come after all the load above, one system after \
          the other, ours first, while those whose turn comes later idle beside it.",
     )
 }
@@ -40,11 +40,12 @@ pub fn measure(table: &mut Table, system: &System, work: Work) {
     let name = format!("{}{}", system.name(), work.config.0);
     let label = |share: &str| format!("{}/s, {}, {share}", work.rate, work.when);
     match run(system, work) {
-        Ok(taken) => {
+        Ok(ways) => {
             for (text, share) in SHARES {
-                let at = ((taken.len() - 1) as f64 * share) as usize;
-                table.put(&label(text), Better::Lower, &name, taken[at] as f64 / 1e3);
+                let at = ((ways.len() - 1) as f64 * share) as usize;
+                table.put(&label(text), Better::Lower, &name, ways[at].taken_us as f64 / 1e3);
             }
+            tell_slowest(&label(&name), &ways);
         }
         Err(error) => {
             for (text, _) in SHARES {
@@ -54,7 +55,22 @@ pub fn measure(table: &mut Table, system: &System, work: Work) {
     }
 }
 
-fn run(system: &System, work: Work) -> Result<Vec<u64>> {
+/// Says when the slowest records were sent: a load that stands still once looks like a slow one in its percentiles.
+fn tell_slowest(label: &str, ways: &[Way]) {
+    let slow = &ways[ways.len() - ways.len() / 1000..];
+    let times = || slow.iter().map(|way| way.sent_us as f64 / 1e6);
+    let (first, last) = (times().fold(f64::MAX, f64::min), times().fold(0.0, f64::max));
+    if let Some(slowest) = slow.last() {
+        println!(
+            "    {label}: the slowest took {:.1} ms, sent at {:.2} s; the slowest in a thousand from {first:.2} s to \
+             {last:.2} s",
+            slowest.taken_us as f64 / 1e3,
+            slowest.sent_us as f64 / 1e6
+        );
+    }
+}
+
+fn run(system: &System, work: Work) -> Result<Vec<Way>> {
     let name = format!("latency-{}-{}-{}", work.rate, work.when.len(), work.config.1.len());
     let topic = Topic::create(&system.bootstrap, &name, (1, 3), work.config.1)?;
     let taken = paced::latencies(&system.bootstrap, &topic.name, work.rate, work.seconds)?;

@@ -24,30 +24,51 @@ const GRACE: Duration = Duration::from_secs(60);
 /// The load may end this much later than its rate says.
 const LATE_MAX: f64 = 1.02;
 
+/// One record's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// From the produce call to the consumer, in microseconds.
+    pub taken_us: u64,
+    /// When it was sent, in microseconds since the load began.
+    pub sent_us: u64,
+}
+
+/// What producer and reader tell each other.
+#[derive(Default)]
+struct Signs {
+    has_failed: AtomicBool,
+    /// The reader has had the first record, which counts for nothing.
+    is_reading: AtomicBool,
+}
+
 /// Sends `rate` records a second for `seconds` to partition 0 of a fresh topic, with acks=all and a linger of 1 ms, and
-/// gives how long each took from the produce call to the consumer, in microseconds, sorted.
+/// gives the way of each, the slowest last. The load begins when a first record has been read: librdkafka waits half a second
+/// before it asks for the beginning of a partition whose leader it did not know, on any server.
 ///
 /// # Errors
 /// When a client fails, a record does not arrive, or the load fell behind its rate.
-pub fn latencies(bootstrap: &str, topic: &str, rate: u64, seconds: u64) -> Result<Vec<u64>> {
+pub fn latencies(bootstrap: &str, topic: &str, rate: u64, seconds: u64) -> Result<Vec<Way>> {
     let began = Instant::now();
     let wanted = rate * seconds;
-    let limit = Duration::from_secs(seconds) + GRACE;
-    let has_failed = AtomicBool::new(false);
+    let limit = Duration::from_secs(seconds) + 2 * GRACE;
+    let signs = Signs::default();
     let consumer = reader(bootstrap, topic)?;
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            let read = read(&consumer, wanted, began, (limit, &has_failed));
-            has_failed.fetch_or(read.is_err(), Ordering::Relaxed);
+            let read = read(&consumer, wanted, began, (limit, &signs));
+            signs.has_failed.fetch_or(read.is_err(), Ordering::Relaxed);
             read
         });
-        let sent = send(bootstrap, topic, (rate, wanted), (began, &has_failed));
-        has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+        let sent = send(bootstrap, topic, (rate, wanted), (began, &signs));
+        signs.has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
         let read = reader.join().map_err(|_| anyhow!("the reader panicked"))?;
-        sent?;
-        let mut taken = read?;
-        taken.sort_unstable();
-        Ok(taken)
+        let load_began_us = sent?;
+        let mut ways = read?;
+        for way in &mut ways {
+            way.sent_us = way.sent_us.saturating_sub(load_began_us);
+        }
+        ways.sort_unstable();
+        Ok(ways)
     })
 }
 
@@ -67,12 +88,12 @@ fn read(
     consumer: &BaseConsumer,
     wanted: u64,
     began: Instant,
-    (limit, has_failed): (Duration, &AtomicBool),
-) -> Result<Vec<u64>> {
-    let mut taken = Vec::with_capacity(usize::try_from(wanted)?);
-    while (taken.len() as u64) < wanted {
-        ensure!(began.elapsed() < limit, "{} of {wanted} records arrived", taken.len());
-        ensure!(!has_failed.load(Ordering::Relaxed), "the producer failed");
+    (limit, signs): (Duration, &Signs),
+) -> Result<Vec<Way>> {
+    let mut ways = Vec::with_capacity(usize::try_from(wanted)?);
+    while (ways.len() as u64) < wanted {
+        ensure!(began.elapsed() < limit, "{} of {wanted} records arrived", ways.len());
+        ensure!(!signs.has_failed.load(Ordering::Relaxed), "the producer failed");
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = match message {
             Ok(message) => message,
@@ -84,37 +105,39 @@ fn read(
         };
         let now = micros(began);
         let stamp = message.payload().and_then(|value| value.first_chunk::<STAMP_BYTES>());
-        let stamp = u64::from_be_bytes(*stamp.context("a record without its time")?);
-        taken.push(now.saturating_sub(stamp));
+        let sent_us = u64::from_be_bytes(*stamp.context("a record without its time")?);
+        if signs.is_reading.swap(true, Ordering::Relaxed) {
+            ways.push(Way { taken_us: now.saturating_sub(sent_us), sent_us });
+        }
     }
-    Ok(taken)
+    Ok(ways)
 }
 
+/// Gives when the load began, in microseconds since `began`.
 fn send(
     bootstrap: &str,
     topic: &str,
     (rate, wanted): (u64, u64),
-    (began, has_failed): (Instant, &AtomicBool),
-) -> Result<()> {
+    (began, signs): (Instant, &Signs),
+) -> Result<u64> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("acks", "all")
         .set("linger.ms", "1")
         .create()?;
-    // What connecting takes is no record's.
-    producer.client().fetch_metadata(Some(topic), GRACE)?;
+    send_one(&producer, topic, began)?;
+    while !signs.is_reading.load(Ordering::Relaxed) {
+        ensure!(!signs.has_failed.load(Ordering::Relaxed), "the reader failed");
+        ensure!(began.elapsed() < GRACE, "the first record has not been read");
+        std::thread::sleep(PAUSE);
+    }
     let first = Instant::now();
     let mut count = 0;
     while count < wanted {
-        ensure!(!has_failed.load(Ordering::Relaxed), "the reader failed");
+        ensure!(!signs.has_failed.load(Ordering::Relaxed), "the reader failed");
         let due = (first.elapsed().as_secs_f64() * rate as f64) as u64;
         while count < due.min(wanted) {
-            let mut value = [b'x'; VALUE_BYTES];
-            if let Some(stamp) = value.first_chunk_mut::<STAMP_BYTES>() {
-                *stamp = micros(began).to_be_bytes();
-            }
-            let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(&value[..]);
-            producer.send(record).map_err(|(error, _)| error)?;
+            send_one(&producer, topic, began)?;
             count += 1;
         }
         std::thread::sleep(PAUSE);
@@ -127,7 +150,20 @@ fn send(
         "the load fell behind: {:.0} of {rate} records a second",
         wanted as f64 / taken
     );
-    Ok(())
+    Ok(u64::try_from((first - began).as_micros())?)
+}
+
+fn send_one(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    topic: &str,
+    began: Instant,
+) -> Result<()> {
+    let mut value = [b'x'; VALUE_BYTES];
+    if let Some(stamp) = value.first_chunk_mut::<STAMP_BYTES>() {
+        *stamp = micros(began).to_be_bytes();
+    }
+    let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(&value[..]);
+    Ok(producer.send(record).map_err(|(error, _)| error)?)
 }
 
 fn micros(began: Instant) -> u64 {

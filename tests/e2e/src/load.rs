@@ -29,10 +29,22 @@ const READ_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Default)]
 struct Book {
     sent: BTreeMap<i32, Sent>,
-    /// When each acknowledgement arrived, with its partition, in order of arrival.
-    acknowledged: Vec<(Instant, i32)>,
+    /// In order of arrival.
+    acknowledged: Vec<Acknowledgement>,
     errors: BTreeMap<String, u64>,
 }
+
+/// One record's acknowledgement.
+#[derive(Clone, Copy)]
+struct Acknowledgement {
+    at: Instant,
+    partition: i32,
+    /// When the record was handed to the client.
+    sent_at: Instant,
+}
+
+/// What the client gives back with a record's outcome: its number within the partition, and when it was handed over.
+type Slip = Box<(u64, Instant)>;
 
 struct Recorder {
     book: Arc<Mutex<Book>>,
@@ -41,15 +53,16 @@ struct Recorder {
 impl ClientContext for Recorder {}
 
 impl ProducerContext for Recorder {
-    type DeliveryOpaque = Box<u64>;
+    type DeliveryOpaque = Slip;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sequence: Box<u64>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, slip: Slip) {
+        let (sequence, sent_at) = *slip;
         let Ok(mut book) = self.book.lock() else { return };
         match result {
             Ok(message) => {
                 let partition = message.partition();
-                book.acknowledged.push((Instant::now(), partition));
-                let slot = usize::try_from(*sequence).ok();
+                book.acknowledged.push(Acknowledgement { at: Instant::now(), partition, sent_at });
+                let slot = usize::try_from(sequence).ok();
                 let outcome = book.sent.get_mut(&partition).and_then(|sent| sent.get_mut(slot?));
                 if let Some(outcome) = outcome {
                     *outcome = Outcome::Acknowledged(message.offset());
@@ -73,7 +86,7 @@ pub struct Finished {
     pub sent: BTreeMap<i32, Sent>,
     /// Errors that the client reported for records, counted.
     pub errors: BTreeMap<String, u64>,
-    acknowledged: Vec<(Instant, i32)>,
+    acknowledged: Vec<Acknowledgement>,
 }
 
 impl Load {
@@ -124,18 +137,22 @@ impl Load {
         Ok(())
     }
 
-    /// Waits until a record of `partition` is acknowledged after `since` and says how long after.
+    /// Waits until a record of `partition` that was sent after `since` is acknowledged, and says how long after: an answer that
+    /// was under way then does not count.
     ///
     /// # Errors
     /// When that takes longer than the hang guard.
     pub fn next_acknowledged(&self, since: Instant, partition: Option<i32>) -> Result<Duration> {
         loop {
             let found = self.book.lock().ok().and_then(|book| {
-                let later = book.acknowledged.iter().rev().take_while(|(at, _)| *at > since);
-                later.filter(|(_, of)| partition.is_none_or(|wanted| wanted == *of)).last().copied()
+                let later = book.acknowledged.iter().rev().take_while(|found| found.at > since);
+                let wanted = later.filter(|found| {
+                    found.sent_at > since && partition.is_none_or(|wanted| wanted == found.partition)
+                });
+                wanted.last().copied()
             });
-            if let Some((at, _)) = found {
-                return Ok(at - since);
+            if let Some(found) = found {
+                return Ok(found.at - since);
             }
             ensure!(since.elapsed() < READ_LIMIT, "nothing acknowledged for {READ_LIMIT:?}");
             std::thread::sleep(Duration::from_millis(1));
@@ -166,7 +183,7 @@ impl Finished {
 
     /// The longest time without any acknowledgement, over the whole load.
     pub fn longest_stall(&self) -> Duration {
-        let times = self.acknowledged.iter().map(|(at, _)| *at);
+        let times = self.acknowledged.iter().map(|found| found.at);
         let next = times.clone().skip(1);
         times.zip(next).map(|(one, other)| other - one).max().unwrap_or_default()
     }
@@ -208,7 +225,8 @@ fn send(
         sent.len() as u64 - 1
     };
     let value = sequence.to_string();
-    let record = BaseRecord::<(), String, Box<u64>>::with_opaque_to(topic, Box::new(sequence))
+    let slip = Box::new((sequence, Instant::now()));
+    let record = BaseRecord::<(), String, Slip>::with_opaque_to(topic, slip)
         .partition(partition)
         .payload(&value);
     match producer.send(record) {

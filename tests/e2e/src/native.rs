@@ -57,13 +57,23 @@ pub struct Book {
     pub errors: Vec<String>,
     /// What members were told when they left.
     pub said: Vec<String>,
-    /// When each acknowledgement came, with partition and number.
-    acknowledged: Vec<(Instant, i32, u64)>,
+    /// In order of arrival.
+    acknowledged: Vec<Acknowledgement>,
     /// When a record, by partition and number, was read first.
     consumed: BTreeMap<(i32, u64), Instant>,
     is_stopped: bool,
     /// The last acknowledged offset of each partition, once nothing more will be.
     ends: Option<BTreeMap<i32, i64>>,
+}
+
+/// One record's acknowledgement.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledgement {
+    at: Instant,
+    partition: i32,
+    number: u64,
+    /// When the record was handed to the client.
+    sent_at: Instant,
 }
 
 /// How long a cluster needed to go on after a disturbance.
@@ -116,22 +126,18 @@ impl Native {
         })
     }
 
-    /// Waits until every partition has acknowledged a record that was sent after this call began, and the group has read
-    /// that one: whatever a dead broker answered before it died does not count. Times count from `since`.
+    /// Waits until every partition has acknowledged a record that was sent after `since`, and the group has read that one:
+    /// whatever a dead broker answered before it died does not count. Times count from `since`.
     ///
     /// # Errors
     /// When that takes longer than the hang guard; with the state.
     pub fn wait_again(&self, since: Instant) -> Result<Again> {
-        let (marks, from) = with(&self.book, |book| {
-            let count = |(partition, sent): (&i32, &Sent)| (*partition, sent.len() as u64);
-            let marks: BTreeMap<i32, u64> = book.sent.iter().map(count).collect();
-            (marks, book.acknowledged.len())
-        });
         let firsts = self.wait_for("an acknowledgement of every partition", |book| {
             let mut firsts = BTreeMap::new();
-            for (at, partition, number) in book.acknowledged.iter().skip(from) {
-                if marks.get(partition).is_none_or(|mark| number >= mark) {
-                    firsts.entry(*partition).or_insert((*at, *number));
+            let from = book.acknowledged.partition_point(|found| found.at <= since);
+            for found in book.acknowledged.iter().skip(from) {
+                if found.sent_at > since {
+                    firsts.entry(found.partition).or_insert((found.at, found.number));
                 }
             }
             (firsts.len() == usize::try_from(self.partitions).ok()?).then_some(firsts)
@@ -230,8 +236,9 @@ impl Book {
         )
     }
 
-    fn settle(&mut self, (partition, number): (i32, u64), offset: Option<i64>) {
-        self.acknowledged.push((Instant::now(), partition, number));
+    fn settle(&mut self, found: Acknowledgement, offset: Option<i64>) {
+        let Acknowledgement { partition, number, .. } = found;
+        self.acknowledged.push(found);
         let slot = usize::try_from(number).ok();
         let slot = slot.and_then(|slot| self.sent.get_mut(&partition)?.get_mut(slot));
         if let (Some(slot), Some(offset)) = (slot, offset) {
@@ -319,13 +326,15 @@ async fn send(
     });
     let value = Some(Bytes::from(number.to_string()));
     let record = Record { value, ..Record::default() };
+    let sent_at = Instant::now();
     let delivery = producer.send_to(topic, PartitionId::new(partition), record).await?;
     let book = book.clone();
     Ok(async move {
         let outcome = delivery.wait().await;
         with(&book, |book| match outcome {
             Ok(written) => {
-                book.settle((partition, number), written.offset.map(|offset| offset.get()));
+                let found = Acknowledgement { at: Instant::now(), partition, number, sent_at };
+                book.settle(found, written.offset.map(|offset| offset.get()));
             }
             Err(error) => book.errors.push(format!("{partition}/{number}: {error}")),
         });

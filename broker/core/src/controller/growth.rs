@@ -12,7 +12,7 @@ use crate::group::OFFSETS_TOPIC;
 use crate::ids::{BrokerId, PartitionId, TopicId};
 use crate::image::{Image, Topic, TopicNode, path};
 
-use super::assignment::{Assignment, assign};
+use super::assignment::{Assignment, Loads, assign};
 use super::message::{Answer, Effect, MorePartitions, Op, RequestId, TopicRefusal};
 use super::tenure::{Controller, Office};
 use super::topic::{
@@ -45,7 +45,11 @@ pub(super) enum Again {
 }
 
 /// The replicas of the partitions to add, or why there are none.
-fn plan(image: &Image, topic: &Topic, wish: &MorePartitions) -> Result<Assignment, TopicRefusal> {
+fn plan(
+    (image, loads): (&Image, &mut Loads),
+    topic: &Topic,
+    wish: &MorePartitions,
+) -> Result<Assignment, TopicRefusal> {
     let present = &topic.node.partitions;
     let name = &wish.name;
     let count = usize::try_from(wish.count).unwrap_or(0);
@@ -70,14 +74,16 @@ fn plan(image: &Image, topic: &Topic, wish: &MorePartitions) -> Result<Assignmen
     }
     let replicas = present.values().next().map_or(1, Vec::len);
     if let Some(chosen) = &wish.assignment {
-        return check_assignment(image, chosen, (present.len(), more, replicas));
+        let chosen = check_assignment(image, chosen, (present.len(), more, replicas))?;
+        loads.add(&chosen);
+        return Ok(chosen);
     }
     let brokers = image.brokers().count();
     if replicas > brokers {
         let why = format!("{replicas} replicas need as many brokers; {brokers} are registered");
         return Err(refusal(ErrorCode::InvalidReplicationFactor, why));
     }
-    Ok(assign(image, present, more, replicas))
+    Ok(assign(loads, present, more, replicas))
 }
 
 fn check_assignment(
@@ -112,7 +118,11 @@ fn check_assignment(
 /// What hashes to a partition of these is looked for there: with another number of them it would not be found.
 const FIXED: [&str; 2] = [OFFSETS_TOPIC, "__transaction_state"];
 
-fn look(image: &Image, wish: &MorePartitions) -> Result<(TopicId, Assignment), TopicRefusal> {
+fn look(
+    image: &Image,
+    loads: &mut Loads,
+    wish: &MorePartitions,
+) -> Result<(TopicId, Assignment), TopicRefusal> {
     if FIXED.contains(&wish.name.as_str()) {
         let why = "the number of an internal topic's partitions cannot be changed";
         return Err(refusal(ErrorCode::InvalidRequest, why));
@@ -124,7 +134,7 @@ fn look(image: &Image, wish: &MorePartitions) -> Result<(TopicId, Assignment), T
     if image.is_deleting(&wish.name) {
         return Err(refusal(ErrorCode::InvalidTopicException, "the topic is being deleted"));
     }
-    Ok((topic.node.id, plan(image, topic, wish)?))
+    Ok((topic.node.id, plan((image, loads), topic, wish)?))
 }
 
 impl Growth {
@@ -153,7 +163,7 @@ impl Growth {
         if self.added.iter().all(|(partition, replicas)| present.get(partition) == Some(replicas)) {
             return Again::Done;
         }
-        match look(image, &self.wish) {
+        match look(image, &mut Loads::of(image), &self.wish) {
             Ok((_, added)) => {
                 self.added = added;
                 Again::Send(self.ops(office, topic))
@@ -178,9 +188,9 @@ impl Controller {
             effects.push(Effect::Answer { request, answer: answers.abandon() });
             return;
         };
-        let mut growths = Vec::new();
+        let (mut growths, mut loads) = (Vec::new(), Loads::of(&self.image));
         for wish in wishes {
-            match look(&self.image, &wish) {
+            match look(&self.image, &mut loads, &wish) {
                 Err(refused) => answers.grown(&wish.name, Err(refused)),
                 Ok(_) if validate_only => answers.grown(&wish.name, Ok(())),
                 Ok((topic, added)) => growths.push(Growth { topic, wish, added }),

@@ -828,9 +828,31 @@ fn names_that_differ_in_dots_and_underscores_only_collide() {
 }
 
 #[test]
+fn topics_of_one_request_are_spread_as_a_whole() {
+    let (_, mut controller) = office(&[&[1, 2, 3]]);
+    let topics = (0..31).map(|number| new_topic(&format!("new-{number}"), 1, 1)).collect();
+    let mut effects = Vec::new();
+    controller.create_topics(5, topics, true, &mut effects);
+    let [Effect::Answer { answer: Answer::Created(topics), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    let mut leaders: BTreeMap<BrokerId, usize> = BTreeMap::new();
+    for (_, created) in topics {
+        let created = created.as_ref().expect("made");
+        *leaders.entry(created.partitions[&PartitionId::new(0)][0]).or_default() += 1;
+    }
+    // Broker 1 leads one already; the others may differ by one.
+    let leaders: Vec<_> = leaders.into_values().collect();
+    assert_eq!(leaders, [10, 11, 10], "one broker leads the next request's too");
+}
+
+#[test]
 fn assignment_spreads_leaders_and_replicas() {
     let (nodes, _) = office(&[&[1, 2, 3], &[1, 2, 3]]);
-    let assignment = assignment::assign(nodes.image(), &BTreeMap::new(), 7, 2);
+    let assignment = {
+        let mut loads = assignment::Loads::of(nodes.image());
+        assignment::assign(&mut loads, &BTreeMap::new(), 7, 2)
+    };
     let mut leaders: BTreeMap<BrokerId, usize> = BTreeMap::new();
     let mut replicas: BTreeMap<BrokerId, usize> = BTreeMap::new();
     for partition in assignment.values() {

@@ -10,7 +10,7 @@ use client_protocol::ErrorCode;
 use crate::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId, Zxid};
 use crate::image::{Image, PartitionState, ReplicationSettings, TopicNode, json, path};
 
-use super::assignment::assign;
+use super::assignment::{Loads, assign};
 use super::growth::{Again, Growth};
 use super::message::{
     Answer, CreatedTopic, Effect, NewTopic, Op, RequestId, TopicRefusal, WriteOutcome,
@@ -161,7 +161,7 @@ fn collision(image: &Image, name: &str) -> Option<TopicRefusal> {
 
 /// The replicas of a new topic, or why it is refused.
 fn plan(
-    image: &Image,
+    (image, loads): (&Image, &mut Loads),
     config: ControllerConfig,
     new: &NewTopic,
 ) -> Result<BTreeMap<PartitionId, Vec<BrokerId>>, TopicRefusal> {
@@ -179,7 +179,9 @@ fn plan(
         return Err(refusal(ErrorCode::InvalidConfig, why));
     }
     if !new.assignment.is_empty() {
-        return check_assignment(image, new);
+        let chosen = check_assignment(image, new)?;
+        loads.add(&chosen);
+        return Ok(chosen);
     }
     let partitions = new.partitions.unwrap_or(config.partitions);
     let count = usize::try_from(partitions).unwrap_or(0);
@@ -199,7 +201,7 @@ fn plan(
         let message = format!("replication factor {wished}: {brokers} brokers are registered");
         return Err(refusal(ErrorCode::InvalidReplicationFactor, message));
     }
-    Ok(assign(image, &BTreeMap::new(), count, wished))
+    Ok(assign(loads, &BTreeMap::new(), count, wished))
 }
 
 fn check_assignment(
@@ -307,11 +309,11 @@ impl Controller {
             effects.push(Effect::Answer { request, answer: answers.abandon() });
             return;
         };
-        let mut names = BTreeSet::new();
+        let (mut names, mut loads) = (BTreeSet::new(), Loads::of(&self.image));
         let mut creations = Vec::new();
         for new in topics {
             let name = new.name.clone();
-            let planned = plan(&self.image, self.config, &new);
+            let planned = plan((&self.image, &mut loads), self.config, &new);
             if !names.insert(name.clone()) {
                 let twice = refusal(ErrorCode::InvalidRequest, "the topic is named twice");
                 answers.created(&name, Err(twice));
@@ -481,13 +483,15 @@ impl Office {
             TopicWorkKind::Create(_, created) if present == Some(created.id) => {
                 return self.answer_topic(work, None, effects);
             }
-            TopicWorkKind::Create(new, created) => match plan(image, config, new) {
-                Ok(partitions) => {
-                    created.partitions = partitions;
-                    create_ops(self, image, new, created)
+            TopicWorkKind::Create(new, created) => {
+                match plan((image, &mut Loads::of(image)), config, new) {
+                    Ok(partitions) => {
+                        created.partitions = partitions;
+                        create_ops(self, image, new, created)
+                    }
+                    Err(refused) => return self.answer_topic(work, Some(refused), effects),
                 }
-                Err(refused) => return self.answer_topic(work, Some(refused), effects),
-            },
+            }
             TopicWorkKind::Delete(id) => {
                 let gone = present.is_none() && !image.is_deleting(&work.name);
                 if gone || present.is_some_and(|present| present != *id) {

@@ -235,3 +235,32 @@ fn internal_topics_keep_the_number_of_their_partitions() {
         assert_eq!(refused, Err(ErrorCode::InvalidRequest), "{name}");
     }
 }
+
+#[test]
+fn topics_that_grow_in_one_request_are_spread_as_a_whole() {
+    let (mut nodes, mut controller) = office(&[&[1, 2]]);
+    let names: Vec<String> = (0..30).map(|number| format!("like-{number}")).collect();
+    for (name, number) in names.iter().zip(10..) {
+        let partitions = BTreeMap::from([(PartitionId::new(0), vec![id(1)])]);
+        let node = TopicNode { id: topic_id(number), partitions };
+        let state = state(Some(1), 0, &[1]).encode();
+        let applied = nodes.put(&[
+            (path::topic(name), Some(node.encode())),
+            (path::state(name, PartitionId::new(0)), Some(state)),
+        ]);
+        apply(&mut controller, applied);
+    }
+    let wishes = names.iter().map(|name| MorePartitions { name: name.clone(), ..wish(2, None) });
+    let mut effects = Vec::new();
+    controller.create_partitions(9, wishes.collect(), false, &mut effects);
+    let mut leaders: BTreeMap<String, usize> = BTreeMap::new();
+    for effect in &effects {
+        let Effect::Write { ops, .. } = effect else { continue };
+        let Some(Op::SetData { data, .. }) = ops.get(1) else { panic!("{ops:?}") };
+        let node = TopicNode::decode(data).expect("ours");
+        let leader = node.partitions[&PartitionId::new(1)][0];
+        *leaders.entry(leader.to_string()).or_default() += 1;
+    }
+    assert_eq!(leaders.values().sum::<usize>(), 30);
+    assert!(leaders.values().all(|led| *led >= 14), "{leaders:?}");
+}

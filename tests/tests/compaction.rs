@@ -106,11 +106,12 @@ fn replayed(records: &Records) -> BTreeMap<Bytes, Bytes> {
 
 /// Cleans until the disk dies or it is done. What is left counts, not how it ended.
 fn clean(log: &mut Log, now_ms: i64, limit: i64) {
-    let Ok(Some(plan)) = log.plan_cleaning(now_ms, limit) else { return };
-    let Ok(cleaned) = plan.run() else { return };
-    if let Ok(paths) = log.swap_cleaned(cleaned) {
+    let Ok(mut next) = log.plan_cleaning(now_ms, limit) else { return };
+    while let Some(plan) = next {
+        let Ok(cleaned) = plan.run() else { return };
+        let Ok(swapped) = log.swap_cleaned(cleaned) else { return };
         log.check();
-        drop(paths);
+        next = swapped.rest;
     }
 }
 

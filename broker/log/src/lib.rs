@@ -57,7 +57,7 @@ mod tests;
 
 pub use append::Admission;
 pub use batch::{BATCH_BYTES_MAX, BatchMeta};
-pub use clean::{CleanError, Cleaned, CleaningPlan, KEY_ENTRY_BYTES, Report};
+pub use clean::{CleanError, Cleaned, CleaningPlan, KEY_ENTRY_BYTES, Report, Swapped};
 pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochStart, LeaderEpochs};
 pub use error::LogError;

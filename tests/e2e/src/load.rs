@@ -147,7 +147,8 @@ impl Load {
             let found = self.book.lock().ok().and_then(|book| {
                 let later = book.acknowledged.iter().rev().take_while(|found| found.at > since);
                 let wanted = later.filter(|found| {
-                    found.sent_at > since && partition.is_none_or(|wanted| wanted == found.partition)
+                    found.sent_at > since
+                        && partition.is_none_or(|wanted| wanted == found.partition)
                 });
                 wanted.last().copied()
             });

@@ -10,6 +10,7 @@
 //! segments  |clean      |dirty            |not yet: active, above the limit, too young|
 //! offsets   ^log start  ^first dirty      ^limit
 //! plan (append thread) -> files with new names, synced (cleaner) -> swap (append thread), see `swap`
+//!                         ^ step by step, a segment or two at a time  <- rest
 //! ```
 //!
 //! - `plan`: whether and what to clean.
@@ -31,4 +32,5 @@ pub use pass::{CleanError, Cleaned, Report};
 pub(crate) use plan::Cleaning;
 pub use plan::CleaningPlan;
 pub(crate) use progress::Progress;
+pub use swap::Swapped;
 pub(crate) use swap::finish_swap;

@@ -4,8 +4,13 @@
 //! Invariant: the log's own files are only read, every checksum is compared before a record is taken
 //! for what it says, no batch goes but by the rules, and what was written is synced when it is handed
 //! over. Memory is bounded by the keys of [`crate::LogConfig`] and by one batch, as it is packed,
-//! unpacked and written anew; it does not grow with the number of records.
+//! unpacked and written anew; it does not grow with the number of records. What is written and not in
+//! place is bounded too: by two segments, whatever the log's size.
+//!
+//! A cleaning is done in steps, from the log's start on, and each is put in place before the next one
+//! begins. So what a tombstone deletes is gone for good before the tombstone goes.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,10 +79,25 @@ pub(super) struct Work {
     pub generation: u64,
     pub first_dirty: i64,
     pub segments: Vec<Arc<SealedSegment>>,
-    pub last_batches: LastBatches,
+    pub last_batches: Arc<LastBatches>,
     pub config: LogConfig,
     pub now_ms: i64,
     pub stop: Arc<AtomicBool>,
+    /// What the steps before this one found and did; none before the first.
+    pub so_far: Option<SoFar>,
+}
+
+/// What one step of a cleaning hands to the next.
+#[derive(Clone)]
+pub(super) struct SoFar {
+    keys: Arc<KeyOffsets>,
+    mapped_to: i64,
+    /// Segments that go into one, in order, as far as they are not cleaned.
+    groups: VecDeque<Vec<Arc<SealedSegment>>>,
+    /// Leader epoch of the last batch that was looked at.
+    epoch: Option<i32>,
+    met_opaque: bool,
+    report: Report,
 }
 
 /// One segment that is to stand in the place of some.
@@ -91,10 +111,19 @@ pub(super) struct CleanedGroup {
 pub struct Cleaned {
     pub(super) generation: u64,
     pub(super) groups: Vec<CleanedGroup>,
-    /// Everything below is clean then.
-    pub(super) first_dirty: i64,
-    /// What was done.
+    /// Everything below is clean then; none while there is a rest.
+    pub(super) first_dirty: Option<i64>,
+    /// What is to be done once this is in place.
+    pub(super) rest: Option<CleaningPlan>,
+    /// What was done, all steps so far together.
     pub report: Report,
+}
+
+impl Cleaned {
+    /// Nothing is left to be done once it is in place.
+    pub fn is_last(&self) -> bool {
+        self.rest.is_none()
+    }
 }
 
 impl CleaningPlan {
@@ -103,7 +132,7 @@ impl CleaningPlan {
         Arc::clone(&self.work.stop)
     }
 
-    /// Does it. Files that were begun are removed when it fails.
+    /// Does one step of it. Files that were begun are removed when it fails.
     ///
     /// # Errors
     /// [`CleanError`]; the log is as it was.
@@ -122,38 +151,92 @@ impl CleaningPlan {
 
 impl Work {
     fn run(&self) -> Result<Cleaned, CleanError> {
+        let mut so_far = match &self.so_far {
+            Some(so_far) => so_far.clone(),
+            None => self.begin()?,
+        };
+        let keys = Arc::clone(&so_far.keys);
+        let mut rules = Rules {
+            keys: &keys,
+            mapped_to: so_far.mapped_to,
+            now_ms: self.now_ms,
+            delete_retention_ms: self.config.delete_retention_ms,
+            met_opaque: so_far.met_opaque,
+        };
+        let (mut cleaned, mut written_bytes) = (Vec::new(), 0_u64);
+        while written_bytes < u64::from(self.config.segment_bytes)
+            && let Some(group) = so_far.groups.pop_front()
+        {
+            let is_last = so_far.groups.is_empty();
+            let (written, is_changed) =
+                self.clean_group(group, is_last, &mut rules, &mut so_far.epoch)?;
+            let bytes_after = &mut so_far.report.bytes_after;
+            *bytes_after = bytes_after.saturating_add(written.size_bytes);
+            if is_changed {
+                written_bytes = written_bytes.saturating_add(written.size_bytes);
+                cleaned.push(written);
+            } else {
+                self.remove_begun(written.base_offset())?;
+            }
+        }
+        if !cleaned.is_empty() {
+            // The names too, before a note speaks of them.
+            let synced = self.disk.sync_dir(&self.directory).map_err(at(&self.directory));
+            synced.map_err(CleanError::Sync)?;
+        }
+        so_far.met_opaque = rules.met_opaque;
+        Ok(self.hand_over(cleaned, so_far))
+    }
+
+    fn begin(&self) -> Result<SoFar, CleanError> {
         let (keys, mapped_to) = self.map_keys()?;
-        let mut report = Report {
+        let report = Report {
             bytes_before: self.bytes_below(mapped_to),
             keys: keys.len(),
             ..Report::default()
         };
-        let mut rules = Rules {
-            keys: &keys,
-            mapped_to,
-            now_ms: self.now_ms,
-            delete_retention_ms: self.config.delete_retention_ms,
-            met_opaque: false,
-        };
-        let groups = self.groups(mapped_to);
-        let last_base = groups.last().and_then(|group| group.last()).map(|last| last.base_offset);
-        let mut epoch = None;
-        let mut cleaned = Vec::with_capacity(groups.len());
-        for group in groups {
-            let mut output = Output::new(self, &group)?;
-            for segment in &group {
-                let is_last = Some(segment.base_offset) == last_base;
-                self.clean_segment(segment, is_last, (&mut rules, &mut epoch), &mut output)?;
-            }
-            let (written, is_changed) = output.finish(self, group)?;
-            report.bytes_after = report.bytes_after.saturating_add(written.size_bytes);
-            match is_changed {
-                true => cleaned.push(written),
-                false => self.remove_begun(written.base_offset())?,
-            }
+        let groups = self.groups(mapped_to).into();
+        let keys = Arc::new(keys);
+        Ok(SoFar { keys, mapped_to, groups, epoch: None, met_opaque: false, report })
+    }
+
+    fn hand_over(&self, groups: Vec<CleanedGroup>, so_far: SoFar) -> Cleaned {
+        let (generation, report) = (self.generation, so_far.report);
+        let is_done = so_far.groups.is_empty();
+        let first_dirty = is_done.then_some(so_far.mapped_to);
+        let rest = (!is_done).then(|| {
+            let work = Work {
+                disk: Arc::clone(&self.disk),
+                directory: self.directory.clone(),
+                generation,
+                first_dirty: self.first_dirty,
+                // Only what is to be read: files that were replaced are to be closed, or they take room.
+                segments: so_far.groups.iter().flatten().cloned().collect(),
+                last_batches: Arc::clone(&self.last_batches),
+                config: self.config.clone(),
+                now_ms: self.now_ms,
+                stop: Arc::clone(&self.stop),
+                so_far: Some(so_far),
+            };
+            CleaningPlan { work }
+        });
+        Cleaned { generation, groups, first_dirty, rest, report }
+    }
+
+    fn clean_group(
+        &self,
+        group: Vec<Arc<SealedSegment>>,
+        is_last: bool,
+        rules: &mut Rules<'_>,
+        epoch: &mut Option<i32>,
+    ) -> Result<(CleanedGroup, bool), CleanError> {
+        let mut output = Output::new(self, &group)?;
+        let last_base = group.last().map(|last| last.base_offset);
+        for segment in &group {
+            let ends_all = is_last && Some(segment.base_offset) == last_base;
+            self.clean_segment(segment, ends_all, (rules, epoch), &mut output)?;
         }
-        let generation = self.generation;
-        Ok(Cleaned { generation, groups: cleaned, first_dirty: mapped_to, report })
+        output.finish(self, group)
     }
 
     fn bytes_below(&self, offset: i64) -> u64 {
@@ -334,7 +417,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes and syncs all files; the names are as durable as the folder, which the swap syncs.
+    /// Writes and syncs all files; the names are as durable as the folder.
     fn finish(
         mut self,
         work: &Work,

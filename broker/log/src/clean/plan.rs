@@ -15,8 +15,8 @@ use crate::log::Log;
 use crate::scan::HeaderWalk;
 use crate::segment::SealedSegment;
 
-/// Work for a cleaner: [`CleaningPlan::run`] does it, on any thread, and [`Log::swap_cleaned`] takes what
-/// comes out.
+/// Work for a cleaner: [`CleaningPlan::run`] does a step of it, on any thread, and [`Log::swap_cleaned`]
+/// takes what comes out, and gives what is left to be done.
 pub struct CleaningPlan {
     pub(super) work: Work,
 }
@@ -46,7 +46,7 @@ struct Cleanable {
 impl Log {
     /// What to clean now, if it is worth while: when more than `min.cleanable.dirty.ratio` of what can
     /// be cleaned is dirty, or something has waited for longer than `max.compaction.lag.ms`. Nothing at
-    /// or above `limit` (the high watermark) is touched. Until [`Log::swap_cleaned`] or
+    /// or above `limit` (the high watermark) is touched. Until [`Log::swap_cleaned`] gives no rest or
     /// [`Log::give_up_cleaning`] is called there is no other.
     ///
     /// # Errors
@@ -70,17 +70,18 @@ impl Log {
         let producers = self.producers.sorted().into_iter();
         let last_batches = producers
             .filter_map(|(id, state)| Some((id, state.batches.back()?.last_offset)))
-            .collect();
+            .collect::<LastBatches>();
         let work = Work {
             disk: Arc::clone(&context.disk),
             directory: context.directory.clone(),
             generation: self.view.generation(),
             first_dirty: self.first_dirty(),
             segments: cleanable.segments,
-            last_batches,
+            last_batches: Arc::new(last_batches),
             config: self.config.clone(),
             now_ms,
             stop: Arc::default(),
+            so_far: None,
         };
         Ok(Some(CleaningPlan { work }))
     }

@@ -19,7 +19,7 @@ use coordinator_disk::{Disk, EntryKind, OpenMode, small_file};
 use serde::{Deserialize, Serialize};
 
 use super::pass::{Cleaned, CleanedGroup};
-use super::plan::Cleaning;
+use super::plan::{Cleaning, CleaningPlan};
 use super::progress::Progress;
 use crate::error::{LogError, at};
 use crate::log::Log;
@@ -40,6 +40,15 @@ struct Note {
     groups: Vec<(i64, Vec<i64>)>,
 }
 
+/// What [`Log::swap_cleaned`] leaves to be done.
+pub struct Swapped {
+    /// The paths under which what was replaced can be unlinked whenever there is time; readers may have
+    /// it open.
+    pub discarded: Vec<PathBuf>,
+    /// The cleaning's next step; none when it is over.
+    pub rest: Option<CleaningPlan>,
+}
+
 /// Where a cleaning writes a file of the segment with the base offset.
 pub(super) fn cleaned_path(directory: &Path, base_offset: i64, kind: FileKind) -> PathBuf {
     with_suffix(file_path(directory, base_offset, kind), CLEANED)
@@ -52,21 +61,19 @@ fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
 }
 
 impl Log {
-    /// Puts what a cleaning wrote in place, unless the log was cut meanwhile, or retention took part of
-    /// what was cleaned. Durable when it
-    /// returns. Returns the paths under which what was replaced can be unlinked whenever there is
-    /// time; readers may have it open.
+    /// Puts what a step of a cleaning wrote in place, unless the log was cut meanwhile, or retention took part
+    /// of what was cleaned: then the cleaning is over. Durable when it returns.
     ///
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.
-    pub fn swap_cleaned(&mut self, cleaned: Cleaned) -> Result<Vec<PathBuf>, LogError> {
+    pub fn swap_cleaned(&mut self, cleaned: Cleaned) -> Result<Swapped, LogError> {
         self.cleaning = Cleaning::Idle;
         self.refuse_unusable()?;
         let outcome = self.swap_files(cleaned);
         self.note(outcome)
     }
 
-    fn swap_files(&mut self, cleaned: Cleaned) -> Result<Vec<PathBuf>, LogError> {
+    fn swap_files(&mut self, cleaned: Cleaned) -> Result<Swapped, LogError> {
         let directory = self.context.directory.clone();
         let disk = Arc::clone(&self.context.disk);
         let is_cut = self.view.generation() != cleaned.generation;
@@ -89,8 +96,8 @@ impl Log {
             if self.progress.is_none() {
                 self.set_progress(0)?;
             }
-            // The new files' names first: a note that outlived them would throw the old ones away.
-            disk.sync_dir(&directory).map_err(at(&directory))?;
+            // The new files' names are durable since the cleaner handed them over: a note that outlived them
+            // would throw the old ones away.
             let note = Note { groups: groups.iter().map(CleanedGroup::names).collect() };
             let bytes = envelope::encode(SCHEMA, &note).expect("sized numbers");
             let path = directory.join(NOTE);
@@ -100,10 +107,17 @@ impl Log {
                 self.publish_cleaned(&group)?;
             }
         }
+        let mut rest = None;
         if gone.is_empty() && !is_cut {
-            self.set_progress(cleaned.first_dirty)?;
+            if let Some(first_dirty) = cleaned.first_dirty {
+                self.set_progress(first_dirty)?;
+            }
+            rest = cleaned.rest;
         }
-        Ok(discarded)
+        if rest.is_some() {
+            self.cleaning = Cleaning::UnderWay(cleaned.generation);
+        }
+        Ok(Swapped { discarded, rest })
     }
 
     fn publish_cleaned(&self, group: &CleanedGroup) -> Result<(), LogError> {

@@ -8,7 +8,7 @@ use client_protocol::records::{BatchBuilder, Batches, Compression, Producer, Rec
 use client_protocol::{ProducerEpoch, ProducerId};
 
 use super::*;
-use crate::{CleanError, Cleaned};
+use crate::{CleanError, Cleaned, CleaningPlan};
 
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -125,14 +125,23 @@ pub fn cleaned_at(log: &mut Log, now_ms: i64) -> Option<Cleaned> {
     Some(plan.run().unwrap())
 }
 
-/// One cleaning; whether there was one.
+/// One cleaning, all its steps; whether there was one.
 pub fn clean(log: &mut Log, now_ms: i64) -> bool {
-    let Some(cleaned) = cleaned_at(log, now_ms) else { return false };
-    for path in log.swap_cleaned(cleaned).unwrap() {
+    let Some(mut cleaned) = cleaned_at(log, now_ms) else { return false };
+    while let Some(rest) = swap(log, cleaned) {
+        cleaned = rest.run().unwrap();
+    }
+    true
+}
+
+/// Puts a step in place; what is left to be done.
+pub fn swap(log: &mut Log, cleaned: Cleaned) -> Option<CleaningPlan> {
+    let swapped = log.swap_cleaned(cleaned).unwrap();
+    for path in swapped.discarded {
         std::fs::remove_file(path).unwrap();
     }
     log.check();
-    true
+    swapped.rest
 }
 
 pub fn file_names(bench: &Bench) -> Vec<String> {
@@ -232,8 +241,10 @@ fn nothing_at_or_above_the_limit_is_touched() {
     let before = records(&log);
     let limit = 20;
     let plan = log.plan_cleaning(NOW_MS, limit).unwrap().expect("due");
-    let cleaned = plan.run().unwrap();
-    log.swap_cleaned(cleaned).unwrap();
+    let mut cleaned = plan.run().unwrap();
+    while let Some(rest) = swap(&mut log, cleaned) {
+        cleaned = rest.run().unwrap();
+    }
     let above = |all: &[(i64, String, Option<String>)]| {
         all.iter().filter(|(offset, ..)| *offset >= limit).cloned().collect::<Vec<_>>()
     };
@@ -447,7 +458,9 @@ fn a_cut_while_it_is_cleaned_lets_the_log_stand() {
     let cleaned = cleaned_at(&mut log, NOW_MS).expect("due");
     log.truncate_to(30).unwrap();
     let expected = records(&log);
-    assert_eq!(log.swap_cleaned(cleaned).unwrap(), Vec::<PathBuf>::new());
+    let swapped = log.swap_cleaned(cleaned).unwrap();
+    assert_eq!(swapped.discarded, Vec::<PathBuf>::new());
+    assert!(swapped.rest.is_none());
     assert_eq!(records(&log), expected);
     assert!(!file_names(&bench).iter().any(|name| name.ends_with(".cleaned")));
     fill(&mut log, 3, 10);
@@ -480,8 +493,7 @@ fn retention_may_take_what_is_being_cleaned() {
     assert!(!removed.segments.is_empty());
     log.discard(&removed.segments).unwrap();
     let before = records(&log);
-    log.swap_cleaned(cleaned).unwrap();
-    log.check();
+    assert!(swap(&mut log, cleaned).is_none());
     // All or nothing: a tombstone that went in one segment may delete what stayed in another.
     assert_eq!(records(&log), before);
     assert!(clean(&mut log, NOW_MS));

@@ -3,6 +3,7 @@
 mod appending;
 mod cleaning;
 mod cleaning_odd;
+mod cleaning_steps;
 mod model;
 mod reading;
 mod recovering;

@@ -3,7 +3,7 @@
 //! Called by: the append thread, the simulator. Calls: `slot`, `folder`.
 //! Invariant: jobs are done in the order in which they come; all batches for one partition that
 //! came since the last write go to its file in one. Does not know the wire, and never syncs but to
-//! cut.
+//! cut and to put in place what a cleaning wrote: a note, the folder twice, how far it is clean.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl<O: Owner, P> Appender<O, P> {
                 | LogJob::RestartAt(epoch, _) => {
                     return out.push(Happened::AppendRefused(of.clone(), epoch));
                 }
-                LogJob::Clean(_) | LogJob::SwapCleaned(_) => return,
+                LogJob::Clean(_) | LogJob::SwapCleaned(..) => return,
                 LogJob::Open(..)
                 | LogJob::Adopt { .. }
                 | LogJob::DropBelow(_)
@@ -311,7 +311,10 @@ mod tests {
             if is_fenced {
                 appender.fence();
             }
-            act(&mut appender, LogJob::SwapCleaned(Box::new(cleaned)));
+            let (swapped, rest) = std::sync::mpsc::sync_channel(1);
+            act(&mut appender, LogJob::SwapCleaned(Box::new(cleaned), swapped));
+            // Whoever waits for it hears of the end, one way or the other.
+            assert_eq!(rest.try_recv().is_err(), is_fenced);
             assert_eq!(file_names(folder.path()) == before, is_fenced);
             act(&mut appender, LogJob::GiveUpCleaning { for_good: false });
             for offset in 20..40 {

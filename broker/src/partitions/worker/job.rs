@@ -5,6 +5,7 @@
 //! what a produce is to whoever waits for it.
 
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 
 use broker_core::ids::{LeaderEpoch, Millis, Offset, TopicPartition};
 use broker_core::partition::{Appended, Durability, Loaded, Truncated};
@@ -90,8 +91,9 @@ pub enum LogJob {
     Discard(Vec<i64>),
     /// Say what to compact, if it is worth while, below this high watermark.
     Clean(Offset),
-    /// Put what a cleaning wrote in place.
-    SwapCleaned(Box<Cleaned>),
+    /// Put what a step of a cleaning wrote in place, and give the next step to whoever waits for it; a job that is dropped
+    /// tells by that that there is none.
+    SwapCleaned(Box<Cleaned>, SyncSender<Option<Box<CleaningPlan>>>),
     /// A cleaning came to nothing.
     GiveUpCleaning {
         /// And would again.
@@ -171,7 +173,7 @@ pub enum Happened<O, P> {
     /// checkpoint, [`LogJob::Discard`] is due.
     Removed(O, Vec<i64>),
     /// A log to compact: [`CleaningPlan::run`] does it, on any thread. With what comes of it
-    /// [`LogJob::SwapCleaned`] is due, or [`LogJob::GiveUpCleaning`].
+    /// [`LogJob::SwapCleaned`] is due, step by step, or [`LogJob::GiveUpCleaning`].
     ToClean(O, Box<CleaningPlan>),
     /// Something to sync.
     ToSync(O, SyncTicket),

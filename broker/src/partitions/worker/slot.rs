@@ -9,7 +9,9 @@ use std::io::IoSlice;
 use broker_core::ids::{LeaderEpoch, Offset};
 use broker_core::partition::{Appended, Durability, Truncated};
 use broker_core::purgatory::ProduceWait;
-use broker_log::{Admission, BatchMeta, Cleaned, Log, LogError, Removed, SequenceError};
+use broker_log::{
+    Admission, BatchMeta, Cleaned, CleaningPlan, Log, LogError, Removed, SequenceError,
+};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 use client_protocol::records::{Batches, assign_offsets};
@@ -212,7 +214,11 @@ impl<O: Owner, P> Slot<O, P> {
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(_) => {}
             },
-            LogJob::SwapCleaned(cleaned) => self.swap_cleaned(*cleaned, step)?,
+            LogJob::SwapCleaned(cleaned, swapped) => {
+                let rest = self.swap_cleaned(*cleaned, step)?;
+                // Whoever waited may have ended meanwhile, and with it all cleaning.
+                swapped.try_send(rest.map(Box::new)).ok();
+            }
             LogJob::GiveUpCleaning { for_good } => self.log.give_up_cleaning(for_good),
             LogJob::Flush => self.ask_for_sync(step),
         }
@@ -223,13 +229,15 @@ impl<O: Owner, P> Slot<O, P> {
         &mut self,
         cleaned: Cleaned,
         step: &mut Step<'_, O, P>,
-    ) -> Result<(), LogError> {
+    ) -> Result<Option<CleaningPlan>, LogError> {
         match self.log.swap_cleaned(cleaned) {
-            Ok(files) => step.out.push(Happened::ToUnlink(files)),
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(_) => {}
+            Ok(swapped) => {
+                step.out.push(Happened::ToUnlink(swapped.discarded));
+                Ok(swapped.rest)
+            }
+            Err(error) if error.is_fatal() => Err(error),
+            Err(_) => Ok(None),
         }
-        Ok(())
     }
 
     /// Asks for a round when there is something to sync.

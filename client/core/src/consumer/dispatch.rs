@@ -66,7 +66,10 @@ impl Consumer {
 
     fn work(&mut self, now_ms: u64, deadline: &mut Deadline) -> Work {
         let mut work = Work::default();
-        let has_room = self.buffered_bytes < self.settings.buffer_bytes_max;
+        // What nobody may have now must not keep others from being read; each paused one holds little.
+        let paused = self.partitions.values().filter(|known| known.is_paused);
+        let held = paused.fold(0usize, |sum, known| sum.saturating_add(known.buffered_bytes));
+        let has_room = self.buffered_bytes.saturating_sub(held) < self.settings.buffer_bytes_max;
         let ahead_max = usize::try_from(self.settings.partition_bytes_max).unwrap_or(usize::MAX);
         for (partition, known) in &mut self.partitions {
             if known.under_way.is_some() {

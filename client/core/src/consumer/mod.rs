@@ -107,6 +107,9 @@ pub enum Start {
     Elsewhere,
 }
 
+/// After so many answers in a row that leave out an announced partition, a few seconds, it is believed not to exist.
+const ANNOUNCED_TRIES: u32 = 9;
+
 /// Names a request, never twice.
 pub type RequestId = u64;
 
@@ -265,6 +268,8 @@ pub struct Consumer {
     partitions: BTreeMap<TopicPartition, Partition>,
     /// Topics that somebody wants to know of beside those of the partitions.
     watched: BTreeSet<Arc<str>>,
+    /// How many partitions a topic has by notifications, where no answer has shown as many yet.
+    announced: BTreeMap<Arc<str>, usize>,
     buffer: VecDeque<Buffered>,
     buffered_bytes: usize,
     links: Links<(BrokerId, u8)>,
@@ -284,6 +289,7 @@ impl Consumer {
             metadata: Metadata::default(),
             partitions: BTreeMap::new(),
             watched: BTreeSet::new(),
+            announced: BTreeMap::new(),
             buffer: VecDeque::new(),
             buffered_bytes: 0,
             requests: BTreeMap::new(),
@@ -458,10 +464,13 @@ impl Consumer {
 
     /// Takes a notification, which is acted on at once.
     pub fn route(&mut self, route: &Route, effects: &mut Vec<Effect>) {
-        if let Route::BrokerDown(gone) = route
-            && self.links.forget(|(broker, _)| broker == gone)
-        {
+        if let Route::BrokerDown(gone) = route {
+            self.links.forget(|(broker, _)| broker == gone);
+            // Others than this core may have connections to it.
             effects.push(Effect::Disconnect(*gone));
+        }
+        if let Route::Leader { partition, .. } = route {
+            self.announce(partition);
         }
         if let Route::BrokerUp { broker: back, .. } = route {
             self.links.hurry(|(broker, _)| broker == back);
@@ -471,6 +480,47 @@ impl Consumer {
         {
             self.moved(partition);
         }
+    }
+
+    /// Asks for a partition that no answer has shown yet, of a topic that matters here.
+    fn announce(&mut self, partition: &TopicPartition) {
+        let topic = &partition.topic;
+        let Ok(index) = usize::try_from(partition.partition.get()) else { return };
+        let is_new = index >= self.metadata.partitions(topic).unwrap_or_default();
+        let matters = || {
+            self.watched.contains(topic)
+                || self.partitions.keys().any(|known| known.topic == *topic)
+        };
+        if !is_new || !matters() {
+            return;
+        }
+        if !self.announced.contains_key(topic) {
+            self.asking.failures = 0;
+            self.asking.not_before_ms = 0;
+        }
+        let count = self.announced.entry(topic.clone()).or_default();
+        *count = index.saturating_add(1).max(*count);
+        self.asking.is_stale = true;
+    }
+
+    /// Whether an answer leaves something out that is soon to be known: brokers hear of a change one after the other.
+    fn is_incomplete(&mut self) -> bool {
+        let metadata = &self.metadata;
+        if self.asking.failures >= ANNOUNCED_TRIES {
+            // It was made anew with fewer.
+            self.announced.clear();
+        }
+        self.announced
+            .retain(|topic, count| metadata.partitions(topic).unwrap_or_default() < *count);
+        let is_missing = |topic: &Arc<str>| {
+            metadata.partitions(topic).is_none()
+                && metadata.refusal(topic).is_some_and(ErrorCode::is_retriable)
+        };
+        let is_leaderless =
+            |partition: &TopicPartition| metadata.leader(partition).broker.is_none();
+        !self.announced.is_empty()
+            || self.watched.iter().any(is_missing)
+            || self.partitions.keys().any(is_leaderless)
     }
 
     /// A partition has another leader: what is under way at the former one is waited for no more.
@@ -500,9 +550,7 @@ impl Consumer {
         let moved = self.metadata.adopt(answer, asked);
         moved.iter().for_each(|partition| self.moved(partition));
         self.asking.refreshed_at_ms = now_ms;
-        let is_leaderless =
-            |partition: &TopicPartition| self.metadata.leader(partition).broker.is_none();
-        if self.partitions.keys().any(is_leaderless) {
+        if self.is_incomplete() {
             self.ask_later(now_ms);
         } else {
             self.asking.is_stale = false;

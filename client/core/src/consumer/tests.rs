@@ -448,3 +448,102 @@ fn where_to_begin_can_be_told_from_elsewhere() {
     world.core.place(&of, None);
     assert_eq!(world.core.take().unwrap().unwrap_err(), Trouble::NoPosition(of));
 }
+
+/// Whether metadata is asked for at `now_ms`; when to look again.
+fn asks_metadata(core: &mut Consumer, now_ms: u64) -> (bool, Option<u64>) {
+    let mut effects = Vec::new();
+    let next = core.poll(now_ms, &mut effects);
+    (effects.iter().any(|effect| matches!(effect, Effect::AskMetadata(_))), next)
+}
+
+/// Takes an answer with so many partitions; 0 is for a topic that is not known.
+fn tell_count(core: &mut Consumer, count: usize, now_ms: u64) -> bool {
+    let answer = match count {
+        0 => MetadataResponse::default(),
+        count => model::metadata((0..count).map(|_| (Some(1), 0))),
+    };
+    core.metadata_answered(Ok(answer), &[TOPIC.into()], now_ms)
+}
+
+#[test]
+fn a_topic_that_a_broker_does_not_know_yet_is_asked_for_again_soon() {
+    let mut core = Consumer::new(Settings::default());
+    core.watch([Arc::from(TOPIC)]);
+    assert!(asks_metadata(&mut core, 0).0);
+    assert!(!tell_count(&mut core, 0, 0));
+    let (_, next) = asks_metadata(&mut core, 0);
+    assert!(next.is_some_and(|next| next <= 1_000), "{next:?}");
+    assert!(asks_metadata(&mut core, next.unwrap()).0);
+    assert!(tell_count(&mut core, 2, 1_000));
+    let (is_asked, next) = asks_metadata(&mut core, 3_000);
+    assert!(!is_asked && next.is_some_and(|next| next > 100_000), "{next:?}");
+}
+
+#[test]
+fn partitions_that_a_notification_announces_are_asked_for_until_a_broker_shows_them() {
+    let mut core = Consumer::new(Settings::default());
+    core.watch([Arc::from(TOPIC)]);
+    assert!(asks_metadata(&mut core, 0).0);
+    assert!(tell_count(&mut core, 2, 0));
+    let announce = |core: &mut Consumer, topic: &str, index: i32| {
+        let partition = TopicPartition::new(topic, index);
+        core.route(&Route::Leader { partition, leader: Leader::default() }, &mut Vec::new());
+    };
+    announce(&mut core, TOPIC, 1);
+    announce(&mut core, "other", 7);
+    assert!(!asks_metadata(&mut core, 1_000).0, "no news, or of no interest");
+    announce(&mut core, TOPIC, 2);
+    assert!(asks_metadata(&mut core, 1_000).0);
+    assert!(!tell_count(&mut core, 2, 1_000), "that broker has not heard of it");
+    let (_, next) = asks_metadata(&mut core, 1_000);
+    assert!(next.is_some_and(|next| next <= 2_000), "{next:?}");
+    assert!(asks_metadata(&mut core, next.unwrap()).0);
+    assert!(tell_count(&mut core, 3, 2_000));
+    assert!(!asks_metadata(&mut core, 4_000).0);
+
+    // Made anew with fewer: it is not asked for without end.
+    announce(&mut core, TOPIC, 9);
+    let (mut now_ms, mut asked) = (4_000, 0);
+    while now_ms < 60_000 {
+        let (is_asked, next) = asks_metadata(&mut core, now_ms);
+        if is_asked {
+            asked += 1;
+            tell_count(&mut core, 3, now_ms);
+        } else {
+            now_ms = next.unwrap();
+        }
+    }
+    assert!((3..=20).contains(&asked), "{asked}");
+}
+
+#[test]
+fn a_broker_that_is_gone_loses_all_connections_also_those_of_others() {
+    let mut core = Consumer::new(Settings::default());
+    let mut effects = Vec::new();
+    core.route(&Route::BrokerDown(BrokerId::new(9)), &mut effects);
+    assert_eq!(effects, [Effect::Disconnect(BrokerId::new(9))]);
+}
+
+#[test]
+fn what_is_buffered_of_a_paused_partition_does_not_starve_the_others() {
+    let mut world = World::new(1);
+    world.faults = false;
+    let settings = Settings { reset: Reset::Earliest, buffer_bytes_max: 1, ..Settings::default() };
+    world.core = Consumer::new(settings);
+    (0..PARTITIONS).for_each(|index| world.core.seek(&partition(index), Start::Earliest));
+    world.logs[0].epochs = vec![0, 0, 0];
+    world.logs[0].committed = 3;
+    while world.core.buffered_bytes == 0 {
+        world.step_without_taking();
+    }
+    world.core.pause(&partition(0), true);
+    world.logs[1].epochs = vec![0, 0, 0];
+    world.logs[1].committed = 3;
+    let mut steps = 0;
+    while world.given.get(&1).map_or(0, Vec::len) < 3 {
+        world.step();
+        steps += 1;
+        assert!(steps < 10_000, "{:?}", world.core);
+    }
+    assert!(!world.given.contains_key(&0), "paused");
+}

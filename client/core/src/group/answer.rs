@@ -17,6 +17,7 @@ use client_protocol::messages::{
 use client_protocol::{ErrorCode, PartitionId};
 
 use super::request::subscription_of;
+use super::wait::setback_of;
 use super::{
     Answer, Ask, Assignor, Commit, Coordinator, Effect, Failure, Kind, Known, Member, Notice,
     Phase, assign,
@@ -35,6 +36,9 @@ impl Member {
     ) {
         let Some(kind) = self.waiting.remove(&number) else { return };
         self.note_setback(&answer);
+        if answer.as_ref().is_ok_and(|answer| kind != Kind::Find && !is_elsewhere(answer)) {
+            self.coordinator_failures = 0;
+        }
         match (kind, answer) {
             (Kind::Find, Ok(Answer::Find(answer))) => self.found(answer, now_ms),
             (Kind::Join, Ok(Answer::Join(answer))) => self.joined(answer, now_ms, effects),
@@ -72,7 +76,15 @@ impl Member {
 
     /// The coordinator could not be asked: perhaps it is another one by now.
     fn failed(&mut self, _answer: Result<Answer, Failure>, now_ms: u64) {
+        self.blame_coordinator();
         self.lose_coordinator(now_ms);
+    }
+
+    /// Several questions that fail together count once.
+    fn blame_coordinator(&mut self) {
+        if matches!(self.coordinator, Known::Yes(_)) {
+            self.coordinator_failures = self.coordinator_failures.saturating_add(1);
+        }
     }
 
     fn found(&mut self, answer: FindCoordinatorResponse, now_ms: u64) {
@@ -105,10 +117,12 @@ impl Member {
     fn is_settled(&mut self, code: ErrorCode, now_ms: u64, effects: &mut Vec<Effect>) -> bool {
         match code {
             ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => {
+                self.blame_coordinator();
                 self.lose_coordinator(now_ms);
                 // Asked at once, the brokers may not know more than the one that refused.
+                let soon_ms = now_ms.saturating_add(self.settings.retry_backoff_ms);
                 if let Known::No { ask_at_ms, .. } = &mut self.coordinator {
-                    *ask_at_ms = now_ms.saturating_add(self.settings.retry_backoff_ms);
+                    *ask_at_ms = soon_ms.max(*ask_at_ms);
                 }
                 true
             }
@@ -157,6 +171,7 @@ impl Member {
             return self.out(ErrorCode::InconsistentGroupProtocol, effects);
         };
         self.failures = 0;
+        self.heartbeat_at_ms = now_ms.saturating_add(self.settings.heartbeat_ms);
         self.generation = answer.generation_id;
         self.member_id = answer.member_id;
         self.assignor = Some(chosen);
@@ -236,22 +251,26 @@ impl Member {
 
     fn committed(
         &mut self,
-        commit: Commit,
+        mut commit: Commit,
         answer: &OffsetCommitResponse,
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        let bad = partitions.map(|partition| partition.error_code).find(|code| !code.is_none());
-        let code = bad.unwrap_or_default();
-        let is_passing = matches!(
-            code,
-            ErrorCode::CoordinatorLoadInProgress
-                | ErrorCode::NotCoordinator
-                | ErrorCode::CoordinatorNotAvailable
-                | ErrorCode::RequestTimedOut
-                | ErrorCode::UnknownTopicOrPartition
-        );
+        let code = commit_code(answer);
+        if code == ErrorCode::UnknownTopicOrPartition {
+            commit.keep_refused(answer);
+        }
+        let is_missing =
+            code == ErrorCode::UnknownTopicOrPartition && commit.failures >= MISSING_TOPIC_TRIES;
+        let is_passing = !is_missing
+            && matches!(
+                code,
+                ErrorCode::CoordinatorLoadInProgress
+                    | ErrorCode::NotCoordinator
+                    | ErrorCode::CoordinatorNotAvailable
+                    | ErrorCode::RequestTimedOut
+                    | ErrorCode::UnknownTopicOrPartition
+            );
         if is_passing {
             self.is_settled(code, now_ms, effects);
             return self.commit_again(commit, code.to_string(), now_ms);
@@ -307,6 +326,44 @@ impl Member {
             }
         }
         effects.push(Effect::Committed(placed));
+    }
+}
+
+/// After so many refusals in a row, about two seconds, a topic is taken for deleted: other commits wait behind this one.
+const MISSING_TOPIC_TRIES: u32 = 7;
+
+/// What is said against a commit; against topics that are missing only where there is nothing else.
+fn commit_code(answer: &OffsetCommitResponse) -> ErrorCode {
+    let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let bad = partitions.map(|partition| partition.error_code).filter(|code| !code.is_none());
+    bad.min_by_key(|code| *code == ErrorCode::UnknownTopicOrPartition).unwrap_or_default()
+}
+
+impl Commit {
+    /// The other partitions are remembered.
+    fn keep_refused(&mut self, answer: &OffsetCommitResponse) {
+        let is_refused = |of: &TopicPartition| {
+            let mut topics = answer.topics.iter().filter(|topic| topic.name == *of.topic);
+            topics.any(|topic| {
+                let mut partitions = topic.partitions.iter();
+                partitions
+                    .any(|said| said.partition_index == of.partition && !said.error_code.is_none())
+            })
+        };
+        self.offsets.retain(|(partition, _)| is_refused(partition));
+    }
+}
+
+/// Whether the group's coordinator is another broker than the one that gave this answer.
+fn is_elsewhere(answer: &Answer) -> bool {
+    let is_meant =
+        |code| matches!(code, ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable);
+    match answer {
+        Answer::Commit(answer) => {
+            let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.any(|partition| is_meant(partition.error_code))
+        }
+        answer => setback_of(answer).and_then(|setback| setback.code).is_some_and(is_meant),
     }
 }
 

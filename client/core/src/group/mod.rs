@@ -262,6 +262,8 @@ pub struct Member {
     topics: BTreeSet<Arc<str>>,
     phase: Phase,
     coordinator: Known,
+    /// How often in a row the coordinator that was named could not be asked, or was none.
+    coordinator_failures: u32,
     member_id: String,
     generation: i32,
     /// Of the present generation.
@@ -296,6 +298,7 @@ impl Member {
             topics: BTreeSet::new(),
             phase: Phase::Away,
             coordinator: Known::No { ask_at_ms: 0, failures: 0 },
+            coordinator_failures: 0,
             member_id: String::new(),
             generation: -1,
             assignor: None,
@@ -352,7 +355,12 @@ impl Member {
         effects.push(Effect::WatchTopics(topics.iter().cloned().collect()));
         self.topics = topics;
         match self.phase {
-            Phase::Away => self.phase = Phase::Unjoined,
+            Phase::Away => {
+                // Whoever was put out may have mended what was in the way.
+                self.phase = Phase::Unjoined;
+                self.retry_at_ms = 0;
+                self.failures = 0;
+            }
             Phase::Stable => self.rebalance(effects),
             // The subscription goes along with the next attempt.
             Phase::Unjoined | Phase::Revoking => {}
@@ -461,7 +469,23 @@ impl Member {
             Route::Leader { .. } | Route::BrokerUp { .. } => false,
         };
         if is_gone {
+            self.coordinator_failures = 0;
             self.lose_coordinator(now_ms);
+            self.take_back();
+        }
+    }
+
+    /// What was asked of a coordinator that is none any more is asked of the next one: whoever takes over reads what the
+    /// log holds, and nothing gets into it from the former one after that. Its connection may be silent for long.
+    fn take_back(&mut self) {
+        for (number, kind) in std::mem::take(&mut self.waiting) {
+            match kind {
+                Kind::Commit(commit) => self.commits.push_front(commit),
+                Kind::Committed(wanted) => self.wanted.extend(wanted),
+                Kind::Find | Kind::Join | Kind::Sync | Kind::Heartbeat | Kind::Leave => {
+                    self.waiting.insert(number, kind);
+                }
+            }
         }
     }
 
@@ -530,7 +554,13 @@ impl Member {
 
     fn lose_coordinator(&mut self, now_ms: u64) {
         if matches!(self.coordinator, Known::Yes(_)) {
-            self.coordinator = Known::No { ask_at_ms: now_ms, failures: 0 };
+            // The first time others may know better at once; brokers that go on naming one that is gone are given time.
+            let wait_ms = match self.coordinator_failures {
+                0 | 1 => 0,
+                more => self.backoff_ms(more.saturating_sub(1)),
+            };
+            let ask_at_ms = now_ms.saturating_add(wait_ms);
+            self.coordinator = Known::No { ask_at_ms, failures: 0 };
         }
         // A commit that is waited for is tried again when its answer fails; joining begins anew.
         if matches!(self.phase, Phase::Joining | Phase::Syncing) {

@@ -111,6 +111,8 @@ impl Member {
         (now_ms, effects): (u64, &mut Vec<Effect>),
         deadline: &mut Deadline,
     ) {
+        // Also what was heard while the share was on its way.
+        self.partitions_changed(metadata, effects);
         let to = Some(coordinator.clone());
         match &self.phase {
             Phase::Unjoined if self.retry_at_ms > now_ms => deadline.at(self.retry_at_ms),
@@ -135,7 +137,8 @@ impl Member {
                         (None, Some(_)) => {
                             counts.insert(topic.clone(), 0);
                         }
-                        (None, None) => return,
+                        // Until somebody says, the member lives.
+                        (None, None) => return self.beat(to, now_ms, effects, deadline),
                     }
                 }
                 let shares = assignor.assign(members, &counts);
@@ -145,21 +148,33 @@ impl Member {
                 self.ask(to, body, Kind::Sync, effects);
             }
             Phase::Stable | Phase::Revoking => {
-                if self.is_waiting_for(|kind| *kind == Kind::Heartbeat) {
-                } else if self.heartbeat_at_ms > now_ms {
-                    deadline.at(self.heartbeat_at_ms);
-                } else {
-                    let body = Ask::Heartbeat(HeartbeatRequest {
-                        group_id: self.settings.group_id.clone(),
-                        generation_id: self.generation,
-                        member_id: self.member_id.clone(),
-                        group_instance_id: self.settings.instance_id.clone(),
-                    });
-                    self.ask(to, body, Kind::Heartbeat, effects);
-                }
+                self.beat(to, now_ms, effects, deadline);
             }
             Phase::Away | Phase::Joining | Phase::Syncing => {}
         }
+    }
+
+    /// Says that the member lives, when it is time.
+    fn beat(
+        &mut self,
+        to: Option<Coordinator>,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+        deadline: &mut Deadline,
+    ) {
+        if self.is_waiting_for(|kind| *kind == Kind::Heartbeat) {
+            return;
+        }
+        if self.heartbeat_at_ms > now_ms {
+            return deadline.at(self.heartbeat_at_ms);
+        }
+        let body = Ask::Heartbeat(HeartbeatRequest {
+            group_id: self.settings.group_id.clone(),
+            generation_id: self.generation,
+            member_id: self.member_id.clone(),
+            group_instance_id: self.settings.instance_id.clone(),
+        });
+        self.ask(to, body, Kind::Heartbeat, effects);
     }
 
     fn join_request(&self) -> JoinGroupRequest {

@@ -645,3 +645,180 @@ fn the_hash_of_a_group_is_javas() {
 fn an_assignment_of_no_bytes_is_an_empty_one() {
     assert_eq!(Assignment::decode(&[]).unwrap().assigned_partitions, []);
 }
+
+fn found(broker: i32) -> Answer {
+    let found = FoundCoordinator {
+        node_id: Some(BrokerId::new(broker)),
+        host: "h".to_owned(),
+        port: broker,
+        ..FoundCoordinator::default()
+    };
+    let coordinators = vec![found];
+    Answer::Find(FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() })
+}
+
+fn lost() -> Failure {
+    Failure { reason: "lost".to_owned(), may_be_done: true, is_final: false }
+}
+
+/// What a core asks at `now_ms`.
+fn asks(core: &mut Member, metadata: &Metadata, now_ms: u64) -> Vec<(u64, Ask)> {
+    let mut effects = Vec::new();
+    core.poll(metadata, now_ms, &mut effects);
+    let asked = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Ask { number, body, .. } => Some((number, body)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_coordinator_that_is_named_but_gone_is_asked_for_less_and_less_often() {
+    let mut core = Member::new(settings());
+    let mut effects = Vec::new();
+    core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), 0, &mut effects);
+    let (mut now_ms, mut finds) = (0, Vec::new());
+    while now_ms < 10_000 {
+        let asked = asks(&mut core, &metadata(), now_ms);
+        if asked.is_empty() {
+            now_ms = core.poll(&metadata(), now_ms, &mut effects).unwrap().max(now_ms + 1);
+        }
+        for (number, ask) in asked {
+            let is_find = matches!(ask, Ask::Find(_));
+            let answer = if is_find { Ok(found(1)) } else { Err(lost()) };
+            finds.extend(is_find.then_some(now_ms));
+            core.answered(number, answer, now_ms, &mut effects);
+        }
+        assert!(finds.len() < 30, "{finds:?}");
+    }
+    assert!(finds.len() > 8, "{finds:?}");
+    assert_eq!(finds[..2], [0, 0], "the first time others may know better at once");
+
+    // One that answers is trusted anew.
+    let mut asked = asks(&mut core, &metadata(), now_ms + 1_000);
+    while let Some((number, ask)) = asked.pop() {
+        let answer = match ask {
+            Ask::Find(_) => found(1),
+            Ask::Join(_) => Answer::Join(JoinGroupResponse {
+                error_code: ErrorCode::MemberIdRequired,
+                member_id: "m".to_owned(),
+                ..JoinGroupResponse::default()
+            }),
+            ask => panic!("{ask:?}"),
+        };
+        core.answered(number, Ok(answer), now_ms, &mut effects);
+        if core.member_id.is_empty() {
+            asked = asks(&mut core, &metadata(), now_ms + 1_000);
+        }
+    }
+    now_ms += 2_000;
+    let (number, _) = asks(&mut core, &metadata(), now_ms).remove(0);
+    core.answered(number, Err(lost()), now_ms, &mut effects);
+    assert!(matches!(asks(&mut core, &metadata(), now_ms)[..], [(_, Ask::Find(_))]));
+}
+
+#[test]
+fn what_a_dead_coordinator_was_asked_the_next_one_is_asked_though_no_answer_came() {
+    let mut world = alone(Assignor::CooperativeSticky);
+    let (core, now_ms) = (&mut world.callers[0].core, world.now_ms);
+    let of = TopicPartition::new(TOPIC, 0);
+    let position = Position { offset: Offset::new(10), epoch: None };
+    core.commit(7, vec![(of.clone(), position)], now_ms);
+    core.want_committed([of]);
+    let former = asks(core, &world.metadata, now_ms);
+    core.route(&Route::BrokerDown(BrokerId::new(1)), now_ms);
+    let (number, _) = asks(core, &world.metadata, now_ms).remove(0);
+    let mut effects = Vec::new();
+    core.answered(number, Ok(found(2)), now_ms, &mut effects);
+    let again = asks(core, &world.metadata, now_ms);
+    let is_there = |kind: fn(&Ask) -> bool| again.iter().any(|(_, ask)| kind(ask));
+    assert!(is_there(|ask| matches!(ask, Ask::Commit(_))), "{again:?}");
+    assert!(is_there(|ask| matches!(ask, Ask::Committed(_))), "{again:?}");
+    // What the former one says late is no reason to leave the new one.
+    for (number, _) in former {
+        core.answered(number, Err(lost()), now_ms, &mut effects);
+    }
+    assert_eq!(asks(core, &world.metadata, now_ms), []);
+    assert_eq!(effects, []);
+}
+
+#[test]
+fn whoever_was_put_out_may_subscribe_again() {
+    let mut world = alone(Assignor::Range);
+    let (core, now_ms) = (&mut world.callers[0].core, world.now_ms);
+    let mut effects = Vec::new();
+    core.out(ErrorCode::GroupAuthorizationFailed, &mut effects);
+    core.caller_lives(now_ms);
+    assert_eq!(asks(core, &world.metadata, now_ms), [], "not by itself");
+    core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), now_ms, &mut effects);
+    assert!(matches!(asks(core, &world.metadata, now_ms)[..], [(_, Ask::Join(_))]));
+}
+
+#[test]
+fn partitions_heard_of_while_the_share_is_on_its_way_are_shared_out() {
+    let mut world = World::new(3, &[Assignor::Range]);
+    world.faults = false;
+    world.metadata = Metadata::default();
+    world.metadata.adopt(client_protocol::messages::MetadataResponse::default(), &[TOPIC.into()]);
+    let mut effects = Vec::new();
+    world.callers[0].core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), 0, &mut effects);
+    world.callers[0].is_there = true;
+    world.perform(0, effects);
+    let mut steps = 0;
+    while world.callers[0].core.owned().len() < 7 {
+        world.step(3);
+        if world.callers[0].core.phase == Phase::Syncing {
+            world.metadata = metadata();
+        }
+        steps += 1;
+        assert!(steps < 10_000, "{}", world.shown());
+    }
+}
+
+#[test]
+fn a_deleted_topic_holds_up_no_commit_of_others_for_long() {
+    let mut world = alone(Assignor::Range);
+    let (core, mut now_ms) = (&mut world.callers[0].core, world.now_ms);
+    let position = Position { offset: Offset::new(10), epoch: None };
+    let there = TopicPartition::new(TOPIC, 0);
+    let gone = TopicPartition::new("gone", 0);
+    core.commit(7, vec![(there.clone(), position), (gone, position)], now_ms);
+    core.commit(8, vec![(there, position)], now_ms);
+    let (until_ms, mut done, mut tries) = (now_ms + 5_000, Vec::new(), Vec::new());
+    while !done.iter().any(|(token, _)| *token == 8) {
+        assert!(now_ms < until_ms, "{tries:?} {done:?}");
+        let mut effects = Vec::new();
+        let next = core.poll(&world.metadata, now_ms, &mut effects);
+        let asked = effects.iter().filter_map(|effect| match effect {
+            Effect::Ask { number, body: Ask::Commit(request), .. } => Some((*number, request)),
+            _ => None,
+        });
+        let Some((number, request)) = asked.last() else {
+            now_ms = next.unwrap().max(now_ms + 1);
+            continue;
+        };
+        let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+        let topics = names.iter().map(|name| OffsetCommitTopicResponse {
+            name: name.clone(),
+            partitions: vec![OffsetCommitPartitionResponse {
+                error_code: match name.as_str() {
+                    TOPIC => ErrorCode::None,
+                    _ => ErrorCode::UnknownTopicOrPartition,
+                },
+                ..OffsetCommitPartitionResponse::default()
+            }],
+        });
+        let answer =
+            OffsetCommitResponse { topics: topics.collect(), ..OffsetCommitResponse::default() };
+        tries.push(names);
+        let mut effects = Vec::new();
+        core.answered(number, Ok(Answer::Commit(answer)), now_ms, &mut effects);
+        done.extend(effects.into_iter().filter_map(|effect| match effect {
+            Effect::CommitDone { token, result } => Some((token, result.is_ok())),
+            _ => None,
+        }));
+    }
+    assert_eq!(done, [(7, false), (8, true)]);
+    assert_eq!(tries[1], ["gone"], "only what was refused is tried again");
+    assert!(tries.len() > 4, "a topic may be about to come up: {tries:?}");
+}

@@ -101,7 +101,7 @@ impl Member {
     }
 }
 
-fn setback_of(answer: &Answer) -> Option<Setback> {
+pub(super) fn setback_of(answer: &Answer) -> Option<Setback> {
     let (code, words) = match answer {
         Answer::Find(answer) => match answer.coordinators.first() {
             Some(found) => (found.error_code, found.error_message.clone()),

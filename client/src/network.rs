@@ -76,6 +76,13 @@ impl Network {
         });
     }
 
+    /// Ends the connection of no particular broker if it is to this address.
+    pub(crate) fn drop_seed_at(&mut self, address: &str) {
+        if let Some(seed) = self.seed.take_if(|seed| seed.address() == address) {
+            seed.end();
+        }
+    }
+
     /// Keeps a connection of no particular broker.
     fn keep_seed(&mut self, seed: Arc<Connection>) {
         self.seed = Some(seed);

@@ -48,8 +48,19 @@ struct Driver {
     tasks: JoinSet<Done>,
 }
 
+/// Tells those that wait for the driver that it has ended, however it did.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.state().end();
+        self.0.ready.notify_waiters();
+    }
+}
+
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, bootstrap: Vec<String>, options: ClientOptions) {
+    let _ending = Ending(shared.clone());
     let mut routes = Routes::follow(&options);
     let network = Network::new(&bootstrap, &options);
     let mut driver = Driver { shared, network, tasks: JoinSet::new() };
@@ -165,7 +176,7 @@ impl Driver {
                     let open = self.network.open(address);
                     self.tasks.spawn(async move { Done::Opened((broker, slot), open.await) });
                 }
-                Effect::Disconnect(broker) => self.network.drop_links(broker),
+                Effect::Disconnect(broker) => self.disconnect(broker),
                 Effect::Fetch { request, to, body } => {
                     let link = self.link(to);
                     self.tasks.spawn(async move {
@@ -189,6 +200,15 @@ impl Driver {
                     self.tasks.spawn(async move { Done::Metadata(topics, ask.await) });
                 }
             }
+        }
+    }
+
+    /// Ends all connections to a broker, also the one by which anybody is asked.
+    fn disconnect(&mut self, broker: BrokerId) {
+        self.network.drop_links(broker);
+        let state = self.shared.state();
+        if let Some(address) = state.fetcher.metadata().address(broker) {
+            self.network.drop_seed_at(address);
         }
     }
 

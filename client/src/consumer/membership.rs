@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use client_core::TopicPartition;
 use client_core::consumer::read::Position;
-use client_core::group::{GroupError, Notice};
+use client_core::group::Notice;
 use client_protocol::Offset;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::state::Pending;
+use super::state::{Done, Pending};
 use super::{Consumer, Present};
 use crate::error::ClientError;
 
@@ -118,20 +118,20 @@ impl Consumer {
         &self,
         positions: Vec<(TopicPartition, Position)>,
     ) -> Result<(), ClientError> {
-        let done = self.start_commit(positions)?;
-        match done.await {
-            Ok(result) => result.map_err(ClientError::Group),
-            Err(_) => Err(ClientError::ShutDown),
-        }
+        let mut done = self.start_commit(positions)?;
+        end_of(&mut done).await
     }
 
     fn start_commit(
         &self,
         positions: Vec<(TopicPartition, Position)>,
-    ) -> Result<oneshot::Receiver<Result<(), GroupError>>, ClientError> {
+    ) -> Result<Done, ClientError> {
         let (sender, done) = oneshot::channel();
         let now_ms = self.shared.now_ms();
         let mut state = self.shared.state();
+        if state.is_over {
+            return Err(ClientError::ShutDown);
+        }
         let token = state.token();
         let member = state.member.as_mut().ok_or(ClientError::NoGroup)?;
         if positions.is_empty() {
@@ -150,7 +150,7 @@ impl Consumer {
     pub(super) async fn attend(&mut self) -> Result<bool, ClientError> {
         if self.pending.is_none() {
             let notice = self.shared.state().notices.pop_front();
-            self.pending = notice.map(|notice| Pending { notice, is_told: false });
+            self.pending = notice.map(|notice| Pending { notice, commit: None, is_told: false });
         }
         let Some(pending) = &mut self.pending else { return Ok(false) };
         match &pending.notice {
@@ -171,15 +171,15 @@ impl Consumer {
             }
             Notice::Revoked { number, partitions } => {
                 let (number, partitions) = (*number, partitions.clone());
-                let is_told = std::mem::replace(&mut pending.is_told, true);
-                self.give_up((number, &partitions), is_told).await;
+                self.give_up(number, &partitions).await;
             }
         }
         self.pending = None;
         Ok(true)
     }
 
-    async fn give_up(&mut self, (number, partitions): (u64, &[TopicPartition]), is_told: bool) {
+    /// Cancel-safe: the listener is asked once, and what it said to commit is waited for by whichever call comes next.
+    async fn give_up(&mut self, number: u64, partitions: &[TopicPartition]) {
         let is_due = {
             let state = self.shared.state();
             state.member.as_ref().is_some_and(|member| member.is_revoking(number))
@@ -188,20 +188,11 @@ impl Consumer {
             // The listener hears next that they are lost. Perhaps they were given anew: then they are read on.
             return;
         }
-        let mut offsets = if self.options.auto_commit.is_some() {
-            self.shared.state().processed_of(|partition| partitions.contains(partition))
-        } else {
-            Vec::new()
-        };
-        if !is_told && let Some(listener) = &mut self.listener {
-            let said = listener.revoked(partitions);
-            offsets.retain(|(partition, _)| !said.iter().any(|(of, _)| of == partition));
-            let said = said
-                .into_iter()
-                .map(|(partition, offset)| (partition, Position { offset, epoch: None }));
-            offsets.extend(said);
-        }
-        if let Err(error) = self.commit_positions(offsets).await {
+        self.commit_revoked(partitions);
+        let commit = self.pending.as_mut().and_then(|pending| pending.commit.as_mut());
+        if let Some(commit) = commit
+            && let Err(error) = end_of(commit).await
+        {
             tracing::warn!(%error, "what was processed of a revoked share is not committed");
         }
         let mut state = self.shared.state();
@@ -210,6 +201,35 @@ impl Consumer {
         state.let_go(&let_go.unwrap_or_default());
         drop(state);
         self.shared.wake.notify_one();
+    }
+
+    /// Asks the listener, once, and has what it says committed.
+    fn commit_revoked(&mut self, partitions: &[TopicPartition]) {
+        let Some(pending) = &mut self.pending else { return };
+        if std::mem::replace(&mut pending.is_told, true) {
+            return;
+        }
+        let mut offsets = if self.options.auto_commit.is_some() {
+            self.shared.state().processed_of(|partition| partitions.contains(partition))
+        } else {
+            Vec::new()
+        };
+        if let Some(listener) = &mut self.listener {
+            let said = listener.revoked(partitions);
+            offsets.retain(|(partition, _)| !said.iter().any(|(of, _)| of == partition));
+            let said = said
+                .into_iter()
+                .map(|(partition, offset)| (partition, Position { offset, epoch: None }));
+            offsets.extend(said);
+        }
+        match self.start_commit(offsets) {
+            Ok(done) => {
+                if let Some(pending) = &mut self.pending {
+                    pending.commit = Some(done);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a revoked share is not committed"),
+        }
     }
 
     /// Commits what was given out (with auto-commit), leaves the group at once, and ends the connections.
@@ -253,5 +273,12 @@ impl Consumer {
                 return;
             }
         }
+    }
+}
+
+async fn end_of(commit: &mut Done) -> Result<(), ClientError> {
+    match commit.await {
+        Ok(result) => result.map_err(ClientError::Group),
+        Err(_) => Err(ClientError::ShutDown),
     }
 }

@@ -261,11 +261,14 @@ impl Consumer {
     /// Reads a partition no more.
     pub fn unassign(&mut self, partition: &TopicPartition) {
         self.shared.state().unassign(partition);
+        // There may be room for others now.
+        self.shared.wake.notify_one();
     }
 
     /// Gives out nothing of a partition until [`Consumer::resume`]; its position stays.
     pub fn pause(&mut self, partition: &TopicPartition) {
         self.shared.state().fetcher.pause(partition, true);
+        self.shared.wake.notify_one();
     }
 
     /// Goes on with a partition that was paused.
@@ -345,7 +348,7 @@ impl Consumer {
             if shared.state().is_idle() {
                 return Ok(Vec::new());
             }
-            if self.driver.is_finished() {
+            if shared.state().is_over {
                 return Err(ClientError::ShutDown);
             }
             ready.await;

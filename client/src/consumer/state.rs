@@ -19,10 +19,15 @@ use crate::error::ClientError;
 /// The token of a commit that nobody waits for.
 pub(super) const UNASKED: u64 = 0;
 
+/// How a commit comes to its end.
+pub(super) type Done = oneshot::Receiver<Result<(), GroupError>>;
+
 /// What the group told, and how far the caller is with it.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) notice: Notice,
+    /// The listener has heard of it, and said this commit, which a call that is dropped leaves under way.
+    pub(super) commit: Option<Done>,
     pub(super) is_told: bool,
 }
 
@@ -37,6 +42,8 @@ pub(super) struct State {
     pub(super) postponed: Option<Trouble>,
     pub(super) processed: BTreeMap<TopicPartition, Position>,
     pub(super) waiting: BTreeMap<u64, oneshot::Sender<Result<(), GroupError>>>,
+    /// The driver has ended: nothing will happen any more.
+    pub(super) is_over: bool,
     /// What the last unasked commit said.
     last_committed: BTreeMap<TopicPartition, Position>,
     auto_commit_ms: Option<u64>,
@@ -58,6 +65,7 @@ impl State {
             postponed: None,
             processed: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            is_over: false,
             last_committed: BTreeMap::new(),
             auto_commit_ms,
             auto_commit_at_ms: 0,
@@ -154,6 +162,12 @@ impl State {
             }
         }
         Some(self.auto_commit_at_ms)
+    }
+
+    /// The driver ends: whoever waits for it waits in vain.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+        self.waiting.clear();
     }
 
     /// A commit has come to its end.

@@ -422,3 +422,35 @@ async fn without_assignment_or_group_a_poll_returns_at_once() {
     let nowhere = consumer.seek(&TopicPartition::new("t", 0), Begin::Earliest);
     assert!(matches!(nowhere, Err(ClientError::NotAssigned(_))));
 }
+
+#[tokio::test]
+async fn what_is_read_no_more_makes_room_for_the_others_at_once() {
+    let empty = || fetched(1, ErrorCode::None, Vec::new());
+    let full = fetched(0, ErrorCode::None, stored(0, &["a"]));
+    let other = fetched(1, ErrorCode::None, stored(0, &["b"]));
+    let mut answers = vec![vec![full, empty()], vec![other]].into_iter();
+    let broker = FakeBroker::start(2, move |received| {
+        (received.header.key == ApiKey::Fetch).then(|| match answers.next() {
+            Some(partitions) => answer_fetch(received, partitions),
+            None => Action::Silence,
+        })
+    })
+    .await;
+    let options = ConsumerOptions { buffer_bytes_max: 1, ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(std::slice::from_ref(&broker.address), &hasty(), options);
+    assign(&mut consumer, 0, 0);
+    assign(&mut consumer, 1, 0);
+    let partition = TopicPartition::new("t", 0);
+    while consumer.high_watermark(&partition).is_none() {
+        tokio::task::yield_now().await;
+    }
+    // The driver has seen that there is no room, and sleeps.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(broker.received(ApiKey::Fetch).len(), 1);
+    consumer.unassign(&partition);
+    let fetched = tokio::time::timeout(Duration::from_secs(60), consumer.poll()).await;
+    assert_eq!(values(&fetched.expect("nothing is read").unwrap()[0]), [(0, "b".to_owned())]);
+    consumer.close().await.unwrap();
+}

@@ -36,8 +36,8 @@ pub struct Ledger {
     leaders: BTreeMap<u64, (usize, Time)>,
     /// By server and term.
     votes: BTreeMap<(usize, u64), u64>,
-    /// When a message of each server was lost without a sign.
-    silenced: Vec<Vec<Time>>,
+    /// When a report of sessions from one server to another was lost without a sign.
+    unreported: BTreeMap<(usize, usize), Vec<Time>>,
     /// Position i holds index i + 1.
     committed: Vec<(LogEntry, Entry)>,
     /// When an entry of this term and index was first seen in a log.
@@ -66,7 +66,7 @@ impl Ledger {
         Self {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
-            silenced: vec![Vec::new(); servers],
+            unreported: BTreeMap::new(),
             committed: Vec::new(),
             logged: BTreeMap::new(),
             reference: fresh.clone(),
@@ -95,18 +95,18 @@ impl Ledger {
         }
     }
 
-    /// A server's message was lost without a sign.
-    pub fn silenced(&mut self, server: usize, now: Time) {
-        self.silenced[server].push(now);
+    /// A server's report of sessions that it heard was lost without a sign.
+    pub fn unreported(&mut self, from: usize, to: usize, now: Time) {
+        self.unreported.entry((from, to)).or_default().push(now);
     }
 
-    /// Whether any message was lost without a sign, from `from` to `to`.
-    pub fn was_silenced(&self, from: Time, to: Time) -> bool {
-        let within = |times: &Vec<Time>| {
+    /// Whether the leader of `term` missed a report of `server`, from `from` to `to`.
+    pub fn missed_report(&self, server: usize, term: u64, (from, to): (Time, Time)) -> bool {
+        let (leader, _) = self.leaders[&term];
+        self.unreported.get(&(server, leader)).is_some_and(|times| {
             let first = times.partition_point(|time| *time < from);
             times.get(first).is_some_and(|time| *time <= to)
-        };
-        self.silenced.iter().any(within)
+        })
     }
 
     /// When the leader of `term` took office.

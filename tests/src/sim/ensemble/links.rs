@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use coordinator_core::ServerId;
 use coordinator_core::server::Event;
+use coordinator_disk::envelope;
 
 use super::network::{Disorder, Pipe, delay};
 use super::schedule::{MS, SECOND, Time};
@@ -53,6 +54,12 @@ fn side(server: usize, peer: usize) -> usize {
     usize::from(server > peer)
 }
 
+/// Whether this tells a leader of sessions that were heard: the kind stands behind the envelope's header.
+fn is_report(bytes: &Bytes) -> bool {
+    const TOUCHED: u8 = 2;
+    bytes.get(envelope::HEADER_BYTES) == Some(&TOUCHED)
+}
+
 fn id(server: usize) -> ServerId {
     ServerId::new(server as u64 + 1).expect("small")
 }
@@ -69,7 +76,9 @@ impl World {
         let epoch = link.epoch;
         let Disorder { lost, doubled, reordered } = self.settings.disorder;
         if self.disorder.chance(lost, 1000) && self.arsenal.strikes(Fault::LoseMessage) {
-            self.ledger.silenced(from, now);
+            if is_report(&bytes) {
+                self.ledger.unreported(from, to, now);
+            }
             return;
         }
         let doubled =

@@ -70,11 +70,11 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited:
                 check_on_time(&life, heard, expiry);
             }
             Profile::Chaos => {
-                let answered = answers.get(&ended.session).map_or(&[][..], Vec::as_slice);
-                let silenced = world
-                    .ledger
-                    .was_silenced(expiry.logged.saturating_sub(life.timeout), expiry.logged);
-                check_not_early(&life, if silenced { &[] } else { answered }, expiry);
+                let answered = answers.get(&life.held_by).map_or(&[][..], Vec::as_slice);
+                let within = (expiry.logged.saturating_sub(life.timeout), expiry.logged);
+                let missed = world.ledger.missed_report(life.held_by.0, decided.term, within);
+                audited.unchecked_expiries += u64::from(missed);
+                check_not_early(&life, if missed { &[] } else { answered }, expiry);
             }
         }
     }
@@ -88,16 +88,15 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited:
     }
 }
 
-/// When each session's client was answered, in order.
-fn answers(world: &World) -> BTreeMap<SessionId, Vec<Time>> {
-    let mut answers: BTreeMap<SessionId, Vec<Time>> = BTreeMap::new();
-    for talk in world.talks.values() {
-        let Some(session) = talk.opened else { continue };
+/// When the requests left that were answered on each connection, by the server, from 0, and number in the log.
+fn answers(world: &World) -> BTreeMap<(usize, u64), Vec<Time>> {
+    let mut answers: BTreeMap<(usize, u64), Vec<Time>> = BTreeMap::new();
+    for talk in world.talks.values().filter(|talk| talk.opened.is_some()) {
         let times = talk.heard.iter().filter_map(|heard| match heard {
             Heard::Reply { request, .. } => Some(talk.sent[*request].at),
             Heard::Watch(..) | Heard::Event(_) => None,
         });
-        answers.entry(session).or_default().extend(times);
+        answers.entry((talk.server, talk.origin)).or_default().extend(times);
     }
     answers
 }

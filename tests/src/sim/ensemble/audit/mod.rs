@@ -45,7 +45,9 @@ pub struct Audited {
     pub snapshots: u64,
     /// Expired sessions.
     pub expiries: u64,
-    /// Of them, those after a lost socket.
+    /// Of them, those of which it is not known whether they came early: the leader missed a report of the session's server.
+    pub unchecked_expiries: u64,
+    /// Of all, those after a lost socket.
     pub graces: u64,
 }
 

@@ -1,12 +1,13 @@
 //! What the ensemble agreed on, put together from outside: the committed log and its meaning.
 //!
 //! Called by: `world`, after each step of a server. Calls: the state machine, as a reference.
-//! Invariant (asserted): a term has one leader; a server votes for one in a term; servers commit the same entries; a server's state
-//! is what its committed entries make of nothing; a write takes effect once.
+//! Invariant (asserted): a term has one leader, who has all that was committed before and takes nothing back; a server votes for
+//! one in a term; logs that have an entry are equal up to it; servers commit the same entries; a server's state is what its
+//! committed entries make of nothing; a write takes effect once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::consensus::LogEntry;
+use coordinator_core::consensus::{LogEntry, PersistWrite};
 use coordinator_core::server::{Mode, Server};
 use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
 use coordinator_protocol::SessionId;
@@ -40,8 +41,10 @@ pub struct Ledger {
     unreported: BTreeMap<(usize, usize), Vec<Time>>,
     /// Position i holds index i + 1.
     committed: Vec<(LogEntry, Entry)>,
-    /// When an entry of this term and index was first seen in a log.
-    logged: BTreeMap<(u64, u64), Time>,
+    /// The term in which the entry there was seen committed, at the latest.
+    committed_in: Vec<u64>,
+    /// By term and index: what was seen of it in logs.
+    logged: BTreeMap<(u64, u64), Logged>,
     reference: State,
     /// In log order.
     pub decided: Vec<Decided>,
@@ -51,10 +54,21 @@ pub struct Ledger {
     fresh: State,
 }
 
+/// An entry of a log.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    /// When the first server had it.
+    at: Time,
+    /// Of it and all before it, as far back as is known.
+    digest: u64,
+}
+
 /// What was seen of one server in its present life.
 #[derive(Debug)]
 struct Observed {
     committed: u64,
+    /// The term that it was last seen to lead.
+    led: u64,
     /// The committed log applied as far as the server says it has.
     shadow: State,
 }
@@ -62,12 +76,13 @@ struct Observed {
 impl Ledger {
     /// Nothing is agreed on.
     pub fn new(servers: usize, fresh: State) -> Self {
-        let observed = || Observed { committed: 0, shadow: fresh.clone() };
+        let observed = || Observed { committed: 0, led: 0, shadow: fresh.clone() };
         Self {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             unreported: BTreeMap::new(),
             committed: Vec::new(),
+            committed_in: Vec::new(),
             logged: BTreeMap::new(),
             reference: fresh.clone(),
             decided: Vec::new(),
@@ -79,12 +94,44 @@ impl Ledger {
 
     /// A server begins a new life.
     pub fn restart(&mut self, server: usize) {
-        self.servers[server] = Observed { committed: 0, shadow: self.fresh.clone() };
+        self.servers[server] = Observed { committed: 0, led: 0, shadow: self.fresh.clone() };
     }
 
-    /// A server writes an entry to its log.
-    pub fn log(&mut self, entry: &LogEntry, now: Time) {
-        self.logged.entry((entry.term, entry.index)).or_insert(now);
+    /// A server is about to write to its log.
+    pub fn log(&mut self, id: usize, write: &PersistWrite, storage: &Storage, now: Time) {
+        let Some(first) = write.entries.first() else { return };
+        let behind = write.install.as_ref().map(|image| (image.term, image.index));
+        let before = behind.filter(|(_, index)| index + 1 == first.index).or_else(|| {
+            let index = first.index.checked_sub(1)?;
+            storage.term_at(index).map(|term| (term, index))
+        });
+        let before = match before {
+            Some((_, 0)) => Some(0),
+            Some(before) => self.logged.get(&before).map(|logged| logged.digest),
+            None => None,
+        };
+        // Behind what a former life has discarded nothing can be said.
+        let Some(mut digest) = before else { return };
+        for entry in &write.entries {
+            digest = chain(digest, entry);
+            let found = self.logged.entry((entry.term, entry.index));
+            let known = *found.or_insert(Logged { at: now, digest });
+            assert!(
+                known.digest == digest,
+                "server {id} has another log up to {} of term {} than others",
+                entry.index,
+                entry.term,
+            );
+        }
+    }
+
+    /// A server that leads `term` already is about to write: it takes nothing back.
+    pub fn check_appends(&self, id: usize, term: u64, (write, storage): (&PersistWrite, &Storage)) {
+        let (Some(first), true) = (write.entries.first(), self.servers[id].led == term) else {
+            return;
+        };
+        let last = storage.last_index();
+        assert!(first.index > last, "leader {id} of term {term} overwrites its log up to {last}");
     }
 
     /// A server's vote of a term is on its disk.
@@ -123,12 +170,16 @@ impl Ledger {
         (now, compare): (Time, bool),
     ) {
         let status = server.status();
-        if matches!(status.mode, Mode::Leader | Mode::Standalone) {
+        if matches!(status.mode, Mode::Leader | Mode::Standalone)
+            && self.servers[id].led != status.term
+        {
             let (leader, _) = *self.leaders.entry(status.term).or_insert((id, now));
             assert_eq!(leader, id, "two leaders in term {}", status.term);
+            self.check_complete(id, status.term, storage);
+            self.servers[id].led = status.term;
         }
         for index in self.servers[id].committed + 1..=status.commit_index {
-            self.commit(index, storage.entry(index), now);
+            self.commit(index, storage.entry(index), (status.term, now));
         }
         let committed = self.servers[id].committed;
         assert!(status.commit_index >= committed, "the commit index of {id} went back");
@@ -177,7 +228,21 @@ impl Ledger {
         self.committed.iter().map(|(raw, entry)| (raw.term, entry))
     }
 
-    fn commit(&mut self, index: u64, raw: Option<&LogEntry>, now: Time) {
+    /// A new leader has all that was committed in earlier terms: it has the last of it, and what stands before that is equal in
+    /// all logs that have it.
+    fn check_complete(&self, id: usize, term: u64, storage: &Storage) {
+        let earlier = self.committed_in.iter().rposition(|committed_in| *committed_in < term);
+        let Some(position) = earlier else { return };
+        let index = position as u64 + 1;
+        if self.servers[id].committed.max(storage.base_index()) > index {
+            return;
+        }
+        let expected = Some(self.committed[position].0.term);
+        let found = storage.term_at(index);
+        assert_eq!(found, expected, "leader {id} of term {term} lacks committed entry {index}");
+    }
+
+    fn commit(&mut self, index: u64, raw: Option<&LogEntry>, (term, now): (u64, Time)) {
         let position = usize::try_from(index - 1).expect("small");
         if let Some((known, _)) = self.committed.get(position) {
             if let Some(raw) = raw {
@@ -190,7 +255,7 @@ impl Ledger {
             true => Entry::default(),
             false => Entry::decode(&raw.data).expect("a committed entry can be read"),
         };
-        let logged = self.logged.get(&(raw.term, index)).copied().unwrap_or(now);
+        let logged = self.logged.get(&(raw.term, index)).map_or(now, |logged| logged.at);
         self.reference.begin_entry(raw.term, index, entry.wall_ms);
         for command in &entry.commands {
             let applied = self.reference.apply_command(command);
@@ -203,5 +268,23 @@ impl Ledger {
         }
         self.reference.end_entry();
         self.committed.push((raw, entry));
+        self.committed_in.push(term);
     }
+}
+
+/// The digest of a log with one more entry (in the manner of FNV-1a, eight bytes at a time).
+fn chain(before: u64, entry: &LogEntry) -> u64 {
+    let mut digest = before ^ 0xcbf2_9ce4_8422_2325;
+    let mut word = |word: u64| {
+        digest = (digest ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    };
+    word(entry.term);
+    word(entry.index);
+    for chunk in entry.data.chunks(8) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        word(u64::from_le_bytes(bytes));
+    }
+    word(entry.data.len() as u64);
+    digest
 }

@@ -38,6 +38,8 @@ pub struct Storage {
     opened: Option<Opened>,
     /// The log as the server asked for it.
     asked: VecDeque<LogEntry>,
+    /// Term and index of what stood before it, 0 for nothing.
+    base: (u64, u64),
     writing: Vec<(PersistId, PersistWrite)>,
     queued: Vec<(PersistId, PersistWrite)>,
     saving: Option<SnapshotImage>,
@@ -56,6 +58,7 @@ impl Storage {
             disk: SimulatedDisk::new(),
             opened: None,
             asked: VecDeque::new(),
+            base: (0, 0),
             writing: Vec::new(),
             queued: Vec::new(),
             saving: None,
@@ -79,6 +82,8 @@ impl Storage {
         };
         self.opened = Some(opened.with_segments_of(self.segment_bytes));
         self.asked = restored.entries.iter().cloned().collect();
+        // What was discarded before an older entry than the snapshot's last is not known.
+        self.base = restored.snapshot.as_ref().map_or((0, 0), |image| (image.term, image.index));
         Some(restored)
     }
 
@@ -89,8 +94,9 @@ impl Storage {
 
     /// Takes a write.
     pub fn persist(&mut self, id: PersistId, write: PersistWrite) {
-        if write.install.is_some() {
+        if let Some(image) = &write.install {
             self.asked.clear();
+            self.base = (image.term, image.index);
         }
         for entry in &write.entries {
             while self.asked.back().is_some_and(|last| last.index >= entry.index) {
@@ -100,8 +106,9 @@ impl Storage {
             assert!(follows, "a hole in the log before {}", entry.index);
             self.asked.push_back(entry.clone());
         }
-        if let Some(last) = write.discard_to {
-            self.asked.retain(|entry| entry.index > last);
+        let discarded = write.discard_to.unwrap_or(0);
+        while self.asked.front().is_some_and(|first| first.index <= discarded) {
+            self.base = self.asked.pop_front().map_or(self.base, |first| (first.term, first.index));
         }
         self.queued.push((id, write));
     }
@@ -189,6 +196,22 @@ impl Storage {
         self.queued.clear();
         self.saving = None;
         self.asked.clear();
+    }
+
+    /// The term of the entry at `index`, if the log has it or begins behind it.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        let is_base = index == self.base.1;
+        self.entry(index).map(|entry| entry.term).or(is_base.then_some(self.base.0))
+    }
+
+    /// The index of what stood before the log, 0 for nothing.
+    pub fn base_index(&self) -> u64 {
+        self.base.1
+    }
+
+    /// The last index of the log as the server asked for it.
+    pub fn last_index(&self) -> u64 {
+        self.asked.back().map_or(self.base.1, |entry| entry.index)
     }
 
     /// The entry at `index`, as far as the server asked for it and has not discarded it.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coordinator_core::consensus::SnapshotImage;
-use coordinator_core::server::{Config, Effect, Event};
+use coordinator_core::server::{Config, Effect, Event, Mode};
 use coordinator_core::{ConnectionId, ServerId};
 use coordinator_protocol::{ConnectRequest, Request, RequestHeader, SessionId, Xid};
 
@@ -299,7 +299,12 @@ impl World {
         let status = server.status();
         // A7: no quorum, no answers.
         assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
+        let leads = matches!(status.mode, Mode::Leader | Mode::Standalone);
         for effect in effects {
+            if let (true, Effect::Persist { write, .. }) = (leads, &effect) {
+                let write = (write, &self.members[id].storage);
+                self.ledger.check_appends(id, status.term, write);
+            }
             self.carry_out(id, effect);
         }
         self.schedule_tick(id);
@@ -366,7 +371,8 @@ impl World {
             }
             Effect::Persist { id: number, write } => {
                 self.trace.note(now, "  persist", &[number.0, write.entries.len() as u64], &[]);
-                write.entries.iter().for_each(|entry| self.ledger.log(entry, now));
+                let storage = &self.members[id].storage;
+                self.ledger.log(id, &write, storage, now);
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }

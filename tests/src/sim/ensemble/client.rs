@@ -45,8 +45,8 @@ pub struct Conversation {
     pub seen: Zxid,
     /// The session that was given.
     pub opened: Option<SessionId>,
-    /// Whether the server was ever told to send only what it must.
-    pub backlogged: bool,
+    /// Frames, the handshake's being 0, that the server sent while it was told to send only what it must.
+    pub unordered: Vec<u64>,
     /// What was sent, in order, the handshake left out.
     pub sent: Vec<Sent>,
     /// What was heard, in order, the handshake left out.

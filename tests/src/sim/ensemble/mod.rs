@@ -6,7 +6,7 @@
 //! world        servers, wires, disks, clients on one clock     schedule  what happens next
 //! member       a server process: the real `Server`             storage   what a crash leaves of its disk
 //! links        connections between servers                     network   what a wire may do
-//! client       a client as libraries are                       workload  what it asks
+//! client       a client as libraries are                       sockets   its connections      workload  what it asks
 //! nemesis      what goes wrong
 //! puppet       clients that are pulled from outside: the sessions of brokers
 //! ledger       what was agreed on; checked after each step
@@ -27,6 +27,7 @@ mod puppet;
 mod run;
 pub(super) mod schedule;
 mod settings;
+mod sockets;
 mod storage;
 pub(super) mod trace;
 mod workload;

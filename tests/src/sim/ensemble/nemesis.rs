@@ -9,8 +9,9 @@ use coordinator_core::server::{Event, Mode};
 use super::member::Member;
 use super::network::Disorder;
 use super::schedule::{MS, SECOND, Time};
+use super::sockets::{Inward, Outward};
 use super::storage::Crash;
-use super::world::{Happening, Inward, Outward, World};
+use super::world::{Happening, World};
 use crate::sim::fault::Fault;
 
 /// One thing that goes wrong or is mended.
@@ -324,9 +325,6 @@ impl World {
         let Some(socket) = self.sockets.get(&connection) else { return };
         let (server, life) = (socket.server, socket.life);
         if socket.server_open && self.members[server].life == life {
-            if let Some(talk) = self.talks.get_mut(&connection) {
-                talk.backlogged = true;
-            }
             let connection = ConnectionId::new(connection);
             self.deliver(server, Event::Backlogged { connection, backlogged });
         }

@@ -14,7 +14,8 @@ use super::audit::{self, Audited};
 use super::client::{Action, Client, Line};
 use super::run::Profile;
 use super::schedule::Time;
-use super::world::{Inward, World};
+use super::sockets::Inward;
+use super::world::World;
 use crate::sim::decisions::Decisions;
 use crate::sim::fault::Struck;
 

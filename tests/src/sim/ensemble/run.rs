@@ -128,6 +128,9 @@ fn come_to_rest(world: &mut World, end: Time) {
     assert_eq!(idle, world.clients.len(), "clients are not answered; servers are {modes:?}");
     let leads = |mode: &Mode| matches!(mode, Mode::Leader | Mode::Standalone);
     assert_eq!(modes.iter().filter(|mode| leads(mode)).count(), 1, "servers are {modes:?}");
+    for line in world.lines.iter().flatten() {
+        assert!(world.sockets[line].is_read(), "connection {line} is not read any more");
+    }
     let mut states = Vec::new();
     for id in 0..world.members.len() {
         let server = world.members[id].server.as_ref().expect("all were started");

@@ -6,18 +6,18 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use coordinator_core::ServerId;
 use coordinator_core::consensus::SnapshotImage;
 use coordinator_core::server::{Config, Effect, Event, Mode};
-use coordinator_core::{ConnectionId, ServerId};
-use coordinator_protocol::{ConnectRequest, Request, RequestHeader, SessionId, Xid};
+use coordinator_protocol::{SessionId, Xid};
 
 use super::client::{Action, Client, Conversation};
 use super::ledger::Ledger;
 use super::links::Links;
 use super::member::Member;
-use super::network::{Pipe, delay};
 use super::schedule::{MS, SECOND, Schedule, Time};
 use super::settings::Settings;
+use super::sockets::{Inward, Outward, Socket};
 use super::trace::Trace;
 use crate::sim::decisions::Decisions;
 use crate::sim::fault::Faults;
@@ -36,6 +36,8 @@ pub(super) enum Happening {
     Reconnect { pair: (usize, usize) },
     /// Something arrives at the server's end of a client's connection.
     Inward { connection: u64, what: Inward },
+    /// A server goes on reading.
+    Read { connection: u64 },
     /// Something arrives at the client's end.
     Outward { connection: u64, what: Outward },
     /// A client's time has come.
@@ -52,34 +54,11 @@ pub(super) enum Inside {
     SnapshotDone,
 }
 
-/// What a client sends.
-#[derive(Debug)]
-pub(super) enum Inward {
-    Connect(ConnectRequest, [u8; 24]),
-    Request(Xid, Request),
-    Closed { by_peer: bool },
-}
-
-/// What a client hears.
-#[derive(Debug)]
-pub(super) enum Outward {
-    Frame(Bytes),
-    Closed,
-}
-
-/// A client's connection.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) client: usize,
-    pub(super) server: usize,
-    pub(super) life: u64,
-    pub(super) to_server: Pipe<Inward>,
-    pub(super) to_client: Pipe<Outward>,
-    /// The server has not closed it, and was not told that it is closed.
-    pub(super) server_open: bool,
-    pub(super) client_open: bool,
-    /// What is on its way is lost.
-    pub(super) broken: bool,
+fn backlog_of(event: &Event) -> Option<(u64, bool)> {
+    match event {
+        Event::Backlogged { connection, backlogged } => Some((connection.get(), *backlogged)),
+        _ => None,
+    }
 }
 
 /// Whether this answers a request or a ping of an open session.
@@ -215,6 +194,7 @@ impl World {
             Happening::PeerNotice { server, peer, epoch } => self.peer_notice(server, peer, epoch),
             Happening::Reconnect { pair } => self.reconnect(pair),
             Happening::Inward { connection, what } => self.inward(connection, what),
+            Happening::Read { connection } => self.read_on(connection),
             Happening::Outward { connection, what } => self.outward(connection, what),
             Happening::ClientWake { client, number } => {
                 if self.wakes[client] == number {
@@ -289,6 +269,9 @@ impl World {
         for event in &events {
             self.note_event(id, event);
         }
+        let backlogs: Vec<(u64, bool)> = events.iter().filter_map(backlog_of).collect();
+        let several = events.len() > 1;
+        backlogs.iter().for_each(|(connection, on)| self.note_backlog(*connection, *on || several));
         let member = &mut self.members[id];
         let local = member.now(now);
         let Some(server) = &mut member.server else { return };
@@ -307,6 +290,7 @@ impl World {
             }
             self.carry_out(id, effect);
         }
+        backlogs.iter().for_each(|(connection, on)| self.note_backlog(*connection, *on));
         self.schedule_tick(id);
         let member = &self.members[id];
         if let Some(server) = &member.server {
@@ -363,6 +347,11 @@ impl World {
             }
             Effect::Reading { connection, on } => {
                 self.trace.note(now, "  reading", &[connection.get(), u64::from(on)], &[]);
+                if let Some(socket) = self.sockets.get_mut(&connection.get()) {
+                    socket.reading = on;
+                    let connection = connection.get();
+                    self.schedule.at(now, Happening::Read { connection });
+                }
             }
             Effect::SendPeer { to, bytes } => {
                 self.trace.note(now, "  send peer", &[to.get()], &bytes);
@@ -410,67 +399,6 @@ impl World {
         self.schedule.at(time, Happening::Server { server: id, life: member.life, what });
     }
 
-    fn inward(&mut self, connection: u64, what: Inward) {
-        let now = self.schedule.now();
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        let server = socket.server;
-        let alive = self.members[server].server.is_some();
-        let closing = matches!(what, Inward::Closed { .. });
-        if !alive
-            || self.members[server].life != socket.life
-            || !socket.server_open
-            || (socket.broken && !closing)
-        {
-            return;
-        }
-        let id = ConnectionId::new(connection);
-        let event = match what {
-            Inward::Connect(request, entropy) => Event::Connect {
-                connection: id,
-                address: String::new(),
-                certificate: None,
-                request,
-                entropy,
-            },
-            Inward::Request(xid, request) => {
-                if let Some(session) = self.talks.get(&connection).and_then(|talk| talk.opened) {
-                    self.heard.entry(session).or_default().push(now);
-                }
-                let header = RequestHeader { xid, op: request.op() };
-                Event::Request { connection: id, header, request: Ok(request) }
-            }
-            Inward::Closed { by_peer } => {
-                socket.server_open = false;
-                Event::Disconnected { connection: id, by_peer }
-            }
-        };
-        self.deliver(server, event);
-    }
-
-    fn outward(&mut self, connection: u64, what: Outward) {
-        let now = self.schedule.now();
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        if !socket.client_open || (socket.broken && matches!(what, Outward::Frame(_))) {
-            return;
-        }
-        let client = socket.client;
-        let mut actions = Vec::new();
-        match what {
-            Outward::Closed => {
-                socket.client_open = false;
-                self.clients[client].on_closed(now, connection);
-            }
-            Outward::Frame(frame) => {
-                let talk = self.talks.get_mut(&connection).expect("it dialled");
-                let head = &frame[4..frame.len().min(20)];
-                self.trace.say(now, || format!("c{client} hears on {connection}: {head:02x?}"));
-                self.clients[client].on_frame(now, &frame, talk, &mut actions);
-            }
-        }
-        self.act(client, actions);
-        self.wake_client_at(client, now);
-    }
-
     fn wake_client(&mut self, client: usize) {
         let now = self.schedule.now();
         let resumes = self.clients[client].paused_until;
@@ -497,83 +425,6 @@ impl World {
                 Action::Send(xid, request) => self.send_request(client, xid, request),
                 Action::HangUp => self.hang_up(client),
             }
-        }
-    }
-
-    fn send_request(&mut self, client: usize, xid: Xid, request: Request) {
-        let now = self.schedule.now();
-        let Some(connection) = self.lines[client] else { return };
-        let talk = self.talks.get_mut(&connection).expect("it dialled");
-        self.trace.say(now, || format!("c{client} asks {request:?}"));
-        self.clients[client].note_sent(now, xid, request.clone(), talk);
-        self.send_inward(connection, Inward::Request(xid, request));
-    }
-
-    fn hang_up(&mut self, client: usize) {
-        let Some(connection) = self.lines[client].take() else { return };
-        if let Some(socket) = self.sockets.get_mut(&connection) {
-            socket.client_open = false;
-        }
-        self.send_inward(connection, Inward::Closed { by_peer: true });
-    }
-
-    fn dial(&mut self, client: usize, server: usize, request: ConnectRequest) {
-        let now = self.schedule.now();
-        let connection = self.talks.len() as u64 + 1;
-        self.trace.note(now, "dial", &[client as u64, server as u64 + 1, connection], &[]);
-        let mut entropy = [0; 24];
-        for chunk in entropy.chunks_mut(8) {
-            chunk.copy_from_slice(&self.births.number().to_be_bytes());
-        }
-        let origin = u64::from_be_bytes(entropy[16..].try_into().expect("eight bytes"));
-        let talk = Conversation {
-            connection,
-            server,
-            origin,
-            asked: request.session,
-            seen: request.last_zxid_seen,
-            opened: None,
-            backlogged: false,
-            sent: Vec::new(),
-            heard: Vec::new(),
-        };
-        self.talks.insert(connection, talk);
-        let socket = Socket {
-            client,
-            server,
-            life: self.members[server].life,
-            to_server: Pipe::new(),
-            to_client: Pipe::new(),
-            server_open: true,
-            client_open: true,
-            broken: false,
-        };
-        self.sockets.insert(connection, socket);
-        self.lines[client] = Some(connection);
-        self.clients[client].dialled(now, connection);
-        if self.members[server].server.is_some() {
-            self.send_inward(connection, Inward::Connect(request, entropy));
-        } else {
-            let refused = Happening::Outward { connection, what: Outward::Closed };
-            self.schedule.after(MS, refused);
-        }
-    }
-
-    pub(super) fn send_inward(&mut self, connection: u64, what: Inward) {
-        let now = self.schedule.now();
-        let took = delay(&mut self.network, self.settings.slow_network);
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        if let Some((time, what)) = socket.to_server.send(now, took, what) {
-            self.schedule.at(time, Happening::Inward { connection, what });
-        }
-    }
-
-    pub(super) fn send_outward(&mut self, connection: u64, what: Outward) {
-        let now = self.schedule.now();
-        let took = delay(&mut self.network, self.settings.slow_network);
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        if let Some((time, what)) = socket.to_client.send(now, took, what) {
-            self.schedule.at(time, Happening::Outward { connection, what });
         }
     }
 }

@@ -25,7 +25,7 @@ struct Follower {
 
 pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audited) {
     let mut followers: BTreeMap<i32, Follower> = BTreeMap::new();
-    for heard in &talk.heard {
+    for (frame, heard) in (1..).zip(&talk.heard) {
         match heard {
             Heard::Watch(..) => {}
             Heard::Event(event) => match followers.get_mut(&event.subscription) {
@@ -33,7 +33,7 @@ pub(super) fn audit(facts: &Facts<'_>, talk: &Conversation, audited: &mut Audite
                 None => panic!("an event of no subscription: {event:?}"),
             },
             Heard::Reply { request, outcome, zxid, .. } => {
-                if !talk.backlogged {
+                if talk.unordered.binary_search(&frame).is_err() {
                     followers.values().for_each(|follower| follower.check_reply(facts, *zxid));
                 }
                 match (&talk.sent[*request].request, outcome) {

@@ -30,6 +30,8 @@ pub enum Fault {
     BreakLink,
     /// A client's connection is reset.
     ResetLine,
+    /// What a client and its server say waits, in one direction or both, and neither is told.
+    ClogLine,
     /// A client does not read.
     Backlog,
     /// A client's process is killed.
@@ -76,7 +78,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 32] = [
+    pub const ALL: [Fault; 33] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutOfAll,
@@ -88,6 +90,7 @@ impl Fault {
         Fault::Partition,
         Fault::BreakLink,
         Fault::ResetLine,
+        Fault::ClogLine,
         Fault::Backlog,
         Fault::KillClient,
         Fault::PauseClient,

@@ -47,6 +47,8 @@ pub struct Conversation {
     pub opened: Option<SessionId>,
     /// Frames, the handshake's being 0, that the server sent while it was told to send only what it must.
     pub unordered: Vec<u64>,
+    /// When the server handled what was sent, as far as it did.
+    pub handled: Vec<Time>,
     /// What was sent, in order, the handshake left out.
     pub sent: Vec<Sent>,
     /// What was heard, in order, the handshake left out.

@@ -25,6 +25,7 @@ pub(super) enum Deed {
     FastDisk(usize),
     FreeDisk(usize),
     Unbacklog(u64),
+    Unclog(u64),
 }
 
 impl World {
@@ -41,6 +42,8 @@ impl World {
         self.settings.slow_network = false;
         self.settings.disorder = Disorder::default();
         self.unblock_all();
+        let lines: Vec<u64> = self.lines.iter().flatten().copied().collect();
+        lines.into_iter().for_each(|connection| self.unclog(connection));
         for server in 0..self.members.len() {
             self.members[server].slow_disk = false;
             self.members[server].storage.mend();
@@ -64,6 +67,7 @@ impl World {
             Deed::FastDisk(server) => self.members[server].slow_disk = false,
             Deed::FreeDisk(server) => self.members[server].storage.mend(),
             Deed::Unbacklog(connection) => self.backlog(connection, false),
+            Deed::Unclog(connection) => self.unclog(connection),
         }
     }
 
@@ -88,8 +92,9 @@ impl World {
             72 => Fault::FullDisk,
             73 => Fault::JumpClock,
             74..=77 => Fault::Resign,
-            78..=85 => Fault::PauseClient,
-            86..=92 => Fault::KillClient,
+            78..=83 => Fault::PauseClient,
+            84..=87 => Fault::ClogLine,
+            88..=92 => Fault::KillClient,
             93..=96 => Fault::Backlog,
             _ => Fault::PowerCutOfAll,
         };
@@ -116,6 +121,7 @@ impl World {
                 pair.into_iter().for_each(|pair| self.break_link(pair, noticed));
             }
             Fault::ResetLine => self.reset_line(client),
+            Fault::ClogLine => self.clog_line(client),
             Fault::Unseat => self.unseat(),
             Fault::SlowDisk => self.slow_down_disk(server),
             Fault::FailSync => self.members[server].storage.fail_sync(),
@@ -292,6 +298,21 @@ impl World {
         }
         self.send_inward(connection, Inward::Closed { by_peer });
         self.send_outward(connection, Outward::Closed);
+    }
+
+    /// A client and its server do not hear each other, or one of them not the other, for up to twice the session's time-out.
+    fn clog_line(&mut self, client: usize) {
+        let Some(connection) = self.lines[client] else { return };
+        let ways = self.nemesis.below(3);
+        let over = 50 * MS + self.nemesis.below(2 * self.clients[client].timeout);
+        let Some(socket) = self.sockets.get_mut(&connection) else { return };
+        if ways != 0 {
+            socket.to_server.block();
+        }
+        if ways != 1 {
+            socket.to_client.block();
+        }
+        self.schedule.after(over, Happening::Nemesis(Deed::Unclog(connection)));
     }
 
     fn slow_down_disk(&mut self, server: usize) {

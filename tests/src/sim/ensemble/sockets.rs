@@ -191,6 +191,7 @@ impl World {
             seen: request.last_zxid_seen,
             opened: None,
             unordered: Vec::new(),
+            handled: Vec::new(),
             sent: Vec::new(),
             heard: Vec::new(),
         };
@@ -226,6 +227,24 @@ impl World {
         let Some(socket) = self.sockets.get_mut(&connection) else { return };
         if let Some((time, what)) = socket.to_server.send(now, took, what) {
             self.schedule.at(time, Happening::Inward { connection, what });
+        }
+    }
+
+    /// What waits in both directions goes on its way.
+    pub(super) fn unclog(&mut self, connection: u64) {
+        let now = self.schedule.now();
+        let Some(socket) = self.sockets.get_mut(&connection) else { return };
+        for what in socket.to_server.unblock() {
+            let took = delay(&mut self.network, false);
+            if let Some((time, what)) = socket.to_server.send(now, took, what) {
+                self.schedule.at(time, Happening::Inward { connection, what });
+            }
+        }
+        for what in socket.to_client.unblock() {
+            let took = delay(&mut self.network, false);
+            if let Some((time, what)) = socket.to_client.send(now, took, what) {
+                self.schedule.at(time, Happening::Outward { connection, what });
+            }
         }
     }
 

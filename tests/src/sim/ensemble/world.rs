@@ -301,9 +301,16 @@ impl World {
 
     fn note_event(&mut self, id: usize, event: &Event) {
         let now = self.schedule.now();
-        if let Event::Disconnected { connection, by_peer: true } = event {
-            let talk = self.talks.get(&connection.get()).expect("it dialled");
-            self.lost.entry((id, talk.origin)).or_insert(now);
+        match event {
+            Event::Disconnected { connection, by_peer: true } => {
+                let talk = self.talks.get(&connection.get()).expect("it dialled");
+                self.lost.entry((id, talk.origin)).or_insert(now);
+            }
+            Event::Request { connection, .. } => {
+                let talk = self.talks.get_mut(&connection.get()).expect("it dialled");
+                talk.handled.push(now);
+            }
+            _ => {}
         }
         let (name, numbers, bytes): (&str, [u64; 2], &[u8]) = match event {
             Event::Connect { connection, .. } => ("connect", [connection.get(), 0], &[]),

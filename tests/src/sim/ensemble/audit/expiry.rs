@@ -88,12 +88,12 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, profile: Profile, audited:
     }
 }
 
-/// When the requests left that were answered on each connection, by the server, from 0, and number in the log.
+/// When the requests were handled that were answered on each connection, by the server, from 0, and number in the log.
 fn answers(world: &World) -> BTreeMap<(usize, u64), Vec<Time>> {
     let mut answers: BTreeMap<(usize, u64), Vec<Time>> = BTreeMap::new();
     for talk in world.talks.values().filter(|talk| talk.opened.is_some()) {
         let times = talk.heard.iter().filter_map(|heard| match heard {
-            Heard::Reply { request, .. } => Some(talk.sent[*request].at),
+            Heard::Reply { request, .. } => Some(talk.handled[*request]),
             Heard::Watch(..) | Heard::Event(_) => None,
         });
         answers.entry((talk.server, talk.origin)).or_default().extend(times);

@@ -129,6 +129,8 @@ pub struct Client {
     pub(super) puppet: Option<Puppet>,
     /// Asks nothing new.
     pub quiet: bool,
+    /// Its pauses are so many times longer.
+    pub pace: u64,
     /// Stands still: the process is stopped.
     pub paused_until: Time,
 }
@@ -172,6 +174,7 @@ impl Client {
             prepared: VecDeque::new(),
             puppet: None,
             quiet: false,
+            pace: 1,
             paused_until: 0,
         }
     }

@@ -16,24 +16,23 @@ pub const MS: Time = 1_000;
 pub const SECOND: Time = 1_000 * MS;
 
 /// Events to come.
+///
+/// The heap orders small keys; the events, which are large, lie still until their turn.
 #[derive(Debug)]
 pub struct Schedule<T> {
     now: Time,
     scheduled: u64,
-    heap: BinaryHeap<Reverse<Slot<T>>>,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
-    time: Time,
-    number: u64,
-    event: T,
+    /// By time, then by number of scheduling; last, where the event lies.
+    heap: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    events: Vec<Option<T>>,
+    /// Places in `events` that are empty.
+    free: Vec<usize>,
 }
 
 impl<T> Schedule<T> {
     /// Nothing to come, at time 0.
     pub fn new() -> Self {
-        Self { now: 0, scheduled: 0, heap: BinaryHeap::new() }
+        Self { now: 0, scheduled: 0, heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new() }
     }
 
     /// The time of the last event taken.
@@ -43,7 +42,7 @@ impl<T> Schedule<T> {
 
     /// When the next event is.
     pub fn next_time(&self) -> Option<Time> {
-        self.heap.peek().map(|next| next.0.time)
+        self.heap.peek().map(|next| next.0.0)
     }
 
     /// Moves the clock on, not past any event.
@@ -55,8 +54,12 @@ impl<T> Schedule<T> {
     /// Lets `event` happen at `time`, or now if that is past.
     pub fn at(&mut self, time: Time, event: T) {
         self.scheduled += 1;
-        let slot = Slot { time: time.max(self.now), number: self.scheduled, event };
-        self.heap.push(Reverse(slot));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.heap.push(Reverse((time.max(self.now), self.scheduled, place)));
     }
 
     /// Lets `event` happen after `delay`.
@@ -66,39 +69,20 @@ impl<T> Schedule<T> {
 
     /// Takes the next event at or before `end`.
     pub fn next_until(&mut self, end: Time) -> Option<T> {
-        if self.heap.peek().is_none_or(|next| next.0.time > end) {
+        if self.heap.peek().is_none_or(|next| next.0.0 > end) {
             self.now = end;
             return None;
         }
-        let Reverse(slot) = self.heap.pop()?;
-        self.now = slot.time;
-        Some(slot.event)
+        let Reverse((time, _, place)) = self.heap.pop()?;
+        self.now = time;
+        self.free.push(place);
+        self.events[place].take()
     }
 }
 
 impl<T> Default for Schedule<T> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl<T> PartialEq for Slot<T> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.time, self.number) == (other.time, other.number)
-    }
-}
-
-impl<T> Eq for Slot<T> {}
-
-impl<T> PartialOrd for Slot<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Slot<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.number).cmp(&(other.time, other.number))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Settings {
     pub disorder: Disorder,
     /// Kinds of faults that do not happen.
     pub without: BTreeSet<Fault>,
+    /// Clients think so many times longer before they ask.
+    pub pace: u64,
     /// How long clients work before everything is mended.
     pub work: Time,
     /// How long everything has to come to rest after that.
@@ -71,6 +73,7 @@ impl Settings {
                 false => Disorder::default(),
             },
             without: BTreeSet::new(),
+            pace: 1,
             work: 10 * SECOND + random.below(15 * SECOND),
             rest: 20 * SECOND,
             #[cfg(planted)]

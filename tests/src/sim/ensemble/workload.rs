@@ -24,7 +24,7 @@ impl Client {
             1..=3 => 0,
             _ => self.random.below(30 * MS),
         };
-        self.ask_at = now + pause;
+        self.ask_at = now + pause * self.pace;
         match self.random.below(100) {
             0..=19 => self.send_set(now, actions),
             20..=34 => self.send_create(now, actions),

@@ -131,6 +131,7 @@ impl World {
             let mut random = stream();
             let timeout = settings.timeout(&mut random);
             let mut client = Client::new(number, settings.servers, timeout, random);
+            client.pace = settings.pace;
             if number < settings.puppets as u64 {
                 client.tie(settings.puppet_timeout);
             }
@@ -294,7 +295,7 @@ impl World {
         self.schedule_tick(id);
         let member = &self.members[id];
         if let Some(server) = &member.server {
-            let compare = self.steps.is_multiple_of(64);
+            let compare = self.steps.is_multiple_of(256);
             self.ledger.observe(id, server, &member.storage, (now, compare));
         }
     }

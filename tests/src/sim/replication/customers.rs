@@ -39,7 +39,7 @@ impl World {
     }
 
     pub(super) fn produce(&mut self, index: usize) {
-        let next = 2 * MS + self.clients.below(60 * MS);
+        let next = (2 * MS + self.clients.below(60 * MS)) * self.settings.pace;
         self.schedule.after(next, Event::Produce(index));
         let now = self.schedule.now();
         let producer = &mut self.producers[index];
@@ -104,7 +104,8 @@ impl World {
     pub(super) fn consume(&mut self, index: usize) {
         // Whoever takes a batch at a time has to hurry when all else is at rest.
         let pause = if self.calm { 5 * MS } else { 50 * MS };
-        let next = 5 * MS + self.clients.below(pause);
+        let pace = if self.calm { 1 } else { self.settings.pace };
+        let next = (5 * MS + self.clients.below(pause)) * pace;
         self.schedule.after(next, Event::Consume(index));
         let (key, offset) = (self.consumers[index].key, self.consumers[index].position);
         let Some((leader, _)) = self.leader_by_someone(key) else { return };

@@ -10,8 +10,8 @@ use super::process::Process;
 use super::settings::Settings;
 use super::world::{World, key};
 use crate::sim::decisions::Decisions;
+use crate::sim::ensemble::lengthen;
 use crate::sim::ensemble::schedule::{SECOND, Time};
-use crate::sim::ensemble::{LONG, LONG_FROM};
 use crate::sim::fault::Struck;
 use crate::sim::random::Random;
 
@@ -51,9 +51,7 @@ pub fn run(seed: u64, print: bool) -> Report {
 pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> Report {
     let mut random = Random::new(seed ^ 0x7265_706c);
     let mut settings = Settings::new(&mut random);
-    if seed >= LONG_FROM {
-        settings.work += LONG;
-    }
+    lengthen(seed, &mut settings.work, &mut settings.pace);
     change(&mut settings);
     if print {
         println!("seed {seed}: {settings:?}");

@@ -31,6 +31,8 @@ pub struct Settings {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) late: u64,
+    /// Clients pause so many times longer.
+    pub(crate) pace: u64,
     /// Mean time between faults.
     pub(crate) fault_every: Time,
     pub(crate) ensemble_seed: u64,
@@ -76,6 +78,7 @@ impl Settings {
             lost: if harsh { random.below(60) } else { 0 },
             doubled: if harsh { random.below(60) } else { 0 },
             late: random.below(100),
+            pace: 1,
             fault_every: 300 * MS + random.below(2 * SECOND),
             ensemble_seed: random.number(),
             power_cuts: !memory && random.chance(4, 5),
@@ -111,6 +114,7 @@ impl Settings {
         let others = if random.chance(1, 4) { 1 } else { 0 };
         settings.clients = puppets + others;
         settings.puppets = puppets;
+        settings.pace = self.pace;
         settings.puppet_timeout = self.session_timeout;
         settings.without.clone_from(&self.without);
         settings

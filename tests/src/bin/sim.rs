@@ -137,9 +137,10 @@ fn planted(afresh: bool) -> bool {
             match find(*bug, tried) {
                 Some(found) => {
                     println!(
-                        "{bug:?}: seed {}, {:.1} simulated minutes",
+                        "{bug:?}: seed {}, {:.1} simulated minutes: {:.160}",
                         found.seed,
-                        found.simulated_us as f64 / 6e7
+                        found.simulated_us as f64 / 6e7,
+                        found.rule
                     );
                 }
                 None => {

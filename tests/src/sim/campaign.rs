@@ -147,6 +147,12 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// What the last panic of this thread said, after [`keep_panics_quiet`].
+#[must_use]
+pub fn last_panic() -> String {
+    LAST_PANIC.with_borrow(String::clone)
+}
+
 /// Lets a broken rule be told in the failure of its run instead of on the terminal.
 pub fn keep_panics_quiet() {
     std::panic::set_hook(Box::new(|info| {

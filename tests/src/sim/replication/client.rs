@@ -14,6 +14,9 @@ use crate::sim::random::Random;
 /// A producer gives up waiting for an answer after this.
 pub const PRODUCE_TIMEOUT: Time = 1_500 * MS;
 
+/// Batches that each producer makes when everything is mended: all partitions take records again.
+const AFTER_HEALING: u32 = 2;
+
 /// A batch that is not answered.
 #[derive(Debug, Clone)]
 pub struct InFlight {
@@ -38,6 +41,8 @@ pub struct Producer {
     next_sequence: i32,
     epoch: i16,
     pub in_flight: Option<InFlight>,
+    /// Batches that it still makes when everything is mended.
+    pub after_healing: u32,
 }
 
 impl Producer {
@@ -54,6 +59,7 @@ impl Producer {
             next_sequence: 0,
             epoch: 0,
             in_flight: None,
+            after_healing: AFTER_HEALING,
         }
     }
 

@@ -47,9 +47,10 @@ impl World {
             return;
         }
         if producer.in_flight.is_none() {
-            if self.calm {
+            if self.calm && producer.after_healing == 0 {
                 return;
             }
+            producer.after_healing -= u32::from(self.calm);
             producer.make_batch(now, &mut self.clients);
             let values = &producer.in_flight.as_ref().expect("made").values;
             self.ledger.sent(producer.key, values, producer.idempotent);
@@ -80,9 +81,8 @@ impl World {
     pub(super) fn produced(
         &mut self,
         index: usize,
-        number: u64,
-        error: ErrorCode,
-        base_offset: i64,
+        from: BrokerId,
+        (number, error, base_offset): (u64, ErrorCode, i64),
     ) {
         let producer = &mut self.producers[index];
         let (key, acks) = (producer.key, producer.acks);
@@ -95,7 +95,8 @@ impl World {
         let time = (began, self.schedule.now());
         if acks == -1 {
             self.chronicle.acknowledged(index, (key, base_offset), &values, time);
-            self.ledger.acknowledged.push(Acknowledged { key, base_offset, values });
+            let suspect = self.machines[&from].suspect;
+            self.ledger.acknowledged(Acknowledged { key, base_offset, values }, suspect);
         } else {
             self.chronicle.hoped(key, &values, time);
         }

@@ -26,7 +26,7 @@ pub struct Acknowledged {
 pub struct Ledger {
     sent: BTreeMap<u64, TopicPartition>,
     idempotent: BTreeSet<u64>,
-    pub acknowledged: Vec<Acknowledged>,
+    acknowledged: Vec<Acknowledged>,
     /// By partition and offset: the value, and the epoch that wrote it.
     committed: BTreeMap<TopicPartition, BTreeMap<i64, (u64, i32)>>,
     leaders: BTreeMap<(TopicPartition, LeaderEpoch), (BrokerId, u64)>,
@@ -145,8 +145,43 @@ impl Ledger {
         }
     }
 
-    /// A replica removed what lies below.
+    /// acks=all is answered now: it has to be committed already. On a `suspect` disk it may not have been readable since.
+    pub fn acknowledged(&mut self, acknowledged: Acknowledged, suspect: bool) {
+        let Acknowledged { key, base_offset, ref values } = acknowledged;
+        let known = self.committed.get(&key);
+        for (offset, &value) in (base_offset..).zip(values) {
+            let found = known.and_then(|known| known.get(&offset)).map(|&(value, _)| value);
+            let is_held = found == Some(value) || (suspect && found.is_none());
+            assert!(
+                is_held || self.is_unclean(key),
+                "{key:?} offset {offset}: {value:x} is acknowledged, committed is {found:x?}"
+            );
+        }
+        self.acknowledged.push(acknowledged);
+    }
+
+    /// The end of a run: a replica holds what was committed, no more and no less, from where its log starts.
+    pub fn audit_log(&self, key: TopicPartition, (start, end): (Offset, Offset), log: &[Entry]) {
+        let Some(known) = self.committed.get(&key).filter(|_| !self.is_unclean(key)) else {
+            return;
+        };
+        let last = known.last_key_value().map_or(-1, |(&offset, _)| offset);
+        assert!(last < end.get(), "{key:?}: {last} was committed, and the log ends at {end}");
+        let there: BTreeMap<i64, (u64, i32)> =
+            log.iter().map(|&(offset, value, epoch)| (offset, (value, epoch))).collect();
+        for (offset, committed) in known.range(start.get()..) {
+            let found = there.get(offset);
+            assert_eq!(found, Some(committed), "{key:?} offset {offset}: not what was committed");
+        }
+    }
+
+    /// A replica removed what lies below, as retention wants it: of what is committed.
     pub fn trimmed(&mut self, key: TopicPartition, start: Offset) {
+        let committed = self.committed_end(key);
+        assert!(
+            start <= committed || self.is_unclean(key),
+            "{key:?}: what lies below {start} was removed, and {committed} is the end of what is committed"
+        );
         let former = self.trimmed.entry(key).or_default();
         *former = start.max(*former);
     }
@@ -203,6 +238,11 @@ impl Ledger {
     pub fn committed_end(&self, key: TopicPartition) -> Offset {
         let last = self.committed.get(&key).and_then(|offsets| offsets.last_key_value());
         last.map_or(Offset::ZERO, |(&offset, _)| Offset::new(offset + 1))
+    }
+
+    /// Batches acknowledged with acks=all.
+    pub fn acknowledged_count(&self) -> u64 {
+        self.acknowledged.len() as u64
     }
 
     /// How many offsets are committed.

@@ -77,7 +77,7 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
         compared: sessions.writes + sessions.reads + sessions.changes,
         events: world.trace.events(),
         committed: world.ledger.committed_count(),
-        acknowledged: world.ledger.acknowledged.len() as u64,
+        acknowledged: world.ledger.acknowledged_count(),
         consumed: world.ledger.consumed,
         simulated: world.schedule.now(),
         struck: world.struck(),
@@ -145,7 +145,11 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
             return Some(format!("{key:?}: {id} has not all"));
         }
     }
-    if world.producers.iter().any(|p| p.key == key && p.in_flight.is_some()) {
+    if world
+        .producers
+        .iter()
+        .any(|p| p.key == key && (p.in_flight.is_some() || p.after_healing > 0))
+    {
         return Some(format!("{key:?}: a producer is not answered"));
     }
     if world.consumers.iter().any(|c| c.key == key && c.position != end) {
@@ -186,7 +190,12 @@ fn audit(world: &World, key: TopicPartition) {
         let replica = process(world, id).expect("at rest");
         let from = replica.replicas[&key].positions().start.max(start);
         match read_all(replica, key, from, end) {
-            Ok(log) => logs.push((id, from, log)),
+            Ok(log) => {
+                if !world.machines[&id].suspect {
+                    world.ledger.audit_log(key, (from, end), &log);
+                }
+                logs.push((id, from, log));
+            }
             Err(_) if world.machines[&id].suspect => {}
             Err(error) => panic!("{key:?}: {id} has damaged records: {error}"),
         }

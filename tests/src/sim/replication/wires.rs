@@ -63,7 +63,8 @@ impl World {
                 self.step(id, life, |process, now, out| process.receive(from, message, now, out));
             }
             (Address::Producer(index), Message::Produced { number, error, base_offset }) => {
-                self.produced(index, number, error, base_offset);
+                let Address::Broker(from) = from else { unreachable!("brokers answer") };
+                self.produced(index, from, (number, error, base_offset));
             }
             (Address::Consumer(index), Message::Consumed(answer)) => {
                 let Address::Broker(from) = from else { unreachable!("brokers answer") };

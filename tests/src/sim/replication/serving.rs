@@ -10,7 +10,7 @@ use broker_core::controller::{
 };
 use broker_core::hosted::Asked;
 use broker_core::ids::{BrokerEpoch, BrokerId, Millis, TopicPartition};
-use broker_core::partition::AlterRequest;
+use broker_core::partition::{AlterRequest, Durability};
 use broker_log::BatchMeta;
 use bytes::{Bytes, BytesMut};
 use client_protocol::ErrorCode;
@@ -195,7 +195,8 @@ impl Process {
                     self.ask_description(broker, partitions, out);
                 }
                 ControllerEffect::UncleanElection { topic, partition, .. } => {
-                    let may = self.settings.unclean;
+                    let may =
+                        self.settings.unclean || self.settings.durability == Durability::Memory;
                     assert!(may, "{topic}-{partition}: nobody allowed an unclean election");
                     out.unclean.extend(self.key_of(&topic, partition));
                 }

@@ -64,7 +64,7 @@ impl Settings {
     pub(crate) fn new(random: &mut Random) -> Self {
         let memory = random.chance(1, 6);
         let harsh = random.chance(1, 2);
-        Self {
+        let mut settings = Self {
             brokers: 3,
             partitions: 1 + i32::try_from(random.below(3)).expect("small"),
             replication_factor: if random.chance(1, 8) { 2 } else { 3 },
@@ -96,7 +96,12 @@ impl Settings {
             planted: None,
             #[cfg(planted)]
             planted_in_log: None,
+        };
+        if memory {
+            // What all members of an ISR lose together is lost, and said (D6); what one of them keeps is not.
+            settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
         }
+        settings
     }
 
     pub(crate) fn min_insync_replicas(&self) -> usize {

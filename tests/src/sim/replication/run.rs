@@ -56,12 +56,14 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
     if print {
         println!("seed {seed}: {settings:?}");
     }
-    let (work, rest) = (settings.work, settings.rest);
+    let (work, rest) = (settings.work, settings.rest());
     let mut world = World::new(seed, settings, print);
     world.unleash();
     world.run_until(work);
     world.heal();
-    come_to_rest(&mut world, work + rest);
+    // A disk that stands still goes on by itself: only then is everything mended.
+    let mended = world.last_stall().max(work);
+    come_to_rest(&mut world, mended + rest);
     let mut lost_partitions = 0;
     for partition in 0..world.settings.partitions {
         if is_lost(&world, key(partition)) {

@@ -9,6 +9,7 @@ use broker_core::controller::ControllerConfig;
 use broker_core::partition::Durability;
 use broker_log::LogConfig;
 
+use super::client::PRODUCE_TIMEOUT;
 use crate::sim::ensemble;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
@@ -51,7 +52,6 @@ pub struct Settings {
     /// Kinds of faults that do not happen.
     pub(crate) without: BTreeSet<Fault>,
     pub(crate) work: Time,
-    pub(crate) rest: Time,
     /// A bug put in on purpose, in a core...
     #[cfg(planted)]
     pub(crate) planted: Option<broker_core::planted::Planted>,
@@ -91,7 +91,6 @@ impl Settings {
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),
             work: 8 * SECOND + random.below(12 * SECOND),
-            rest: 60 * SECOND,
             #[cfg(planted)]
             planted: None,
             #[cfg(planted)]
@@ -102,6 +101,12 @@ impl Settings {
             settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
         }
         settings
+    }
+
+    /// How long everything has to come to rest after it was mended: ten seconds, and the longest time-out that is waited for.
+    pub(crate) fn rest(&self) -> Time {
+        let times = [self.session_timeout, self.lag_time_max_ms * MS, PRODUCE_TIMEOUT];
+        10 * SECOND + times.into_iter().max().unwrap_or_default()
     }
 
     pub(crate) fn min_insync_replicas(&self) -> usize {

@@ -227,6 +227,12 @@ impl World {
         self.ensemble.heal();
     }
 
+    /// When the last disk that stands still goes on.
+    pub fn last_stall(&self) -> Time {
+        let processes = self.machines.values().filter_map(|machine| machine.process.as_ref());
+        processes.map(|process| process.directory.stalled_until()).max().unwrap_or_default()
+    }
+
     pub(super) fn happen(&mut self, event: Event) {
         if let Some(id) = event.broker() {
             let machine = &self.machines[&id];

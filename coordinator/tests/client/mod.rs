@@ -101,9 +101,21 @@ impl Client {
         (first..).zip(requests).map(|(xid, request)| self.answer(xid, request.op())).collect()
     }
 
+    /// The same, unless the server closes the connection first, as it does while it knows no leader.
+    pub fn try_ask(&mut self, request: &Request) -> Option<(ErrorCode, Option<Response>)> {
+        let xid = self.next_xid;
+        self.next_xid += 1;
+        self.socket.write_all(&encode_request(Xid::new(xid), request)).ok()?;
+        self.try_answer(xid, request.op())
+    }
+
     fn answer(&mut self, xid: i32, op: OpCode) -> (ErrorCode, Option<Response>) {
+        self.try_answer(xid, op).expect("an answer")
+    }
+
+    fn try_answer(&mut self, xid: i32, op: OpCode) -> Option<(ErrorCode, Option<Response>)> {
         loop {
-            let frame = read_frame(&mut *self.socket, &mut self.buffer).expect("an answer");
+            let frame = read_frame(&mut *self.socket, &mut self.buffer)?;
             let mut reader = Reader::new(frame);
             let header = ReplyHeader::decode(&mut reader).unwrap();
             if header.xid.get() < 0 {
@@ -113,9 +125,9 @@ impl Client {
             assert!(header.zxid >= self.last_zxid, "time went back");
             self.last_zxid = header.zxid;
             if header.error != ErrorCode::Ok {
-                return (header.error, None);
+                return Some((header.error, None));
             }
-            return (ErrorCode::Ok, Some(Response::decode(op, &mut reader).unwrap()));
+            return Some((ErrorCode::Ok, Some(Response::decode(op, &mut reader).unwrap())));
         }
     }
 

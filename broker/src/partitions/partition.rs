@@ -165,14 +165,15 @@ impl Partition {
 
     /// Whether a client's batch may be appended, and under which epoch.
     pub fn admit_produce(&self, asked: Asked) -> Result<ProducePermit, ErrorCode> {
-        let now = self.now();
-        self.lock().hosted.admit_produce(asked, now)
+        // Asked for under the lock, so that what is remembered of refusals is in the order of its times.
+        let mut state = self.lock();
+        state.hosted.admit_produce(asked, self.now())
     }
 
     /// A client's batch was refused by the log.
     pub fn refused(&self, batch: Option<Sequenced>, error: ErrorCode) {
-        let now = self.now();
-        self.lock().hosted.refused(batch, error, now);
+        let mut state = self.lock();
+        state.hosted.refused(batch, error, self.now());
     }
 
     /// Batches were appended.

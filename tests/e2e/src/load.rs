@@ -155,7 +155,11 @@ impl Load {
             if let Some(found) = found {
                 return Ok(found.at - since);
             }
-            ensure!(since.elapsed() < READ_LIMIT, "nothing acknowledged for {READ_LIMIT:?}");
+            if since.elapsed() > READ_LIMIT {
+                let errors = self.book.lock().map(|book| book.errors.clone()).unwrap_or_default();
+                let ended = self.thread.is_finished();
+                bail!("nothing acknowledged for {READ_LIMIT:?}; {errors:?}; gave up: {ended}");
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
     }

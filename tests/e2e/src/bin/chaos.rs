@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,8 @@ struct Run {
     load: Load,
     plan: Plan,
     report: Report,
-    /// Nodes whose disk was ever struck.
-    disks_struck: BTreeSet<usize>,
+    /// Parts of nodes' logs that were written from when their disk was struck to when the round was healed.
+    disks_struck: BTreeMap<usize, Vec<Range<usize>>>,
 }
 
 fn main() -> Result<()> {
@@ -84,7 +85,7 @@ fn main() -> Result<()> {
     let load = Load::start(&machine.running.bootstrap(), &arguments.dir)?;
     let report = Report { seed, skipped: cannot.into_iter().collect(), ..Report::default() };
     let plan = Plan::new(seed, &can);
-    let mut run = Run { machine, load, plan, report, disks_struck: BTreeSet::new() };
+    let mut run = Run { machine, load, plan, report, disks_struck: BTreeMap::new() };
     let ended = run.rounds(Duration::from_secs_f64(arguments.minutes * 60.0));
     let report = run.judge(ended)?;
     if arguments.output == "json" {
@@ -153,6 +154,7 @@ impl Run {
         self.restart_ended()?;
         let healed_us = self.load.now_us();
         self.wait_live(healed_us)?;
+        self.note_healed()?;
         self.look_at_memory();
         eprintln!(
             "round {}: healed after {:.1} s; {} acknowledged",
@@ -170,18 +172,44 @@ impl Run {
             steps.push((strike.begins_ms, true, strike));
             steps.push((strike.ends_ms(), false, strike));
             *self.report.faults.entry(strike.fault).or_default() += 1;
-            if strike.fault.is_of_disk() {
-                self.disks_struck.extend(&strike.struck);
-            }
         }
         steps.sort_by_key(|(at_ms, begins, _)| (*at_ms, *begins));
         let began = Instant::now();
         for (at_ms, begins, strike) in steps {
             std::thread::sleep(Duration::from_millis(at_ms).saturating_sub(began.elapsed()));
+            if begins && strike.fault.is_of_disk() {
+                self.note_struck(&strike.struck)?;
+            }
             let done = if begins { self.machine.strike(strike) } else { self.machine.heal(strike) };
             done.with_context(|| format!("{strike}, {}", if begins { "begin" } else { "end" }))?;
         }
         Ok(())
+    }
+
+    /// What these nodes say from now on may be of their disks.
+    fn note_struck(&mut self, nodes: &[usize]) -> Result<()> {
+        for &node in nodes {
+            let length = self.log(node)?.len();
+            self.disks_struck.entry(node).or_default().push(length..usize::MAX);
+        }
+        Ok(())
+    }
+
+    /// All is well again: what is said from now on is not explained by what was.
+    fn note_healed(&mut self) -> Result<()> {
+        for node in 0..NODES {
+            let length = self.log(node)?.len();
+            for part in self.disks_struck.entry(node).or_default() {
+                part.end = part.end.min(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node has said.
+    fn log(&self, node: usize) -> Result<Vec<u8>> {
+        let path = self.machine.running.cluster.dir.join(plan::name(node)).join("out.log");
+        std::fs::read(&path).with_context(|| format!("no {}", path.display()))
     }
 
     fn restart_ended(&mut self) -> Result<()> {
@@ -270,8 +298,8 @@ impl Run {
         for node in 0..NODES {
             let name = plan::name(node);
             let path = self.machine.running.cluster.dir.join(&name).join("out.log");
-            let log = std::fs::read_to_string(path)?;
-            let found = verdict::of_log(&log, self.disks_struck.contains(&node));
+            let struck = self.disks_struck.get(&node).map_or(&[][..], Vec::as_slice);
+            let found = verdict::of_log(&std::fs::read(path)?, struck);
             report.findings.extend(found.into_iter().map(|line| format!("{name}: {line}")));
         }
         if is_settled {

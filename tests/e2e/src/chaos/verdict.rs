@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ::tests::history::{self, Anomaly, Key, Name, Promises, Value};
@@ -23,7 +24,7 @@ const FATAL_WORDS: [&str; 6] = [
     "owner unknown",
     "not what was written",
 ];
-/// Words of a log that a node whose disk was struck may say.
+/// Words of a log that a node may say while its disk is struck.
 const DISK_WORDS: [&str; 8] = [
     "log directory fenced",
     "has failed",
@@ -76,16 +77,25 @@ pub fn resent(disk: &Path) -> Result<BTreeSet<(Key, Value)>> {
     Ok(all)
 }
 
-/// Lines of a node's log that no fault explains.
-pub fn of_log(text: &str, disk_was_struck: bool) -> Vec<String> {
-    let is_finding = |line: &&str| {
-        if FATAL_WORDS.iter().any(|word| line.contains(word)) {
-            return true;
+/// Lines of a node's log that no fault explains. `struck`: the parts of it, in bytes, that were written while the node's disk
+/// failed and until all was well again. Not times: the node's clock may have jumped.
+pub fn of_log(log: &[u8], struck: &[Range<usize>]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut begin: usize = 0;
+    for bytes in log.split_inclusive(|byte| *byte == b'\n') {
+        let at = begin;
+        begin += bytes.len();
+        let line = String::from_utf8_lossy(bytes);
+        let is_fatal = FATAL_WORDS.iter().any(|word| line.contains(word));
+        let explained = struck.iter().any(|part| part.contains(&at))
+            && DISK_WORDS.iter().any(|word| line.contains(word));
+        // The level, not a code that a milder line tells of.
+        let is_error = line.split_whitespace().any(|word| word == "ERROR");
+        if is_fatal || is_error && !explained {
+            findings.push(line.trim_end().to_string());
         }
-        let explained = disk_was_struck && DISK_WORDS.iter().any(|word| line.contains(word));
-        line.contains("ERROR") && !explained
-    };
-    text.lines().filter(is_finding).map(str::to_string).collect()
+    }
+    findings
 }
 
 /// Partitions of a topic whose replicas, files of stopped brokers, differ in any byte of their records.
@@ -134,12 +144,26 @@ mod tests {
 
     #[test]
     fn a_log_is_searched_for_what_no_fault_explains() {
-        let text = "INFO cut a torn tail\nERROR log directory fenced: Input/output error\n";
-        assert_eq!(of_log(text, true), Vec::<String>::new());
-        assert_eq!(of_log(text, false).len(), 1);
-        let text =
-            "thread 'x' panicked at broker/src/main.rs\nERROR damaged below what was durable";
-        assert_eq!(of_log(text, true).len(), 2);
+        let log = b"INFO cut a torn tail\nERROR log directory fenced: Input/output error\n";
+        let (all, none) = (0..usize::MAX, Vec::<String>::new());
+        assert_eq!(of_log(log, std::slice::from_ref(&all)), none);
+        assert_eq!(of_log(log, &[]).len(), 1);
+        let log = b"WARN groups cannot be loaded: KAFKA_STORAGE_ERROR (56)\n";
+        assert_eq!(of_log(log, &[]), none);
+        let log =
+            b"thread 'x' panicked at broker/src/main.rs\nERROR damaged below what was durable";
+        assert_eq!(of_log(log, &[all]).len(), 2);
+    }
+
+    #[test]
+    fn a_disk_explains_what_is_said_while_it_fails_and_nothing_later() {
+        let line = b"ERROR log directory fenced\n";
+        let length = line.len();
+        let log = line.repeat(3);
+        let none = Vec::<String>::new();
+        assert_eq!(of_log(&log, &[0..length, length..3 * length]), none);
+        assert_eq!(of_log(&log, &[0..length, 2 * length..3 * length]).len(), 1);
+        assert_eq!(of_log(&log, &[1..length]).len(), 3, "each line counts by where it begins");
     }
 
     #[test]

@@ -34,6 +34,14 @@ impl Partitions {
         records: &Bytes,
     ) -> Result<(), ErrorCode> {
         let Ok(partition) = self.partition(partition) else { return Ok(()) };
+        // One that comes late, from a former leader or for another position, is compared with nothing: the log has gone on.
+        let awaited = partition.read_core(|core| {
+            let followed = core.following().map(|(_, epoch)| epoch);
+            followed == Some(answer.leader_epoch) && core.positions().end == answer.fetch_offset
+        });
+        if awaited != Some(true) {
+            return Ok(());
+        }
         let last_epoch = partition.read_core(|core| core.positions().epochs.last()).flatten();
         let whole = self.check_fetched(answer, last_epoch, records);
         let (length, outcome) = match whole {

@@ -129,6 +129,11 @@ async fn answer_of_a_former_leadership_changes_nothing() {
     bench.answer(0, led(0, 1, &["x"])).unwrap();
     bench.until(|bench| bench.status().end.get() == 1);
     assert_eq!(bench.partitions.describe_replica(key()).unwrap().last_epoch.unwrap().get(), 1);
+    // Nor is it called damaged when the log ends in records of the new leader.
+    let late = FetchAnswer { fetch_offset: Offset::new(1), ..answer };
+    let records = Bytes::from(led(1, 0, &["b"]));
+    bench.partitions.fetch_answered(key(), &late, &records).unwrap();
+    assert_eq!(bench.status().end.get(), 1);
 }
 
 #[tokio::test]

@@ -180,6 +180,10 @@ fn update(group: &mut Group, join: &Join, id: &str, ticket: Ticket, turn: &mut T
     member.client_id.clone_from(&join.client_id);
     member.client_host.clone_from(&join.client_host);
     member.heard(now);
+    if member.newcomer {
+        // It waits as long as any newcomer, however often it has to ask.
+        member.expires = now.plus(NEW_MEMBER_WAIT_MS);
+    }
     // An older JoinGroup of the same member would hold up its connection.
     if let Some(older) = member.join.replace(ticket) {
         let error = ErrorCode::RebalanceInProgress;

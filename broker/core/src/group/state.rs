@@ -208,12 +208,12 @@ impl Group {
             return false;
         }
         let others = || self.members.values().filter(|member| Some(member.id.as_str()) != except);
-        if others().next().is_none() {
-            return true;
+        // A sole member may change what it can do, but not what kind of group this is.
+        if !self.members.is_empty() && self.protocol_type.as_deref() != Some(protocol_type) {
+            return false;
         }
         let known = |member: &Member, name: &str| member.protocols.iter().any(|(n, _)| n == name);
-        self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| others().all(|member| known(member, name)))
+        protocols.iter().any(|(name, _)| others().all(|member| known(member, name)))
     }
 
     /// There is room for the bytes that a member brings in place of all that `former` brought.

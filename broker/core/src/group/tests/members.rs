@@ -278,6 +278,39 @@ fn a_second_join_of_a_member_frees_the_first() {
 }
 
 #[test]
+fn a_newcomer_that_asks_again_waits_as_long_as_others() {
+    let mut bench = Bench::new();
+    let id = bench.alone();
+    let newcomer = bench.join(Client { member_id_required: true, ..Client::default() });
+    let newcomer = bench.joined(newcomer).member_id;
+    let again = || Client { member: &newcomer, ..Client::default() };
+    let first = bench.join(again());
+    let second = bench.join(again());
+    assert_eq!(bench.joined(first).error_code, ErrorCode::RebalanceInProgress);
+    // The group waits for a slow member, longer than a session lasts.
+    for _ in 0..6 {
+        bench.pass(5_000);
+        assert_eq!(bench.heartbeat(1, &id), ErrorCode::RebalanceInProgress);
+    }
+    assert_eq!(bench.answer(second), None, "it is still waited with");
+    let member = bench.join(Client { member: &id, ..Client::default() });
+    assert_eq!(bench.joined(member).generation_id, 2);
+    assert_eq!(bench.joined(second).generation_id, 2);
+}
+
+#[test]
+fn a_sole_member_cannot_make_the_group_another_kind() {
+    let mut bench = Bench::new();
+    let id = bench.alone();
+    let other = Client { member: &id, kind: "connect", ..Client::default() };
+    let ticket = bench.join(other);
+    assert_eq!(bench.joined(ticket).error_code, ErrorCode::InconsistentGroupProtocol);
+    let other = [("roundrobin", "topics")];
+    let ticket = bench.join(Client { member: &id, protocols: &other, ..Client::default() });
+    assert_eq!(bench.joined(ticket).generation_id, 2);
+}
+
+#[test]
 fn a_static_member_that_restarts_moves_nobody() {
     for (knows_skip_assignment, leads) in [(true, true), (false, true), (true, false)] {
         let mut bench = Bench::new();

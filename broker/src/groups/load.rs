@@ -155,6 +155,14 @@ pub(super) fn replay_batches(
     let mut after = next;
     // One that is damaged is the first of the next chunk.
     for batch in Batches::new(bytes).map_while(Result::ok) {
+        // What still parses may say something else than what was committed.
+        if let Err(why) = batch.check_crc() {
+            if after == next {
+                tell(log, after, &format!("a batch of groups is damaged: {why}"));
+                return Err(ErrorCode::CorruptMessage);
+            }
+            break;
+        }
         if !batch.header.is_control() {
             replay_batch(&batch, next, log, shard);
         }

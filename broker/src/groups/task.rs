@@ -75,7 +75,7 @@ pub(super) async fn run(mut task: Task) {
     let mut shard = match loaded {
         Ok(shard) => shard,
         Err(error) => {
-            let is_damaged = error == ErrorCode::CorruptMessage;
+            let is_damaged = is_damage(error);
             if is_damaged && is_known {
                 debug!(partition = %key.partition, %epoch, "groups cannot be loaded: {error}");
             } else {
@@ -111,6 +111,11 @@ pub(super) async fn run(mut task: Task) {
         writes: VecDeque::new(),
     };
     working.run().await;
+}
+
+/// Whether reading it again is in vain until it is repaired.
+pub(super) fn is_damage(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::CorruptMessage | ErrorCode::KafkaStorageError)
 }
 
 impl Task {

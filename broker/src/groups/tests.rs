@@ -7,6 +7,7 @@ use client_protocol::records::{BatchBuilder, Record, assign_offsets};
 use client_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId};
 
 use super::load::{Damaged, LogPart, replay_batches};
+use super::task::is_damage;
 
 /// A batch of one commit of the group at `offset`.
 fn batch(group: &str, offset: i64) -> BytesMut {
@@ -50,8 +51,22 @@ fn a_damaged_batch_ends_a_chunk_and_at_its_front_the_load() {
     assert_eq!(replayed(&[&whole[..], &damaged[..]].concat()), (Ok(Offset::new(6)), 1));
     assert_eq!(replayed(&damaged), (corrupt, 0));
     assert_eq!(replayed(&[&damaged[..], &whole[..]].concat()), (corrupt, 0));
+    // Still a commit by its looks, but of something else.
+    for at in [batch("b", 6).len() - 1, 60] {
+        let mut damaged = batch("b", 6);
+        damaged[at] ^= 1;
+        assert_eq!(replayed(&[&whole[..], &damaged[..]].concat()), (Ok(Offset::new(6)), 1), "{at}");
+        assert_eq!(replayed(&damaged), (corrupt, 0), "{at}");
+    }
     assert_eq!(replayed(&whole[..whole.len() - 1]), (corrupt, 0), "a length that leads too far");
     assert_eq!(replayed(&[]), (Ok(Offset::new(5)), 0), "nothing more was committed in time");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_waits_for_its_repair() {
+    assert!(is_damage(ErrorCode::CorruptMessage));
+    assert!(is_damage(ErrorCode::KafkaStorageError), "a header that cannot be read is told so");
+    assert!(!is_damage(ErrorCode::NotLeaderOrFollower));
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn main() -> Result<()> {
                 programs: programs()?,
                 coordinators,
                 brokers,
-                broker_settings: pairs(&settings)?,
+                broker_settings: with_offsets(pairs(&settings)?, brokers),
                 places: Vec::new(),
             };
             show(&Cluster::up(options)?, place.output)
@@ -125,6 +125,15 @@ fn main() -> Result<()> {
 fn programs() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     Ok(own.parent().context("the program has no folder")?.to_path_buf())
+}
+
+/// Where fewer brokers run than `__consumer_offsets` is to have replicas by default there would be no groups.
+fn with_offsets(mut settings: Vec<(String, String)>, brokers: u32) -> Vec<(String, String)> {
+    let key = "offsets.topic.replication.factor";
+    if brokers < 3 && settings.iter().all(|(set, _)| set != key) {
+        settings.push((key.to_owned(), brokers.max(1).to_string()));
+    }
+    settings
 }
 
 fn pairs(settings: &[String]) -> Result<Vec<(String, String)>> {
@@ -154,4 +163,27 @@ fn show(cluster: &Cluster, output: Output) -> Result<()> {
     }
     println!("ready in {} ms; folder {}", status.ready_ms, status.dir);
     Ok(())
+}
+
+#[cfg(test)]
+mod setting_tests {
+    use super::*;
+
+    #[test]
+    fn few_brokers_keep_offsets_in_as_many_replicas_unless_told_otherwise() {
+        let factor = |brokers: u32, set: &[&str]| {
+            let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+            let settings = with_offsets(pairs(&set).expect("pairs"), brokers);
+            let found: Vec<_> = settings
+                .into_iter()
+                .filter(|(key, _)| key == "offsets.topic.replication.factor")
+                .map(|(_, value)| value)
+                .collect();
+            found.join(",")
+        };
+        assert_eq!(factor(1, &[]), "1");
+        assert_eq!(factor(2, &["num.partitions=4"]), "2");
+        assert_eq!(factor(2, &["offsets.topic.replication.factor=1"]), "1");
+        assert_eq!(factor(3, &[]), "");
+    }
 }

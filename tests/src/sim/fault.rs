@@ -140,6 +140,11 @@ impl Faults {
         on
     }
 
+    /// Whether it happens when it is due.
+    pub fn is_on(&self, fault: Fault) -> bool {
+        !self.off.contains(&fault)
+    }
+
     /// How often each kind has struck.
     pub fn struck(&self) -> &Struck {
         &self.struck

@@ -31,6 +31,10 @@ pub struct Member {
     pub inbox: Vec<Event>,
     /// The tick that is scheduled, if any: its number and time.
     pub tick: Option<(u64, Time)>,
+    /// When its disk has last written.
+    pub wrote_at: Time,
+    /// It will be looked at whether its disk has nothing to do.
+    pub idles: bool,
     /// By how many millionths its clock is fast.
     pub drift_ppm: u64,
     mono_start: Time,
@@ -49,6 +53,8 @@ impl Member {
             paused: false,
             inbox: Vec::new(),
             tick: None,
+            wrote_at: 0,
+            idles: false,
             drift_ppm: 0,
             mono_start: random.below(1_000_000_000_000),
             wall_start_ms: 1_700_000_000_000 + i64::try_from(random.below(10_000)).expect("small"),
@@ -75,6 +81,7 @@ impl Member {
         self.tick = None;
         self.paused = false;
         self.slow_disk = false;
+        self.idles = false;
     }
 
     /// Its clocks.

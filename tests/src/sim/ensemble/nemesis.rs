@@ -14,6 +14,9 @@ use super::storage::Crash;
 use super::world::{Happening, World};
 use crate::sim::fault::Fault;
 
+/// What happens to files while nobody looks.
+const DAMAGE: [Fault; 3] = [Fault::FlipBit, Fault::LoseSector, Fault::ReadError];
+
 /// One thing that goes wrong or is mended.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deed {
@@ -87,7 +90,8 @@ impl World {
             44..=53 => Fault::BreakLink,
             54..=59 => Fault::ResetLine,
             60..=64 => Fault::Unseat,
-            65..=69 => Fault::SlowDisk,
+            65..=67 => Fault::SlowDisk,
+            68..=69 => DAMAGE[self.nemesis.below(3) as usize],
             70..=71 => Fault::FailSync,
             72 => Fault::FullDisk,
             73 => Fault::JumpClock,
@@ -100,8 +104,27 @@ impl World {
         };
         let moves_itself = client >= self.settings.puppets;
         let applies = moves_itself || !matches!(fault, Fault::PauseClient | Fault::KillClient);
-        if applies && self.arsenal.strikes(fault) {
+        if applies && !DAMAGE.contains(&fault) && self.arsenal.strikes(fault) {
             self.inflict(fault, (server, client), pair);
+        }
+        if DAMAGE.contains(&fault) {
+            self.damage(server, fault);
+        }
+    }
+
+    /// A server dies, and a part of what it knew to be synced goes bad before it is back.
+    fn damage(&mut self, server: usize, fault: Fault) {
+        let storage = &mut self.members[server].storage;
+        match storage.mark() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.disk_failed(server),
+        }
+        self.crash_server(server, Crash::Kill);
+        if self.arsenal.is_on(fault)
+            && self.members[server].storage.damage(fault, &mut self.nemesis)
+        {
+            self.arsenal.strikes(fault);
         }
     }
 

@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use coordinator::storage::{self, Opened, Owner, StorageError};
 use coordinator_core::consensus::{LogEntry, PersistId, PersistWrite, Restored, SnapshotImage};
+use coordinator_disk::{Disk, OpenMode};
 
 use crate::sim::disk::SimulatedDisk;
+use crate::sim::fault::Fault;
 use crate::sim::random::Random;
 
 const FOLDER: &str = "/data";
@@ -47,6 +49,10 @@ pub struct Storage {
     vote: (u64, u64),
     /// A vote for another has reached the disk.
     vote_given: bool,
+    /// The log says of all of itself that it was synced.
+    is_marked: bool,
+    /// What the disk was before it was damaged, while no process has looked at it since.
+    sound: Option<SimulatedDisk>,
 }
 
 impl Storage {
@@ -64,6 +70,8 @@ impl Storage {
             saving: None,
             vote: (0, 0),
             vote_given: false,
+            is_marked: false,
+            sound: None,
         }
     }
 
@@ -78,9 +86,20 @@ impl Storage {
                 self.disk.kill();
                 return None;
             }
-            Err(error) => panic!("server {}: {error}", self.server_id),
+            // Somebody looks, and the disk is put in order.
+            Err(error) => {
+                // Damage that was done may be refused: somebody looks, and puts the disk in order.
+                let sound = self.sound.take();
+                self.disk = sound.unwrap_or_else(|| panic!("server {}: {error}", self.server_id));
+                self.disk.kill();
+                return None;
+            }
         };
+        if let Some(sound) = self.sound.take() {
+            self.check_whole(&sound, &restored);
+        }
         self.opened = Some(opened.with_segments_of(self.segment_bytes));
+        self.is_marked = false;
         self.asked = restored.entries.iter().cloned().collect();
         // What was discarded before an older entry than the snapshot's last is not known.
         self.base = restored.snapshot.as_ref().map_or((0, 0), |image| (image.term, image.index));
@@ -124,6 +143,7 @@ impl Storage {
 
     /// Writes what was begun: its ids, or the first one and why it failed.
     pub fn finish(&mut self) -> Result<Vec<PersistId>, (PersistId, StorageError)> {
+        self.is_marked = false;
         let group = std::mem::take(&mut self.writing);
         let ids: Vec<PersistId> = group.iter().map(|(id, _)| *id).collect();
         let writes: Vec<PersistWrite> = group.into_iter().map(|(_, write)| write).collect();
@@ -135,6 +155,67 @@ impl Storage {
         let opened = self.opened.as_mut().expect("a process runs");
         opened.write(writes).map_err(|error| (ids[0], error))?;
         Ok(ids)
+    }
+
+    /// Lets the log say that all of it was synced, as the shell does when nothing is written for a while. False when something is
+    /// being written.
+    pub fn mark(&mut self) -> Result<bool, StorageError> {
+        let Some(opened) = &mut self.opened else { return Ok(false) };
+        if self.writing.is_empty() && !self.is_marked {
+            opened.mark_synced()?;
+            self.is_marked = true;
+        }
+        Ok(self.writing.is_empty())
+    }
+
+    /// While no process is there: a part of a file goes bad that the log says was synced, or cannot be read. False when there is none.
+    pub fn damage(&mut self, fault: Fault, random: &mut Random) -> bool {
+        assert!(self.opened.is_none() && self.is_marked, "damage to what may be torn is not found");
+        let mut files = self.disk.files();
+        files.retain(|(path, bytes)| *bytes > 0 && path.starts_with(FOLDER));
+        let Some((path, _)) = files.get(random.below(files.len().max(1) as u64) as usize) else {
+            return false;
+        };
+        let written = self.written(path);
+        // The last sectors hold the mark itself.
+        let limit = if fault == Fault::LoseSector { written.saturating_sub(1024) } else { written };
+        if limit == 0 {
+            return false;
+        }
+        let (position, sound) = (random.below(limit), self.disk.copy());
+        let struck = match fault {
+            Fault::FlipBit => self.disk.flip_bit(path, position, random.below(8) as u8),
+            Fault::LoseSector => self.disk.lose_sector(path, position),
+            Fault::ReadError => self.disk.forbid_reads(path),
+            other => unreachable!("{other:?} does not damage a file"),
+        };
+        struck.expect("the file is there");
+        self.sound = Some(sound);
+        true
+    }
+
+    /// How many bytes of a file there are before the zeros at its end.
+    fn written(&self, path: &Path) -> u64 {
+        let file = self.disk.open(path, OpenMode::Read).expect("the file is there");
+        let mut bytes =
+            vec![0; usize::try_from(file.len().expect("no process died")).expect("small")];
+        file.read_exact_at(0, &mut bytes).expect("it can be read");
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+    }
+
+    /// A server that starts from a damaged disk has all that it had.
+    fn check_whole(&self, sound: &SimulatedDisk, found: &Restored) {
+        let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
+        let before = storage::open(Arc::new(sound.clone()), Path::new(FOLDER), owner);
+        let (_, before) = before.expect("nothing of it was damaged");
+        let last = |restored: &Restored| {
+            let snapshot =
+                restored.snapshot.as_ref().map_or((0, 0), |image| (image.term, image.index));
+            restored.entries.last().map_or(snapshot, |last| (last.term, last.index).max(snapshot))
+        };
+        let id = self.server_id;
+        assert_eq!(found.hard_state, before.hard_state, "server {id} takes damage for its vote");
+        assert_eq!(last(found), last(&before), "server {id} takes a damaged log for its own");
     }
 
     /// Whether a vote for another has reached the disk since the last time.
@@ -175,6 +256,7 @@ impl Storage {
 
     /// The process is gone, perhaps in the middle of what it was writing; with `Power` the machine too.
     pub fn crash(&mut self, how: Crash, random: &mut Random) {
+        let died_writing = !self.writing.is_empty();
         if let Some(mut opened) = self.opened.take() {
             self.disk.die_after(random.below(8));
             let snapshot_first = random.chance(1, 2);
@@ -196,6 +278,7 @@ impl Storage {
         self.queued.clear();
         self.saving = None;
         self.asked.clear();
+        self.is_marked &= !died_writing;
     }
 
     /// The term of the entry at `index`, if the log has it or begins behind it.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coordinator_core::ServerId;
-use coordinator_core::consensus::SnapshotImage;
+use coordinator_core::consensus::{PersistId, SnapshotImage};
 use coordinator_core::server::{Config, Effect, Event, Mode};
 use coordinator_protocol::{SessionId, Xid};
 
@@ -22,6 +22,9 @@ use super::trace::Trace;
 use crate::sim::decisions::Decisions;
 use crate::sim::fault::Faults;
 use crate::sim::random::Random;
+
+/// How long nothing is written before the log says of its end that it was synced.
+const MARK_AFTER: Time = 500 * MS;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(super) enum Happening {
 pub(super) enum Inside {
     Tick(u64),
     DiskDone,
+    DiskIdle,
     SnapshotDone,
 }
 
@@ -216,6 +220,7 @@ impl World {
                 }
             }
             Inside::DiskDone => self.disk_done(server),
+            Inside::DiskIdle => self.disk_idle(server),
             Inside::SnapshotDone => match member.storage.finish_saving() {
                 Ok(image) => self.deliver(server, Event::SnapshotSaved { image }),
                 Err((index, _)) => self.deliver(server, Event::SnapshotFailed { index }),
@@ -224,6 +229,9 @@ impl World {
     }
 
     fn disk_done(&mut self, server: usize) {
+        let now = self.schedule.now();
+        self.members[server].wrote_at = now;
+        self.expect_idle(server, now + MARK_AFTER);
         let ids = match self.members[server].storage.finish() {
             Ok(ids) => ids,
             Err((id, _)) => return self.deliver(server, Event::PersistFailed { id }),
@@ -237,6 +245,33 @@ impl World {
         }
         self.begin_writing(server);
         self.tempt_voter(server);
+    }
+
+    /// When nothing was written for a while, the log is told to say that it was synced.
+    fn disk_idle(&mut self, server: usize) {
+        let now = self.schedule.now();
+        let member = &mut self.members[server];
+        member.idles = false;
+        let due = member.wrote_at + MARK_AFTER;
+        if due > now {
+            self.expect_idle(server, due);
+        } else if member.storage.mark().is_err() {
+            self.disk_failed(server);
+        }
+    }
+
+    /// Outside of any write that was asked for.
+    pub(super) fn disk_failed(&mut self, server: usize) {
+        self.deliver(server, Event::PersistFailed { id: PersistId::default() });
+    }
+
+    fn expect_idle(&mut self, server: usize, time: Time) {
+        let member = &mut self.members[server];
+        if !member.idles {
+            member.idles = true;
+            let what = Inside::DiskIdle;
+            self.schedule.at(time, Happening::Server { server, life: member.life, what });
+        }
     }
 
     /// Starts to write what waits, if the disk is free.

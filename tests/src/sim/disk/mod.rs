@@ -176,6 +176,13 @@ impl SimulatedDisk {
         SimulatedDisk { state: Arc::new(Mutex::new(copy)) }
     }
 
+    /// Another disk with what of this one is there for certain, whenever the power goes.
+    pub fn durable_copy(&self) -> SimulatedDisk {
+        let state = self.state();
+        let storage = state.storage.durable_copy();
+        SimulatedDisk { state: Arc::new(Mutex::new(State { storage, ..State::default() })) }
+    }
+
     /// The machine is another one than `former`, started later, that had this disk's files once.
     pub fn boot_after(&self, former: &SimulatedDisk) {
         let boot = former.state().boot;

@@ -290,6 +290,24 @@ impl Storage {
         Storage { inodes, next_id: self.next_id }
     }
 
+    /// What is there for certain, whenever the power goes.
+    pub fn durable_copy(&self) -> Storage {
+        let copy = |inode: &Inode| match inode {
+            Inode::File(contents) => {
+                let (now, durable) = (contents.durable.clone(), contents.durable.clone());
+                Inode::File(Contents { now, durable, ..Contents::default() })
+            }
+            Inode::Folder(names) => {
+                let (now, durable) = (names.durable.clone(), names.durable.clone());
+                Inode::Folder(Names { now, durable, ..Names::default() })
+            }
+        };
+        let inodes = self.inodes.iter().map(|(id, inode)| (*id, copy(inode))).collect();
+        let mut storage = Storage { inodes, next_id: self.next_id };
+        storage.drop_unnamed();
+        storage
+    }
+
     /// A later process is told of no earlier process's failed sync; what that sync should have written is still unsynced.
     pub fn forgive(&mut self) {
         for inode in self.inodes.values_mut() {

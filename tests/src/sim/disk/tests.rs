@@ -115,6 +115,21 @@ fn failed_sync_keeps_failing_and_a_full_disk_says_so() {
 }
 
 #[test]
+fn durable_copy_has_what_was_synced_under_a_synced_name() {
+    let disk = SimulatedDisk::new();
+    let file = write(&disk, "/a", b"synced");
+    file.sync().unwrap();
+    assert!(disk.durable_copy().files().is_empty(), "its name is not");
+    disk.sync_dir(Path::new("/")).unwrap();
+    file.append(&[IoSlice::new(b" or not")]).unwrap();
+    drop(write(&disk, "/b", b"x"));
+    let copy = disk.durable_copy();
+    assert_eq!(copy.files(), [("/a".into(), 6)]);
+    assert_eq!(read(&copy, "/a").unwrap(), b"synced");
+    assert_eq!(read(&disk, "/a").unwrap(), b"synced or not");
+}
+
+#[test]
 fn small_file_has_old_or_new_contents_after_a_crash_at_any_step() {
     for seed in 0..SEEDS {
         for failing in 0..4 {

@@ -218,6 +218,11 @@ impl Ledger {
         self.committed.len() as u64
     }
 
+    /// Term and index of the last one.
+    pub fn last_committed(&self) -> Option<(u64, u64)> {
+        self.committed.last().map(|(raw, _)| (raw.term, raw.index))
+    }
+
     /// Terms that had a leader.
     pub fn terms(&self) -> usize {
         self.leaders.len()

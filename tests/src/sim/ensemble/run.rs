@@ -27,6 +27,9 @@ pub fn lengthen(seed: u64, work: &mut Time, pace: &mut u64) {
     }
 }
 
+/// How long after everything was mended everybody is answered again, beside the largest time-out of a session.
+const REST: Time = 10 * SECOND;
+
 /// What kind of run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -78,7 +81,7 @@ pub fn run_with(
     };
     lengthen(seed, &mut settings.work, &mut settings.pace);
     change(&mut settings);
-    let (work, rest) = (settings.work, settings.rest);
+    let work = settings.work;
     let mut world = World::new(seed, settings, print);
     world.unleash();
     if profile == Profile::Calm {
@@ -86,7 +89,8 @@ pub fn run_with(
     }
     world.run_until(work);
     world.heal();
-    come_to_rest(&mut world, work + rest);
+    let timeout_max = world.clients.iter().map(|client| client.timeout).max().unwrap_or(0);
+    come_to_rest(&mut world, work + REST + timeout_max);
     let audited = audit::audit(&world, profile);
     Report {
         digest: world.trace.digest(),

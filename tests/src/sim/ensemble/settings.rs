@@ -38,8 +38,6 @@ pub struct Settings {
     pub pace: u64,
     /// How long clients work before everything is mended.
     pub work: Time,
-    /// How long everything has to come to rest after that.
-    pub rest: Time,
     /// The bug that is put in.
     #[cfg(planted)]
     pub planted: Option<coordinator_core::planted::Planted>,
@@ -75,7 +73,6 @@ impl Settings {
             without: BTreeSet::new(),
             pace: 1,
             work: 10 * SECOND + random.below(15 * SECOND),
-            rest: 20 * SECOND,
             #[cfg(planted)]
             planted: None,
             segment_bytes: if small { 500 + random.below(20_000) } else { 16 << 20 },

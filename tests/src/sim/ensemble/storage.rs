@@ -194,6 +194,21 @@ impl Storage {
         true
     }
 
+    /// Whether an entry is there for certain, whenever the power goes: in the log, or in a snapshot.
+    pub fn has_durably(&self, term: u64, index: u64) -> bool {
+        let disk = self.sound.as_ref().unwrap_or(&self.disk).durable_copy();
+        let restored = self.restore(disk);
+        let snapshot = restored.snapshot.as_ref().map_or(0, |image| image.index);
+        snapshot >= index
+            || restored.entries.iter().any(|entry| (entry.term, entry.index) == (term, index))
+    }
+
+    fn restore(&self, disk: SimulatedDisk) -> Restored {
+        let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
+        let opened = storage::open(Arc::new(disk), Path::new(FOLDER), owner);
+        opened.unwrap_or_else(|error| panic!("server {}: {error}", self.server_id)).1
+    }
+
     /// How many bytes of a file there are before the zeros at its end.
     fn written(&self, path: &Path) -> u64 {
         let file = self.disk.open(path, OpenMode::Read).expect("the file is there");
@@ -205,9 +220,7 @@ impl Storage {
 
     /// A server that starts from a damaged disk has all that it had.
     fn check_whole(&self, sound: &SimulatedDisk, found: &Restored) {
-        let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
-        let before = storage::open(Arc::new(sound.clone()), Path::new(FOLDER), owner);
-        let (_, before) = before.expect("nothing of it was damaged");
+        let before = self.restore(sound.clone());
         let last = |restored: &Restored| {
             let snapshot =
                 restored.snapshot.as_ref().map_or((0, 0), |image| (image.term, image.index));

@@ -23,6 +23,8 @@ use crate::sim::decisions::Decisions;
 use crate::sim::fault::Faults;
 use crate::sim::random::Random;
 
+/// Of so many entries one is looked for on the disks when it is committed: that reads whole logs.
+const DURABLE_EVERY: u64 = 300;
 /// How long nothing is written before the log says of its end that it was synced.
 const MARK_AFTER: Time = 500 * MS;
 
@@ -331,8 +333,23 @@ impl World {
         let member = &self.members[id];
         if let Some(server) = &member.server {
             let compare = self.steps.is_multiple_of(256);
+            let before = self.ledger.entry_count();
             self.ledger.observe(id, server, &member.storage, (now, compare));
+            if before / DURABLE_EVERY != self.ledger.entry_count() / DURABLE_EVERY {
+                self.check_durable();
+            }
         }
+    }
+
+    /// What was just committed is on the disks of a majority, by the disks' own word.
+    fn check_durable(&self) {
+        let Some((term, index)) = self.ledger.last_committed() else { return };
+        let has_it = |member: &&Member| member.storage.has_durably(term, index);
+        let having = self.members.iter().filter(has_it).count();
+        assert!(
+            having > self.members.len() / 2,
+            "entry {index} of term {term} is committed, and on {having} disks"
+        );
     }
 
     fn note_event(&mut self, id: usize, event: &Event) {

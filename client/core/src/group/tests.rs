@@ -789,11 +789,11 @@ fn a_deleted_topic_holds_up_no_commit_of_others_for_long() {
         assert!(now_ms < until_ms, "{tries:?} {done:?}");
         let mut effects = Vec::new();
         let next = core.poll(&world.metadata, now_ms, &mut effects);
-        let asked = effects.iter().filter_map(|effect| match effect {
+        let mut asked = effects.iter().filter_map(|effect| match effect {
             Effect::Ask { number, body: Ask::Commit(request), .. } => Some((*number, request)),
             _ => None,
         });
-        let Some((number, request)) = asked.last() else {
+        let Some((number, request)) = asked.next_back() else {
             now_ms = next.unwrap().max(now_ms + 1);
             continue;
         };

@@ -28,6 +28,8 @@ mod progress;
 mod swap;
 
 pub use keys::KEY_ENTRY_BYTES;
+#[cfg(test)]
+pub(crate) use pass::sync_names;
 pub use pass::{CleanError, Cleaned, Report};
 pub(crate) use plan::Cleaning;
 pub use plan::CleaningPlan;

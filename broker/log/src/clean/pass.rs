@@ -11,7 +11,8 @@
 //! begins. So what a tombstone deletes is gone for good before the tombstone goes.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,6 +59,16 @@ pub enum CleanError {
     /// It was told to stop.
     #[error("stopped")]
     Stopped,
+}
+
+/// The names of new files too, before a note speaks of them.
+///
+/// A partition that is deleted meanwhile takes its folder away: that is no fault of the disk.
+pub(crate) fn sync_names(disk: &dyn Disk, directory: &Path) -> Result<(), CleanError> {
+    match disk.sync_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CleanError::Stopped),
+        synced => synced.map_err(at(directory)).map_err(CleanError::Sync),
+    }
 }
 
 /// What was done, for the log and the metrics.
@@ -180,9 +191,7 @@ impl Work {
             }
         }
         if !cleaned.is_empty() {
-            // The names too, before a note speaks of them.
-            let synced = self.disk.sync_dir(&self.directory).map_err(at(&self.directory));
-            synced.map_err(CleanError::Sync)?;
+            sync_names(&*self.disk, &self.directory)?;
         }
         so_far.met_opaque = rules.met_opaque;
         Ok(self.hand_over(cleaned, so_far))

@@ -2,6 +2,8 @@
 
 use super::cleaning::{DAY_MS, clean, cleaned_at, compacted, fill, put, replayed, swap};
 use super::*;
+use crate::CleanError;
+use crate::clean::sync_names;
 
 #[test]
 fn a_cleaning_takes_the_room_of_two_segments_however_long_the_log_is() {
@@ -80,4 +82,14 @@ fn a_stop_between_two_steps_leaves_tombstones_over_what_they_delete() {
         assert_eq!(replayed(&log), state);
         steps += 1;
     }
+}
+
+#[test]
+fn a_log_deleted_while_it_is_cleaned_ends_the_cleaning_and_nothing_else() {
+    let mut bench = Bench::new(compacted());
+    drop(bench.open());
+    let folder = bench.directory();
+    sync_names(&RealDisk, &folder).unwrap();
+    std::fs::rename(&folder, folder.with_extension("deleted")).unwrap();
+    assert!(matches!(sync_names(&RealDisk, &folder), Err(CleanError::Stopped)));
 }

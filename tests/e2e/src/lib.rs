@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a load that remembers what was acknowledged (`load`), the exact
 //! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
-//! (`running`), real faults (`chaos`), other people's clients (`clients`) and servers (`peers`), and raw bytes for bad
+//! (`running`), what a client says of itself (`trace`), real faults (`chaos`), other people's clients (`clients`) and servers (`peers`), and raw bytes for bad
 //! input (`wire`).
 //!
 //! Librdkafka is the client, as most users' is; `native` has our own at work.
@@ -12,4 +12,5 @@ pub mod load;
 pub mod native;
 pub mod peers;
 pub mod running;
+pub mod trace;
 pub mod wire;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -20,6 +20,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::history::{Log, Outcome, Sent};
+use crate::trace::Trace;
 
 /// How long a record may stay without an answer before its outcome counts as unknown.
 const MESSAGE_TIMEOUT_MS: &str = "150000";
@@ -48,9 +49,16 @@ type Slip = Box<(u64, Instant)>;
 
 struct Recorder {
     book: Arc<Mutex<Book>>,
+    trace: Option<Trace>,
 }
 
-impl ClientContext for Recorder {}
+impl ClientContext for Recorder {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(trace) = &self.trace {
+            trace.line(facility, message);
+        }
+    }
+}
 
 impl ProducerContext for Recorder {
     type DeliveryOpaque = Slip;
@@ -95,14 +103,33 @@ impl Load {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn start(bootstrap: &str, topic: &str, partitions: i32, per_s: u32) -> Result<Load> {
+        Self::start_traced(bootstrap, topic, (partitions, per_s), None)
+    }
+
+    /// As [`Load::start`]; what the client says goes to `trace`.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn start_traced(
+        bootstrap: &str,
+        topic: &str,
+        (partitions, per_s): (i32, u32),
+        trace: Option<Trace>,
+    ) -> Result<Load> {
         let book = Arc::new(Mutex::new(Book::default()));
-        let producer: ThreadedProducer<Recorder> = ClientConfig::new()
+        let mut config = ClientConfig::new();
+        config
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "2")
-            .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
-            .create_with_context(Recorder { book: book.clone() })?;
+            .set("message.timeout.ms", MESSAGE_TIMEOUT_MS);
+        if trace.is_some() {
+            config.set("debug", "broker,topic,metadata,eos,msg");
+            config.set_log_level(RDKafkaLogLevel::Debug);
+        }
+        let recorder = Recorder { book: book.clone(), trace };
+        let producer: ThreadedProducer<Recorder> = config.create_with_context(recorder)?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (book, stop, topic) = (book.clone(), stop.clone(), topic.to_string());
@@ -126,11 +153,8 @@ impl Load {
         let (began, goal) = (Instant::now(), self.acknowledged() + more);
         while self.acknowledged() < goal {
             if began.elapsed() > READ_LIMIT {
-                let errors = self.book.lock().map(|book| book.errors.clone()).unwrap_or_default();
-                bail!(
-                    "{} of {goal} acknowledged after {READ_LIMIT:?}; {errors:?}",
-                    self.acknowledged()
-                );
+                let (have, state) = (self.acknowledged(), self.state());
+                bail!("{have} of {goal} acknowledged after {READ_LIMIT:?}; {state}");
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -156,12 +180,26 @@ impl Load {
                 return Ok(found.at - since);
             }
             if since.elapsed() > READ_LIMIT {
-                let errors = self.book.lock().map(|book| book.errors.clone()).unwrap_or_default();
-                let ended = self.thread.is_finished();
-                bail!("nothing acknowledged for {READ_LIMIT:?}; {errors:?}; gave up: {ended}");
+                bail!("nothing acknowledged for {READ_LIMIT:?}; {}", self.state());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// For whoever looks into a stall: what the client reported, whether it gave up as a whole, and the last acknowledged offset of each
+    /// partition, which tells whether something acknowledged is gone.
+    fn state(&self) -> String {
+        let Ok(book) = self.book.lock() else { return "the book is poisoned".to_owned() };
+        let last = |sent: &Sent| {
+            let offsets = sent.iter().filter_map(|outcome| match outcome {
+                Outcome::Acknowledged(offset) => Some(*offset),
+                Outcome::Unknown => None,
+            });
+            offsets.max()
+        };
+        let last: BTreeMap<_, _> = book.sent.iter().map(|(of, sent)| (of, last(sent))).collect();
+        let (errors, ended) = (&book.errors, self.thread.is_finished());
+        format!("errors {errors:?}; gave up: {ended}; last acknowledged offsets {last:?}")
     }
 
     /// Stops, waits for every outstanding answer, and gives the book.

@@ -13,6 +13,7 @@ use e2e::chaos::{LIVENESS_BOUND, verdict};
 use e2e::history;
 use e2e::load::{Load, read_all};
 use e2e::running::{Running, programs};
+use e2e::trace::Trace;
 use rustix::process::Signal;
 use tests::cluster::{Cluster, Kind, Options};
 
@@ -66,7 +67,7 @@ fn judge_files(running: &Running) -> Result<Vec<String>> {
     for node in &running.cluster.nodes {
         // A log lies on the disk that loses its power: what it has not synced may be missing, or garbled.
         let log = std::fs::read(running.dir().join(&node.name).join("out.log"))?;
-        let found = verdict::of_log(&log, &[0..usize::MAX]);
+        let found = verdict::of_log(&log, std::slice::from_ref(&(0..usize::MAX)));
         findings.extend(found.into_iter().map(|line| format!("{}: {line}", node.name)));
     }
     let brokers = running.cluster.of_kind(Kind::Broker);
@@ -92,7 +93,9 @@ fn main() -> Result<()> {
     // The script owns the folder, and keeps it when this fails.
     let mut running = ManuallyDrop::new(Running { cluster: Cluster::up(options)? });
     running.create_topic(TOPIC, PARTITIONS.into())?;
-    let load = Load::start(&running.bootstrap(), TOPIC, PARTITIONS.into(), PER_S)?;
+    let trace = Trace::create(&running.dir().join("producer.log"))?;
+    let kind = (PARTITIONS.into(), PER_S);
+    let load = Load::start_traced(&running.bootstrap(), TOPIC, kind, Some(trace))?;
     for cycle in 1..=cycles {
         load.wait_acknowledged(BETWEEN)?;
         let gone = cut(&mut running, &script)?;

@@ -4,13 +4,11 @@
 //! the sequence within the partition. Invariant: a record without an answer counts as neither written nor lost.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ::tests::history::{self, Function, Key, Micro, Operation};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -22,6 +20,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use super::reader::{self, Readings};
 use super::{PARTITIONS, TOPIC};
 use crate::history::known;
+use crate::trace::Trace;
 
 const PRODUCERS: u32 = 2;
 /// Records a second and producer.
@@ -60,17 +59,12 @@ struct Recorder {
     book: Arc<Mutex<Book>>,
     began: Instant,
     /// What the client says of its sequences and epochs: kept beside the processes' logs when a run fails.
-    trace: Mutex<File>,
+    trace: Trace,
 }
 
 impl ClientContext for Recorder {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (seconds, ms) = (since.as_secs() % 86_400, since.subsec_millis());
-        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        let line = format!("{hour:02}:{minute:02}:{second:02}.{ms:03} {facility} {message}\n");
-        // A trace that cannot be written must not end the run.
-        let _ = lock(&self.trace).write_all(line.as_bytes());
+        self.trace.line(facility, message);
     }
 }
 
@@ -137,7 +131,7 @@ impl Load {
             producers: Vec::new(),
         };
         for number in 0..PRODUCERS {
-            let trace = Mutex::new(File::create(dir.join(format!("producer-{number}.log")))?);
+            let trace = Trace::create(&dir.join(format!("producer-{number}.log")))?;
             let recorder = Recorder { book: load.book.clone(), began, trace };
             let producer = producer(bootstrap, recorder)?;
             let (book, stop) = (load.book.clone(), load.stop_producers.clone());

@@ -163,7 +163,11 @@ mod tests {
         let none = Vec::<String>::new();
         assert_eq!(of_log(&log, &[0..length, length..3 * length]), none);
         assert_eq!(of_log(&log, &[0..length, 2 * length..3 * length]).len(), 1);
-        assert_eq!(of_log(&log, &[1..length]).len(), 3, "each line counts by where it begins");
+        assert_eq!(
+            of_log(&log, std::slice::from_ref(&(1..length))).len(),
+            3,
+            "each line counts by where it begins"
+        );
     }
 
     #[test]

@@ -259,3 +259,20 @@ fn session_moves_to_another_member() {
     assert_eq!(moved.session(), client.session());
     assert!(client.is_closed_by_server(), "the older connection of a session ends");
 }
+
+#[test]
+fn sockets_that_say_nothing_do_not_keep_a_member_out() {
+    let mut ensemble = Ensemble::start(2);
+    let leader = ensemble.leader();
+    let back = if leader == 1 { 2 } else { 1 };
+    ensemble.members.remove(&back).unwrap().stop().unwrap();
+    let others = ensemble.peers.iter().filter(|(id, _)| **id != back);
+    let silent: Vec<TcpStream> = others
+        .flat_map(|(_, address)| std::iter::repeat_n(address, 150))
+        .map(|address| TcpStream::connect(address).unwrap())
+        .collect();
+    ensemble.start_member(back);
+    let mut client = ensemble.client(back);
+    assert_eq!(client.ask(&Request::Sync("/".into())).0, ErrorCode::Ok);
+    drop(silent);
+}

@@ -5,7 +5,7 @@
 //! newer one speaks. Memory grows with bytes that arrived, not with a declared length.
 //! Does not know: what messages mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use coordinator_core::ServerId;
 use coordinator_core::server::Event;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -22,8 +22,9 @@ use super::handshake::{Credentials, Link};
 use super::{HANDSHAKE_WAIT, MESSAGE_BYTES_MAX, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
 
-/// Handshakes at once; the kernel's backlog holds the rest.
-const HANDSHAKES_MAX: usize = 16;
+/// Handshakes at once. The oldest makes room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep
+/// them out.
+const HANDSHAKES_MAX: usize = 64;
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -36,13 +37,18 @@ pub async fn run(
 ) {
     let (proven, mut links) = mpsc::channel(HANDSHAKES_MAX);
     let mut handshakes = JoinSet::new();
+    let mut begun: VecDeque<AbortHandle> = VecDeque::new();
     let mut readers = Readers::default();
     loop {
         // Accepting and receiving lose nothing when the other arm wins.
         tokio::select! {
-            accepted = listener.accept(), if handshakes.len() < HANDSHAKES_MAX => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    handshakes.spawn(prove(stream, Arc::clone(&credentials), proven.clone()));
+                    let proof = prove(stream, Arc::clone(&credentials), proven.clone());
+                    begun.push_back(handshakes.spawn(proof));
+                    if begun.len() > HANDSHAKES_MAX {
+                        begun.pop_front().inspect(AbortHandle::abort);
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "cannot take a peer in");

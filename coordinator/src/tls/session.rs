@@ -15,6 +15,9 @@ use tokio::net::TcpStream;
 
 use super::subject;
 
+/// Reads in a row that bring nothing to read, before a connection is given up: more than any record takes. Records without contents could keep
+/// the thread busy for ever else, for all that is needed is to send them as fast as they are looked at.
+const EMPTY_READS_MAX: usize = 64;
 /// Taken out of a session at a time.
 const PLAIN_BYTES: usize = 16 << 10;
 
@@ -63,7 +66,7 @@ impl TlsSession {
     /// `WouldBlock` when there is nothing yet, `InvalidData` when the other side breaks the rules.
     pub fn try_read(&self, stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut session = self.session();
-        loop {
+        for _ in 0..EMPTY_READS_MAX {
             match take_plain(&mut session, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 taken => return taken,
@@ -72,6 +75,7 @@ impl TlsSession {
                 return Ok(0);
             }
         }
+        Err(nothing_but_empty())
     }
 
     /// Whether the other side has said that it ends, or sent something that is not taken. What it sent stays.
@@ -80,7 +84,7 @@ impl TlsSession {
     /// As [`TlsSession::try_read`].
     pub fn try_peek_end(&self, stream: &TcpStream) -> io::Result<Peeked> {
         let mut session = self.session();
-        loop {
+        for _ in 0..EMPTY_READS_MAX {
             let state = session.process_new_packets().map_err(broken)?;
             if state.plaintext_bytes_to_read() > 0 {
                 return Ok(Peeked::More);
@@ -89,6 +93,7 @@ impl TlsSession {
                 return Ok(Peeked::End);
             }
         }
+        Err(nothing_but_empty())
     }
 
     /// Encrypts and sends some of `parts`, as `TcpStream::try_write_vectored`. What was encrypted and did not fit into the
@@ -185,6 +190,10 @@ fn send(session: &mut Connection, stream: &TcpStream) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn nothing_but_empty() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "records without contents, one after the other")
 }
 
 fn broken(error: rustls::Error) -> io::Error {

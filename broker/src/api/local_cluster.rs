@@ -77,12 +77,21 @@ impl LocalCluster {
         self.state.lock().expect("unpoisoned")
     }
 
+    /// The broker's session has ended, and no other is open yet.
+    pub(crate) fn lose_broker(&self) {
+        self.change(ItemKind::Deleted, vec![("/brokers/ids/1".to_owned(), Vec::new())]);
+    }
+
     fn write(&self, nodes: Vec<(String, Vec<u8>)>) -> Arc<Image> {
+        self.change(ItemKind::Created, nodes)
+    }
+
+    fn change(&self, kind: ItemKind, nodes: Vec<(String, Vec<u8>)>) -> Arc<Image> {
         let mut state = self.lock();
         state.zxid += 1;
         let zxid = Zxid::new(state.zxid);
         let stat = Stat { czxid: zxid, mzxid: zxid, version: 0 };
-        let item = |(path, data)| Item { kind: ItemKind::Created, path, data, stat };
+        let item = |(path, data)| Item { kind, path, data, stat };
         let items = nodes.into_iter().map(item).collect();
         let applied = state.feed.apply(FeedEvent::Changes { zxid, items }).expect("changes");
         let image = Arc::new(applied.image);

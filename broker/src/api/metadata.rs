@@ -5,11 +5,15 @@
 //! answered with LEADER_NOT_AVAILABLE, which makes clients ask again. Only clients' addresses are
 //! shown. A name asked for twice is answered once, so that a short request cannot make a long
 //! answer.
+//!
+//! While no broker is registered, as when all have lost their sessions and open new ones, the one that answers
+//! shows itself: librdkafka (from 2.12 on) believes an answer without brokers, forgets all of them and never
+//! asks again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use broker_core::image::{Image, Topic};
+use broker_core::image::{Broker, Image, Topic};
 use client_protocol::messages::metadata::{
     MetadataBroker, MetadataPartition, MetadataRequestTopic, MetadataTopic,
 };
@@ -45,7 +49,7 @@ pub(super) fn handle(shared: &Arc<Shared>, call: &Call<'_>, request: &MetadataRe
     }
     call.respond(&MetadataResponse {
         throttle_time_ms: 0,
-        brokers: brokers(&image),
+        brokers: brokers(shared, &image),
         cluster_id: image.cluster_id().map(str::to_owned),
         controller_id: Some(shared.controller(&image)),
         topics,
@@ -60,17 +64,22 @@ fn operations(asked: bool, operations: i32) -> i32 {
     if asked { operations } else { AUTHORIZED_OPERATIONS_OMITTED }
 }
 
-fn brokers(image: &Image) -> Vec<MetadataBroker> {
-    let described = image.brokers().filter_map(|broker| {
-        let endpoint = public_endpoint(broker)?;
-        Some(MetadataBroker {
-            node_id: broker.id,
-            host: endpoint.host.clone(),
-            port: i32::from(endpoint.port),
-            rack: broker.registration.rack.clone(),
-        })
-    });
-    described.collect()
+fn brokers(shared: &Shared, image: &Image) -> Vec<MetadataBroker> {
+    let described: Vec<_> = image.brokers().filter_map(describe_broker).collect();
+    if described.is_empty() {
+        return shared.me.iter().filter_map(describe_broker).collect();
+    }
+    described
+}
+
+fn describe_broker(broker: &Broker) -> Option<MetadataBroker> {
+    let endpoint = public_endpoint(broker)?;
+    Some(MetadataBroker {
+        node_id: broker.id,
+        host: endpoint.host.clone(),
+        port: i32::from(endpoint.port),
+        rack: broker.registration.rack.clone(),
+    })
 }
 
 fn wanted_topics(

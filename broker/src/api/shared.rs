@@ -122,6 +122,8 @@ pub struct Reach {
 pub struct Shared {
     /// This broker.
     pub broker_id: BrokerId,
+    /// Its first registration, whose addresses hold as long as it runs; none in tests without one.
+    pub(super) me: Option<Broker>,
     /// Settings of the request handlers.
     pub config: ApiConfig,
     /// The newest image.
@@ -146,12 +148,14 @@ impl Shared {
     pub fn new(broker_id: BrokerId, config: ApiConfig, reach: Reach) -> Self {
         let Reach { image, partitions, groups, cluster, contacts, traffic } = reach;
         let auto_create = AutoCreate::default();
+        let me = image.borrow().broker(broker_id).cloned();
         let limits = Limits {
             sessions_max: config.fetch_sessions_max,
             partitions_max: SESSION_PARTITIONS_MAX,
         };
         Self {
             broker_id,
+            me,
             config,
             image,
             partitions,

@@ -57,6 +57,7 @@ struct Bench {
     session: Session,
     partitions: Arc<Partitions>,
     shared: Arc<Shared>,
+    cluster: Arc<LocalCluster>,
     _stop: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
@@ -81,7 +82,7 @@ impl Bench {
             image: cluster.images(),
             partitions: Arc::clone(&partitions),
             groups,
-            cluster,
+            cluster: Arc::clone(&cluster) as _,
             contacts: Arc::default(),
             traffic: Arc::default(),
         };
@@ -89,7 +90,7 @@ impl Bench {
         let api = Api::new(scope, Arc::clone(&shared));
         let address = ([127, 0, 0, 1], 9092).into();
         let session = api.open(address, address);
-        Self { api, session, partitions, shared, _stop: stop, _folder: folder }
+        Self { api, session, partitions, shared, cluster, _stop: stop, _folder: folder }
     }
 
     async fn send<R: Request>(&mut self, version: i16, request: &R) -> Answer {
@@ -185,6 +186,19 @@ fn fetch(name: &str, offset: i64) -> FetchRequest {
 fn records<'a>(response: &FetchResponse, frame: &'a [u8]) -> &'a [u8] {
     let records = response.responses[0].partitions[0].records.as_ref().expect("records");
     records.in_frame().expect("decoded").of(frame).expect("inside")
+}
+
+#[tokio::test]
+async fn metadata_shows_who_answers_while_no_broker_is_registered() {
+    let mut bench = Bench::new(Scope::Public);
+    bench.create("orders").await;
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    let (before, _) = bench.ask(12, &all).await;
+    assert_eq!(before.brokers.len(), 1);
+    bench.cluster.lose_broker();
+    let (answer, _) = bench.ask(12, &all).await;
+    assert_eq!(answer.brokers, before.brokers);
+    assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::LeaderNotAvailable);
 }
 
 #[tokio::test]

@@ -11,11 +11,20 @@ pub enum Planted {
     ForgetProducers,
     /// The durable mark stays where it was when the log is cut below it.
     KeepMarkWhenTruncating,
+    /// What no in-sync replica has yet takes the place of what they all have.
+    CleanAboveHighWatermark,
+    /// A tombstone goes at the second cleaning, however soon that comes.
+    ForgetDeleteRetention,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 2] = [Planted::ForgetProducers, Planted::KeepMarkWhenTruncating];
+    pub const ALL: [Planted; 4] = [
+        Planted::ForgetProducers,
+        Planted::KeepMarkWhenTruncating,
+        Planted::CleanAboveHighWatermark,
+        Planted::ForgetDeleteRetention,
+    ];
 }
 
 /// Stands in every program that was built with the switches and uses this crate, so that one that was released can be

@@ -74,6 +74,7 @@ pub fn all() -> Vec<(Bug, u64)> {
         let seed = match bug {
             L::ForgetProducers => 2,
             L::KeepMarkWhenTruncating => 4,
+            L::CleanAboveHighWatermark | L::ForgetDeleteRetention => 0,
         };
         (Bug::Log(bug), seed)
     });

@@ -171,7 +171,10 @@ impl Work {
             keys: &keys,
             mapped_to: so_far.mapped_to,
             now_ms: self.now_ms,
-            delete_retention_ms: self.config.delete_retention_ms,
+            delete_retention_ms: match planted!(self.config.planted, ForgetDeleteRetention) {
+                true => 0,
+                false => self.config.delete_retention_ms,
+            },
             met_opaque: so_far.met_opaque,
         };
         let (mut cleaned, mut written_bytes) = (Vec::new(), 0_u64);

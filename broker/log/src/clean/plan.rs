@@ -123,7 +123,10 @@ impl Log {
     fn cleanable(&self, now_ms: i64, limit: i64) -> Cleanable {
         let first_dirty = self.first_dirty();
         let state = self.view.read();
-        let limit = limit.min(state.durable_end);
+        let limit = match planted!(self.config.planted, CleanAboveHighWatermark) {
+            true => state.durable_end,
+            false => limit.min(state.durable_end),
+        };
         let mut cleanable =
             Cleanable { segments: Vec::new(), clean_bytes: 0, dirty_bytes: 0, is_overdue: false };
         for segment in &state.sealed {

@@ -94,6 +94,16 @@ impl SimulatedDisk {
         self.state().operations_until_death = Some(count);
     }
 
+    /// The process does not die any more, if it did not; whether it lives.
+    pub fn live_on(&self) -> bool {
+        let mut state = self.state();
+        let lives = state.operations_until_death != Some(0);
+        if lives {
+            state.operations_until_death = None;
+        }
+        lives
+    }
+
     /// Takes only `bytes` more of writes, then refuses with `StorageFull`; `None` takes any number.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.state().bytes_until_full = bytes;

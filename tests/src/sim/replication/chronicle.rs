@@ -74,8 +74,29 @@ impl Chronicle {
         self.note(process, (Function::Send, Outcome::Unknown), parts, time);
     }
 
-    /// A consumer was given these.
+    /// A consumer was given these, and not what stood in the gaps, for compaction took it.
     pub fn consumed(
+        &mut self,
+        consumer: usize,
+        key: TopicPartition,
+        (records, gaps): (&[(i64, u64, i32)], &[i64]),
+        now: Time,
+    ) {
+        for &gap in gaps {
+            self.removed_unread(key, (Offset::new(gap), Offset::new(gap + 1)));
+        }
+        let mut left = records;
+        for &gap in gaps.iter().chain([&i64::MAX]) {
+            let (before, after) = left.split_at(left.partition_point(|record| record.0 < gap));
+            self.polled(consumer, key, before, now);
+            if gap < i64::MAX {
+                self.assigned(consumer);
+            }
+            left = after;
+        }
+    }
+
+    fn polled(
         &mut self,
         consumer: usize,
         key: TopicPartition,

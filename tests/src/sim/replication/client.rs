@@ -5,7 +5,9 @@
 
 use broker_core::ids::{LeaderEpoch, Offset, TopicPartition};
 use bytes::Bytes;
-use client_protocol::records::{BatchBuilder, Producer as BatchProducer, Record};
+use client_protocol::records::{
+    BatchBuilder, Producer as BatchProducer, Record, RecordHeader, RecordRef,
+};
 use client_protocol::{ErrorCode, ProducerEpoch, ProducerId};
 
 use crate::sim::ensemble::schedule::{MS, Time};
@@ -16,6 +18,38 @@ pub const PRODUCE_TIMEOUT: Time = 1_500 * MS;
 
 /// Batches that each producer makes when everything is mended: all partitions take records again.
 const AFTER_HEALING: u32 = 2;
+
+/// Which key the record of a value has: where the topic is compacted, one value takes the place of another by it.
+pub fn record_key(value: u64) -> u8 {
+    u8::try_from(value % 6).expect("small")
+}
+
+/// Whether the record of a value is a tombstone, which has its value among the headers.
+pub fn is_tombstone(value: u64) -> bool {
+    value % 7 == 3
+}
+
+/// The record that a value is sent as, with a key or without.
+pub fn record(value: u64, is_keyed: bool) -> Record {
+    let bytes = Some(Bytes::copy_from_slice(&value.to_be_bytes()));
+    let key = is_keyed.then(|| Bytes::copy_from_slice(&[record_key(value)]));
+    if is_keyed && is_tombstone(value) {
+        let headers = vec![RecordHeader { key: "value".into(), value: bytes }];
+        return Record { timestamp_ms: 1, key, value: None, headers };
+    }
+    Record { timestamp_ms: 1, key, value: bytes, headers: Vec::new() }
+}
+
+/// The value that a record was sent for.
+pub fn value_of(record: &RecordRef<'_>) -> u64 {
+    let bytes = record.value.or_else(|| record.headers().next()?.1).expect("ours");
+    let value = u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
+    if let Some(key) = record.key {
+        assert_eq!(key, [record_key(value)], "{value:x} has another's key");
+        assert_eq!(record.value.is_none(), is_tombstone(value), "{value:x} lost its value");
+    }
+    value
+}
 
 /// A batch that is not answered.
 #[derive(Debug, Clone)]
@@ -34,6 +68,7 @@ pub struct Producer {
     pub key: TopicPartition,
     pub acks: i16,
     pub idempotent: bool,
+    is_keyed: bool,
     /// The greatest leader epoch that it heard of.
     pub leader_epoch: LeaderEpoch,
     id: i64,
@@ -46,13 +81,18 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn new(index: usize, key: TopicPartition, acks: i16, idempotent: bool) -> Self {
+    pub fn new(
+        index: usize,
+        key: TopicPartition,
+        (acks, idempotent, is_keyed): (i16, bool, bool),
+    ) -> Self {
         let id = i64::try_from(index).expect("few") + 1;
         let next_value = id.unsigned_abs() << 32;
         Self {
             key,
             acks,
             idempotent,
+            is_keyed,
             leader_epoch: LeaderEpoch::default(),
             id,
             next_value,
@@ -85,13 +125,7 @@ impl Producer {
     fn build(&mut self, values: &[u64]) -> Bytes {
         let mut builder = BatchBuilder::new(1 << 20);
         for value in values {
-            let record = Record {
-                timestamp_ms: 1,
-                key: None,
-                value: Some(Bytes::copy_from_slice(&value.to_be_bytes())),
-                headers: Vec::new(),
-            };
-            assert!(builder.push(&record), "small records fit");
+            assert!(builder.push(&record(*value, self.is_keyed)), "small records fit");
         }
         let count = i32::try_from(values.len()).expect("few");
         let producer = self.idempotent.then(|| BatchProducer {

@@ -7,7 +7,7 @@ use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use client_protocol::ErrorCode;
 
 use super::client::{Learnt, PRODUCE_TIMEOUT};
-use super::ledger::{Acknowledged, entries};
+use super::ledger::{Acknowledged, end_of, entries};
 use super::message::{Address, ConsumeAnswer, ConsumeRequest, Message};
 use super::world::{Event, TOPIC, World};
 use crate::sim::ensemble::schedule::MS;
@@ -148,11 +148,20 @@ impl World {
             return self.complain(from);
         };
         seen.retain(|&(offset, ..)| offset >= position);
-        if let (Some(first), Some(last)) = (seen.first(), seen.last()) {
+        if let Some(first) = seen.first().filter(|_| self.settings.compaction.is_none()) {
             assert_eq!(first.0, position, "{key:?}: a consumer skipped records");
-            consumer.position = Offset::new(last.0 + 1);
         }
-        self.ledger.consumed(key, &seen, self.machines[&from].suspect);
-        self.chronicle.consumed(index, key, &seen, self.schedule.now());
+        let end = end_of(records).filter(|end| *end > position);
+        if let Some(end) = end {
+            consumer.position = Offset::new(end);
+        }
+        let now = self.schedule.now();
+        self.ledger.consumed(key, &seen, (self.machines[&from].suspect, now));
+        let mut gaps = Vec::new();
+        if let Some(end) = end.filter(|_| !self.ledger.is_unclean(key)) {
+            let who = format!("consumer {index} at {from}");
+            gaps = self.ledger.missing(key, (position, end), &seen, (now, &who));
+        }
+        self.chronicle.consumed(index, key, (&seen, &gaps), now);
     }
 }

@@ -11,7 +11,10 @@ use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use bytes::Bytes;
 use client_protocol::records::{BatchError, Batches};
 
+use super::client::value_of;
+use super::compacted::Compacted;
 use super::process::Process;
+use crate::sim::ensemble::schedule::Time;
 
 /// An acknowledged batch.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct Ledger {
     /// Partitions that had a leader who may have lacked committed records. What is promised of them after that is one leader in an epoch, the
     /// same log everywhere in the end, and that somebody leads.
     unclean: BTreeSet<TopicPartition>,
+    /// Of topics that are compacted: what may be missing.
+    compacted: Option<Compacted>,
 }
 
 /// Offset, value and epoch of a record.
@@ -54,11 +59,16 @@ pub fn entries(records: &Bytes) -> Result<Vec<Entry>, BatchError> {
         let epoch = batch.header.leader_epoch.map_or(-1, |epoch| epoch.get());
         for record in batch.records()? {
             let record = record?;
-            let value: [u8; 8] = record.value.expect("ours").try_into().expect("eight bytes");
-            entries.push((record.offset.get(), u64::from_be_bytes(value), epoch));
+            entries.push((record.offset.get(), value_of(&record), epoch));
         }
     }
     Ok(entries)
+}
+
+/// Where to go on after these (exclusive): their last batch may end behind its last record, or have none left. None when they are damaged.
+pub fn end_of(records: &Bytes) -> Option<i64> {
+    let last = Batches::new(records).last()?.ok()?;
+    Some(last.header.end_offset()?.get())
 }
 
 /// All of a replica's records from `from` below `to`.
@@ -78,16 +88,21 @@ pub fn read_all(
         let records = process.directory.read(key, Offset::new(position), to, 1 << 20);
         let records = records.map_err(|error| format!("{error:?}"))?;
         let read = entries(&records).map_err(|error| error.to_string())?;
-        let Some(&(last, ..)) = read.last() else {
+        let Some(end) = end_of(&records) else {
             return Err(format!("nothing can be read at {position}"));
         };
         all.extend(read.into_iter().filter(|&(offset, ..)| offset >= position));
-        position = last + 1;
+        position = end;
     }
     Ok(all)
 }
 
 impl Ledger {
+    /// Of a topic whose tombstones stay for so long.
+    pub fn compacted(delete_retention_ms: i64) -> Self {
+        Self { compacted: Some(Compacted::new(delete_retention_ms)), ..Self::default() }
+    }
+
     /// A producer sends these for the first time.
     pub fn sent(&mut self, key: TopicPartition, values: &[u64], idempotent: bool) {
         for &value in values {
@@ -104,7 +119,7 @@ impl Ledger {
         process: &Process,
         key: TopicPartition,
         (from, to): (Offset, Offset),
-        suspect: bool,
+        (suspect, now): (bool, Time),
     ) {
         assert!(from <= to, "{}: {key:?}: high watermark back from {from} to {to}", process.id);
         let known = self.committed.entry(key).or_default();
@@ -113,7 +128,10 @@ impl Ledger {
             Err(_) if suspect => return,
             Err(error) => panic!("{}: {key:?}: {error}", process.id),
         };
-        for (offset, value, epoch) in read {
+        for &(offset, value, epoch) in &read {
+            if let Some(compacted) = &mut self.compacted {
+                compacted.committed(key, (offset, value, epoch), now);
+            }
             let former = *known.entry(offset).or_insert((value, epoch));
             assert_eq!(
                 former,
@@ -124,9 +142,50 @@ impl Ledger {
         }
     }
 
+    /// Committed records that are not among these, which were read from `from` up to `to` (exclusive). Panics when one should be.
+    pub fn missing(
+        &self,
+        key: TopicPartition,
+        (from, to): (i64, i64),
+        read: &[Entry],
+        (now, who): (Time, &str),
+    ) -> Vec<i64> {
+        let Some(known) = self.committed.get(&key).filter(|_| from < to) else { return Vec::new() };
+        let is_there = |offset| read.binary_search_by_key(&offset, |entry| entry.0).is_ok();
+        let missing = known.range(from..to).filter(|&(&offset, _)| !is_there(offset));
+        let judged = missing.map(|(&offset, &(value, _))| {
+            let Some(compacted) = &self.compacted else {
+                panic!("{who}: {key:?} offset {offset}: {value:x} is missing");
+            };
+            compacted.missed(key, (offset, value), now, who);
+            offset
+        });
+        judged.collect()
+    }
+
+    /// A replica's whole log at rest, which begins at `start`: of a topic that is compacted nothing went but what may.
+    pub fn replayed(
+        &self,
+        key: TopicPartition,
+        log: &[Entry],
+        (start, end): (i64, i64),
+        (now, who): (Time, &str),
+    ) {
+        let Some(compacted) = &self.compacted else { return };
+        if !self.is_unclean(key) {
+            self.missing(key, (start, end), log, (now, who));
+            compacted.replayed(key, log, start, who);
+        }
+    }
+
     /// A consumer saw these; the first must be where it wanted to go on, or later only if the log starts later. What a `suspect` disk gave it
     /// when the rest could not be read counts from now on.
-    pub fn consumed(&mut self, key: TopicPartition, records: &[Entry], suspect: bool) {
+    pub fn consumed(
+        &mut self,
+        key: TopicPartition,
+        records: &[Entry],
+        (suspect, now): (bool, Time),
+    ) {
         if self.is_unclean(key) {
             self.consumed += records.len() as u64;
             return;
@@ -136,6 +195,9 @@ impl Ledger {
             self.consumed += 1;
             if suspect {
                 known.entry(offset).or_insert((value, epoch));
+                if let Some(compacted) = &mut self.compacted {
+                    compacted.committed(key, (offset, value, epoch), now);
+                }
             }
             assert_eq!(
                 known.get(&offset),

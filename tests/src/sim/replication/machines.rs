@@ -105,6 +105,15 @@ impl World {
         self.die(id, (time, false), |machine, _| machine.disk.kill());
     }
 
+    /// A process ended within an operation on its disk, with or without its machine.
+    pub(super) fn ended(&mut self, id: BrokerId) {
+        let time = self.faults.below(2 * SECOND);
+        match self.settings.power_cuts && self.faults.chance(1, 2) {
+            true => self.cut_power(id, time),
+            false => self.kill(id, time),
+        }
+    }
+
     pub fn cut_power(&mut self, id: BrokerId, time: Time) {
         self.die(id, (time, true), |machine, faults| machine.disk.crash(faults.number()));
     }
@@ -230,6 +239,7 @@ impl Event {
             | Self::FreeDisk(_)
             | Self::LookAfterDisks
             | Self::CreateTopic
+            | Self::Administer
             | Self::ComeOrGo
             | Self::SendFleeting
             | Self::Produce(_)

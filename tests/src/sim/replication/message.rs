@@ -122,6 +122,7 @@ pub enum Alarm {
     LogThread,
     RoundStart,
     RoundEnd,
+    Clean,
     Fetch(BrokerId),
 }
 
@@ -138,6 +139,8 @@ pub struct Outbox {
     pub trimmed: Vec<(TopicPartition, Offset)>,
     /// The disk failed: the process is to end.
     pub failed: bool,
+    /// The process ended within an operation on its disk: nothing of this step but what is on the disk has happened.
+    pub ended: bool,
     /// Partitions whose leader may lack committed records, as their topic allows.
     pub unclean: Vec<TopicPartition>,
     /// Partitions that were cut below the high watermark, which only the like of that explains.

@@ -11,6 +11,7 @@
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
 //!   storage      its log directory: the worker and its commit rounds, stepped
+//!   cleaning     its cleaner, which may be ended between any two operations on the disk
 //!   serving      what it answers to producers, leaders and the controller
 //!   reading      what it answers to consumers and followers, now or when there is news
 //!   fetching     how it follows
@@ -18,13 +19,16 @@
 //! client       producers and consumers
 //! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
+//!   compacted    what compaction may take away
 //! ```
 //!
 //! Invariant: the same seed gives the same run. Two simulations share one clock: what is due first happens first, the ensemble's before the
 //! brokers' when both are due.
 
 mod chronicle;
+mod cleaning;
 mod client;
+mod compacted;
 mod coordination;
 mod customers;
 mod fetching;

@@ -165,7 +165,8 @@ impl Process {
 
     /// An alarm rang.
     pub fn alarm(&mut self, alarm: Alarm, now: Time, out: &mut Outbox) {
-        let needs_disk = matches!(alarm, Alarm::LogThread | Alarm::RoundStart | Alarm::RoundEnd);
+        let needs_disk =
+            matches!(alarm, Alarm::LogThread | Alarm::RoundStart | Alarm::RoundEnd | Alarm::Clean);
         if needs_disk && self.is_stalled(alarm, now, out) {
             return;
         }
@@ -179,6 +180,7 @@ impl Process {
             Alarm::LogThread => self.run_jobs(now, out),
             Alarm::RoundStart => self.start_round(out),
             Alarm::RoundEnd => self.end_round(now, out),
+            Alarm::Clean => self.clean(out),
             Alarm::Fetch(leader) => self.fetch(leader, now, out),
         }
     }

@@ -15,6 +15,30 @@ use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
 use crate::sim::random::Random;
 
+/// How a topic is compacted.
+#[derive(Debug, Clone)]
+pub struct Compaction {
+    pub(crate) min_cleanable_dirty_millionths: u32,
+    pub(crate) max_compaction_lag_ms: i64,
+    pub(crate) delete_retention_ms: i64,
+    /// Keys that a cleaning has room for.
+    pub(crate) keys_max: usize,
+    /// Of a thousand cleanings and swaps, in so many the process ends.
+    pub(crate) ends: u64,
+}
+
+impl Compaction {
+    fn new(random: &mut Random) -> Self {
+        Self {
+            min_cleanable_dirty_millionths: [0, 200_000, 500_000][random.below(3) as usize],
+            max_compaction_lag_ms: if random.chance(1, 2) { i64::MAX } else { 1_000 },
+            delete_retention_ms: [0, 500, 3_000, 60_000][random.below(4) as usize],
+            keys_max: if random.chance(1, 4) { 3 } else { 1_000 },
+            ends: if random.chance(1, 2) { random.below(100) } else { 0 },
+        }
+    }
+}
+
 /// The dimensions of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,6 +71,13 @@ pub struct Settings {
     pub(crate) unclean: bool,
     /// Beside the topic that is judged there is one that comes and goes.
     pub(crate) fleeting: bool,
+    /// Somebody moves leaders.
+    pub(crate) moves_leaders: bool,
+    /// With how many partitions the topic begins; it gets the others after that time.
+    pub(crate) partitions_first: i32,
+    pub(crate) grows_after: Time,
+    /// Of a key only the last record stays, as these say.
+    pub(crate) compaction: Option<Compaction>,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -87,6 +118,10 @@ impl Settings {
             rot: !memory && random.chance(1, 3),
             unclean: random.chance(1, 6),
             fleeting: random.chance(1, 3),
+            moves_leaders: false,
+            partitions_first: 0,
+            grows_after: 0,
+            compaction: None,
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),
@@ -99,6 +134,18 @@ impl Settings {
         if memory {
             // What all members of an ISR lose together is lost, and said (D6); what one of them keeps is not.
             settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
+        }
+        settings.partitions_first = settings.partitions;
+        // Drawn last: what was drawn before stays as it was.
+        settings.moves_leaders = random.chance(1, 2);
+        if random.chance(1, 4) {
+            let some = random.below(settings.partitions.unsigned_abs().into());
+            settings.partitions_first = 1 + i32::try_from(some).expect("few");
+            settings.grows_after = random.below(settings.work);
+        }
+        if random.chance(1, 4) {
+            settings.compaction = Some(Compaction::new(random));
+            settings.segment_bytes = [300, 1_000, 4_000][random.below(3) as usize];
         }
         settings
     }
@@ -141,7 +188,7 @@ impl Settings {
     }
 
     pub(crate) fn log_config(&self) -> LogConfig {
-        LogConfig {
+        let mut config = LogConfig {
             segment_bytes: self.segment_bytes,
             index_interval_bytes: 200,
             retention_ms: None,
@@ -149,6 +196,15 @@ impl Settings {
             #[cfg(planted)]
             planted: self.planted_in_log,
             ..LogConfig::default()
+        };
+        if let Some(compaction) = &self.compaction {
+            config.compact = true;
+            config.delete = self.retention_bytes.is_some();
+            config.min_cleanable_dirty_millionths = compaction.min_cleanable_dirty_millionths;
+            config.max_compaction_lag_ms = compaction.max_compaction_lag_ms;
+            config.delete_retention_ms = compaction.delete_retention_ms;
+            config.cleaner_keys_max = compaction.keys_max;
         }
+        config
     }
 }

@@ -13,7 +13,7 @@ use broker::partitions::worker::{
 };
 use broker_core::ids::{Millis, Offset, TopicPartition};
 use broker_core::partition::Durability;
-use broker_log::{Log, Lookup, OpenOptions, ReadRequest};
+use broker_log::{CleaningPlan, Log, Lookup, OpenOptions, ReadRequest};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 use coordinator_disk::Disk;
@@ -67,6 +67,8 @@ pub struct Directory {
     pace: MarksPace,
     discards: Vec<(Of, Vec<i64>)>,
     unlinks: VecDeque<PathBuf>,
+    /// Logs to be cleaned.
+    pub(super) plans: VecDeque<(Of, CleaningPlan)>,
     /// Nothing that is asked of the disk comes back before this time.
     stalled_until: Time,
     /// Logs that were found damaged below what was durable.
@@ -103,10 +105,15 @@ impl Directory {
             pace: MarksPace::default(),
             discards: Vec::new(),
             unlinks: VecDeque::new(),
+            plans: VecDeque::new(),
             stalled_until: 0,
             damaged: Vec::new(),
             failed: None,
         })
+    }
+
+    pub(super) fn disk(&self) -> &SimulatedDisk {
+        &self.disk
     }
 
     /// Whether the former process closed the directory in order.
@@ -271,7 +278,13 @@ impl Process {
         }
         for _ in 0..=self.random.below(4) {
             let Some(job) = self.directory.jobs.pop_front() else { break };
-            self.run_job(job, now, out);
+            match &job {
+                Job::Log(_, LogJob::SwapCleaned(_)) => self.run_swap(job, now, out),
+                _ => self.run_job(job, now, out),
+            }
+            if out.ended {
+                return;
+            }
         }
         let mut happened = Vec::new();
         self.directory.worker.finish(wall_ms(now), &mut happened);
@@ -283,7 +296,7 @@ impl Process {
         self.want_round(out);
     }
 
-    fn run_job(&mut self, job: ProcessJob, now: Time, out: &mut Outbox) {
+    pub(super) fn run_job(&mut self, job: ProcessJob, now: Time, out: &mut Outbox) {
         let mut happened = Vec::new();
         self.directory.worker.do_job(job, wall_ms(now), &mut happened);
         self.carry_out(happened, now, out);
@@ -340,7 +353,7 @@ impl Process {
                     });
                 }
                 Happened::Removed(of, segments) => self.directory.discards.push((of, segments)),
-                Happened::ToClean(..) => unreachable!("no topic here is compacted"),
+                Happened::ToClean(of, plan) => self.plan_cleaning(of, *plan, out),
                 Happened::ToSync(of, ticket) => self.directory.rounds.submit(of, ticket),
                 Happened::ToUnlink(paths) => self.directory.unlinks.extend(paths),
                 Happened::Failed(error) => self.fail(error, out),
@@ -357,6 +370,9 @@ impl Process {
             self.replicas.iter().map(|(&key, core)| (key, core.high_watermark())).collect();
         for &(key, high_watermark) in &marks {
             self.push_log_job(key, LogJob::Retain(high_watermark), out);
+            if self.settings.compaction.is_some() {
+                self.push_log_job(key, LogJob::Clean(high_watermark), out);
+            }
             if self.settings.durability == Durability::Memory {
                 self.push_log_job(key, LogJob::Flush, out);
             }

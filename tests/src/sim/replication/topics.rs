@@ -1,4 +1,5 @@
-//! Topics: the one that is judged, and one that comes and goes under the same name, each time another.
+//! Topics: the one that is judged, which may grow and whose leaders are moved, and one that comes and goes under the same name, each time
+//! another.
 //!
 //! Called by: `world`, `run`. Calls: the controller that is in office, through `world`'s step. Invariant: what the fleeting topic is asked to hold
 //! is asked by name only, as clients do, so that it may reach any of those that had the name. It does not know who leads.
@@ -6,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use broker::partitions::worker::LogJob;
-use broker_core::controller::{Effect as ControllerEffect, NewTopic};
+use broker_core::controller::{Effect as ControllerEffect, ElectionKind, MorePartitions, NewTopic};
 use broker_core::ids::{BrokerId, PartitionId, TopicId, TopicPartition};
 use broker_core::image::{Change, PartitionState, path};
 use broker_core::partition::Durability;
-use bytes::Bytes;
 use client_protocol::ErrorCode;
-use client_protocol::records::{BatchBuilder, Record};
+use client_protocol::records::BatchBuilder;
 
+use super::client::record;
 use super::message::{Address, Message, Outbox};
 use super::process::Process;
 use super::world::{Event, Machine, TOPIC, World, key};
@@ -67,16 +68,64 @@ impl World {
         }
     }
 
-    /// Creates the topic that is judged, again and again until it is there.
+    /// Creates the topic that is judged and gives it all its partitions, again and again until they are there.
     pub(super) fn create_topic(&mut self) {
-        if self.state(PartitionId::new(0)).is_some() {
+        let all = self.settings.partitions;
+        if self.state(PartitionId::new(all - 1)).is_some() {
             return;
         }
         self.schedule.after(200 * MS, Event::CreateTopic);
-        let topic = self.new_topic(TOPIC, key(0).topic, self.settings.partitions);
-        self.administer(|process, effects| {
-            process.controller.create_topics(u64::MAX, vec![topic], false, effects);
+        if self.state(PartitionId::new(0)).is_none() {
+            let topic = self.new_topic(TOPIC, key(0).topic, self.settings.partitions_first);
+            return self.administer(|process, effects| {
+                let number = process.next_number();
+                process.controller.create_topics(number, vec![topic], false, effects);
+            });
+        }
+        if self.schedule.now() >= self.settings.grows_after || self.calm {
+            let more = MorePartitions { name: TOPIC.to_owned(), count: all, assignment: None };
+            self.administer(|process, effects| {
+                let number = process.next_number();
+                process.controller.create_partitions(number, vec![more], false, effects);
+            });
+        }
+    }
+
+    /// Somebody wants other leaders: those that are preferred, or where nobody leads whoever is there.
+    pub(super) fn move_leaders(&mut self) {
+        if !self.settings.moves_leaders {
+            return;
+        }
+        let next = 200 * MS + self.topics.below(2 * SECOND);
+        self.schedule.after(next, Event::Administer);
+        let which = self.topics.below(6);
+        let partition = self.topics.below(self.settings.partitions.unsigned_abs().into());
+        let partition = PartitionId::new(i32::try_from(partition).expect("few"));
+        let one = Some(vec![(TOPIC.to_owned(), partition)]);
+        let (kind, asked) = match which {
+            0 if self.settings.unclean => (ElectionKind::Unclean, one),
+            // All that need it, whatever it is.
+            1 | 2 => (ElectionKind::Preferred, None),
+            _ => (ElectionKind::Preferred, one),
+        };
+        let is_balanced = which == 5;
+        self.administer(|process, effects| match is_balanced {
+            true => process.controller.balance(10, effects),
+            false => {
+                let number = process.next_number();
+                process.controller.elect_leaders(number, kind, asked, effects);
+            }
         });
+    }
+
+    /// A partition that is led by another than its first replica, though that is in sync and somebody asks for it.
+    pub(super) fn is_led_by_another(&self, key: TopicPartition, state: &PartitionState) -> bool {
+        let processes = || self.machines.values().filter_map(|machine| machine.process.as_ref());
+        let preferred = processes().find_map(|process| {
+            let topic = process.image.topic_by_id(key.topic)?;
+            topic.node.partitions.get(&key.partition)?.first().copied()
+        });
+        self.settings.moves_leaders && preferred.is_some() && preferred != state.leader
     }
 
     /// Deletes the fleeting topic if it is there, and else creates it with an id that no other had.
@@ -91,9 +140,13 @@ impl World {
         id[15] = 1;
         let is_there = self.ensemble.agreed().tree().get(&path::topic(FLEETING)).is_some();
         let topic = self.new_topic(FLEETING, TopicId::from_bytes(id), 1);
-        self.administer(|process, effects| match is_there {
-            true => process.controller.delete_topics(u64::MAX, vec![FLEETING.to_owned()], effects),
-            false => process.controller.create_topics(u64::MAX, vec![topic], false, effects),
+        self.administer(|process, effects| {
+            let number = process.next_number();
+            let controller = &mut process.controller;
+            match is_there {
+                true => controller.delete_topics(number, vec![FLEETING.to_owned()], effects),
+                false => controller.create_topics(number, vec![topic], false, effects),
+            }
         });
     }
 
@@ -112,11 +165,7 @@ impl World {
         let Some(leader) = process.image.leader(FLEETING, partition) else { return };
         let to = Address::Broker(leader.id);
         let mut builder = BatchBuilder::new(1 << 10);
-        let value = Some(Bytes::copy_from_slice(&number.to_be_bytes()));
-        assert!(
-            builder.push(&Record { timestamp_ms: 1, value, ..Default::default() }),
-            "it is small"
-        );
+        assert!(builder.push(&record(number, self.settings.compaction.is_some())), "it is small");
         let batch = builder.build(None).expect("not empty");
         let topic = FLEETING.to_owned();
         let message = Message::Produce { number, topic, key: partition, acks: -1, batch };

@@ -67,6 +67,7 @@ pub enum Event {
     FreeDisk(BrokerId),
     LookAfterDisks,
     CreateTopic,
+    Administer,
     ComeOrGo,
     SendFleeting,
     Produce(usize),
@@ -133,7 +134,10 @@ impl World {
             agreed_to: coordinator_protocol::Zxid::ZERO,
             producers: Vec::new(),
             consumers: Vec::new(),
-            ledger: Ledger::default(),
+            ledger: match &settings.compaction {
+                Some(compaction) => Ledger::compacted(compaction.delete_retention_ms),
+                None => Ledger::default(),
+            },
             chronicle: Chronicle::default(),
             network: Random::new(seed ^ 0x6e65_7477),
             clients: Random::new(seed ^ 0x636c_6965),
@@ -154,6 +158,7 @@ impl World {
         world.ensemble.awaken(world.machines.len());
         world.make_clients();
         world.schedule.after(SECOND, Event::CreateTopic);
+        world.schedule.after(2 * SECOND, Event::Administer);
         world.schedule.after(2 * SECOND, Event::ComeOrGo);
         world.schedule.after(2 * SECOND, Event::SendFleeting);
         world
@@ -161,11 +166,12 @@ impl World {
 
     pub(super) fn make_clients(&mut self) {
         let keys: Vec<_> = (0..self.settings.partitions).map(key).collect();
+        let is_keyed = self.settings.compaction.is_some();
         for index in 0..self.settings.producers {
             let key = keys[index % keys.len()];
             let (acks, idempotent) =
                 [(-1, true), (-1, true), (-1, false), (1, false), (0, false)][index.min(4)];
-            self.producers.push(Producer::new(index, key, acks, idempotent));
+            self.producers.push(Producer::new(index, key, (acks, idempotent, is_keyed)));
             self.schedule.after(2 * SECOND, Event::Produce(index));
         }
         for (index, &key) in keys.iter().enumerate() {
@@ -259,6 +265,7 @@ impl World {
             Event::FreeDisk(id) => self.machines[&id].disk.mend(),
             Event::LookAfterDisks => self.look_after_disks(),
             Event::CreateTopic => self.create_topic(),
+            Event::Administer => self.move_leaders(),
             Event::ComeOrGo => self.come_or_go(),
             Event::SendFleeting => self.send_fleeting(),
             Event::Produce(index) => self.produce(index),
@@ -302,6 +309,9 @@ impl World {
         let Some(process) = &mut machine.process else { return };
         let mut out = Outbox::default();
         act(process, now, &mut out);
+        if out.ended {
+            return self.ended(id);
+        }
         process.check();
         self.sent(id, life, out);
     }
@@ -317,7 +327,8 @@ impl World {
             if self.ledger.is_unclean(key) {
                 continue;
             }
-            self.ledger.committed(process, key, (from, to), machine.suspect);
+            let terms = (machine.suspect, self.schedule.now());
+            self.ledger.committed(process, key, (from, to), terms);
             if let Some(core) = process.replicas.get(&key).filter(|_| leads) {
                 let (isr, least) = (core.isr(), self.settings.min_insync_replicas());
                 assert!(isr.len() >= least, "{id}: {key:?}: committed to {to} by {isr:?} alone");

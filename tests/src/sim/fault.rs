@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Fault {
     /// A process is killed.
     Kill,
+    /// A process ends within what it does: between two operations on its disk, or with only some of its messages sent.
+    KillWithin,
     /// A machine loses power: what was not synced may go, in parts.
     PowerCut,
     /// All machines do at once.
@@ -80,6 +82,7 @@ impl Fault {
     /// All kinds.
     pub const ALL: [Fault; 33] = [
         Fault::Kill,
+        Fault::KillWithin,
         Fault::PowerCut,
         Fault::PowerCutOfAll,
         Fault::VoterDies,

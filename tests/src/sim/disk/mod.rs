@@ -104,6 +104,11 @@ impl SimulatedDisk {
         lives
     }
 
+    /// Whether the process has done all that it may.
+    pub fn is_dying(&self) -> bool {
+        self.state().operations_until_death == Some(0)
+    }
+
     /// Takes only `bytes` more of writes, then refuses with `StorageFull`; `None` takes any number.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.state().bytes_until_full = bytes;

@@ -66,6 +66,25 @@ impl Chronicle {
         self.note(producer as u64, (Function::Send, Outcome::Ok), parts, time);
     }
 
+    /// The same, by a producer that may be told in another order than it sent.
+    pub fn acknowledged_alone(
+        &mut self,
+        stands: (TopicPartition, i64),
+        values: &[u64],
+        time: (Time, Time),
+    ) {
+        let process = HOPES + self.operations.len() as u64;
+        self.acknowledged(process as usize, stands, values, time);
+    }
+
+    /// Something was sent and is certainly nowhere.
+    pub fn refused(&mut self, key: TopicPartition, values: &[u64], time: (Time, Time)) {
+        let key = key_of(key.partition);
+        let parts = values.iter().map(|&value| Micro::Send { key, value, offset: None }).collect();
+        let process = HOPES + self.operations.len() as u64;
+        self.note(process, (Function::Send, Outcome::Fail), parts, time);
+    }
+
     /// Something was sent that nobody answers for.
     pub fn hoped(&mut self, key: TopicPartition, values: &[u64], time: (Time, Time)) {
         let key = key_of(key.partition);

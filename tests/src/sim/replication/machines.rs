@@ -9,11 +9,16 @@ use broker_core::ids::BrokerId;
 
 use super::coordination::{Strings, puppet};
 use super::message::{Address, Message, Outbox};
+use super::native::NativeEvent;
 use super::process::Process;
-use super::world::{Event, Machine, World};
+use super::world::{Doom, Event, Machine, World};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
+use crate::sim::fault::Fault;
 use crate::sim::random::Random;
+
+/// More operations on the disk than most things take that a process does.
+const OPERATIONS: u64 = 60;
 
 impl World {
     pub(super) fn start(&mut self, id: BrokerId, life: u64) {
@@ -29,7 +34,23 @@ impl World {
         let life = machine.life;
         let mut out = Outbox::default();
         let settings = Rc::clone(&self.settings);
-        match Process::start(id, settings, &machine.disk, seed, &mut out) {
+        let disk = machine.disk.clone();
+        let ends = !self.calm && self.faults.chance(1, 12);
+        let count = self.faults.below(OPERATIONS);
+        if ends && self.arsenal.strikes(Fault::KillWithin) {
+            disk.die_after(count);
+        }
+        let started = Process::start(id, settings, &disk, seed, &mut out);
+        if disk.is_dying() {
+            drop(started);
+            self.leave_disk(&disk);
+            let time = self.faults.below(2 * SECOND);
+            self.schedule.after(time, Event::Start { id, life });
+            return;
+        }
+        disk.live_on();
+        let machine = self.machines.get_mut(&id).expect("there");
+        match started {
             Ok(process) => {
                 let damaged = process.directory.damaged.len();
                 assert!(machine.suspect || damaged == 0, "{id}: a sound disk is called damaged");
@@ -93,6 +114,7 @@ impl World {
         let machine = self.machines.get_mut(&id).expect("there");
         let Some(process) = machine.process.take() else { return };
         drop(process);
+        machine.doom = None;
         machine.starts_failed = 0;
         disk(machine, &mut self.faults);
         let life = machine.life;
@@ -105,12 +127,34 @@ impl World {
         self.die(id, (time, false), |machine, _| machine.disk.kill());
     }
 
-    /// A process ended within an operation on its disk, with or without its machine.
-    pub(super) fn ended(&mut self, id: BrokerId) {
+    /// The process will end within what it does, soon.
+    pub(super) fn doom(&mut self, id: BrokerId) {
+        let on_disk = self.faults.chance(2, 3);
+        let count = self.faults.below(OPERATIONS);
+        let machine = self.machines.get_mut(&id).expect("there");
+        if machine.process.is_none() {
+            return;
+        }
+        machine.doom = Some(if on_disk { Doom::Disk } else { Doom::Messages });
+        if on_disk {
+            machine.disk.die_after(count);
+        }
+    }
+
+    /// That has come, with or without its machine.
+    pub(super) fn end_within(&mut self, id: BrokerId) {
         let time = self.faults.below(2 * SECOND);
         match self.settings.power_cuts && self.faults.chance(1, 2) {
             true => self.cut_power(id, time),
             false => self.kill(id, time),
+        }
+    }
+
+    /// What a process leaves that ended while it started or stopped, as far as its disk had come.
+    fn leave_disk(&mut self, disk: &SimulatedDisk) {
+        match disk.is_dying() && self.settings.power_cuts && self.faults.chance(1, 2) {
+            true => disk.crash(self.faults.number()),
+            false => disk.kill(),
         }
     }
 
@@ -190,8 +234,9 @@ impl World {
             return;
         }
         let Some(process) = machine.process.take() else { return };
+        machine.doom = None;
         let disk = process.close_logs(self.schedule.now());
-        disk.kill();
+        self.leave_disk(&disk);
         self.ensemble.dismiss(puppet(id));
         self.schedule.after(time, Event::Start { id, life });
     }
@@ -207,6 +252,7 @@ impl Machine {
             held: VecDeque::new(),
             strings: Strings::default(),
             suspect: false,
+            doom: None,
             starts_failed: 0,
             complaints: 0,
             backup: None,
@@ -228,6 +274,7 @@ impl Event {
     pub(super) fn broker(&self) -> Option<BrokerId> {
         match self {
             Self::Frame { to: Address::Broker(id), .. }
+            | Self::Native(NativeEvent::Arrives { id, .. })
             | Self::Alarm { id, .. }
             | Self::Heard { id, .. }
             | Self::FailedEnd { id, .. }
@@ -242,6 +289,7 @@ impl Event {
             | Self::Administer
             | Self::ComeOrGo
             | Self::SendFleeting
+            | Self::Native(_)
             | Self::Produce(_)
             | Self::Consume(_)
             | Self::Nemesis => None,

@@ -18,6 +18,8 @@ pub enum Address {
     Broker(BrokerId),
     Producer(usize),
     Consumer(usize),
+    /// The native client's producer.
+    Native,
 }
 
 /// A fetch of a follower.
@@ -139,8 +141,6 @@ pub struct Outbox {
     pub trimmed: Vec<(TopicPartition, Offset)>,
     /// The disk failed: the process is to end.
     pub failed: bool,
-    /// The process ended within an operation on its disk: nothing of this step but what is on the disk has happened.
-    pub ended: bool,
     /// Partitions whose leader may lack committed records, as their topic allows.
     pub unclean: Vec<TopicPartition>,
     /// Partitions that were cut below the high watermark, which only the like of that explains.

@@ -16,7 +16,7 @@
 //!   reading      what it answers to consumers and followers, now or when there is news
 //!   fetching     how it follows
 //! message      what travels between them          wire     the same as frames
-//! client       producers and consumers
+//! client       producers and consumers        native   one that is the native client's own deciding code
 //! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
 //!   compacted    what compaction may take away
@@ -35,6 +35,7 @@ mod fetching;
 mod ledger;
 mod machines;
 mod message;
+mod native;
 mod nemesis;
 mod process;
 mod reading;

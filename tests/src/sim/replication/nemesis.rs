@@ -29,6 +29,7 @@ impl World {
         }
         match fault {
             Fault::Kill => self.kill(id, time),
+            Fault::KillWithin => self.doom(id),
             Fault::PowerCut => self.cut_power(id, time),
             Fault::PowerCutOfAll => self.cut_all_power(time),
             Fault::Pause => self.pause(id, time),
@@ -74,6 +75,7 @@ impl World {
         let (disk_errors, rot) = (self.settings.disk_errors, self.settings.rot);
         let fault = match self.faults.below(24) {
             0 | 1 => Fault::Kill,
+            6 | 23 => Fault::KillWithin,
             2 | 3 if power_cuts => Fault::PowerCut,
             4 if power_cuts => Fault::PowerCutOfAll,
             5 | 11 => Fault::Pause,

@@ -6,6 +6,7 @@
 use broker_core::ids::{BrokerId, Offset, TopicPartition};
 
 use super::ledger::{Entry, read_all};
+use super::native::Native;
 use super::process::Process;
 use super::settings::Settings;
 use super::world::{World, key};
@@ -157,6 +158,11 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
     {
         return Some(format!("{key:?}: a producer is not answered"));
     }
+    let unsettled =
+        |native: &Native| native.batches.values().any(|batch| batch.partition == key.partition);
+    if world.native.as_ref().is_some_and(unsettled) {
+        return Some(format!("{key:?}: the native producer is not answered"));
+    }
     if world.consumers.iter().any(|c| c.key == key && c.position != end) {
         return Some(format!("{key:?}: a consumer has not read all"));
     }
@@ -170,6 +176,10 @@ fn judge(world: &World) {
         if let Some(sent) = &producer.in_flight {
             chronicle.hoped(producer.key, &sent.values, (sent.began, world.schedule.now()));
         }
+    }
+    for batch in world.native.iter().flat_map(|native| native.batches.values()) {
+        let time = (batch.began, world.schedule.now());
+        chronicle.hoped(self::key(batch.partition.get()), &batch.values, time);
     }
     let read = world.consumers.iter().filter(|consumer| !is_lost(world, consumer.key));
     let ends: Vec<_> = read

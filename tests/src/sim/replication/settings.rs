@@ -23,8 +23,6 @@ pub struct Compaction {
     pub(crate) delete_retention_ms: i64,
     /// Keys that a cleaning has room for.
     pub(crate) keys_max: usize,
-    /// Of a thousand cleanings and swaps, in so many the process ends.
-    pub(crate) ends: u64,
 }
 
 impl Compaction {
@@ -34,9 +32,15 @@ impl Compaction {
             max_compaction_lag_ms: if random.chance(1, 2) { i64::MAX } else { 1_000 },
             delete_retention_ms: [0, 500, 3_000, 60_000][random.below(4) as usize],
             keys_max: if random.chance(1, 4) { 3 } else { 1_000 },
-            ends: if random.chance(1, 2) { random.below(100) } else { 0 },
         }
     }
+}
+
+/// How the native client produces.
+#[derive(Debug, Clone)]
+pub struct NativeSettings {
+    pub(crate) linger_ms: u64,
+    pub(crate) delivery_timeout_ms: u64,
 }
 
 /// The dimensions of a run.
@@ -78,6 +82,8 @@ pub struct Settings {
     pub(crate) grows_after: Time,
     /// Of a key only the last record stays, as these say.
     pub(crate) compaction: Option<Compaction>,
+    /// One producer more is the native client's.
+    pub(crate) native: Option<NativeSettings>,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -122,6 +128,7 @@ impl Settings {
             partitions_first: 0,
             grows_after: 0,
             compaction: None,
+            native: None,
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),
@@ -146,6 +153,12 @@ impl Settings {
         if random.chance(1, 4) {
             settings.compaction = Some(Compaction::new(random));
             settings.segment_bytes = [300, 1_000, 4_000][random.below(3) as usize];
+        }
+        if random.chance(1, 2) {
+            settings.native = Some(NativeSettings {
+                linger_ms: 5 * random.below(2),
+                delivery_timeout_ms: [1_500, 5_000, 120_000][random.below(3) as usize],
+            });
         }
         settings
     }

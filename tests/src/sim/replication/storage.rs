@@ -112,10 +112,6 @@ impl Directory {
         })
     }
 
-    pub(super) fn disk(&self) -> &SimulatedDisk {
-        &self.disk
-    }
-
     /// Whether the former process closed the directory in order.
     pub fn was_clean(&self) -> bool {
         self.folder.clean
@@ -278,13 +274,7 @@ impl Process {
         }
         for _ in 0..=self.random.below(4) {
             let Some(job) = self.directory.jobs.pop_front() else { break };
-            match &job {
-                Job::Log(_, LogJob::SwapCleaned(_)) => self.run_swap(job, now, out),
-                _ => self.run_job(job, now, out),
-            }
-            if out.ended {
-                return;
-            }
+            self.run_job(job, now, out);
         }
         let mut happened = Vec::new();
         self.directory.worker.finish(wall_ms(now), &mut happened);
@@ -296,7 +286,7 @@ impl Process {
         self.want_round(out);
     }
 
-    pub(super) fn run_job(&mut self, job: ProcessJob, now: Time, out: &mut Outbox) {
+    fn run_job(&mut self, job: ProcessJob, now: Time, out: &mut Outbox) {
         let mut happened = Vec::new();
         self.directory.worker.do_job(job, wall_ms(now), &mut happened);
         self.carry_out(happened, now, out);

@@ -14,6 +14,7 @@ use super::client::{Consumer, Producer};
 use super::coordination::{Strings, puppet};
 use super::ledger::Ledger;
 use super::message::{Address, Alarm, Outbox};
+use super::native::{Native, NativeEvent};
 use super::process::Process;
 use super::settings::Settings;
 use super::wire::Frame;
@@ -70,9 +71,19 @@ pub enum Event {
     Administer,
     ComeOrGo,
     SendFleeting,
+    Native(NativeEvent),
     Produce(usize),
     Consume(usize),
     Nemesis,
+}
+
+/// Where a process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doom {
+    /// Between two operations on its disk.
+    Disk,
+    /// When only some of its messages have been sent.
+    Messages,
 }
 
 /// A broker's machine.
@@ -86,6 +97,8 @@ pub struct Machine {
     pub(super) strings: Strings,
     /// Its disk lost or changed what was durable: only one machine's ever does in a run, so that what was committed is still somewhere.
     pub suspect: bool,
+    /// Its process is to end within what it does.
+    pub(super) doom: Option<Doom>,
     /// How often it did not start since its process ended.
     pub(super) starts_failed: u64,
     /// How often readers found damage in what it sent.
@@ -107,6 +120,7 @@ pub struct World {
     pub(super) agreed_to: coordinator_protocol::Zxid,
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
+    pub native: Option<Native>,
     pub ledger: Ledger,
     pub(super) chronicle: Chronicle,
     pub(super) arsenal: Faults,
@@ -134,6 +148,9 @@ impl World {
             agreed_to: coordinator_protocol::Zxid::ZERO,
             producers: Vec::new(),
             consumers: Vec::new(),
+            native: settings.native.as_ref().map(|native| {
+                Native::new(native, settings.compaction.is_some(), seed ^ 0x6e61_7469)
+            }),
             ledger: match &settings.compaction {
                 Some(compaction) => Ledger::compacted(compaction.delete_retention_ms),
                 None => Ledger::default(),
@@ -158,6 +175,7 @@ impl World {
         world.ensemble.awaken(world.machines.len());
         world.make_clients();
         world.schedule.after(SECOND, Event::CreateTopic);
+        world.schedule.after(2 * SECOND, Event::Native(NativeEvent::Tick));
         world.schedule.after(2 * SECOND, Event::Administer);
         world.schedule.after(2 * SECOND, Event::ComeOrGo);
         world.schedule.after(2 * SECOND, Event::SendFleeting);
@@ -221,6 +239,10 @@ impl World {
             let machine = self.machines.get_mut(&id).expect("there");
             machine.paused_until = machine.paused_until.min(now);
             machine.disk.mend();
+            machine.doom = None;
+            if !machine.disk.live_on() {
+                self.kill(id, 0);
+            }
             self.ensemble.thaw(puppet(id));
             self.resume(id);
             let machine = self.machines.get_mut(&id).expect("there");
@@ -268,6 +290,7 @@ impl World {
             Event::Administer => self.move_leaders(),
             Event::ComeOrGo => self.come_or_go(),
             Event::SendFleeting => self.send_fleeting(),
+            Event::Native(event) => self.native_event(event),
             Event::Produce(index) => self.produce(index),
             Event::Consume(index) => self.consume(index),
             Event::Nemesis => {
@@ -309,11 +332,23 @@ impl World {
         let Some(process) = &mut machine.process else { return };
         let mut out = Outbox::default();
         act(process, now, &mut out);
-        if out.ended {
-            return self.ended(id);
+        let (doom, is_dying) = (machine.doom, machine.disk.is_dying());
+        if !is_dying {
+            process.check();
         }
-        process.check();
-        self.sent(id, life, out);
+        match doom {
+            // Nothing of this step but what is on the disk has happened.
+            Some(Doom::Disk) if is_dying => self.end_within(id),
+            Some(Doom::Messages) if !(out.messages.is_empty() && out.requests.is_empty()) => {
+                let count = (out.messages.len() + out.requests.len()) as u64;
+                let left = usize::try_from(self.faults.below(count)).expect("few");
+                out.requests.truncate(left.saturating_sub(out.messages.len()));
+                out.messages.truncate(left);
+                self.sent(id, life, out);
+                self.end_within(id);
+            }
+            Some(_) | None => self.sent(id, life, out),
+        }
     }
 
     pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {

@@ -1,0 +1,365 @@
+//! A producer that is the native client's own deciding code, on connections that keep order.
+//!
+//! Called by: `world`, `wires`. Calls: client-core. Invariant: a connection gives what was sent on it in order, each at most once, until it breaks; what
+//! was under way then may still reach the process that it was for, and nothing of it is answered. It does not know sequence numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use broker_core::ids::{BrokerId, Offset, PartitionId};
+use bytes::Bytes;
+use client_core::TopicPartition;
+use client_core::producer::{
+    Effect, Failure, Outgoing, Producer, RequestId, Settings, Undelivered, Written,
+};
+use client_protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
+use client_protocol::messages::produce::{ProducePartitionResponse, ProduceTopicResponse};
+use client_protocol::messages::{MetadataResponse, ProduceResponse};
+use client_protocol::{ErrorCode, ProducerEpoch, ProducerId};
+
+use super::client::record;
+use super::ledger::Acknowledged;
+use super::message::{Address, Message};
+use super::settings::NativeSettings;
+use super::wire::Frame;
+use super::world::{Event, TOPIC, World, key};
+use crate::sim::ensemble::schedule::{MS, Time};
+use crate::sim::random::Random;
+
+/// Its number among the producers.
+const INDEX: u64 = 500;
+/// The first id that it is given.
+const IDS: i64 = 10_000;
+/// A connection without an answer for so long is given up.
+const ANSWER_TIMEOUT: Time = 2_000 * MS;
+
+/// Something that happens to it.
+#[derive(Debug)]
+pub enum NativeEvent {
+    /// It looks at its clock, and wants to send.
+    Tick,
+    Connected(BrokerId),
+    Metadata(Vec<Arc<str>>),
+    Identity,
+    /// A request reaches the process that its connection was made to.
+    Arrives {
+        id: BrokerId,
+        life: u64,
+        frame: Frame,
+    },
+    Answered(Frame),
+}
+
+/// A batch that is not settled.
+#[derive(Debug)]
+pub struct Batch {
+    pub partition: PartitionId,
+    pub values: Vec<u64>,
+    pub began: Time,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Link {
+    life: u64,
+    /// When the last of what was sent arrives, there and back.
+    there: Time,
+    back: Time,
+}
+
+/// A request that is not answered.
+#[derive(Debug)]
+struct Sent {
+    request: RequestId,
+    broker: BrokerId,
+    partition: TopicPartition,
+    deadline: Time,
+}
+
+/// See the module.
+pub struct Native {
+    core: Producer<u64>,
+    pub batches: BTreeMap<u64, Batch>,
+    links: BTreeMap<BrokerId, Link>,
+    waiting: BTreeMap<u64, Sent>,
+    last_token: u64,
+    last_value: u64,
+    last_id: i64,
+    last_number: u64,
+    is_keyed: bool,
+    random: Random,
+}
+
+fn failure(reason: &str, may_be_done: bool) -> Failure {
+    Failure { reason: reason.to_owned(), may_be_done, is_final: false }
+}
+
+impl Native {
+    pub fn new(settings: &NativeSettings, is_keyed: bool, seed: u64) -> Self {
+        let settings = Settings {
+            // One batch in a request, and several requests under way.
+            request_bytes_max: 1,
+            batch_bytes_max: 400,
+            linger_ms: settings.linger_ms,
+            delivery_timeout_ms: settings.delivery_timeout_ms,
+            ..Settings::default()
+        };
+        Self {
+            core: Producer::new(settings),
+            batches: BTreeMap::new(),
+            links: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            last_token: 0,
+            last_value: INDEX << 32,
+            last_id: IDS,
+            last_number: 0,
+            is_keyed,
+            random: Random::new(seed),
+        }
+    }
+
+    fn delay(&mut self) -> Time {
+        let is_late = self.random.chance(1, 100);
+        50 + self.random.below(if is_late { 500 * MS } else { 2 * MS })
+    }
+
+    /// The connection to a broker is no more: nothing that is open on it will be answered.
+    fn break_link(&mut self, broker: BrokerId, now: Time, effects: &mut Vec<Effect<u64>>) {
+        self.links.remove(&broker);
+        let open = self.waiting.extract_if(.., |_, sent| sent.broker == broker);
+        for (_, sent) in open.collect::<Vec<_>>() {
+            let answer = Err(failure("the connection broke", true));
+            self.core.answered(sent.request, answer, now / MS, effects);
+        }
+    }
+
+    /// Wants some values sent to a partition; those that it took.
+    fn push(&mut self, partition: PartitionId, now: Time) -> Vec<u64> {
+        let mut taken = Vec::new();
+        for _ in 0..=self.random.below(3) {
+            let value = self.last_value + 1;
+            let new = self.last_token + 1;
+            let to = (TOPIC, Some(partition));
+            let pushed = self.core.push(to, &record(value, self.is_keyed), now / MS, |_| new);
+            let Ok(ticket) = pushed else { break };
+            self.last_value = value;
+            self.last_token = self.last_token.max(ticket.token);
+            let batch = Batch { partition, values: Vec::new(), began: now };
+            self.batches.entry(ticket.token).or_insert(batch).values.push(value);
+            taken.push(value);
+        }
+        taken
+    }
+
+    fn answered(&mut self, frame: &Frame, now: Time, effects: &mut Vec<Effect<u64>>) {
+        let Message::Produced { number, error, base_offset } = frame.decode() else {
+            unreachable!("nothing else is asked")
+        };
+        let Some(sent) = self.waiting.remove(&number) else { return };
+        let partition = ProducePartitionResponse {
+            index: sent.partition.partition,
+            error_code: error,
+            base_offset: error.is_none().then_some(Offset::new(base_offset)),
+            ..Default::default()
+        };
+        let name = sent.partition.topic.to_string();
+        let topics = vec![ProduceTopicResponse { name, partitions: vec![partition] }];
+        let answer = ProduceResponse { topics, ..Default::default() };
+        self.core.answered(sent.request, Ok(answer), now / MS, effects);
+    }
+}
+
+impl World {
+    /// Something happens to the native producer: it decides, and what it wants is done.
+    pub(super) fn native_event(&mut self, event: NativeEvent) {
+        if let NativeEvent::Arrives { id, life, frame } = event {
+            let message = frame.decode();
+            return self.step(id, life, |process, now, out| {
+                process.receive(Address::Native, message, now, out);
+            });
+        }
+        let Some(mut native) = self.native.take() else { return };
+        let now = self.schedule.now();
+        let mut effects = Vec::new();
+        match event {
+            NativeEvent::Tick => self.native_ticks(&mut native, &mut effects),
+            NativeEvent::Connected(broker) => self.native_connects(&mut native, broker),
+            NativeEvent::Metadata(topics) => {
+                let answer = self.metadata(&mut native.random).ok_or(failure("nobody", false));
+                native.core.metadata_answered(answer, &topics, now / MS);
+            }
+            NativeEvent::Identity => {
+                native.last_id += 1;
+                let identity = (ProducerId::new(native.last_id), ProducerEpoch::new(0));
+                native.core.identified(Ok(Some(identity)), now / MS);
+            }
+            NativeEvent::Answered(frame) => native.answered(&frame, now, &mut effects),
+            NativeEvent::Arrives { .. } => {}
+        }
+        native.core.poll(now / MS, &mut effects);
+        while !effects.is_empty() {
+            let mut more = Vec::new();
+            effects.drain(..).for_each(|effect| self.native_wants(&mut native, effect, &mut more));
+            effects = more;
+        }
+        native.core.check();
+        self.native = Some(native);
+    }
+
+    fn native_ticks(&mut self, native: &mut Native, effects: &mut Vec<Effect<u64>>) {
+        let now = self.schedule.now();
+        let next = 2 * MS + native.random.below(20 * MS);
+        self.schedule.after(next, Event::Native(NativeEvent::Tick));
+        let is_over = |(id, link): (&BrokerId, &Link)| {
+            let machine = &self.machines[id];
+            let is_late = native.waiting.values().any(|s| s.broker == *id && s.deadline <= now);
+            (machine.life != link.life || machine.process.is_none() || is_late).then_some(*id)
+        };
+        let over: Vec<_> = native.links.iter().filter_map(is_over).collect();
+        over.into_iter().for_each(|id| native.break_link(id, now, effects));
+        if self.calm || native.random.chance(1, 2) {
+            return;
+        }
+        let partitions = self.settings.partitions.unsigned_abs().into();
+        let partition = i32::try_from(native.random.below(partitions)).expect("few");
+        let taken = native.push(PartitionId::new(partition), now);
+        self.ledger.sent(key(partition), &taken, true);
+    }
+
+    fn native_connects(&mut self, native: &mut Native, broker: BrokerId) {
+        let now = self.schedule.now();
+        let machine = &self.machines[&broker];
+        if machine.process.is_none() {
+            return native.core.connect_failed(broker, now / MS);
+        }
+        native.links.insert(broker, Link { life: machine.life, there: now, back: now });
+        native.core.connected(broker);
+    }
+
+    fn native_wants(
+        &mut self,
+        native: &mut Native,
+        effect: Effect<u64>,
+        more: &mut Vec<Effect<u64>>,
+    ) {
+        let now = self.schedule.now();
+        let delay = native.delay();
+        match effect {
+            Effect::Connect { broker, .. } => {
+                self.schedule.after(delay, Event::Native(NativeEvent::Connected(broker)));
+            }
+            Effect::Disconnect(broker) => native.break_link(broker, now, more),
+            Effect::Send { request, broker, batches } => {
+                let [outgoing] = batches.as_slice() else { unreachable!("one in a request") };
+                self.native_sends(native, (request, broker), outgoing, more);
+            }
+            Effect::AskMetadata(topics) => {
+                self.schedule.after(delay, Event::Native(NativeEvent::Metadata(topics)));
+            }
+            Effect::AskIdentity => {
+                self.schedule.after(delay, Event::Native(NativeEvent::Identity));
+            }
+            Effect::Settled { token, result } => {
+                let batch = native.batches.remove(&token).expect("settled once");
+                self.native_settled(&batch, result);
+            }
+        }
+    }
+
+    fn native_sends(
+        &mut self,
+        native: &mut Native,
+        (request, broker): (RequestId, BrokerId),
+        outgoing: &Outgoing,
+        more: &mut Vec<Effect<u64>>,
+    ) {
+        let now = self.schedule.now();
+        let delay = native.delay();
+        let Some(link) = native.links.get_mut(&broker) else {
+            let answer = Err(failure("not connected", false));
+            return native.core.answered(request, answer, now / MS, more);
+        };
+        let header = outgoing.batch.header(outgoing.identity).expect("small");
+        let batch = Bytes::from([&header[..], outgoing.batch.records()].concat());
+        native.last_number += 1;
+        let number = native.last_number;
+        let (topic, key) = (TOPIC.to_owned(), outgoing.partition.partition);
+        let frame = Frame::encode(Message::Produce { number, topic, key, acks: -1, batch });
+        link.there = link.there.max(now + delay);
+        let (there, life) = (link.there, link.life);
+        let partition = outgoing.partition.clone();
+        let deadline = now + ANSWER_TIMEOUT;
+        native.waiting.insert(number, Sent { request, broker, partition, deadline });
+        let breaks = !self.calm && native.random.chance(1, 150);
+        if !breaks || native.random.chance(1, 2) {
+            let arrives = NativeEvent::Arrives { id: broker, life, frame };
+            self.schedule.at(there, Event::Native(arrives));
+        }
+        if breaks {
+            native.break_link(broker, now, more);
+        }
+    }
+
+    /// A broker answers on the connection, if it is still there.
+    pub(super) fn native_is_answered(&mut self, from: BrokerId, message: Message) {
+        let now = self.schedule.now();
+        let Some(native) = &mut self.native else { return };
+        let delay = native.delay();
+        let Some(link) = native.links.get_mut(&from) else { return };
+        link.back = link.back.max(now + delay);
+        let answered = NativeEvent::Answered(Frame::encode(message));
+        self.schedule.at(link.back, Event::Native(answered));
+    }
+
+    fn native_settled(&mut self, batch: &Batch, result: Result<Written, Undelivered>) {
+        let (key, time) = (key(batch.partition.get()), (batch.began, self.schedule.now()));
+        match result {
+            Ok(Written { base_offset: Some(base_offset) }) => {
+                let (base_offset, values) = (base_offset.get(), batch.values.clone());
+                self.chronicle.acknowledged_alone((key, base_offset), &values, time);
+                self.ledger.acknowledged.push(Acknowledged { key, base_offset, values });
+            }
+            Err(Undelivered { is_absent: true, .. }) => {
+                self.chronicle.refused(key, &batch.values, time);
+            }
+            Ok(Written { base_offset: None }) | Err(_) => {
+                self.chronicle.hoped(key, &batch.values, time);
+            }
+        }
+    }
+
+    /// The cluster as some broker has heard of it.
+    fn metadata(&self, random: &mut Random) -> Option<MetadataResponse> {
+        let processes: Vec<_> =
+            self.machines.values().filter_map(|machine| machine.process.as_ref()).collect();
+        let image = &processes.get(random.below(processes.len() as u64) as usize)?.image;
+        let broker = |id: BrokerId| MetadataBroker {
+            node_id: id,
+            host: "simulated".to_owned(),
+            port: 1,
+            ..Default::default()
+        };
+        let partitions = image.states(TOPIC).map(|(partition, stored)| MetadataPartition {
+            partition_index: partition,
+            leader_id: stored.state.leader,
+            leader_epoch: Some(stored.state.leader_epoch),
+            ..Default::default()
+        });
+        let known = image.topic(TOPIC);
+        let topic = MetadataTopic {
+            name: Some(TOPIC.to_owned()),
+            topic_id: known.map(|known| known.node.id),
+            error_code: match known {
+                Some(_) => ErrorCode::None,
+                None => ErrorCode::LeaderNotAvailable,
+            },
+            partitions: partitions.collect(),
+            ..Default::default()
+        };
+        Some(MetadataResponse {
+            brokers: self.machines.keys().copied().map(broker).collect(),
+            topics: vec![topic],
+            ..Default::default()
+        })
+    }
+}

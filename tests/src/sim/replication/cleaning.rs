@@ -3,7 +3,7 @@
 //! Called by: `process`, `storage`. Calls: the plans of the broker's log. Invariant: every plan is answered with a job for its log, unless the
 //! process ends, which it may between any two operations on the disk.
 
-use broker::partitions::worker::LogJob;
+use broker::partitions::worker::{Job, LogJob};
 use broker_log::{CleanError, CleaningPlan};
 
 use super::message::{Alarm, Outbox};
@@ -41,6 +41,6 @@ impl Process {
             LogJob::SwapCleaned(_) => "cleaner Cleaned",
             _ => "cleaner GaveUp",
         });
-        self.push_log_job(of.key, job, out);
+        self.push_job(Job::Log(of, job), out);
     }
 }

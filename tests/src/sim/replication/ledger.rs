@@ -335,7 +335,9 @@ impl Ledger {
             last_epoch = epoch;
             // A follower that fell behind the log start begins anew without what the removed records said of producers: a retry of a
             // removed batch is then taken for a new one, as in Kafka.
-            if self.idempotent.contains(&value) && *offset >= log_start.get() {
+            // Nor is it judged yet where compaction empties a producer's batches.
+            let is_judged = *offset >= log_start.get() && self.compacted.is_none();
+            if self.idempotent.contains(&value) && is_judged {
                 let former = last_of.insert(value >> 32, value);
                 let in_order = former.is_none_or(|former| former < value);
                 assert!(in_order, "{key:?} offset {offset}: {value:x} after {former:x?}");

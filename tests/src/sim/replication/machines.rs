@@ -11,7 +11,7 @@ use super::coordination::{Strings, puppet};
 use super::message::{Address, Message, Outbox};
 use super::native::NativeEvent;
 use super::process::Process;
-use super::world::{Doom, Event, Machine, World};
+use super::world::{Clock, Doom, Event, Machine, World};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
@@ -174,6 +174,11 @@ impl World {
         self.ensemble.freeze(puppet(id), until);
     }
 
+    /// When the last of those that stand still for long go on.
+    pub fn long_pauses_end(&self) -> Time {
+        self.machines.values().map(|machine| machine.long_pause).max().unwrap_or(0)
+    }
+
     /// A process goes on, with everything that came meanwhile.
     pub(super) fn resume(&mut self, id: BrokerId) {
         let machine = self.machines.get_mut(&id).expect("there");
@@ -235,7 +240,8 @@ impl World {
         }
         let Some(process) = machine.process.take() else { return };
         machine.doom = None;
-        let disk = process.close_logs(self.schedule.now());
+        let now = machine.clock.at(self.schedule.now());
+        let disk = process.close_logs(now);
         self.leave_disk(&disk);
         self.ensemble.dismiss(puppet(id));
         self.schedule.after(time, Event::Start { id, life });
@@ -252,6 +258,9 @@ impl Machine {
             held: VecDeque::new(),
             strings: Strings::default(),
             suspect: false,
+            clock: Clock::default(),
+            stalled_until: 0,
+            long_pause: 0,
             doom: None,
             starts_failed: 0,
             complaints: 0,

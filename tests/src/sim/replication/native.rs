@@ -317,7 +317,8 @@ impl World {
             Ok(Written { base_offset: Some(base_offset) }) => {
                 let (base_offset, values) = (base_offset.get(), batch.values.clone());
                 self.chronicle.acknowledged_alone((key, base_offset), &values, time);
-                self.ledger.acknowledged.push(Acknowledged { key, base_offset, values });
+                let suspect = self.machines.values().any(|machine| machine.suspect);
+                self.ledger.acknowledged(Acknowledged { key, base_offset, values }, suspect);
             }
             Err(Undelivered { is_absent: true, .. }) => {
                 self.chronicle.refused(key, &batch.values, time);

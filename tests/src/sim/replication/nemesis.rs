@@ -35,6 +35,8 @@ impl World {
             Fault::Pause => self.pause(id, time),
             Fault::LongPause => {
                 let time = self.faults.below(PAUSE_MAX);
+                let end = self.schedule.now() + time;
+                self.machines.get_mut(&id).expect("there").long_pause = end;
                 self.pause(id, time);
             }
             Fault::Partition => self.isolate(id, time),
@@ -59,8 +61,10 @@ impl World {
             }
             Fault::StallDisk => {
                 let until = self.schedule.now() + self.faults.below(STALL_MAX);
-                if let Some(process) = &mut self.machines.get_mut(&id).expect("there").process {
-                    process.directory.stall(until);
+                let machine = self.machines.get_mut(&id).expect("there");
+                if let Some(process) = &mut machine.process {
+                    process.directory.stall(machine.clock.at(until));
+                    machine.stalled_until = until.max(machine.stalled_until);
                 }
             }
             Fault::FlipBit | Fault::LoseSector | Fault::LoseFile => self.rot(id, fault, time),

@@ -57,9 +57,12 @@ pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> R
     if print {
         println!("seed {seed}: {settings:?}");
     }
-    let (work, rest) = (settings.work, settings.rest());
+    let (mut work, rest) = (settings.work, settings.rest());
     let mut world = World::new(seed, settings, print);
     world.unleash();
+    world.run_until(work);
+    // Others go on meanwhile, and so do faults.
+    work = work.max(world.long_pauses_end());
     world.run_until(work);
     world.heal();
     // A disk that stands still goes on by itself: only then is everything mended.
@@ -188,7 +191,8 @@ fn judge(world: &World) {
             (consumer.key.partition, start, consumer.position)
         })
         .collect();
-    let idempotent = |value: u64| world.ledger.is_idempotent(value);
+    let is_judged = world.settings.compaction.is_none();
+    let idempotent = |value: u64| is_judged && world.ledger.is_idempotent(value);
     let unclean = |partition| world.ledger.is_unclean(key(partition));
     chronicle.judge(&ends, idempotent, unclean);
 }

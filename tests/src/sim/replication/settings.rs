@@ -82,6 +82,8 @@ pub struct Settings {
     pub(crate) grows_after: Time,
     /// Of a key only the last record stays, as these say.
     pub(crate) compaction: Option<Compaction>,
+    /// Brokers' clocks begin at different times, and some run faster than others.
+    pub(crate) clocks: bool,
     /// One producer more is the native client's.
     pub(crate) native: Option<NativeSettings>,
     pub(crate) slow_log: bool,
@@ -128,6 +130,7 @@ impl Settings {
             partitions_first: 0,
             grows_after: 0,
             compaction: None,
+            clocks: false,
             native: None,
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
@@ -154,6 +157,8 @@ impl Settings {
             settings.compaction = Some(Compaction::new(random));
             settings.segment_bytes = [300, 1_000, 4_000][random.below(3) as usize];
         }
+        // For how long tombstones stay is a matter of clocks that agree.
+        settings.clocks = random.chance(1, 2) && settings.compaction.is_none();
         if random.chance(1, 2) {
             settings.native = Some(NativeSettings {
                 linger_ms: 5 * random.below(2),

@@ -187,11 +187,6 @@ impl Directory {
     }
 
     /// Nothing that is asked of the disk comes back before `time`.
-    /// Until when its disk stands still.
-    pub fn stalled_until(&self) -> Time {
-        self.stalled_until
-    }
-
     pub fn stall(&mut self, time: Time) {
         self.stalled_until = self.stalled_until.max(time);
     }

@@ -86,6 +86,23 @@ pub enum Doom {
     Messages,
 }
 
+/// What a machine takes for the time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Clock {
+    pub(super) ahead: Time,
+    /// Of a million microseconds it makes so many more.
+    pub(super) drift: u64,
+}
+
+impl Clock {
+    pub(super) fn at(self, time: Time) -> Time {
+        self.ahead
+            + time
+            + time / 1_000_000 * self.drift
+            + time % 1_000_000 * self.drift / 1_000_000
+    }
+}
+
 /// A broker's machine.
 pub struct Machine {
     pub disk: SimulatedDisk,
@@ -97,6 +114,11 @@ pub struct Machine {
     pub(super) strings: Strings,
     /// Its disk lost or changed what was durable: only one machine's ever does in a run, so that what was committed is still somewhere.
     pub suspect: bool,
+    pub(super) clock: Clock,
+    /// Its disk stands still for so long.
+    pub(super) stalled_until: Time,
+    /// It stands still for so long, whatever else is mended.
+    pub(super) long_pause: Time,
     /// Its process is to end within what it does.
     pub(super) doom: Option<Doom>,
     /// How often it did not start since its process ended.
@@ -168,9 +190,15 @@ impl World {
             calm: false,
             settings,
         };
+        let mut clocks = Random::new(seed ^ 0x636c_6f63);
         for id in 1..=world.settings.brokers {
             let id = BrokerId::new(id);
-            world.machines.insert(id, Machine::new());
+            let mut machine = Machine::new();
+            if world.settings.clocks {
+                machine.clock.ahead = clocks.below(3_600 * SECOND);
+                machine.clock.drift = clocks.below(20_000);
+            }
+            world.machines.insert(id, machine);
         }
         world.ensemble.awaken(world.machines.len());
         world.make_clients();
@@ -257,8 +285,7 @@ impl World {
 
     /// When the last disk that stands still goes on.
     pub fn last_stall(&self) -> Time {
-        let processes = self.machines.values().filter_map(|machine| machine.process.as_ref());
-        processes.map(|process| process.directory.stalled_until()).max().unwrap_or_default()
+        self.machines.values().map(|machine| machine.stalled_until).max().unwrap_or_default()
     }
 
     pub(super) fn happen(&mut self, event: Event) {
@@ -331,7 +358,7 @@ impl World {
         }
         let Some(process) = &mut machine.process else { return };
         let mut out = Outbox::default();
-        act(process, now, &mut out);
+        act(process, machine.clock.at(now), &mut out);
         let (doom, is_dying) = (machine.doom, machine.disk.is_dying());
         if !is_dying {
             process.check();

@@ -80,7 +80,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 33] = [
+    pub const ALL: [Fault; 34] = [
         Fault::Kill,
         Fault::KillWithin,
         Fault::PowerCut,

@@ -3,6 +3,8 @@
 //! Called by: `process`, `storage`. Calls: the plans of the broker's log. Invariant: every plan is answered with a job for its log, unless the
 //! process ends, which it may between any two operations on the disk.
 
+use std::sync::mpsc::{TryRecvError, sync_channel};
+
 use broker::partitions::worker::{Job, LogJob};
 use broker_log::{CleanError, CleaningPlan};
 
@@ -21,6 +23,17 @@ impl Process {
         out.alarms.push((self.random.below(WAIT_MAX), Alarm::Clean));
     }
 
+    /// The append thread may have put steps in place: the cleaner goes on with what is left of those logs.
+    pub(super) fn go_on_cleaning(&mut self, out: &mut Outbox) {
+        for (of, rest) in std::mem::take(&mut self.directory.swaps) {
+            match rest.try_recv() {
+                Ok(Some(plan)) => self.plan_cleaning(of, *plan, out),
+                Ok(None) | Err(TryRecvError::Disconnected) => {}
+                Err(TryRecvError::Empty) => self.directory.swaps.push((of, rest)),
+            }
+        }
+    }
+
     /// The cleaner does what it was given first.
     pub(super) fn clean(&mut self, out: &mut Outbox) {
         let Some((of, plan)) = self.directory.plans.pop_front() else { return };
@@ -28,7 +41,11 @@ impl Process {
             return;
         }
         let job = match plan.run() {
-            Ok(cleaned) => LogJob::SwapCleaned(Box::new(cleaned)),
+            Ok(cleaned) => {
+                let (swapped, rest) = sync_channel(1);
+                self.directory.swaps.push((of.clone(), rest));
+                LogJob::SwapCleaned(Box::new(cleaned), swapped)
+            }
             Err(CleanError::Stopped) => unreachable!("nobody stops it"),
             Err(CleanError::Disk(_)) => LogJob::GiveUpCleaning { for_good: false },
             Err(CleanError::Sync(why)) => return self.fail(why, out),
@@ -38,7 +55,7 @@ impl Process {
             }
         };
         out.decided.push(match &job {
-            LogJob::SwapCleaned(_) => "cleaner Cleaned",
+            LogJob::SwapCleaned(..) => "cleaner Cleaned",
             _ => "cleaner GaveUp",
         });
         self.push_job(Job::Log(of, job), out);

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use broker::partitions::worker::{
     Appender, Folder, Happened, Job, LogJob, MarksPace, Owner, Round, Rounds, Stored,
@@ -69,6 +70,8 @@ pub struct Directory {
     unlinks: VecDeque<PathBuf>,
     /// Logs to be cleaned.
     pub(super) plans: VecDeque<(Of, CleaningPlan)>,
+    /// Steps of cleanings that are to be put in place; each gives what is left to clean.
+    pub(super) swaps: Vec<(Of, Receiver<Option<Box<CleaningPlan>>>)>,
     /// Nothing that is asked of the disk comes back before this time.
     stalled_until: Time,
     /// Logs that were found damaged below what was durable.
@@ -106,6 +109,7 @@ impl Directory {
             discards: Vec::new(),
             unlinks: VecDeque::new(),
             plans: VecDeque::new(),
+            swaps: Vec::new(),
             stalled_until: 0,
             damaged: Vec::new(),
             failed: None,
@@ -274,6 +278,7 @@ impl Process {
         let mut happened = Vec::new();
         self.directory.worker.finish(wall_ms(now), &mut happened);
         self.carry_out(happened, now, out);
+        self.go_on_cleaning(out);
         self.directory.thread_is_awake = !self.directory.jobs.is_empty();
         if self.directory.thread_is_awake {
             out.alarms.push((self.job_time(), Alarm::LogThread));

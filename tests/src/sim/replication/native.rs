@@ -174,6 +174,7 @@ impl World {
     pub(super) fn native_event(&mut self, event: NativeEvent) {
         if let NativeEvent::Arrives { id, life, frame } = event {
             let message = frame.decode();
+            self.trace.say(self.schedule.now(), || format!("  {message:?}"));
             return self.step(id, life, |process, now, out| {
                 process.receive(Address::Native, message, now, out);
             });
@@ -193,7 +194,10 @@ impl World {
                 let identity = (ProducerId::new(native.last_id), ProducerEpoch::new(0));
                 native.core.identified(Ok(Some(identity)), now / MS);
             }
-            NativeEvent::Answered(frame) => native.answered(&frame, now, &mut effects),
+            NativeEvent::Answered(frame) => {
+                self.trace.say(now, || format!("  {:?}", frame.decode()));
+                native.answered(&frame, now, &mut effects);
+            }
             NativeEvent::Arrives { .. } => {}
         }
         native.core.poll(now / MS, &mut effects);

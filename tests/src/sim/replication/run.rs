@@ -175,6 +175,9 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
 /// What clients were told and saw, by the checker of histories.
 fn judge(world: &World) {
     let mut chronicle = world.chronicle.clone();
+    if world.settings.compaction.is_some() {
+        chronicle = chronicle.compacted();
+    }
     for producer in &world.producers {
         if let Some(sent) = &producer.in_flight {
             chronicle.hoped(producer.key, &sent.values, (sent.began, world.schedule.now()));
@@ -191,8 +194,7 @@ fn judge(world: &World) {
             (consumer.key.partition, start, consumer.position)
         })
         .collect();
-    let is_judged = world.settings.compaction.is_none();
-    let idempotent = |value: u64| is_judged && world.ledger.is_idempotent(value);
+    let idempotent = |value: u64| world.ledger.is_idempotent(value);
     let unclean = |partition| world.ledger.is_unclean(key(partition));
     chronicle.judge(&ends, idempotent, unclean);
 }

@@ -1,7 +1,8 @@
 //! Cuts the power of all nodes at once, again and again, under load, and asks whether anything acknowledged is gone.
 //!
 //! Called by: `scripts/powerloss`, which gives every node a disk of its own. Calls: the harness, librdkafka, the checker of histories.
-//! Invariant: the power goes while records are being acknowledged; nothing is compared before the last cut is over.
+//! Invariant: the power goes while records are being acknowledged, from all nodes in one moment; nothing is compared before the last cut is
+//! over.
 
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,42 @@ fn power(script: &str, what: &str, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Stops every node, so that nothing of it runs on while its disk goes: all end in one moment, as with the power.
+///
+/// A filesystem that is shut down below a sync under way can call it done: the kernel drops what the sync waits for, and does not look at
+/// why it is gone. A process that ran on would acknowledge records that no disk has.
+fn stop_all(running: &Running, names: &[String]) -> Result<()> {
+    for name in names {
+        running.signal(name, Signal::STOP)?;
+    }
+    for name in names {
+        let Some(process) = running.cluster.node(name)?.process else { continue };
+        let began = Instant::now();
+        while let Some(state) = running_thread(process.pid) {
+            ensure!(began.elapsed() < LIVENESS_BOUND, "{name} does not stop: a thread is {state}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// The state of a thread of the process that may still run code of its own: it is not stopped (T), not inside the kernel for a disk (D) and
+/// not at its end (Z, X). None when there is no such thread, or no process.
+fn running_thread(pid: i32) -> Option<char> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let states = tasks.filter_map(|task| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        // The name before it stands in brackets, and may hold some itself.
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.into_iter().find(|state| !"TDZX".contains(*state))
+}
+
 /// The power goes and comes back: when it had gone.
 fn cut(running: &mut Running, script: &str) -> Result<Instant> {
     let dir = running.cluster.dir.clone();
     let names: Vec<String> = running.cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    stop_all(running, &names)?;
     power(script, "off", &dir)?;
     for name in &names {
         if running.cluster.node(name)?.is_alive() {

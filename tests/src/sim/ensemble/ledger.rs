@@ -92,9 +92,21 @@ impl Ledger {
         }
     }
 
-    /// A server begins a new life.
-    pub fn restart(&mut self, server: usize) {
+    /// A server begins a new life, in the term that its disk has.
+    pub fn restart(&mut self, server: usize, term: u64) {
         self.servers[server] = Observed { committed: 0, led: 0, shadow: self.fresh.clone() };
+        // The only member leads a term before its own vote is on the disk: when that is lost, so is all that it wrote
+        // in the term, and nobody but the disk was told of it. It may lead the term once more. Where others vote, the
+        // vote that they are asked for is durable first, and no term comes again.
+        if self.servers.len() == 1 {
+            let committed_in = self.committed_in.last().copied().unwrap_or(0);
+            assert!(
+                term >= committed_in,
+                "server {server} forgets term {committed_in}, of what it committed"
+            );
+            self.leaders.retain(|led, _| *led <= term);
+            self.logged.retain(|(of, _), _| *of <= term);
+        }
     }
 
     /// A server is about to write to its log.

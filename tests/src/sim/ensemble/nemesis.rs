@@ -176,7 +176,8 @@ impl World {
             self.schedule.after(SECOND / 2, Happening::Nemesis(Deed::Start(server)));
             return;
         }
-        self.ledger.restart(server);
+        let begun = self.members[server].server.as_ref().expect("it was started");
+        self.ledger.restart(server, begun.status().term);
         self.trace.note(now, "start", &[server as u64 + 1], &[]);
         self.deliver(server, Event::Tick);
         for pair in self.links.pairs() {

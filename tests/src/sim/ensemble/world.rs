@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use coordinator_core::ServerId;
 use coordinator_core::consensus::{PersistId, SnapshotImage};
-use coordinator_core::server::{Config, Effect, Event, Mode};
+use coordinator_core::server::{Config, Effect, Event, Mode, Status};
 use coordinator_protocol::{SessionId, Xid};
 
 use super::client::{Action, Client, Conversation};
@@ -72,6 +72,19 @@ fn is_answer(effect: &Effect) -> bool {
     let Effect::Respond { frame, .. } = effect else { return false };
     let xid = frame.get(4..8).map(|xid| i32::from_be_bytes(xid.try_into().expect("four")));
     xid.is_some_and(|xid| xid > 0 || xid == Xid::PING.get())
+}
+
+/// A7: no quorum, no answers. A server that halts in a step has answered before it, and does nothing after it.
+fn check_answers(id: usize, effects: &[Effect], status: &Status) {
+    let is_halt = |effect: &Effect| matches!(effect, Effect::Halt { .. });
+    if let Some(halt) = effects.iter().position(is_halt) {
+        let after = &effects[halt + 1..];
+        assert!(after.is_empty(), "server {id} halts, and then: {after:?}");
+        assert_eq!(status.mode, Mode::Halted, "server {id} goes on after it halted");
+        return;
+    }
+    let answers = effects.iter().any(is_answer);
+    assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
 }
 
 fn name_of(effect: &Effect) -> &'static str {
@@ -301,9 +314,21 @@ impl World {
     }
 
     /// One step of a server, and everything that is checked after it.
-    pub(super) fn step(&mut self, id: usize, events: Vec<Event>) {
+    pub(super) fn step(&mut self, id: usize, mut events: Vec<Event>) {
         let now = self.schedule.now();
         self.steps += 1;
+        // What is answered in the same step as it halts cannot be judged: of half of those steps it is one of its own.
+        let is_failure = |event: &Event| matches!(event, Event::PersistFailed { .. });
+        if let (Some(at @ 1..), true) =
+            (events.iter().position(is_failure), self.steps.is_multiple_of(2))
+        {
+            let rest = events.split_off(at);
+            self.step(id, events);
+            if self.members[id].server.is_some() {
+                self.step(id, rest);
+            }
+            return;
+        }
         for event in &events {
             self.note_event(id, event);
         }
@@ -316,10 +341,8 @@ impl World {
         let mut effects = Vec::new();
         server.step_all(events, local, &mut effects);
         server.check();
-        let answers = effects.iter().any(is_answer);
         let status = server.status();
-        // A7: no quorum, no answers.
-        assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
+        check_answers(id, &effects, &status);
         let leads = matches!(status.mode, Mode::Leader | Mode::Standalone);
         for effect in effects {
             if let (true, Effect::Persist { write, .. }) = (leads, &effect) {

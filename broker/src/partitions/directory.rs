@@ -191,6 +191,10 @@ impl Directory {
         write_identity(&*self.folder.disk, &self.folder.path, &identity)
     }
 
+    fn has_told_of_boot(&self) -> bool {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).boot_id == self.boot_id
+    }
+
     /// Hands a job to the append thread; when that has ended, or the directory is fenced, whoever
     /// waits for the job is told.
     pub fn push(&self, command: Command) {
@@ -256,9 +260,11 @@ impl Directory {
         self.closed.store(in_order, Ordering::Release);
     }
 
-    /// Both threads have ended: notes it if everything is closed and synced.
+    /// Both threads have ended: notes it if everything is closed and synced. Not while no registration
+    /// has told that the boot changed: what the process before this one lost was not closed in order, and
+    /// the next start would take the marker for a word on that too.
     pub fn note_clean_shutdown(&self) {
-        if !self.closed.load(Ordering::Acquire) || self.is_failed() {
+        if !self.closed.load(Ordering::Acquire) || self.is_failed() || !self.has_told_of_boot() {
             return;
         }
         if let Err(error) = self.folder.note_clean_shutdown() {

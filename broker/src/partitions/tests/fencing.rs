@@ -157,7 +157,13 @@ fn changed_boot_is_told_until_a_registration_has_heard_it() {
     bench.partitions.record(record(1, 2)).unwrap();
     bench.restart(false);
     assert!(bench.partitions.held().boot_changed);
+    // Stopped in order before that: what the former process left was not.
+    bench.restart(true);
+    assert!(bench.partitions.held().boot_changed);
     bench.partitions.record(record(2, 2)).unwrap();
     bench.restart(false);
+    assert!(!bench.partitions.held().boot_changed);
+    "three".clone_into(&mut boot.lock().unwrap());
+    bench.restart(true);
     assert!(!bench.partitions.held().boot_changed);
 }

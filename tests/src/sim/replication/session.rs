@@ -112,6 +112,11 @@ impl Session {
         })
     }
 
+    /// No registration has to tell any more that the machine was started anew.
+    pub fn has_told_of_boot(&self) -> bool {
+        self.disk.boot_id().is_ok_and(|boot| boot == self.boot)
+    }
+
     fn write_record(&mut self, record: DirectoryRecord) -> Result<(), String> {
         self.record = Some(record);
         if record.confirmed == record.intended {

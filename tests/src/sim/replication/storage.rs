@@ -483,6 +483,9 @@ impl Process {
             round.note_marks(&directory.folder).map_err(text)?;
         }
         directory.folder.sync_marks().map_err(text)?;
+        if !self.session.has_told_of_boot() {
+            return Err("the next start has to tell of the boot".to_owned());
+        }
         directory.folder.note_clean_shutdown().map_err(text)
     }
 }

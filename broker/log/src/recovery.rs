@@ -156,14 +156,19 @@ impl Walk<'_> {
 
     /// Takes the next segment; `Ok(false)` when the log ends in it.
     fn take_segment(&mut self, base_offset: i64, is_last: bool) -> Result<bool, LogError> {
-        let end_before = self.last.as_ref().map(|last| last.end);
-        let gap = end_before.is_some_and(|end| {
-            base_offset < end || (base_offset > end && !self.options.config.compact)
-        });
-        if gap {
+        let follows = match self.last.as_ref().map(|last| last.end) {
+            Some(end) if base_offset > end => self.is_compacted_before(base_offset)?,
+            Some(end) => base_offset == end,
+            None => true,
+        };
+        if !follows {
             self.reread_last()?;
             self.cut_or_report()?;
             return Ok(false);
+        }
+        if let Some(last) = &mut self.last {
+            // Its sum goes on telling so, should it be written anew.
+            last.end = base_offset;
         }
         self.seal_last()?;
         let rebuilt = match self.trusted(base_offset, is_last)? {
@@ -181,6 +186,28 @@ impl Walk<'_> {
         Ok(whole)
     }
 
+    /// Whether compaction took what is missing between the segment read last and the one at
+    /// `base_offset`. Below the mark nothing can have been torn off. Above it the sum has to say so, which
+    /// a cleaning syncs with what it wrote: else a machine that lost power may have kept the next
+    /// segment's name and not the end of this one, and what is missing would pass for committed and cleaned.
+    fn is_compacted_before(&self, base_offset: i64) -> Result<bool, LogError> {
+        let Some(last) = self.last.as_ref().filter(|_| self.options.config.compact) else {
+            return Ok(false);
+        };
+        if base_offset <= self.durable_end {
+            return Ok(true);
+        }
+        let sum = self.read_sum(last.active.base_offset)?;
+        let size_bytes = u64::from(last.active.size_bytes);
+        Ok(sum.is_some_and(|sum| sum.log_bytes == size_bytes && sum.end_offset == base_offset))
+    }
+
+    fn read_sum(&self, base_offset: i64) -> Result<Option<SegmentSum>, LogError> {
+        let path = file_path(&self.context.directory, base_offset, FileKind::Sum);
+        let bytes = small_file::read(&*self.context.disk, &path).map_err(at(&path))?;
+        Ok(bytes.and_then(|bytes| sum::decode(&bytes, base_offset)))
+    }
+
     /// The segment read last turns out to be the last one: its indexes are needed after all.
     fn reread_last(&mut self) -> Result<(), LogError> {
         if let Some(last) = &self.last {
@@ -195,9 +222,8 @@ impl Walk<'_> {
     fn trusted(&self, base_offset: i64, is_last: bool) -> Result<Option<Rebuilt>, LogError> {
         let directory = &self.context.directory;
         let disk = &*self.context.disk;
-        let path = file_path(directory, base_offset, FileKind::Sum);
-        let bytes = small_file::read(disk, &path).map_err(at(&path))?;
-        let sum: Option<SegmentSum> = bytes.and_then(|bytes| sum::decode(&bytes, base_offset));
+        let sum = self.read_sum(base_offset)?;
+        let path = file_path(directory, base_offset, FileKind::Log);
         let log = open_log(disk, directory, base_offset, OpenMode::Read)?;
         let length = log.len().map_err(at(&path))?;
         let believed = sum.filter(|sum| {

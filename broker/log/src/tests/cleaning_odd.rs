@@ -199,3 +199,49 @@ fn a_segment_that_was_cut_under_a_cleaning_does_not_end_it_for_good() {
         assert!(clean(&mut log, NOW_MS));
     }
 }
+
+#[test]
+fn a_tail_torn_off_above_the_mark_is_no_gap_that_compaction_left() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 5, 12);
+    assert!(clean(&mut log, NOW_MS));
+    log.sync().unwrap();
+    let from = log.end_offset();
+    fill(&mut log, 5, 12);
+    let bases: Vec<i64> = file_names(&bench)
+        .iter()
+        .filter_map(|name| name.strip_suffix(".log")?.parse().ok())
+        .filter(|base| *base > from)
+        .collect();
+    assert!(bases.len() > 2, "{bases:?}");
+    drop(log);
+    // The machine kept the names of all segments, and of one only its first batch.
+    let path = bench.file(bases[0], "log");
+    let first = BatchMeta::parse(&std::fs::read(&path).unwrap()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(u64::from(first.size_bytes)).unwrap();
+    let (log, recovery) = bench.try_open(false);
+    assert_eq!(recovery.damage, None);
+    assert_eq!(log.end_offset(), first.next_offset());
+}
+
+#[test]
+fn a_gap_that_compaction_left_above_the_mark_stays() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 5, 12);
+    let mark = std::fs::read(bench.folder.path().join("durable-marks")).unwrap();
+    assert!(clean(&mut log, NOW_MS));
+    fill(&mut log, 5, 12);
+    assert!(clean(&mut log, NOW_MS));
+    let (there, end) = (records(&log), log.end_offset());
+    drop(log);
+    std::fs::write(bench.folder.path().join("durable-marks"), mark).unwrap();
+    for _ in 0..2 {
+        // The sum that the first start writes anew says the same.
+        let (log, recovery) = bench.try_open(false);
+        assert_eq!((recovery.damage, recovery.cut_bytes), (None, 0));
+        assert_eq!((records(&log), log.end_offset()), (there.clone(), end));
+    }
+}

@@ -5,6 +5,13 @@
 //! Invariant: first the generation rises, so that rounds under way count no more; then the mark is
 //! lowered and synced; only then is anything cut. Does not know why.
 
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use client_protocol::records::{BATCH_HEADER_BYTES, BatchHeader, retain_records};
+use client_protocol::{LeaderEpoch, Offset};
+
+use crate::batch::BatchMeta;
 use crate::checkpoint;
 use crate::epochs::LeaderEpochs;
 use crate::error::{LogError, at};
@@ -14,9 +21,43 @@ use crate::recent::PRODUCERS_FILE;
 use crate::scan::HeaderWalk;
 use crate::segment::{FileKind, file_path, parse_name, remove_file};
 
+/// Where a cut is made.
+struct CutPlace {
+    /// The segment that will be the last one.
+    segment: i64,
+    /// The end that whole batches leave there.
+    whole: i64,
+    /// The log's new end: above `whole` where compaction took what was before it.
+    end: i64,
+}
+
+/// A batch of no records and no producer.
+fn empty_batch(
+    base_offset: i64,
+    last_offset_delta: i32,
+    (epoch, timestamp): (i32, i64),
+) -> Option<Bytes> {
+    let header = BatchHeader {
+        base_offset: Offset::new(base_offset),
+        size: BATCH_HEADER_BYTES,
+        leader_epoch: Some(LeaderEpoch::new(epoch)),
+        crc: 0,
+        attributes: 0,
+        last_offset_delta,
+        base_timestamp: timestamp,
+        max_timestamp: timestamp,
+        producer_id: None,
+        producer_epoch: None,
+        base_sequence: -1,
+        record_count: 0,
+    };
+    retain_records(&header, std::iter::empty(), None, |codec, bytes| (codec, bytes))
+}
+
 impl Log {
     /// Cuts everything from `end` (exclusive) on; a batch that reaches across goes whole. Returns
-    /// the log's new end, at most `end`. The cut itself is durable when it returns.
+    /// the log's new end, at most `end`: below it only where a batch reached across, though compaction
+    /// may have left nothing right before it. The cut itself is durable when it returns.
     ///
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.
@@ -78,7 +119,10 @@ impl Log {
         let directory = self.context.directory.clone();
         self.view.raise_generation();
         self.is_as_sealed = false;
-        let (keep, end) = self.cut_place(end)?;
+        let place = self.cut_place(end)?;
+        let (keep, end) = (place.segment, place.whole);
+        let former = self.view.ends();
+        let epoch_before = self.view.epochs().epoch_of(place.end.saturating_sub(1));
         self.lower_progress(end)?;
         if !planted!(self.config.planted, KeepMarkWhenTruncating) {
             let lowered = self.context.marks.lower(self.mark_id, end);
@@ -95,16 +139,45 @@ impl Log {
             FileKind::Log => base_offset > keep,
         })?;
         self.reopen_segment(keep, end)?;
+        let filled = match epoch_before {
+            Some(epoch) if place.end > self.next_offset => self.fill_gap(place.end, epoch)?,
+            Some(_) | None => false,
+        };
         let disk = &self.context.disk;
         self.writer.file.sync().map_err(at(&directory))?;
         disk.sync_dir(&directory).map_err(at(&directory))?;
+        if filled {
+            // Nothing that was durable is gone below the new end, and what stands for the gap is synced.
+            let mut state = self.view.write();
+            state.durable_end = former.durable_end.min(place.end);
+            state.log_start = former.log_start.min(place.end);
+        }
         self.damage = None;
         self.check();
         Ok(self.next_offset)
     }
 
-    /// The segment that will be the last one, and the end that whole batches leave there.
-    fn cut_place(&self, end: i64) -> Result<(i64, i64), LogError> {
+    /// Writes a batch without records behind the last one, up to `end` (exclusive). What compaction
+    /// took there is not lost: the log must not end before it, for replicas hold it to be committed, and
+    /// a follower that is behind has to find the way over it.
+    fn fill_gap(&mut self, end: i64, epoch: i32) -> Result<bool, LogError> {
+        let base_offset = self.next_offset;
+        let newest = self.view.read().active.max_timestamp.map_or(-1, |(newest, _)| newest);
+        let bytes = i32::try_from(end.saturating_sub(base_offset).saturating_sub(1))
+            .ok()
+            .and_then(|delta| empty_batch(base_offset, delta, (epoch, newest)));
+        let meta = bytes.as_deref().and_then(BatchMeta::parse);
+        let (Some(bytes), Some(meta)) = (bytes, meta) else { return Ok(false) };
+        self.writer.sum.push(&meta);
+        self.pending.push(meta);
+        self.pending_bytes = meta.size_bytes;
+        self.next_offset = meta.next_offset();
+        self.write(&[IoSlice::new(&bytes)])?;
+        Ok(true)
+    }
+
+    /// Where a cut at `end` is made.
+    fn cut_place(&self, end: i64) -> Result<CutPlace, LogError> {
         let (base_offset, file, size_bytes) = {
             let state = self.view.read();
             let after = state.sealed.partition_point(|segment| segment.base_offset <= end);
@@ -121,14 +194,18 @@ impl Log {
         };
         let path = file_path(&self.context.directory, base_offset, FileKind::Log);
         let mut walk = HeaderWalk::new(&*file, 0, size_bytes);
-        let mut whole = base_offset;
+        let (mut whole, mut place) = (base_offset, end);
         while let Some(found) = walk.next_batch().map_err(at(&path))? {
             if found.meta.last_offset() >= end {
+                place = found.meta.base_offset.min(end);
                 break;
             }
             whole = found.meta.next_offset();
         }
-        Ok((base_offset, whole))
+        // Elsewhere there are no gaps, and what lies behind damage is not known.
+        let has_gaps = self.progress.is_some() && self.damage.is_none();
+        let end = if has_gaps { place.max(whole) } else { whole };
+        Ok(CutPlace { segment: base_offset, whole, end })
     }
 
     /// Makes the segment at `base_offset` the active one, cut at `end`.

@@ -104,3 +104,42 @@ fn closed_state_of_producers_does_not_outlive_a_cut() {
     let mut log = bench.open();
     assert_eq!(append(&mut log, batch(4)), 5);
 }
+
+/// Appends a batch of three records as a follower would.
+fn append_at(log: &mut Log, base_offset: i64, leader_epoch: i32) {
+    let bytes =
+        SampleBatch { base_offset, leader_epoch, records: 3, ..Default::default() }.encode();
+    let meta = BatchMeta::parse(&bytes).unwrap();
+    assert!(log.admit_replicated(&meta, NOW_MS).unwrap());
+    log.write(&[IoSlice::new(&bytes)]).unwrap();
+}
+
+#[test]
+fn a_cut_behind_what_compaction_took_ends_there_and_not_before() {
+    // 0..3, 6..9 and 20..23 are there; a batch across the place of the cut goes whole.
+    for (to, end, batches) in
+        [(15, 15, 3), (9, 9, 2), (20, 20, 3), (21, 20, 3), (7, 6, 2), (2, 0, 0)]
+    {
+        let mut bench = Bench::new(LogConfig::default());
+        let mut log = bench.open();
+        for (base_offset, leader_epoch) in [(0, 0), (6, 1), (20, 2)] {
+            append_at(&mut log, base_offset, leader_epoch);
+        }
+        log.sync().unwrap();
+        assert_eq!(log.truncate_to(to).unwrap(), end, "to {to}");
+        log.check();
+        let ends = log.view().ends();
+        assert_eq!((ends.end, ends.durable_end), (end, end), "to {to}");
+        let starts = log.view().epochs();
+        drop(log);
+        let (mut log, recovery) = bench.try_open(false);
+        assert_eq!((recovery.damage, recovery.cut_bytes), (None, 0), "to {to}");
+        assert_eq!((log.end_offset(), log.view().epochs()), (end, starts), "to {to}");
+        // A follower that has all but what is missing finds the end.
+        let found = read_all(&log, 400);
+        assert_eq!(found.len(), batches, "to {to}");
+        assert_eq!(found.last().map_or(0, BatchMeta::next_offset), end, "to {to}");
+        append_at(&mut log, end, 4);
+        assert_eq!(log.end_offset(), end + 3);
+    }
+}

@@ -403,8 +403,10 @@ impl World {
         for &(key, start) in &out.trimmed {
             let may = self.settings.retention_bytes.is_some();
             assert!(
-                may || start == Offset::ZERO || self.machines[&id].suspect,
-                "{key:?}: records below {start} were removed"
+                may || start == Offset::ZERO
+                    || self.machines[&id].suspect
+                    || self.ledger.is_unclean(key),
+                "{id}: {key:?}: records below {start} were removed"
             );
             self.ledger.trimmed(key, start);
         }

@@ -126,8 +126,11 @@ impl Native {
     /// The connection to a broker is no more: nothing that is open on it will be answered.
     fn break_link(&mut self, broker: BrokerId, now: Time, effects: &mut Vec<Effect<u64>>) {
         self.links.remove(&broker);
-        let open = self.waiting.extract_if(.., |_, sent| sent.broker == broker);
-        for (_, sent) in open.collect::<Vec<_>>() {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (open, others) = waiting.into_iter().partition(|(_, sent)| sent.broker == broker);
+        self.waiting = others;
+        let open: BTreeMap<u64, Sent> = open;
+        for sent in open.into_values() {
             let answer = Err(failure("the connection broke", true));
             self.core.answered(sent.request, answer, now / MS, effects);
         }

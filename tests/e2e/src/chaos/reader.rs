@@ -180,12 +180,13 @@ impl Reader {
     }
 
     fn operation(&self, function: Function, parts: Vec<Micro>) -> Operation {
+        let ended_us = elapsed_us(self.began);
         Operation {
             process: self.process,
             outcome: Outcome::Ok,
             function,
-            began_us: elapsed_us(self.began) - elapsed_us(self.since).min(elapsed_us(self.began)),
-            ended_us: elapsed_us(self.began),
+            began_us: ended_us.saturating_sub(elapsed_us(self.since)),
+            ended_us,
             parts,
             rebalanced: BTreeSet::new(),
         }

@@ -63,7 +63,8 @@ impl Bench {
         self.try_open_with(false, log_start)
     }
 
-    fn try_open_with(&mut self, clean: bool, log_start: Option<i64>) -> (Log, Recovery) {
+    /// Opens with this start in the checkpoint.
+    pub fn try_open_with(&mut self, clean: bool, log_start: Option<i64>) -> (Log, Recovery) {
         self.marks = Self::open_marks(&self.folder);
         let context = LogContext {
             disk: Arc::new(RealDisk),

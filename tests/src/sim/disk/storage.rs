@@ -165,8 +165,9 @@ impl Storage {
 
     pub fn sync_folder(&mut self, id: InodeId) {
         if let Some(Inode::Folder(names)) = self.inodes.get_mut(&id) {
-            names.durable = names.now.clone();
-            names.unsynced.clear();
+            for change in names.unsynced.drain(..) {
+                apply_name(&mut names.durable, &change);
+            }
         }
     }
 
@@ -247,14 +248,8 @@ impl Storage {
         let (folder, name) = self.folder_and_name(path)?;
         if let Some(Inode::Folder(names)) = self.inodes.get_mut(&folder) {
             names.now.remove(&name);
-            names.durable.remove(&name);
-            let is_its = |change: &NameChange| match change {
-                NameChange::Add { name: its, .. } | NameChange::Remove { name: its } => {
-                    *its == name
-                }
-                NameChange::Rename { from, to } => *from == name || *to == name,
-            };
-            names.unsynced.retain(|change| !is_its(change));
+            names.durable.clone_from(&names.now);
+            names.unsynced.clear();
         }
         Ok(())
     }

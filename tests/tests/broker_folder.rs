@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use broker::partitions::worker::Folder;
 use broker_core::ids::TopicPartition;
-use broker_log::OpenOptions;
+use broker_log::{MARKS_FILE, OpenOptions};
 use client_protocol::{PartitionId, TopicId};
 use coordinator_disk::Disk;
 use tests::sim::disk::SimulatedDisk;
@@ -48,4 +48,25 @@ fn log_that_is_synced_after_a_kill_belongs_to_its_partition_after_a_power_cut() 
         disk.crash(seed);
         assert!(is_known(&open(&disk)), "seed {seed}: the log was synced");
     }
+}
+
+/// What was durable, and which log was cut and has not caught up, is told by one file. Without it every log would pass for whole.
+#[test]
+fn folder_with_partitions_and_without_marks_is_refused() {
+    let disk = SimulatedDisk::new();
+    let marks = Path::new("/logs").join(MARKS_FILE);
+    disk.create_dir(Path::new("/logs/lost+found")).expect("as a new file system has it");
+    let folder = open(&disk);
+    drop(folder);
+    disk.lose_file(&marks).expect("there");
+    let folder = open(&disk);
+    folder.open_log(key(), TOPIC, &OpenOptions::default()).expect("created");
+    drop(folder);
+    disk.lose_file(&marks).expect("there");
+    let refused = Folder::open(Arc::new(disk.clone()), Path::new("/logs"), b"directory");
+    let why = refused.err().expect("refused").to_string();
+    assert!(
+        why.contains("/logs/durable-marks") && why.contains("empty the log directory"),
+        "{why}"
+    );
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broker_core::ids::{LeaderEpoch, Offset, TopicPartition};
 use broker_core::partition::{EpochHistory, Loaded, LogPositions};
 use broker_log::checkpoint::{self, HIGH_WATERMARK_FILE, LOG_START_FILE, Offsets};
-use broker_log::{Log, LogContext, LogError, MarkId, Marks, MarksError, OpenOptions};
+use broker_log::{Log, LogContext, LogError, MARKS_FILE, MarkId, Marks, MarksError, OpenOptions};
 use client_protocol::{PartitionId, TopicId};
 use coordinator_disk::envelope::{self, Schema};
 use coordinator_disk::{Disk, Entry, EntryKind, File, OpenMode, small_file};
@@ -49,6 +49,28 @@ struct Checkpoints {
     log_starts: Offsets,
 }
 
+/// The marks are made before the first partition. Without them nothing tells what was durable, nor
+/// which log was cut and has yet to catch up: each would pass for whole, and lead.
+fn refuse_without_marks(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+    let marks = path.join(MARKS_FILE);
+    if disk.exists(&marks).map_err(in_file(&marks))? {
+        return Ok(());
+    }
+    let entries = disk.list(path).map_err(in_file(path))?;
+    // Whatever else may lie there, `lost+found` for one, says nothing.
+    let is_ours = |entry: &Entry| {
+        let number = entry.name.rsplit_once('-').map(|(_, number)| number.parse::<u32>());
+        let is_partition = matches!(number, Some(Ok(_))) || entry.name.ends_with(STRAY);
+        entry.kind == EntryKind::Folder && is_partition
+    };
+    if entries.iter().any(is_ours) {
+        let why = "is gone, and with it what of the partitions beside it was durable; restore it, or \
+                   empty the log directory for the broker to fetch everything from other replicas";
+        return Err(in_file(&marks)(std::io::Error::other(why)));
+    }
+    Ok(())
+}
+
 /// A log directory, as far as its files go.
 pub struct Folder {
     /// Where it is.
@@ -70,8 +92,10 @@ impl Folder {
     /// Reads a log directory that is there and used by nobody else. No log is opened yet.
     ///
     /// # Errors
-    /// [`LogError::Disk`]; marks that cannot be believed are one too.
+    /// [`LogError::Disk`]; marks that cannot be believed, or are gone while there are partitions, are
+    /// one too.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, identity: &[u8]) -> Result<Self, LogError> {
+        refuse_without_marks(&*disk, path)?;
         let clean = checkpoint::take_clean_shutdown(&*disk, path)?;
         let marks = Marks::open(Arc::clone(&disk), path, identity);
         let marks = Arc::new(marks.map_err(|error| in_marks(path, &error))?);

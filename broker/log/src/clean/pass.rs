@@ -293,8 +293,10 @@ impl Work {
             // replica that will ever copy this log.
             let begins_epoch = epoch.is_none_or(|epoch| epoch < meta.leader_epoch);
             *epoch = Some(meta.leader_epoch);
+            let last_batch = self.last_batches.get(&meta.producer_id);
             let ends_producer = meta.has_producer()
-                && self.last_batches.get(&meta.producer_id) == Some(&meta.last_offset());
+                && last_batch
+                    .is_some_and(|last| last.is_none_or(|last| last == meta.last_offset()));
             // A follower that is behind must find the way to the end, even if all else is gone.
             let ends_all = is_last && batches.is_at_end();
             let retained = rules.judge(&batch, begins_epoch || ends_producer || ends_all);

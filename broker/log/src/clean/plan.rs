@@ -12,6 +12,7 @@ use super::pass::Work;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::log::Log;
+use crate::producer::ProducerState;
 use crate::scan::HeaderWalk;
 use crate::segment::SealedSegment;
 
@@ -68,16 +69,14 @@ impl Log {
         self.cleaning = Cleaning::UnderWay(self.view.generation());
         let context = &self.context;
         let producers = self.producers.sorted().into_iter();
-        let last_batches = producers
-            .filter_map(|(id, state)| Some((id, state.batches.back()?.last_offset)))
-            .collect::<LastBatches>();
+        let last_batches = producers.map(|(id, state)| (id, last_below(limit, state)));
         let work = Work {
             disk: Arc::clone(&context.disk),
             directory: context.directory.clone(),
             generation: self.view.generation(),
             first_dirty: self.first_dirty(),
             segments: cleanable.segments,
-            last_batches: Arc::new(last_batches),
+            last_batches: Arc::new(last_batches.collect()),
             config: self.config.clone(),
             now_ms,
             stop: Arc::default(),
@@ -208,5 +207,12 @@ impl Work {
     }
 }
 
-/// Last offset of each producer's last batch, by its id.
-pub(super) type LastBatches = HashMap<i64, i64>;
+/// Last offset of each producer's last batch that can be cleaned, by its id; none where that is not remembered.
+pub(super) type LastBatches = HashMap<i64, Option<i64>>;
+
+/// What lies at or above the limit may yet be cut: a later batch there does not stand for this one. Producers seldom have
+/// more of them there than are remembered.
+fn last_below(limit: i64, state: &ProducerState) -> Option<i64> {
+    let mut offsets = state.batches.iter().rev().map(|batch| batch.last_offset);
+    offsets.find(|last_offset| *last_offset < limit)
+}

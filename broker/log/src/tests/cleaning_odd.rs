@@ -6,7 +6,7 @@ use client_protocol::records::{BatchBuilder, Compression, Record};
 
 use super::cleaning::{
     Batch, DAY_MS, append_batch, clean, cleaned_at, compacted, file_names, fill, put, records,
-    replayed,
+    replayed, swap,
 };
 use super::*;
 use crate::CleanError;
@@ -243,5 +243,45 @@ fn a_gap_that_compaction_left_above_the_mark_stays() {
         let (log, recovery) = bench.try_open(false);
         assert_eq!((recovery.damage, recovery.cut_bytes), (None, 0));
         assert_eq!((records(&log), log.end_offset()), (there.clone(), end));
+    }
+}
+
+/// A batch that is not committed may be cut: what the producer wrote last is then the one before it.
+#[test]
+fn what_a_producer_wrote_last_is_known_when_what_follows_it_is_cut() {
+    for uncommitted in [1, 9] {
+        let mut bench = Bench::new(compacted());
+        let mut log = bench.open();
+        let write = |log: &mut Log, sequence| {
+            let (records, producer) = ([("key-0", Some("v"))], Some((7, sequence)));
+            append_batch(log, Batch { records: &records, producer, ..Batch::default() });
+        };
+        write(&mut log, 0);
+        write(&mut log, 1);
+        fill(&mut log, 2, 20);
+        log.sync().unwrap();
+        let limit = log.view().ends().end;
+        (2..2 + uncommitted).for_each(|sequence| write(&mut log, sequence));
+        log.sync().unwrap();
+        let mut plan = log.plan_cleaning(NOW_MS, limit).unwrap();
+        assert!(plan.is_some(), "{uncommitted}: there is much to clean");
+        while let Some(part) = plan {
+            plan = swap(&mut log, part.run().unwrap());
+        }
+        assert_eq!(log.truncate_to(limit).unwrap(), limit);
+        drop(log);
+        for name in file_names(&bench).iter().filter(|name| name.ends_with(".snapshot")) {
+            std::fs::remove_file(bench.directory().join(name)).unwrap();
+        }
+        let mut log = bench.open();
+        let sample = |sequence| SampleBatch {
+            producer_id: 7,
+            producer_epoch: 0,
+            base_sequence: sequence,
+            ..SampleBatch::default()
+        };
+        assert!(matches!(try_append(&mut log, sample(1)), Admission::Duplicate(_)));
+        assert!(matches!(try_append(&mut log, sample(3)), Admission::Rejected(_)));
+        assert!(matches!(try_append(&mut log, sample(2)), Admission::Assigned { .. }));
     }
 }

@@ -333,13 +333,18 @@ impl Storage {
         self.drop_unnamed();
     }
 
-    /// Forgets inodes without a name, which only open handles kept.
+    /// Forgets inodes without a name, which only open handles kept. A power cut may still bring back a name that was
+    /// given and taken since the last sync.
     pub fn drop_unnamed(&mut self) {
         let mut named = BTreeSet::from([ROOT]);
         let mut open = vec![ROOT];
         while let Some(id) = open.pop() {
             if let Some(Inode::Folder(names)) = self.inodes.get(&id) {
-                for id in names.now.values().chain(names.durable.values()) {
+                let added = names.unsynced.iter().filter_map(|change| match change {
+                    NameChange::Add { id, .. } => Some(id),
+                    NameChange::Remove { .. } | NameChange::Rename { .. } => None,
+                });
+                for id in names.now.values().chain(names.durable.values()).chain(added) {
                     if named.insert(*id) {
                         open.push(*id);
                     }

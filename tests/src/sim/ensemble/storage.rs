@@ -214,7 +214,8 @@ impl Storage {
         let file = self.disk.open(path, OpenMode::Read).expect("the file is there");
         let mut bytes =
             vec![0; usize::try_from(file.len().expect("no process died")).expect("small")];
-        file.read_exact_at(0, &mut bytes).expect("it can be read");
+        let read = self.disk.peek(|| file.read_exact_at(0, &mut bytes));
+        read.expect("nobody asks the process");
         bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
     }
 

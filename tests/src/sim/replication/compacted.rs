@@ -3,9 +3,9 @@
 //! Called by: `ledger`. Calls: nothing. Invariants (asserted): a record is missing only where a later one of its key is committed, or where it is
 //! a tombstone that stood for `delete.retention.ms`; whoever reads a replica from its start ends with the last value of every key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use broker_core::ids::TopicPartition;
+use broker_core::ids::{BrokerId, TopicPartition};
 
 use super::client::{is_tombstone, record_key};
 use super::ledger::Entry;
@@ -20,12 +20,31 @@ pub struct Compacted {
     newest: BTreeMap<(TopicPartition, u8), (i64, u64)>,
     /// When each offset was seen committed first.
     since: BTreeMap<(TopicPartition, i64), Time>,
+    /// Tombstones that a broker's own log had, and keeps or has cleaned.
+    had: BTreeSet<(BrokerId, TopicPartition, i64)>,
 }
 
 impl Compacted {
     pub fn new(delete_retention_ms: i64) -> Self {
         let delete_retention = delete_retention_ms.unsigned_abs() * MS;
-        Self { delete_retention, newest: BTreeMap::new(), since: BTreeMap::new() }
+        Self {
+            delete_retention,
+            newest: BTreeMap::new(),
+            since: BTreeMap::new(),
+            had: BTreeSet::new(),
+        }
+    }
+
+    /// A broker's log holds a committed record.
+    pub fn held(&mut self, id: BrokerId, key: TopicPartition, (offset, value, _): Entry) {
+        if is_tombstone(value) {
+            self.had.insert((id, key, offset));
+        }
+    }
+
+    /// A broker's logs may have lost what they had.
+    pub fn forgotten(&mut self, id: BrokerId) {
+        self.had.retain(|(holder, ..)| *holder != id);
     }
 
     /// A record is committed.
@@ -55,21 +74,31 @@ impl Compacted {
         );
     }
 
-    /// What a replay of `log` comes to is what everything committed came to, but for what `start` says was removed by other rules.
-    pub fn replayed(&self, key: TopicPartition, log: &[Entry], start: i64, who: &str) {
+    /// What a replay of a broker's `log` comes to is what everything committed came to, but for what `start` says was removed by other
+    /// rules. A replica that was behind for longer than tombstones stay never saw those that went meanwhile, and may keep what they deleted.
+    pub fn replayed(
+        &self,
+        key: TopicPartition,
+        log: &[Entry],
+        start: i64,
+        (now, id): (Time, BrokerId),
+    ) {
         let mut last = BTreeMap::new();
         for &(offset, value, _) in log {
             last.insert(record_key(value), (offset, value));
         }
         for (&(_, of), &(offset, value)) in self.newest.range((key, 0)..=(key, u8::MAX)) {
             let found = last.get(&of);
-            if offset < start || found.is_none() && is_tombstone(value) {
+            let stood = now.saturating_sub(self.since[&(key, offset)]);
+            let may_be_gone = is_tombstone(value) && stood >= self.delete_retention;
+            let never_came = may_be_gone && !self.had.contains(&(id, key, offset));
+            if offset < start || may_be_gone && found.is_none() || never_came {
                 continue;
             }
             assert_eq!(
                 found,
                 Some(&(offset, value)),
-                "{who}: {key:?}: a replay ends with another value of key {of}"
+                "{id}: {key:?}: a replay ends with another value of key {of}"
             );
         }
     }

@@ -12,6 +12,9 @@ use super::message::{Address, ConsumeAnswer, ConsumeRequest, Message};
 use super::world::{Event, TOPIC, World};
 use crate::sim::ensemble::schedule::MS;
 
+/// What a consumer takes at once when everything is mended, so that it ends with what it has left.
+const CATCH_UP_BYTES: u32 = 64 << 10;
+
 impl World {
     /// The leader as some broker's image says.
     pub(super) fn leader_by_someone(
@@ -103,7 +106,7 @@ impl World {
     }
 
     pub(super) fn consume(&mut self, index: usize) {
-        // Whoever takes a batch at a time has to hurry when all else is at rest.
+        // Whoever took a batch at a time has to hurry when all else is at rest.
         let pause = if self.calm { 5 * MS } else { 50 * MS };
         let pace = if self.calm { 1 } else { self.settings.pace };
         let next = (5 * MS + self.clients.below(pause)) * pace;
@@ -118,7 +121,7 @@ impl World {
             partition: key.partition,
             offset,
             leader_epoch: None,
-            bytes_max: self.settings.fetch_bytes_max,
+            bytes_max: if self.calm { CATCH_UP_BYTES } else { self.settings.fetch_bytes_max },
         };
         let message = Message::Consume(request);
         self.send(Address::Consumer(index), Address::Broker(leader), message);

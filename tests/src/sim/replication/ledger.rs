@@ -135,6 +135,7 @@ impl Ledger {
         for &(offset, value, epoch) in &read {
             if let Some(compacted) = &mut self.compacted {
                 compacted.committed(key, (offset, value, epoch), now);
+                compacted.held(process.id, key, (offset, value, epoch));
             }
             let former = *known.entry(offset).or_insert((value, epoch));
             assert_eq!(
@@ -173,12 +174,19 @@ impl Ledger {
         key: TopicPartition,
         log: &[Entry],
         (start, end): (i64, i64),
-        (now, who): (Time, &str),
+        (now, id): (Time, BrokerId),
     ) {
         let Some(compacted) = &self.compacted else { return };
         if !self.is_unclean(key) {
-            self.missing(key, (start, end), log, (now, who));
-            compacted.replayed(key, log, start, who);
+            self.missing(key, (start, end), log, (now, &id.to_string()));
+            compacted.replayed(key, log, start, (now, id));
+        }
+    }
+
+    /// A broker's logs may have lost what they had.
+    pub fn forgotten(&mut self, id: BrokerId) {
+        if let Some(compacted) = &mut self.compacted {
+            compacted.forgotten(id);
         }
     }
 

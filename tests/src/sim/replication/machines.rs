@@ -27,6 +27,9 @@ impl World {
         if machine.life != life || machine.process.is_some() {
             return;
         }
+        if machine.suspect || self.settings.power_cuts || self.settings.wipes {
+            self.ledger.forgotten(id);
+        }
         machine.life += 1;
         machine.strings = Strings::default();
         machine.paused_until = 0;
@@ -54,6 +57,8 @@ impl World {
             Ok(process) => {
                 let damaged = process.directory.damaged.len();
                 assert!(machine.suspect || damaged == 0, "{id}: a sound disk is called damaged");
+                let now = self.schedule.now();
+                self.trace.say(now, || format!("{id} starts with {}", process.logs_in_words()));
                 machine.process = Some(process);
                 self.ensemble.awaken(puppet(id));
                 self.sent(id, life, out);

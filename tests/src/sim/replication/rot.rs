@@ -4,6 +4,8 @@
 //! a machine that was struck is suspect from then on. Left alone are the few bytes of a batch's header that no checksum covers while a
 //! segment's sum is trusted: nobody claims to find what changes there.
 
+use std::path::PathBuf;
+
 use broker_core::ids::BrokerId;
 use client_protocol::records::Batches;
 use coordinator_disk::small_file;
@@ -21,13 +23,16 @@ impl World {
     /// The process is killed, and its disk is another when it comes back.
     pub(super) fn rot(&mut self, id: BrokerId, fault: Fault, time: Time) {
         let power = self.settings.power_cuts && self.faults.chance(1, 2);
+        let mut where_to = None;
         self.die(id, (time, power), |machine, faults| {
             match power {
                 true => machine.disk.crash(faults.number()),
                 false => machine.disk.kill(),
             }
-            machine.damage(fault, faults);
+            where_to = machine.damage(fault, faults);
         });
+        let now = self.schedule.now();
+        self.trace.say(now, || format!("disk of {id}: {fault:?} {where_to:?}"));
     }
 
     /// Makes a copy of the disk, or puts back one that was made in a former life: since then an incarnation has been recorded (B3).
@@ -53,7 +58,7 @@ impl World {
     }
 }
 
-fn some_file(machine: &Machine, random: &mut Random) -> Option<(std::path::PathBuf, u64)> {
+fn some_file(machine: &Machine, random: &mut Random) -> Option<(PathBuf, u64)> {
     let files = machine.disk.files();
     let which = random.below(files.len() as u64);
     let file = files.into_iter().nth(usize::try_from(which).expect("few"));
@@ -61,26 +66,28 @@ fn some_file(machine: &Machine, random: &mut Random) -> Option<(std::path::PathB
 }
 
 impl Machine {
-    fn damage(&mut self, fault: Fault, random: &mut Random) {
-        let Some((path, length)) = some_file(self, random) else { return };
+    /// The file that was struck and the place in it, if one was.
+    fn damage(&mut self, fault: Fault, random: &mut Random) -> Option<(PathBuf, u64)> {
+        let (path, length) = some_file(self, random)?;
         let position = random.below(length);
         let bit = u8::try_from(random.below(8)).expect("small");
         let struck = match fault {
             Fault::LoseFile => self.disk.lose_file(&path),
-            _ if length == 0 => return,
+            _ if length == 0 => return None,
             Fault::LoseSector => self.disk.lose_sector(&path, position),
             _ => {
                 let contents = small_file::read(&self.disk, &path);
                 let contents = contents.ok().flatten().unwrap_or_default();
                 let is_log = path.extension().is_some_and(|extension| extension == "log");
                 if is_log && is_uncovered(&contents, position) {
-                    return;
+                    return None;
                 }
                 self.disk.flip_bit(&path, position, bit)
             }
         };
         struck.expect("listed");
         self.suspect = true;
+        Some((path, position))
     }
 
     fn restore(&mut self) {

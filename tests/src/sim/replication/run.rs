@@ -216,7 +216,7 @@ fn audit(world: &World, key: TopicPartition) {
                     world.ledger.audit_log(key, (from, end), &log);
                 }
                 let (ends, now) = ((from.get(), end.get()), world.schedule.now());
-                world.ledger.replayed(key, &log, ends, (now, &id.to_string()));
+                world.ledger.replayed(key, &log, ends, (now, id));
                 logs.push((id, from, log));
             }
             Err(_) if world.machines[&id].suspect => {}

@@ -224,6 +224,17 @@ impl Process {
         Ok(())
     }
 
+    /// For the trace.
+    pub(super) fn logs_in_words(&self) -> String {
+        let logs = self.replicas.iter().map(|(key, hosted)| {
+            let ends = self.directory.log(*key).map(|log| log.view().ends());
+            let report = hosted.report();
+            let (epoch, cut) = (report.last_epoch, report.cut_below_mark);
+            format!("{}: {ends:?} last epoch {epoch:?} cut {cut}", key.partition)
+        });
+        logs.collect::<Vec<_>>().join(", ")
+    }
+
     /// The disk failed: the directory is fenced, and the process is to end.
     pub(super) fn fail(&mut self, reason: impl std::fmt::Display, out: &mut Outbox) {
         if self.directory.failed.is_none() {

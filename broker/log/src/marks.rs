@@ -24,6 +24,8 @@ use crate::log::SyncTicket;
 pub const MARKS_FILE: &str = "durable-marks";
 /// The file is written anew when it grows beyond this.
 const FILE_BYTES_MAX: u64 = 8 << 20;
+/// A file that is written anew is so in frames of about so much.
+const FRAME_BYTES: usize = 64 << 10;
 /// Longest name of a log's folder.
 const NAME_BYTES_MAX: usize = 512;
 
@@ -58,6 +60,8 @@ struct Inner {
     marks: BTreeMap<u32, Mark>,
     next_id: u32,
     buffer: Vec<u8>,
+    /// The file is written anew when it grows beyond this.
+    file_bytes_max: u64,
 }
 
 #[derive(Default)]
@@ -92,8 +96,15 @@ impl Marks {
         let Contents { names, marks } = contents;
         let ids = names.iter().map(|(id, name)| (name.clone(), *id)).collect();
         let next_id = names.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
-        let inner = Inner { file, names, ids, marks, next_id, buffer: Vec::new() };
+        let (buffer, file_bytes_max) = (Vec::new(), FILE_BYTES_MAX);
+        let inner = Inner { file, names, ids, marks, next_id, buffer, file_bytes_max };
         Ok(Self { disk, path, identity: identity.to_vec(), inner: Mutex::new(inner) })
+    }
+
+    /// Has the file written anew when it is larger than `bytes`, or twice of what it then needs, instead
+    /// of 8 MiB.
+    pub fn limit_file(&self, bytes: u64) {
+        self.lock().file_bytes_max = bytes;
     }
 
     /// The mark of the log in the folder `name`, if it has one.
@@ -233,29 +244,34 @@ impl Marks {
         let written = inner.file.append(&[&buffer]);
         inner.buffer = buffer;
         written?;
-        if inner.file.end() > FILE_BYTES_MAX { self.rewrite(inner) } else { Ok(()) }
+        if inner.file.end() > inner.file_bytes_max { self.rewrite(inner) } else { Ok(()) }
     }
 
     /// Replaces the file by one that holds only what is in force.
     fn rewrite(&self, inner: &mut Inner) -> Result<(), MarksError> {
         let fresh_path = self.path.with_extension("new");
         let mut fresh = RecordFile::create(&*self.disk, &fresh_path, &self.identity)?;
+        let names = inner.names.iter().map(|(id, name)| Entry::Name(*id, name));
+        let marks = inner.marks.iter().map(|(id, mark)| Entry::Mark(*id, mark.durable_end));
+        let cuts = inner.marks.iter().filter(|(_, mark)| mark.cut_below);
+        let cuts = cuts.map(|(id, _)| Entry::Cut(*id, true));
         let mut buffer = Vec::new();
-        for (id, name) in &inner.names {
-            Entry::Name(*id, name).encode(&mut buffer);
-        }
-        for (id, mark) in &inner.marks {
-            Entry::Mark(*id, mark.durable_end).encode(&mut buffer);
-            if mark.cut_below {
-                Entry::Cut(*id, true).encode(&mut buffer);
+        for entry in names.chain(marks).chain(cuts) {
+            entry.encode(&mut buffer);
+            if buffer.len() >= FRAME_BYTES {
+                fresh.append(&[&buffer])?;
+                buffer.clear();
             }
         }
-        fresh.append(&[&buffer])?;
+        if !buffer.is_empty() {
+            fresh.append(&[&buffer])?;
+        }
         fresh.sync()?;
         let io = |error| RecordFileError::Io { path: self.path.clone(), error };
         self.disk.rename(&fresh_path, &self.path).map_err(io)?;
         self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).map_err(io)?;
         inner.file = fresh;
+        inner.file_bytes_max = inner.file_bytes_max.max(inner.file.end().saturating_mul(2));
         Ok(())
     }
 }
@@ -392,6 +408,29 @@ mod tests {
         assert!(length < FILE_BYTES_MAX, "{length}");
         drop(marks);
         assert_eq!(open(&folder).get("a-0").unwrap().durable_end, 59_999);
+    }
+
+    #[test]
+    fn what_is_written_anew_is_all_of_it_and_not_at_every_write() {
+        let folder = Folder::new();
+        let marks = open(&folder);
+        marks.limit_file(1_000);
+        let name = |number| format!("a-topic-whose-name-is-rather-long-{number}");
+        for number in 0..3_000 {
+            let id = marks.register(&name(number)).unwrap();
+            marks.append(&[(id, number)]).unwrap();
+            if number % 2 == 0 {
+                marks.set_cut_below(id, true).unwrap();
+            }
+        }
+        let limit = marks.lock().file_bytes_max;
+        assert!(limit > 200_000, "{limit}: it grew with what is in force");
+        drop(marks);
+        let marks = open(&folder);
+        for number in 0..3_000 {
+            let mark = Mark { durable_end: number, cut_below: number % 2 == 0 };
+            assert_eq!(marks.get(&name(number)), Some(mark));
+        }
     }
 
     #[test]

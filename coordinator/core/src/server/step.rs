@@ -200,6 +200,13 @@ impl Server {
         assert_eq!(pending, self.counters.pending_bytes);
     }
 
+    /// Asserts what always holds of the tables that [`Server::check`] leaves out. Walks everything.
+    pub fn check_tables(&self) {
+        self.state.check();
+        self.watches.check();
+        self.subscriptions.check();
+    }
+
     fn mode(&self) -> Mode {
         if self.consensus.is_halted() {
             Mode::Halted

@@ -217,7 +217,7 @@ impl Ledger {
                 server.state()
             );
         }
-        server.state().check();
+        server.check_tables();
     }
 
     /// The state after everything committed.

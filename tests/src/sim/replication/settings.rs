@@ -55,6 +55,8 @@ pub struct Settings {
     pub(crate) session_timeout: Time,
     pub(crate) segment_bytes: u32,
     pub(crate) retention_bytes: Option<u64>,
+    /// The file of durable marks is written anew when it grows beyond this.
+    pub(crate) marks_bytes_max: Option<u64>,
     pub(crate) fetch_bytes_max: u32,
     /// Of a thousand messages between brokers and clients, so many are lost, doubled, late.
     pub(crate) lost: u64,
@@ -112,6 +114,7 @@ impl Settings {
             alter_retry_ms: 100 + random.below(400),
             session_timeout: SECOND + random.below(5 * SECOND),
             segment_bytes: [300, 1_000, 10_000, 1 << 20][random.below(4) as usize],
+            marks_bytes_max: None,
             retention_bytes: random.chance(1, 5).then(|| 2_000 + random.below(8_000)),
             fetch_bytes_max: [1, 500, 4_000, 1 << 20][random.below(4) as usize],
             lost: if harsh { random.below(60) } else { 0 },
@@ -145,6 +148,8 @@ impl Settings {
             // What all members of an ISR lose together is lost, and said (D6); what one of them keeps is not.
             settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
         }
+        let mut marks = Random::new(settings.ensemble_seed ^ 0x006d_6172);
+        settings.marks_bytes_max = marks.chance(1, 2).then(|| 300 + marks.below(3_000));
         settings.partitions_first = settings.partitions;
         // Drawn last: what was drawn before stays as it was.
         settings.moves_leaders = random.chance(1, 2);

@@ -158,6 +158,9 @@ impl Directory {
     /// # Errors
     /// What the disk says: the process cannot start.
     pub fn recover(&mut self, settings: &Settings) -> Result<Vec<Of>, String> {
+        if let Some(bytes) = settings.marks_bytes_max {
+            self.folder.marks.limit_file(bytes);
+        }
         let (files, leftover) = self.folder.list().map_err(text)?;
         self.unlinks.extend(leftover);
         let (mut found, mut tickets) = (Vec::new(), Vec::new());

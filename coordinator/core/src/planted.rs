@@ -39,11 +39,15 @@ pub enum Planted {
     AcceptStaleWrite,
     /// Repetitions are told by a number that each connection begins anew, as clients do with theirs.
     DeduplicateByXid,
+    /// A multi that fails keeps what it did before.
+    KeepFailedMulti,
+    /// A parent does not show when its last child went.
+    DeleteBehindParent,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 16] = [
+    pub const ALL: [Planted; 18] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -60,6 +64,8 @@ impl Planted {
         Planted::AcceptStaleReconnect,
         Planted::AcceptStaleWrite,
         Planted::DeduplicateByXid,
+        Planted::KeepFailedMulti,
+        Planted::DeleteBehindParent,
     ];
 }
 

@@ -43,6 +43,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::AnswerWithoutQuorum => 94,
             C::AcceptStaleReconnect | C::DeduplicateByXid => 0,
             C::AcceptStaleWrite => 10,
+            C::KeepFailedMulti | C::DeleteBehindParent => 0,
         };
         (Bug::Coordinator(bug), seed)
     });

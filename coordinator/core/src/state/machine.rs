@@ -357,7 +357,7 @@ impl State {
             zxid: self.zxids.peek(),
             wall_ms: self.wall_ms,
             #[cfg(planted)]
-            reuse_suffix: planted!(self.planted, ReuseSequenceSuffix),
+            planted: self.planted,
         };
         Transaction::new(&mut self.tree, stamp)
     }

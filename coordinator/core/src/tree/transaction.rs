@@ -38,7 +38,7 @@ pub struct Stamp {
     pub wall_ms: i64,
     /// A bug put in on purpose.
     #[cfg(planted)]
-    pub reuse_suffix: bool,
+    pub planted: Option<crate::planted::Planted>,
 }
 
 /// A write in progress. Dropping it keeps what was done; an error of one operation changes
@@ -88,6 +88,9 @@ impl<'a> Transaction<'a> {
 
     /// Takes everything back.
     pub fn rollback(mut self) {
+        if planted!(self.stamp.planted, KeepFailedMulti) {
+            return;
+        }
         while let Some(undo) = self.undo.pop() {
             self.take_back(undo);
         }
@@ -159,8 +162,7 @@ impl<'a> Transaction<'a> {
         }
         self.demand(Permissions::CREATE, above)?;
         let suffix = above.cversion;
-        #[cfg(planted)]
-        let suffix = match self.stamp.reuse_suffix {
+        let suffix = match planted!(self.stamp.planted, ReuseSequenceSuffix) {
             true => i32::try_from(above.children.len()).unwrap_or(suffix),
             false => suffix,
         };
@@ -371,9 +373,13 @@ impl<'a> Transaction<'a> {
         let (path, node) = self.tree.detach(path);
         let (stat, acl) = (node.stat(), node.acl.clone());
         let zxid = self.stamp.zxid;
+        let keeps = planted!(self.stamp.planted, DeleteBehindParent);
         let above = self.parent_mut(&path);
         let parent_acl = above.acl.clone();
         let parent_pzxid = std::mem::replace(&mut above.pzxid, zxid);
+        if keeps {
+            above.pzxid = parent_pzxid;
+        }
         self.undo.push(Undo::Delete { path: path.clone(), node, parent_pzxid });
         let kind = ChangeKind::Deleted;
         self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });

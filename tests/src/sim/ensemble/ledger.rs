@@ -1,9 +1,10 @@
 //! What the ensemble agreed on, put together from outside: the committed log and its meaning.
 //!
-//! Called by: `world`, after each step of a server. Calls: the state machine, as a reference.
+//! Called by: `world`, after each step of a server. Calls: the state machine, to which servers are held, and `model`, to which
+//! the state machine is.
 //! Invariant (asserted): a term has one leader, who has all that was committed before and takes nothing back; a server votes for
 //! one in a term; logs that have an entry are equal up to it; servers commit the same entries; a server's state is what its
-//! committed entries make of nothing; a write takes effect once.
+//! committed entries make of nothing; what they make of it is what the rules say; a write takes effect once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,12 @@ use coordinator_core::server::{Mode, Server};
 use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
 use coordinator_protocol::SessionId;
 
+use super::model::Model;
 use super::schedule::Time;
 use super::storage::Storage;
+
+/// After so many entries all that was agreed on is compared with the model, not only what the last of them did.
+const COMPARE_EVERY: u64 = 512;
 
 /// One command of the committed log.
 #[derive(Debug)]
@@ -46,6 +51,7 @@ pub struct Ledger {
     /// By term and index: what was seen of it in logs.
     logged: BTreeMap<(u64, u64), Logged>,
     reference: State,
+    model: Model,
     /// In log order.
     pub decided: Vec<Decided>,
     written: BTreeSet<(SessionId, u64, u64)>,
@@ -85,6 +91,7 @@ impl Ledger {
             committed_in: Vec::new(),
             logged: BTreeMap::new(),
             reference: fresh.clone(),
+            model: Model::new(),
             decided: Vec::new(),
             written: BTreeSet::new(),
             servers: (0..servers).map(|_| observed()).collect(),
@@ -220,6 +227,11 @@ impl Ledger {
         server.check_tables();
     }
 
+    /// Whether all that was agreed on is what the rules make of the log.
+    pub fn compare_agreed(&self) {
+        self.model.compare(&self.reference);
+    }
+
     /// The state after everything committed.
     pub fn reference(&self) -> &State {
         &self.reference
@@ -274,8 +286,10 @@ impl Ledger {
         };
         let logged = self.logged.get(&(raw.term, index)).map_or(now, |logged| logged.at);
         self.reference.begin_entry(raw.term, index, entry.wall_ms);
+        self.model.begin_entry(raw.term, entry.wall_ms);
         for command in &entry.commands {
             let applied = self.reference.apply_command(command);
+            self.model.follow(command, &applied);
             if let Outcome::Written { session, generation, sequence, .. } = &applied.outcome {
                 let first = self.written.insert((*session, *generation, *sequence));
                 assert!(first, "a write took effect twice: {command:?}");
@@ -284,6 +298,9 @@ impl Ledger {
             self.decided.push(Decided { term, logged, at: now, command, applied });
         }
         self.reference.end_entry();
+        if index.is_multiple_of(COMPARE_EVERY) {
+            self.compare_agreed();
+        }
         self.committed.push((raw, entry));
         self.committed_in.push(term);
     }

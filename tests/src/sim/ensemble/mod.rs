@@ -10,6 +10,7 @@
 //! nemesis      what goes wrong
 //! puppet       clients that are pulled from outside: the sessions of brokers
 //! ledger       what was agreed on; checked after each step
+//! model/       what should have been agreed on, by a second reading of the rules
 //! audit/       what clients saw against the ledger, at the end
 //! trace        a run as one number
 //! ```
@@ -21,6 +22,7 @@ mod client;
 mod ledger;
 mod links;
 mod member;
+mod model;
 mod nemesis;
 mod network;
 mod puppet;

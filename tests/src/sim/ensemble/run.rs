@@ -150,6 +150,7 @@ fn come_to_rest(world: &mut World, end: Time) {
     }
     assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ at rest");
     assert_eq!(world.ledger.reference().encode_snapshot(), states[0]);
+    world.ledger.compare_agreed();
 }
 
 fn is_at_rest(world: &World) -> bool {

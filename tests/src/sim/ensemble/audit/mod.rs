@@ -8,7 +8,7 @@
 //! expiry         sessions end when their silence lasted long enough
 //! ```
 //!
-//! Called by: `run`, at the end. Calls: nothing of the code under test but `State`, as reference.
+//! Called by: `run`, at the end. Calls: nothing of the code under test; `model` answers as it should have.
 //! Invariant: nothing that was acknowledged is lost or changed. It does not know servers.
 
 mod expiry;

@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use coordinator_core::state::State;
-use coordinator_core::tree::Tree;
 use coordinator_protocol::{
     ErrorCode, MultiReadOp, MultiReadResult, Request, Response, SessionId, Zxid,
 };
 
 use super::{Audited, Facts};
 use crate::sim::ensemble::client::{Conversation, Heard};
+use crate::sim::ensemble::model::{Model, Nodes};
 use crate::sim::ensemble::schedule::Time;
 use crate::sim::ensemble::world::World;
 
@@ -115,54 +114,48 @@ fn check_own_writes(facts: &Facts<'_>, talk: &Conversation, read: usize, zxid: Z
 
 /// Goes through the log and answers each read at its zxid.
 fn replay(world: &World, reads: &[Read<'_>]) {
-    let mut state = State::new();
+    let mut model = Model::new();
     let mut reads = reads.iter().peekable();
-    let mut answer_until = |state: &State, next: Zxid| {
+    let mut answer_until = |model: &Model, next: Zxid| {
         while let Some(read) = reads.next_if(|read| read.zxid < next) {
-            assert_eq!(read.zxid, state.last_zxid(), "a zxid that was never the last");
-            let expected = expected(state.tree(), read);
+            assert_eq!(read.zxid, model.last_zxid(), "a zxid that was never the last");
+            let expected = expected(model.nodes(), read);
             assert_eq!(*read.outcome, expected, "{:?} at {}", read.request, read.zxid);
         }
     };
     let mut decided = world.ledger.decided.iter();
-    for (index, (term, entry)) in (1..).zip(world.ledger.entries()) {
-        if term > state.applied_term() {
-            answer_until(&state, Zxid::from_parts(state.last_zxid().epoch() + 1, 0));
+    for (term, entry) in world.ledger.entries() {
+        if term > model.term() {
+            answer_until(&model, Zxid::from_parts(model.last_zxid().epoch() + 1, 0));
         }
-        state.begin_entry(term, index, entry.wall_ms);
+        model.begin_entry(term, entry.wall_ms);
         for command in &entry.commands {
             let decided = decided.next().expect("as many as there are commands");
-            answer_until(&state, decided.applied.zxid);
-            state.apply_command(command);
+            answer_until(&model, decided.applied.zxid);
+            let _seen = model.apply(command);
         }
-        state.end_entry();
     }
-    answer_until(&state, Zxid::new(i64::MAX));
+    answer_until(&model, Zxid::new(i64::MAX));
 }
 
-fn expected(tree: &Tree, read: &Read<'_>) -> Result<Response, ErrorCode> {
-    let node = |path: &str| tree.get(path).ok_or(ErrorCode::NoNode);
-    let names = |path: &str| {
-        let names = tree.children(path).ok_or(ErrorCode::NoNode)?;
-        Ok(names.map(str::to_owned).collect::<Vec<_>>())
-    };
+fn expected(nodes: &Nodes, read: &Read<'_>) -> Result<Response, ErrorCode> {
+    let node = |path: &str| nodes.read(path).ok_or(ErrorCode::NoNode);
+    let names =
+        |path: &str| node(path).map(|_| nodes.names(path).map(str::to_owned).collect::<Vec<_>>());
     match read.request {
-        Request::Exists(read) => Ok(Response::Stat(node(&read.path)?.stat())),
+        Request::Exists(read) => Ok(Response::Stat(node(&read.path)?.1)),
         Request::GetData(read) => {
-            let node = node(&read.path)?;
-            Ok(Response::DataStat(node.data().cloned(), node.stat()))
+            let (data, stat) = node(&read.path)?;
+            Ok(Response::DataStat(data.cloned(), stat))
         }
         Request::GetChildren2(read) => {
-            Ok(Response::NamesStat(names(&read.path)?, node(&read.path)?.stat()))
+            Ok(Response::NamesStat(names(&read.path)?, node(&read.path)?.1))
         }
-        Request::GetEphemerals(_) => {
-            let owned = tree.ephemerals_of(read.session);
-            Ok(Response::Names(owned.map(|path| path.to_string()).collect()))
-        }
+        Request::GetEphemerals(_) => Ok(Response::Names(nodes.owned(read.session))),
         Request::MultiRead(ops) => {
             let one = |op: &MultiReadOp| match op {
                 MultiReadOp::GetData(read) => match node(&read.path) {
-                    Ok(node) => MultiReadResult::GetData(node.data().cloned(), node.stat()),
+                    Ok((data, stat)) => MultiReadResult::GetData(data.cloned(), stat),
                     Err(error) => MultiReadResult::Error(error),
                 },
                 MultiReadOp::GetChildren(read) => match names(&read.path) {

@@ -1,6 +1,8 @@
 //! The coordinator ensemble under simulation, a few seeds; `scripts/sim` runs many, and one with every event.
 
-use tests::sim::campaign::World;
+use std::collections::BTreeSet;
+
+use tests::sim::campaign::{Less, World};
 use tests::sim::ensemble::{Profile, run};
 use tests::sim::many::Plan;
 
@@ -28,4 +30,14 @@ fn same_seed_gives_the_same_run() {
         assert_eq!(run(seed, Profile::Chaos, false), first);
         assert_ne!(run(seed + 1, Profile::Chaos, false).digest, first.digest);
     }
+}
+
+#[test]
+fn run_with_less_has_no_such_fault_and_ends_earlier() {
+    let whole = World::Ensemble.run(3, &Less::default(), false);
+    let struck = *whole.struck.keys().next().expect("something struck");
+    let less = Less { without: BTreeSet::from([struck]), until_ms: Some(4_000) };
+    let part = World::Ensemble.run(3, &less, false);
+    assert!(!part.struck.contains_key(&struck), "{struck:?}: {:?}", part.struck);
+    assert!(part.simulated + 5_000_000 < whole.simulated, "{} us", part.simulated);
 }

@@ -1,10 +1,11 @@
 //! The simulator from the command line.
 //!
 //! Called by: `scripts/sim`. Calls: the simulations, and with `--cfg planted` the bugs put in on purpose.
-//! Invariant: each failure is printed with the command that runs it again; the exit code is 1 when there was one.
+//! Invariant: each failure is printed with the command that runs it again, the revision that failed and what the seed drew; the
+//! exit code is 1 when there was one.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 #[cfg(planted)]
@@ -12,9 +13,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use tests::sim::campaign::{World, keep_panics_quiet};
+use tests::sim::campaign::{Less, World, keep_panics_quiet};
 use tests::sim::ensemble::LONG_FROM;
+use tests::sim::fault::Fault;
 use tests::sim::many::Plan;
+
+/// What this program was built from, as `scripts/sim` found it.
+const REVISION: &str = match option_env!("TIDEGATE_REVISION") {
+    Some(revision) => revision,
+    None => "an unknown revision",
+};
 
 /// Simulations make and drop small things all the time: with the C library's allocator they take a seventh longer.
 #[global_allocator]
@@ -34,14 +42,23 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// One seed, with every event.
-    Run { world: String, seed: u64 },
+    Run {
+        world: String,
+        seed: u64,
+        /// A kind of fault that does not happen. May be given several times.
+        #[arg(long, value_name = "KIND", value_parser = fault)]
+        without: Vec<Fault>,
+        /// Mend everything after so many simulated milliseconds, if it would not be mended before.
+        #[arg(long, value_name = "MS")]
+        until: Option<u64>,
+    },
     /// The same seeds each time, one in ten of them twice.
     Gate,
     /// Many seeds of one simulation.
     Many { world: String, from: u64, count: u64 },
     /// New seeds of all simulations, each of a simulated minute and more.
     Campaign(Until),
-    /// Switches faults off as long as the seed fails.
+    /// Switches faults off, and mends everything earlier, as long as the seed fails.
     Shrink { world: String, seed: u64 },
     /// Every bug that can be put in, by the seed known to find it, or afresh.
     #[cfg(planted)]
@@ -78,7 +95,15 @@ fn world(name: &str) -> World {
 fn run_many(world: World, seeds: Range<u64>) -> bool {
     let twice = |seed: u64| seed.is_multiple_of(10);
     let world = |_| world;
-    let plan = Plan { world: &world, seeds, end: None, twice: &twice, is_told: true, output: None };
+    let plan = Plan {
+        revision: REVISION,
+        world: &world,
+        seeds,
+        end: None,
+        twice: &twice,
+        is_told: true,
+        output: None,
+    };
     let sums = plan.run();
     print!("\r{}", sums.describe());
     sums.all().failures.is_empty()
@@ -104,21 +129,56 @@ fn campaign(until: Until) -> bool {
     let seeds = from..until.seeds.map_or(u64::MAX, |count| from + count);
     // One in ten, and in each simulation as many.
     let twice = |seed: u64| (seed % SHARES) % 10 == (seed / SHARES) % 10;
-    let plan =
-        Plan { world: &share, seeds, end, twice: &twice, is_told: true, output: until.output };
+    let plan = Plan {
+        revision: REVISION,
+        world: &share,
+        seeds,
+        end,
+        twice: &twice,
+        is_told: true,
+        output: until.output,
+    };
     let sums = plan.run();
     println!("\r{}seeds {from} to {}; go on with --from {1}", sums.describe(), sums.next);
     sums.all().failures.is_empty()
 }
 
+/// A kind of fault by its name.
+fn fault(name: &str) -> Result<Fault, String> {
+    let found = Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    found.ok_or_else(|| format!("there is none; there are {:?}", Fault::ALL))
+}
+
+/// One seed, with every event; true when it does not fail.
+fn run(world: World, seed: u64, less: &Less) -> bool {
+    if *less != Less::default() && !world.can_do_less() {
+        eprintln!("{} knows neither --without nor --until", world.name());
+        return false;
+    }
+    println!("{REVISION}: {}", world.command(seed, less));
+    match catch_unwind(AssertUnwindSafe(|| world.run(seed, less, true))) {
+        Ok(outcome) => println!("{outcome:?}"),
+        Err(_) => {
+            let (command, settings) = (world.command(seed, less), world.settings(seed));
+            println!("FAILS: {command}\n       at {REVISION}: {settings}");
+            return false;
+        }
+    }
+    true
+}
+
 fn shrink(world: World, seed: u64) -> bool {
-    let tell = |fault, fails| {
+    let tell = |what: &str, fails| {
         let kept = if fails { "still fails" } else { "needed" };
-        println!("without {fault:?}: {kept}");
+        println!("{what}: {kept}");
     };
     match world.shrink(seed, tell) {
-        None => println!("{} {seed} does not fail", world.name()),
-        Some((off, why)) => println!("fails without {off:?}:\n{why}"),
+        None => println!("{} {seed} does not fail at {REVISION}", world.name()),
+        Some((less, why)) => println!(
+            "FAILS: {}\n       {why}\n       at {REVISION}: {}",
+            world.command(seed, &less),
+            world.settings(seed)
+        ),
     }
     true
 }
@@ -161,13 +221,15 @@ fn planted(afresh: bool) -> bool {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Command::Run { world: name, seed } = &arguments.command {
-        println!("{:?}", world(name).run(*seed, &BTreeSet::new(), true));
-        return ExitCode::SUCCESS;
+    // Of one run the broken rule is said where it stands among the events.
+    if !matches!(arguments.command, Command::Run { .. }) {
+        keep_panics_quiet();
     }
-    keep_panics_quiet();
     let sound = match arguments.command {
-        Command::Run { .. } => true,
+        Command::Run { world: name, seed, without, until } => {
+            let without = without.into_iter().collect();
+            run(world(&name), seed, &Less { without, until_ms: until })
+        }
         Command::Gate => {
             let each = GATE.map(|(world, count)| run_many(world, 0..count));
             each.into_iter().all(|sound| sound)

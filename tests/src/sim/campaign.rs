@@ -5,13 +5,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::decisions::Decisions;
-use super::ensemble::schedule::Time;
+use super::ensemble::schedule::{MS, Time};
 use super::ensemble::{self, Profile};
 use super::fault::{Fault, Struck};
 use super::{groups, replication};
+
+/// A run is not shortened by less than this.
+const SHORTER_MS: u64 = 50;
 
 /// A simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +28,22 @@ pub enum World {
     Replication,
     /// Consumer groups and their coordinators, while everything breaks.
     Groups,
+}
+
+/// What of a seed's run is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Less {
+    /// Kinds of faults that do not happen.
+    pub without: BTreeSet<Fault>,
+    /// Everything is mended after so many milliseconds, if it would not be before.
+    pub until_ms: Option<u64>,
+}
+
+impl Less {
+    fn shorten(&self, work: &mut Time) {
+        let until = self.until_ms.map_or(Time::MAX, |ms| ms.saturating_mul(MS));
+        *work = until.min(*work);
+    }
 }
 
 /// What a run came to.
@@ -56,15 +76,60 @@ impl World {
         }
     }
 
-    /// Runs a seed without some kinds of faults. Panics when a rule is broken.
-    pub fn run(self, seed: u64, without: &BTreeSet<Fault>, print: bool) -> Outcome {
+    /// The command that runs a seed so.
+    #[must_use]
+    pub fn command(self, seed: u64, less: &Less) -> String {
+        let mut command = format!("scripts/sim {} {seed}", self.name());
+        for fault in &less.without {
+            let _ = write!(command, " --without {fault:?}");
+        }
+        if let Some(ms) = less.until_ms {
+            let _ = write!(command, " --until {ms}");
+        }
+        command
+    }
+
+    /// What the seed drew, in words.
+    #[must_use]
+    pub fn settings(self, seed: u64) -> String {
         match self {
             World::Ensemble | World::Calm => {
-                let chaos = self == World::Ensemble;
-                let profile = if chaos { Profile::Chaos } else { Profile::Calm };
-                let change =
-                    |settings: &mut ensemble::Settings| settings.without.clone_from(without);
-                let report = ensemble::run_with(seed, profile, print, change);
+                format!("{:?}", ensemble::draw(seed, self.profile()).0)
+            }
+            World::Replication => format!("{:?}", replication::draw(seed)),
+            World::Groups => "all seeds are alike".to_owned(),
+        }
+    }
+
+    /// Whether runs can be had with less than the seed drew. Of groups the faults are of other kinds, and none can be
+    /// switched off.
+    #[must_use]
+    pub fn can_do_less(self) -> bool {
+        self != World::Groups
+    }
+
+    /// When everything is mended.
+    fn work(self, seed: u64) -> Time {
+        match self {
+            World::Ensemble | World::Calm => ensemble::draw(seed, self.profile()).0.work,
+            World::Replication => replication::draw(seed).work,
+            World::Groups => Time::MAX,
+        }
+    }
+
+    fn profile(self) -> Profile {
+        if self == World::Calm { Profile::Calm } else { Profile::Chaos }
+    }
+
+    /// Runs a seed, with less than it drew. Panics when a rule is broken.
+    pub fn run(self, seed: u64, less: &Less, print: bool) -> Outcome {
+        match self {
+            World::Ensemble | World::Calm => {
+                let change = |settings: &mut ensemble::Settings| {
+                    settings.without.clone_from(&less.without);
+                    less.shorten(&mut settings.work);
+                };
+                let report = ensemble::run_with(seed, self.profile(), print, change);
                 let audited = report.audited;
                 Outcome {
                     digest: report.digest,
@@ -75,8 +140,10 @@ impl World {
                 }
             }
             World::Replication => {
-                let change =
-                    |settings: &mut replication::Settings| settings.without.clone_from(without);
+                let change = |settings: &mut replication::Settings| {
+                    settings.without.clone_from(&less.without);
+                    less.shorten(&mut settings.work);
+                };
                 let report = replication::run_with(seed, print, change);
                 Outcome {
                     digest: report.digest,
@@ -86,8 +153,8 @@ impl World {
                     decisions: report.decisions,
                 }
             }
-            // Its faults are of other kinds, and none can be switched off.
             World::Groups => {
+                assert_eq!(*less, Less::default(), "groups know no less");
                 let report = groups::run(seed, print);
                 Outcome {
                     digest: report.digest,
@@ -104,14 +171,9 @@ impl World {
     ///
     /// # Errors
     /// The rule that was broken, in words; with `twice` also that the two runs differ.
-    pub fn try_run(
-        self,
-        seed: u64,
-        without: &BTreeSet<Fault>,
-        twice: bool,
-    ) -> Result<Outcome, String> {
+    pub fn try_run(self, seed: u64, less: &Less, twice: bool) -> Result<Outcome, String> {
         let run = || {
-            let ran = catch_unwind(AssertUnwindSafe(|| self.run(seed, without, false)));
+            let ran = catch_unwind(AssertUnwindSafe(|| self.run(seed, less, false)));
             ran.map_err(|_| LAST_PANIC.with_borrow(String::clone))
         };
         let first = run()?;
@@ -121,26 +183,47 @@ impl World {
         Ok(first)
     }
 
-    /// Switches kinds of faults off, one after the other, as long as the seed still fails. What is off in the end, and the last failure; none
-    /// when the seed does not fail.
-    pub fn shrink(
-        self,
-        seed: u64,
-        mut tell: impl FnMut(Fault, bool),
-    ) -> Option<(BTreeSet<Fault>, String)> {
-        let mut off = BTreeSet::new();
-        let mut failure = self.try_run(seed, &off, false).err()?;
-        for fault in Fault::ALL {
-            let mut fewer = off.clone();
-            fewer.insert(fault);
-            let ran = self.try_run(seed, &fewer, false);
-            tell(fault, ran.is_err());
-            if let Err(why) = ran {
-                (off, failure) = (fewer, why);
-            }
+    /// Switches kinds of faults off, one after the other, as long as the seed still fails, and then mends everything
+    /// earlier and earlier. How little it needs in the end, and the last failure; none when the seed does not fail.
+    pub fn shrink(self, seed: u64, tell: impl FnMut(&str, bool)) -> Option<(Less, String)> {
+        let fails = |less: &Less| self.try_run(seed, less, false).err();
+        if !self.can_do_less() {
+            return fails(&Less::default()).map(|why| (Less::default(), why));
         }
-        Some((off, failure))
+        least(self.work(seed).div_ceil(MS), fails, tell)
     }
+}
+
+/// How little a run needs that works for so many milliseconds, with its last failure, when it fails at all.
+fn least(
+    work_ms: u64,
+    mut fails: impl FnMut(&Less) -> Option<String>,
+    mut tell: impl FnMut(&str, bool),
+) -> Option<(Less, String)> {
+    let mut less = Less::default();
+    let mut failure = fails(&less)?;
+    for fault in Fault::ALL {
+        let mut fewer = less.clone();
+        fewer.without.insert(fault);
+        let why = fails(&fewer);
+        tell(&format!("without {fault:?}"), why.is_some());
+        if let Some(why) = why {
+            (less, failure) = (fewer, why);
+        }
+    }
+    // It fails when it works for `long`, and not, or that was not tried, when it works for `short`.
+    let (mut short, mut long) = (0, work_ms);
+    while long - short > SHORTER_MS {
+        let middle = short + (long - short) / 2;
+        let shorter = Less { until_ms: Some(middle), ..less.clone() };
+        let why = fails(&shorter);
+        tell(&format!("until {middle} ms"), why.is_some());
+        match why {
+            Some(why) => (less, failure, long) = (shorter, why, middle),
+            None => short = middle,
+        }
+    }
+    Some((less, failure))
 }
 
 thread_local! {
@@ -159,4 +242,30 @@ pub fn keep_panics_quiet() {
         let message = info.to_string().replace('\n', " ");
         LAST_PANIC.with_borrow_mut(|last| *last = message);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shrinking_leaves_what_the_failure_needs_and_the_command_says_it() {
+        let needed = [Fault::Kill, Fault::FullDisk];
+        let fails = |less: &Less| {
+            let has_all = needed.iter().all(|fault| !less.without.contains(fault));
+            let is_long = less.until_ms.is_none_or(|ms| ms >= 7_321);
+            (has_all && is_long).then(|| format!("{:?}", less.until_ms))
+        };
+        let (less, why) = least(20_000, fails, |_, _| {}).expect("it fails");
+        let off: BTreeSet<Fault> =
+            Fault::ALL.into_iter().filter(|fault| !needed.contains(fault)).collect();
+        assert_eq!(less.without, off);
+        let until = less.until_ms.expect("it was shortened");
+        assert!((7_321..=7_321 + SHORTER_MS).contains(&until), "{until}");
+        assert_eq!(why, format!("{:?}", less.until_ms));
+        let command = World::Ensemble.command(5, &less);
+        assert!(command.starts_with("scripts/sim ensemble 5 --without KillWithin --without "));
+        assert!(command.ends_with(&format!(" --until {until}")), "{command}");
+        assert_eq!(least(20_000, |_| None, |_, _| {}), None);
+    }
 }

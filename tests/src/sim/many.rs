@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::campaign::{Outcome, World};
+use super::campaign::{Less, Outcome, World};
 use super::decisions::Decisions;
 use super::fault::Struck;
 
@@ -102,6 +102,8 @@ impl Sum {
 #[derive(Debug, Default)]
 pub struct Sums {
     each: BTreeMap<World, Sum>,
+    /// Of the program.
+    pub revision: &'static str,
     /// Seeds below this were run.
     pub next: u64,
     /// What it took, by the clock.
@@ -135,15 +137,24 @@ impl Sums {
             let _ = writeln!(text, "{:<12} {}", "all", all.describe());
         }
         for (world, seed, why) in &all.failures {
-            let _ = writeln!(text, "FAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
+            let _ = writeln!(text, "{}", failure(self.revision, (*world, *seed), why));
         }
-        let _ = writeln!(text, "{:<12} {} s", "took", self.took.as_secs());
+        let _ = writeln!(text, "{:<12} {} s, at {}", "took", self.took.as_secs(), self.revision);
         text
     }
 }
 
+/// What is to be known of a failure: how to run it again, the rule that broke, what the seed drew.
+#[must_use]
+pub fn failure(revision: &str, (world, seed): (World, u64), why: &str) -> String {
+    let (command, settings) = (world.command(seed, &Less::default()), world.settings(seed));
+    format!("FAILS: {command}\n       {why:.600}\n       at {revision}: {settings}")
+}
+
 /// Which seeds are run.
 pub struct Plan<'a> {
+    /// Of the program.
+    pub revision: &'static str,
     /// In which simulation each.
     pub world: &'a (dyn Fn(u64) -> World + Sync),
     /// From the first to the last (exclusive).
@@ -193,7 +204,7 @@ impl Progress {
         match ran {
             Ok(outcome) => sum.add(&outcome, times),
             Err(why) => {
-                eprintln!("\rFAILS: scripts/sim {} {seed}\n       {why:.600}", world.name());
+                eprintln!("\r{}", failure(self.sums.revision, (world, seed), &why));
                 sum.failures.push((world, seed, why));
             }
         }
@@ -206,8 +217,15 @@ impl Plan<'_> {
     pub fn quiet(world: World, seeds: Range<u64>) -> Sum {
         let world = |_| world;
         let twice = |_| false;
-        let plan =
-            Plan { world: &world, seeds, end: None, twice: &twice, is_told: false, output: None };
+        let plan = Plan {
+            revision: "a test's",
+            world: &world,
+            seeds,
+            end: None,
+            twice: &twice,
+            is_told: false,
+            output: None,
+        };
         plan.run().each.into_values().next().unwrap_or_default()
     }
 
@@ -219,7 +237,7 @@ impl Plan<'_> {
     pub fn run(&self) -> Sums {
         let began = Instant::now();
         let progress = Mutex::new(Progress {
-            sums: Sums { next: self.seeds.start, ..Sums::default() },
+            sums: Sums { revision: self.revision, next: self.seeds.start, ..Sums::default() },
             began,
             told: began,
             under_way: BTreeSet::new(),
@@ -232,7 +250,7 @@ impl Plan<'_> {
             while let Some(seed) = next() {
                 let (world, twice) = ((self.world)(seed), (self.twice)(seed));
                 let cpu = cpu_time();
-                let ran = world.try_run(seed, &BTreeSet::new(), twice);
+                let ran = world.try_run(seed, &Less::default(), twice);
                 let cpu = cpu_time().saturating_sub(cpu);
                 let mut progress = lock();
                 progress.note(world, seed, (ran, if twice { 2 } else { 1 }, cpu));

@@ -3,10 +3,9 @@
 //! Called by: the tests and the `sim` program. Calls: the simulations.
 //! Invariant: a bug counts as found only when the same seed passes without it.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::campaign::{World, last_panic};
+use super::campaign::{Less, World, last_panic};
 use super::ensemble::{self, Profile};
 use super::{groups, replication};
 
@@ -136,7 +135,7 @@ pub fn find(bug: Bug, seeds: impl Iterator<Item = u64>) -> Option<Found> {
             Err(_) => {
                 let rule = last_panic();
                 // It took at most as long as without the bug.
-                let sound = world.try_run(seed, &BTreeSet::new(), false);
+                let sound = world.try_run(seed, &Less::default(), false);
                 if let Ok(sound) = sound {
                     simulated_us += sound.simulated;
                     return (simulated_us <= WITHIN_US).then_some(Found {

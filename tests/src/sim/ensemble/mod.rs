@@ -36,6 +36,6 @@ mod workload;
 mod world;
 
 pub use puppet::Heard;
-pub use run::{LONG_FROM, Profile, Report, lengthen, run, run_with};
+pub use run::{LONG_FROM, Profile, Report, draw, lengthen, run, run_with};
 pub use settings::Settings;
 pub use world::World;

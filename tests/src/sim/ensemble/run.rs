@@ -67,6 +67,17 @@ pub fn run(seed: u64, profile: Profile, print: bool) -> Report {
     run_with(seed, profile, print, |_| {})
 }
 
+/// What a seed draws, and what it goes on drawing from.
+pub fn draw(seed: u64, profile: Profile) -> (Settings, Random) {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let mut settings = match profile {
+        Profile::Chaos => Settings::chaos(&mut random),
+        Profile::Calm => Settings::calm(&mut random),
+    };
+    lengthen(seed, &mut settings.work, &mut settings.pace);
+    (settings, random)
+}
+
 /// Runs `seed` with settings that `change` has changed.
 pub fn run_with(
     seed: u64,
@@ -74,13 +85,11 @@ pub fn run_with(
     print: bool,
     change: impl FnOnce(&mut Settings),
 ) -> Report {
-    let mut random = Random::new(seed ^ 0x5eed);
-    let mut settings = match profile {
-        Profile::Chaos => Settings::chaos(&mut random),
-        Profile::Calm => Settings::calm(&mut random),
-    };
-    lengthen(seed, &mut settings.work, &mut settings.pace);
+    let (mut settings, mut random) = draw(seed, profile);
     change(&mut settings);
+    if print {
+        println!("seed {seed}: {settings:?}");
+    }
     let work = settings.work;
     let mut world = World::new(seed, settings, print);
     world.unleash();

@@ -50,5 +50,5 @@ mod wire;
 mod wires;
 mod world;
 
-pub use run::{Report, run, run_with};
+pub use run::{Report, draw, run, run_with};
 pub use settings::Settings;

@@ -48,11 +48,16 @@ pub fn run(seed: u64, print: bool) -> Report {
     run_with(seed, print, |_| {})
 }
 
+/// What a seed draws.
+pub fn draw(seed: u64) -> Settings {
+    let mut settings = Settings::new(&mut Random::new(seed ^ 0x7265_706c));
+    lengthen(seed, &mut settings.work, &mut settings.pace);
+    settings
+}
+
 /// Runs `seed` with settings that `change` has changed.
 pub fn run_with(seed: u64, print: bool, change: impl FnOnce(&mut Settings)) -> Report {
-    let mut random = Random::new(seed ^ 0x7265_706c);
-    let mut settings = Settings::new(&mut random);
-    lengthen(seed, &mut settings.work, &mut settings.pace);
+    let mut settings = draw(seed);
     change(&mut settings);
     if print {
         println!("seed {seed}: {settings:?}");

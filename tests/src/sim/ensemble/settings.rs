@@ -100,6 +100,8 @@ impl Settings {
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
             subscription_history_max: self.history,
             proposals_in_flight_max: self.proposals_in_flight_max,
+            // Where all else is small, containers that are empty again go while clients work.
+            container_check_ms: if self.log_entries_kept < 10_000 { 1_000 } else { 60_000 },
             #[cfg(planted)]
             planted: self.planted,
             ..config

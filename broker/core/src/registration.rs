@@ -81,8 +81,10 @@ pub fn plan(stored: Option<&StoredIdentity>, found: &Found) -> Result<Plan, Seco
         let record = found.directories.get(id).copied().flatten();
         record.is_some_and(|r| known.incarnation == r.confirmed || known.incarnation == r.intended)
     });
-    let record =
-        DirectoryRecord { confirmed: known.incarnation, intended: known.incarnation.next() };
+    // A loss is told by the registration alone: until that has gone through the directories must not look as if they
+    // continued what they have lost, or whoever tries again, or starts again, would tell of none.
+    let confirmed = if continues { known.incarnation } else { Incarnation::default() };
+    let record = DirectoryRecord { confirmed, intended: known.incarnation.next() };
     let identity = Identity {
         incarnation: record.intended,
         directories,
@@ -152,6 +154,23 @@ mod tests {
         assert!(lost(&found(&[(1, good), (3, None)])), "wiped under a new id");
         assert!(lost(&found(&[(1, good)])), "missing");
         assert!(lost(&found(&[(1, good), (2, Some(record(5, 6)))])), "from a backup");
+    }
+
+    #[test]
+    fn a_loss_is_told_until_a_registration_has_gone_through() {
+        let mut node = stored(7, &[1]);
+        let mut known = Some(record(5, 6));
+        for _ in 0..3 {
+            let plan = plan(Some(&node), &found(&[(1, known)])).expect("may");
+            assert!(plan.identity.lost, "{known:?}");
+            known = Some(plan.record);
+        }
+        // It went through, and the answer was lost.
+        node.identity.incarnation = known.expect("recorded").intended;
+        node.identity.lost = true;
+        let plan = plan(Some(&node), &found(&[(1, known)])).expect("may");
+        assert!(!plan.identity.lost);
+        assert_eq!(plan.identity.lost_zxid, Zxid::new(50));
     }
 
     #[test]

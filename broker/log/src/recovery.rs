@@ -147,11 +147,10 @@ impl Walk<'_> {
     /// lost what was there, and must not be taken for one that starts later, as followers of it
     /// would drop theirs.
     fn bases_since_start(&self, bases: BTreeSet<i64>) -> BTreeSet<i64> {
-        let start = self.options.log_start.filter(|_| !self.options.config.compact);
         let is_missing = |start: i64| {
             start < self.durable_end && bases.first().is_some_and(|first| *first > start)
         };
-        if start.is_some_and(is_missing) { BTreeSet::new() } else { bases }
+        if self.options.log_start.is_some_and(is_missing) { BTreeSet::new() } else { bases }
     }
 
     /// Takes the next segment; `Ok(false)` when the log ends in it.

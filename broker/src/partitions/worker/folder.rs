@@ -83,7 +83,7 @@ pub struct Folder {
     pub clean: bool,
     /// As they were at the start.
     found: Checkpoints,
-    /// As they are on the disk. Held while they are gathered and written, so that a log that begins
+    /// As they are on the disk, but for what was deleted since. Held while they are gathered and written, so that a log that begins
     /// anew below its checkpoint is never overtaken by an older one.
     written: Mutex<Checkpoints>,
 }
@@ -181,10 +181,11 @@ impl Folder {
                 self.forget_mark(&name)?;
             }
         }
-        let log_start = self.found.log_starts.get(&checkpoint_name(key)).copied();
+        // A log of ours that no checkpoint names has never removed anything.
+        let log_start = self.found.log_starts.get(&checkpoint_name(key)).copied().unwrap_or(0);
         let options = OpenOptions {
             clean: self.clean,
-            log_start: log_start.filter(|_| !is_new),
+            log_start: (!is_new).then_some(log_start),
             ..options.clone()
         };
         let (mut log, recovery) = Log::open(context, &options)?;
@@ -300,6 +301,10 @@ impl Folder {
     ) -> Result<Vec<PathBuf>, LogError> {
         let name = folder_name(topic, key.partition.get());
         self.marks.forget(mark_id).map_err(|error| self.marks_failed(&error))?;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.high_watermarks.remove(&checkpoint_name(key));
+        written.log_starts.remove(&checkpoint_name(key));
+        drop(written);
         self.contents(&self.set_aside(&self.path.join(name), DELETED)?)
     }
 
@@ -335,7 +340,8 @@ impl Folder {
     }
 
     /// Replaces the checkpoints where they changed; `gather` yields the high watermark and the log
-    /// start of each open log. Durable when it returns.
+    /// start of each open log. Others keep what was noted of them until they are deleted: a log that is
+    /// not in use yet has a start all the same. Durable when it returns.
     ///
     /// # Errors
     /// [`LogError::Disk`].
@@ -344,7 +350,7 @@ impl Folder {
         gather: impl FnOnce() -> Vec<(TopicPartition, i64, i64)>,
     ) -> Result<(), LogError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut now = Checkpoints::default();
+        let mut now = written.clone();
         for (key, high_watermark, log_start) in gather() {
             now.high_watermarks.insert(checkpoint_name(key), high_watermark);
             now.log_starts.insert(checkpoint_name(key), log_start);
@@ -372,7 +378,7 @@ impl Folder {
             self.write_checkpoints(&mut written, now)?;
         }
         restart()?;
-        if written.log_starts.get(&name).is_some_and(|written| *written < start) {
+        if written.log_starts.get(&name).copied().unwrap_or(0) < start {
             let mut now = written.clone();
             now.log_starts.insert(name, start);
             self.write_checkpoints(&mut written, now)?;

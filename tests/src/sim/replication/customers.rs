@@ -133,6 +133,9 @@ impl World {
         if consumer.number != number {
             return;
         }
+        if error == ErrorCode::KafkaStorageError && self.machines[&from].suspect {
+            return self.complain(from);
+        }
         if error == ErrorCode::OffsetOutOfRange && log_start > consumer.position {
             let from = std::mem::replace(&mut consumer.position, log_start);
             self.chronicle.assigned(index);

@@ -37,11 +37,13 @@ impl World {
 
     /// Makes a copy of the disk, or puts back one that was made in a former life: since then an incarnation has been recorded (B3).
     pub(super) fn restore(&mut self, id: BrokerId, time: Time) {
+        let now = self.schedule.now();
         let machine = self.machines.get_mut(&id).expect("there");
         let life = machine.life;
         let is_registered = machine.process.as_ref().is_some_and(|process| process.epoch.is_some());
         match &machine.backup {
             Some((former, _)) if *former < life && is_registered => {
+                self.trace.say(now, || format!("disk of {id}: an older one, of life {former}"));
                 self.die(id, (time, false), |machine, _| machine.restore());
             }
             Some(_) => {}

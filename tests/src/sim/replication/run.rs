@@ -11,10 +11,13 @@ use super::process::Process;
 use super::settings::Settings;
 use super::world::{World, key};
 use crate::sim::decisions::Decisions;
-use crate::sim::ensemble::lengthen;
 use crate::sim::ensemble::schedule::{SECOND, Time};
+use crate::sim::ensemble::{LONG_FROM, lengthen};
 use crate::sim::fault::Struck;
 use crate::sim::random::Random;
+
+/// A few batches.
+const LEAST_FETCH_BYTES: u32 = 500;
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,10 @@ pub fn run(seed: u64, print: bool) -> Report {
 pub fn draw(seed: u64) -> Settings {
     let mut settings = Settings::new(&mut Random::new(seed ^ 0x7265_706c));
     lengthen(seed, &mut settings.work, &mut settings.pace);
+    if seed >= LONG_FROM {
+        // With a batch at a time nobody could take over what waits in the time that healing has.
+        settings.fetch_bytes_max = settings.fetch_bytes_max.max(LEAST_FETCH_BYTES);
+    }
     settings
 }
 

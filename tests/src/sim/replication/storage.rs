@@ -16,12 +16,13 @@ use broker_core::ids::{Millis, Offset, TopicPartition};
 use broker_core::partition::Durability;
 use broker_log::{CleaningPlan, Log, Lookup, OpenOptions, ReadRequest};
 use bytes::Bytes;
-use client_protocol::ErrorCode;
+use client_protocol::{ErrorCode, PartitionId};
 use coordinator_disk::Disk;
 
 use super::message::{Address, Alarm, Outbox};
 use super::process::Process;
 use super::settings::Settings;
+use super::world::topic_id;
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, Time};
 
@@ -229,12 +230,13 @@ impl Process {
 
     /// For the trace.
     pub(super) fn logs_in_words(&self) -> String {
-        let logs = self.replicas.iter().map(|(key, hosted)| {
-            let ends = self.directory.log(*key).map(|log| log.view().ends());
-            let report = hosted.report();
-            let (epoch, cut) = (report.last_epoch, report.cut_below_mark);
-            format!("{}: {ends:?} last epoch {epoch:?} cut {cut}", key.partition)
-        });
+        let keys = (0..self.settings.partitions).map(PartitionId::new);
+        let keys = keys.map(|partition| TopicPartition { topic: topic_id(), partition });
+        let logs =
+            keys.filter_map(|key| Some((key, self.directory.log(key)?))).map(|(key, log)| {
+                let (ends, cut) = (log.view().ends(), log.cut_below_mark());
+                format!("{}: {ends:?} cut {cut} damage {:?}", key.partition, log.damage())
+            });
         logs.collect::<Vec<_>>().join(", ")
     }
 

@@ -468,7 +468,7 @@ impl World {
 }
 
 /// The topic that is judged.
-fn topic_id() -> TopicId {
+pub(super) fn topic_id() -> TopicId {
     TopicId::from_bytes([7; 16])
 }
 

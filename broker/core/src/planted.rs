@@ -27,6 +27,14 @@ pub enum Planted {
     ServeAboveHighWatermark,
     /// A follower joins the in-sync set wherever it stands.
     CountLagging,
+    /// Fetches and their answers count whatever leader epoch they name.
+    SkipEpochCheck,
+    /// A machine that was started anew counts as one whose memory kept everything.
+    IgnoreBootChange,
+    /// When nobody is eligible, a topic in memory takes the best of those that are there.
+    TakeAnyOfMemory,
+    /// A state counts that is not above the one that was adopted.
+    AdoptAnyState,
     /// A group's commits are acknowledged when they are written and not replicated yet.
     AcknowledgeUnreplicatedOffsets,
     /// A group coordinator that takes over numbers generations from the beginning.
@@ -37,7 +45,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 10] = [
+    pub const ALL: [Planted; 14] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -48,6 +56,10 @@ impl Planted {
         Planted::LeadUnderOldEpoch,
         Planted::ServeAboveHighWatermark,
         Planted::CountLagging,
+        Planted::SkipEpochCheck,
+        Planted::IgnoreBootChange,
+        Planted::TakeAnyOfMemory,
+        Planted::AdoptAnyState,
     ];
 
     /// All of groups.

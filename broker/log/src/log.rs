@@ -125,6 +125,9 @@ pub struct SyncTicket {
     pub parent: bool,
     /// New contents of the leader-epoch file, to be replaced durably before the result counts.
     pub epochs: Option<Vec<u8>>,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Log {
@@ -195,6 +198,8 @@ impl Log {
             directory: dirty.directory,
             parent: dirty.parent,
             epochs,
+            #[cfg(planted)]
+            planted: self.config.planted,
         })
     }
 

@@ -15,15 +15,27 @@ pub enum Planted {
     CleanAboveHighWatermark,
     /// A tombstone goes at the second cleaning, however soon that comes.
     ForgetDeleteRetention,
+    /// The end of the log is believed by its headers: a torn batch counts as whole.
+    IgnoreTornTail,
+    /// Damage below the durable mark is cut off like a torn tail.
+    CutDamagedMiddle,
+    /// A segment is as its sum says, however the process before ended.
+    TrustSums,
+    /// What a sync failed to write counts as written.
+    GoOnAfterFailedSync,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 4] = [
+    pub const ALL: [Planted; 8] = [
         Planted::ForgetProducers,
         Planted::KeepMarkWhenTruncating,
         Planted::CleanAboveHighWatermark,
         Planted::ForgetDeleteRetention,
+        Planted::IgnoreTornTail,
+        Planted::CutDamagedMiddle,
+        Planted::TrustSums,
+        Planted::GoOnAfterFailedSync,
     ];
 }
 

@@ -43,11 +43,13 @@ pub enum Planted {
     KeepFailedMulti,
     /// A parent does not show when its last child went.
     DeleteBehindParent,
+    /// What a sync failed to write counts as written.
+    GoOnAfterFailedSync,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 19] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -66,6 +68,7 @@ impl Planted {
         Planted::DeduplicateByXid,
         Planted::KeepFailedMulti,
         Planted::DeleteBehindParent,
+        Planted::GoOnAfterFailedSync,
     ];
 }
 

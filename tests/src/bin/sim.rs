@@ -106,7 +106,7 @@ fn run_many(world: World, seeds: Range<u64>) -> bool {
     };
     let sums = plan.run();
     print!("\r{}", sums.describe());
-    sums.all().failures.is_empty()
+    sums.is_sound()
 }
 
 /// Which simulation a seed of a campaign is for: of 50 in a row, so many each.
@@ -140,7 +140,7 @@ fn campaign(until: Until) -> bool {
     };
     let sums = plan.run();
     println!("\r{}seeds {from} to {}; go on with --from {1}", sums.describe(), sums.next);
-    sums.all().failures.is_empty()
+    sums.is_sound()
 }
 
 /// A kind of fault by its name.

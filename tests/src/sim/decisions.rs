@@ -29,6 +29,11 @@ impl Decisions {
         self.0.is_empty()
     }
 
+    /// Those that were made.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
     /// How often this one was made.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {

@@ -1,9 +1,11 @@
-//! What can go wrong in a run, each kind for itself: counted when it happens, and able to be switched off.
+//! What can go wrong in a run, each kind for itself: counted when it has struck, and able to be switched off.
 //!
-//! Called by: the simulations, where each is about to strike; the `sim` program, to shrink a failing run.
+//! Called by: the simulations, where each strikes; the `sim` program, to shrink a failing run.
 //! Invariant: a kind that is off draws the same random numbers as one that is on, so that the rest of a run changes as little as it can.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use super::disk::Refusals;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,13 +136,18 @@ impl Faults {
         Self { off: off.clone(), struck: Struck::new() }
     }
 
-    /// Whether a fault that is due happens.
+    /// Whether a fault that is due happens: it does so at once, and counts.
     pub fn strikes(&mut self, fault: Fault) -> bool {
-        let on = !self.off.contains(&fault);
+        let on = self.is_on(fault);
         if on {
-            *self.struck.entry(fault).or_default() += 1;
+            self.note(fault);
         }
         on
+    }
+
+    /// One that was on has struck: what was drawn and met nobody does not count.
+    pub fn note(&mut self, fault: Fault) {
+        *self.struck.entry(fault).or_default() += 1;
     }
 
     /// Whether it happens when it is due.
@@ -148,8 +155,16 @@ impl Faults {
         !self.off.contains(&fault)
     }
 
-    /// How often each kind has struck.
-    pub fn struck(&self) -> &Struck {
-        &self.struck
+    /// How often each kind has struck, also by the word of these disks.
+    pub fn struck(&self, disks: impl Iterator<Item = Refusals>) -> Struck {
+        let mut struck = self.struck.clone();
+        let kinds = [Fault::FailSync, Fault::DropPages, Fault::FullDisk, Fault::ReadError];
+        for refusals in disks {
+            let counts = [refusals.syncs, refusals.drops, refusals.room, refusals.reads];
+            for (fault, count) in kinds.into_iter().zip(counts).filter(|&(_, count)| count > 0) {
+                *struck.entry(fault).or_default() += count;
+            }
+        }
+        struck
     }
 }

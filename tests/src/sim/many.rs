@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::campaign::{Less, Outcome, World};
 use super::decisions::Decisions;
+use super::expected;
 use super::fault::Struck;
 
 /// No more seeds are begun after so many failures.
@@ -125,6 +126,21 @@ impl Sums {
         all
     }
 
+    /// What should have happened at least once in so many runs, and never did.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        let of = |(&world, sum): (&World, &Sum)| {
+            expected::unseen(world, sum.runs, &sum.struck, &sum.decisions)
+        };
+        self.each.iter().flat_map(of).collect()
+    }
+
+    /// Whether no run failed, and everything happened that should have.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.all().failures.is_empty() && self.unseen().is_empty()
+    }
+
     /// In words, for people.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -138,6 +154,9 @@ impl Sums {
         }
         for (world, seed, why) in &all.failures {
             let _ = writeln!(text, "{}", failure(self.revision, (*world, *seed), why));
+        }
+        for what in self.unseen() {
+            let _ = writeln!(text, "UNSEEN: {what}");
         }
         let _ = writeln!(text, "{:<12} {} s, at {}", "took", self.took.as_secs(), self.revision);
         text

@@ -4,6 +4,7 @@ pub mod campaign;
 pub mod decisions;
 pub mod disk;
 pub mod ensemble;
+pub mod expected;
 pub mod fault;
 pub mod groups;
 pub mod many;

@@ -35,13 +35,13 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::ApplyTwice => 0,
             C::KeepEphemerals => 0,
             C::SyncWithoutQuorum => 2,
-            C::CountOwnClose => 0,
+            C::CountOwnClose => 6,
             C::LoseChange => 0,
             C::LoseNotification => 0,
             C::ReuseSequenceSuffix => 0,
-            C::AnswerWithoutQuorum => 94,
-            C::AcceptStaleReconnect | C::DeduplicateByXid => 0,
-            C::AcceptStaleWrite => 10,
+            C::AnswerWithoutQuorum => 3,
+            C::AcceptStaleReconnect | C::DeduplicateByXid | C::AcceptStaleWrite => 0,
+            C::GoOnAfterFailedSync => 2,
             C::KeepFailedMulti | C::DeleteBehindParent => 0,
         };
         (Bug::Coordinator(bug), seed)
@@ -51,13 +51,15 @@ pub fn all() -> Vec<(Bug, u64)> {
         let seed = match bug {
             B::AcknowledgeBeforeSync => 2,
             B::AcknowledgeBelowMinIsr => 0,
-            B::ElectOutsideIsr => 4,
-            B::ElectWiped => 29,
+            B::ElectOutsideIsr | B::ElectWiped => 0,
             B::TruncateToHighWatermark => 2,
             B::CountPendingShrink => 2,
             B::JoinOnUnsyncedEnd => 2,
             B::LeadUnderOldEpoch => 2,
             B::CountLagging => 2,
+            B::SkipEpochCheck | B::IgnoreBootChange => 0,
+            B::TakeAnyOfMemory => 170,
+            B::AdoptAnyState => 4_294_967_307,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
             | B::ForgetGeneration
@@ -72,9 +74,14 @@ pub fn all() -> Vec<(Bug, u64)> {
     use broker_log::planted::Planted as L;
     let log = L::ALL.map(|bug| {
         let seed = match bug {
-            L::ForgetProducers => 2,
-            L::KeepMarkWhenTruncating => 4,
-            L::CleanAboveHighWatermark | L::ForgetDeleteRetention => 0,
+            L::ForgetProducers => 4,
+            L::KeepMarkWhenTruncating => 12,
+            L::CleanAboveHighWatermark => 5,
+            L::ForgetDeleteRetention => 97,
+            L::IgnoreTornTail => 172,
+            L::CutDamagedMiddle => 88,
+            L::TrustSums => 0,
+            L::GoOnAfterFailedSync => 69,
         };
         (Bug::Log(bug), seed)
     });

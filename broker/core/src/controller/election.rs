@@ -65,7 +65,8 @@ impl Facts<'_> {
     #[must_use]
     pub fn standing(&self, key: TopicPartition, id: BrokerId, stored: &StoredState) -> Standing {
         let Some(identity) = self.image.identity(id) else { return Standing::Void };
-        let lost_at = if self.memory { identity.memory_lost_at() } else { identity.lost_at() };
+        let in_memory = self.memory && !planted!(self.planted, IgnoreBootChange);
+        let lost_at = if in_memory { identity.memory_lost_at() } else { identity.lost_at() };
         if stored.written <= lost_at && !planted!(self.planted, ElectWiped) {
             return Standing::Void;
         }
@@ -168,7 +169,7 @@ impl Facts<'_> {
         let candidates: Vec<BrokerId> = if self.unclean {
             replicas.to_vec()
         } else if self.memory && has_void {
-            if !members.iter().all(is_back) {
+            if !members.iter().all(is_back) && !planted!(self.planted, TakeAnyOfMemory) {
                 // Written anew, the state would no longer tell who lost something.
                 return Decision::Keep;
             }

@@ -29,6 +29,19 @@ pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// What a machine's disks refused to those who used them, each fault once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Syncs that failed.
+    pub syncs: u64,
+    /// Syncs of files that failed and made the machine forget what was to be written.
+    pub drops: u64,
+    /// Times at which the space that was left did not suffice.
+    pub room: u64,
+    /// Files that somebody wanted to read and could not.
+    pub reads: u64,
+}
+
 #[derive(Default)]
 struct State {
     storage: Storage,
@@ -43,6 +56,10 @@ struct State {
     bytes_until_full: Option<u64>,
     operations_until_death: Option<u64>,
     refused: bool,
+    refusals: Refusals,
+    /// The limit of space has not refused anything yet, nor has the file that cannot be read.
+    room_is_new: bool,
+    reads_are_new: bool,
     /// Whoever checks may read what cannot be read.
     peeking: bool,
 }
@@ -111,7 +128,9 @@ impl SimulatedDisk {
 
     /// Takes only `bytes` more of writes, then refuses with `StorageFull`; `None` takes any number.
     pub fn limit_space(&self, bytes: Option<u64>) {
-        self.state().bytes_until_full = bytes;
+        let mut state = self.state();
+        state.bytes_until_full = bytes;
+        state.room_is_new = bytes.is_some();
     }
 
     /// Whether only so much more fits.
@@ -142,6 +161,7 @@ impl SimulatedDisk {
         let mut state = self.state();
         let id = state.storage.find_file(path)?;
         state.storage.set_unreadable(id, true);
+        state.reads_are_new = true;
         Ok(())
     }
 
@@ -201,8 +221,20 @@ impl SimulatedDisk {
     /// The machine is another one than `former`, started later, that had this disk's files once.
     pub fn boot_after(&self, former: &SimulatedDisk) {
         let boot = former.state().boot;
+        self.take_place_of(former);
         let mut state = self.state();
         state.boot = state.boot.max(boot) + 1;
+    }
+
+    /// It is in the machine instead of `former` now: what that one refused is not forgotten.
+    pub fn take_place_of(&self, former: &SimulatedDisk) {
+        let refusals = former.refusals();
+        self.state().refusals = refusals;
+    }
+
+    /// What it refused, and those in whose place it is.
+    pub fn refusals(&self) -> Refusals {
+        self.state().refusals
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -232,7 +264,7 @@ impl State {
     }
 
     /// Counts one sync; the one that was asked for fails.
-    fn count_sync(&mut self) -> io::Result<()> {
+    fn count_sync(&mut self, drops: bool) -> io::Result<()> {
         self.count_operation()?;
         self.syncs += 1;
         match &mut self.syncs_until_failure {
@@ -240,6 +272,8 @@ impl State {
             Some(0) => {
                 self.syncs_until_failure = None;
                 self.refused = true;
+                self.refusals.syncs += u64::from(!drops);
+                self.refusals.drops += u64::from(drops);
                 Err(io::Error::other("simulated disk: this sync was told to fail"))
             }
             Some(left) => {
@@ -253,6 +287,7 @@ impl State {
         if let Some(left) = &mut self.bytes_until_full {
             let Some(rest) = left.checked_sub(bytes) else {
                 self.refused = true;
+                self.refusals.room += u64::from(std::mem::take(&mut self.room_is_new));
                 return Err(ErrorKind::StorageFull.into());
             };
             *left = rest;
@@ -313,7 +348,7 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let id = state.storage.find_folder(path)?;
-        state.count_sync()?;
+        state.count_sync(false)?;
         state.storage.sync_folder(id);
         Ok(())
     }
@@ -419,7 +454,11 @@ impl File for SimulatedFile {
         let mut state = self.alive()?;
         let peeking = state.peeking;
         let read = state.storage.read(self.id, position, buffer, peeking);
-        state.refused |= read.is_err();
+        if read.is_err() {
+            state.refused = true;
+            let is_new = std::mem::take(&mut state.reads_are_new);
+            state.refusals.reads += u64::from(is_new);
+        }
         read
     }
 
@@ -428,8 +467,8 @@ impl File for SimulatedFile {
         if state.operations_until_death == Some(0) {
             return state.count_operation();
         }
-        if let Err(error) = state.count_sync() {
-            let drops = state.drops_unsynced;
+        let drops = state.drops_unsynced;
+        if let Err(error) = state.count_sync(drops) {
             state.storage.poison(self.id, drops);
             return Err(error);
         }

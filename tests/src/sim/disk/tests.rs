@@ -254,3 +254,29 @@ fn a_lost_sector_a_lost_file_and_a_forbidden_one_are_found_by_reading_only() {
     copy.open(path, OpenMode::Read).unwrap().read_exact_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [1; 1500]);
 }
+
+#[test]
+fn a_fault_counts_when_it_is_met_and_once() {
+    let disk = SimulatedDisk::new();
+    let file = write(&disk, "/a", b"first");
+    disk.limit_space(Some(2));
+    disk.fail_sync_after(1);
+    disk.forbid_reads(Path::new("/a")).unwrap();
+    assert_eq!(disk.refusals(), Refusals::default(), "nobody has met anything yet");
+    file.sync().unwrap();
+    assert!(file.append(&[IoSlice::new(b"too long")]).is_err());
+    assert!(file.append(&[IoSlice::new(b"again")]).is_err());
+    assert!(small_file::read(&disk, Path::new("/a")).is_err());
+    assert!(small_file::read(&disk, Path::new("/a")).is_err());
+    assert!(file.sync().is_err());
+    assert!(file.sync().is_err(), "an earlier one failed");
+    assert_eq!(disk.refusals(), Refusals { syncs: 1, drops: 0, room: 1, reads: 1 });
+    disk.mend();
+    disk.kill();
+    disk.drop_unsynced_at_failure(true);
+    disk.fail_sync_after(0);
+    assert!(write(&disk, "/a", b"more").sync().is_err());
+    let other = SimulatedDisk::new();
+    other.boot_after(&disk);
+    assert_eq!(other.refusals(), Refusals { syncs: 1, drops: 1, room: 1, reads: 1 });
+}

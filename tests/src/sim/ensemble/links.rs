@@ -115,10 +115,11 @@ impl World {
     }
 
     /// Breaks a link. Each end that lives hears of it soon, or if not `noticed` late.
-    pub(super) fn break_link(&mut self, (a, b): (usize, usize), noticed: bool) {
+    /// Whether there was one.
+    pub(super) fn break_link(&mut self, (a, b): (usize, usize), noticed: bool) -> bool {
         let link = self.links.between(a, b);
         if !link.up {
-            return;
+            return false;
         }
         let epoch = link.epoch;
         link.up = false;
@@ -130,6 +131,7 @@ impl World {
             self.schedule.after(after, Happening::PeerNotice { server, peer, epoch });
         }
         self.retry((a, b));
+        true
     }
 
     /// A server's process is gone: its links are.

@@ -104,8 +104,9 @@ impl World {
         };
         let moves_itself = client >= self.settings.puppets;
         let applies = moves_itself || !matches!(fault, Fault::PauseClient | Fault::KillClient);
-        if applies && !DAMAGE.contains(&fault) && self.arsenal.strikes(fault) {
-            self.inflict(fault, (server, client), pair);
+        let is_due = applies && !DAMAGE.contains(&fault) && self.arsenal.is_on(fault);
+        if is_due && self.inflict(fault, (server, client), pair) {
+            self.arsenal.note(fault);
         }
         if DAMAGE.contains(&fault) {
             self.damage(server, fault);
@@ -121,50 +122,90 @@ impl World {
             Err(_) => return self.disk_failed(server),
         }
         self.crash_server(server, Crash::Kill);
-        if self.arsenal.is_on(fault)
-            && self.members[server].storage.damage(fault, &mut self.nemesis)
-        {
-            self.arsenal.strikes(fault);
+        let is_damaged = self.arsenal.is_on(fault)
+            && self.members[server].storage.damage(fault, &mut self.nemesis);
+        // Whether a file that cannot be read is read at all, its disk tells.
+        if is_damaged && fault != Fault::ReadError {
+            self.arsenal.note(fault);
         }
     }
 
+    /// Whether it has struck: it met somebody. What a disk refuses later, the disk tells.
     fn inflict(
         &mut self,
         fault: Fault,
         (server, client): (usize, usize),
         pair: Option<(usize, usize)>,
-    ) {
+    ) -> bool {
+        let (runs, moves) =
+            (self.members[server].server.is_some(), self.members[server].is_running());
+        let has_line = self.lines[client].is_some();
         match fault {
             Fault::Kill => self.crash_server(server, Crash::Kill),
             Fault::PowerCut => self.crash_server(server, Crash::Power),
-            Fault::Pause => self.pause_server(server),
-            Fault::Partition => self.partition(server),
+            Fault::Pause => {
+                self.pause_server(server);
+                return moves;
+            }
+            Fault::Partition => {
+                self.partition(server);
+                return self.members.len() > 1;
+            }
             Fault::BreakLink => {
                 let noticed = self.nemesis.chance(3, 4);
-                pair.into_iter().for_each(|pair| self.break_link(pair, noticed));
+                let Some(pair) = pair else { return false };
+                return self.break_link(pair, noticed);
             }
-            Fault::ResetLine => self.reset_line(client),
-            Fault::ClogLine => self.clog_line(client),
-            Fault::Unseat => self.unseat(),
+            Fault::ResetLine => {
+                self.reset_line(client);
+                return has_line;
+            }
+            Fault::ClogLine => return self.clog_line(client),
+            Fault::Unseat => return self.unseat(),
             Fault::SlowDisk => self.slow_down_disk(server),
-            Fault::FailSync => self.members[server].storage.fail_sync(),
+            Fault::FailSync => {
+                self.members[server].storage.fail_sync();
+                return false;
+            }
             Fault::FullDisk => {
-                self.members[server].storage.fill(self.nemesis.below(2_000));
-                let freed = 100 * MS + self.nemesis.below(4 * SECOND);
-                self.schedule.after(freed, Happening::Nemesis(Deed::FreeDisk(server)));
+                self.fill_disk(server);
+                return false;
             }
             Fault::JumpClock => self.members[server].jump(&mut self.nemesis),
-            Fault::Resign => self.deliver(server, Event::Resign),
-            Fault::PauseClient => self.pause_client(client),
-            Fault::KillClient => self.kill_client(client),
-            Fault::Backlog => self.backlog_line(client),
+            Fault::Resign => {
+                let leads = self.leader() == Some(server);
+                self.deliver(server, Event::Resign);
+                return leads && moves;
+            }
+            Fault::PauseClient => {
+                self.pause_client(client);
+                return true;
+            }
+            Fault::KillClient => {
+                self.kill_client(client);
+                return true;
+            }
+            Fault::Backlog => {
+                self.backlog_line(client);
+                return has_line;
+            }
             Fault::PowerCutOfAll => {
+                let any_runs = self.members.iter().any(|member| member.server.is_some());
                 for server in 0..self.members.len() {
                     self.crash_server(server, Crash::Power);
                 }
+                return any_runs;
             }
             other => unreachable!("{other:?} is not one of the ensemble's"),
         }
+        runs
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |member: &Member| {
+            member.server.as_ref().is_some_and(|server| server.status().mode == Mode::Leader)
+        };
+        self.members.iter().position(leads)
     }
 
     pub(super) fn start_server(&mut self, server: usize) {
@@ -216,11 +257,8 @@ impl World {
 
     /// The leader loses everyone for a moment, and two others who may take its place do not hear
     /// each other.
-    fn unseat(&mut self) {
-        let leads = |member: &Member| {
-            member.server.as_ref().is_some_and(|server| server.status().mode == Mode::Leader)
-        };
-        let Some(leader) = self.members.iter().position(leads) else { return };
+    fn unseat(&mut self) -> bool {
+        let Some(leader) = self.leader() else { return false };
         let others: Vec<usize> = (0..self.members.len()).filter(|other| *other != leader).collect();
         for pair in others.windows(2) {
             self.block(pair[0], pair[1]);
@@ -229,6 +267,7 @@ impl World {
         self.break_links_of(leader, true);
         let heal = 50 * MS + self.nemesis.below(5 * SECOND);
         self.schedule.after(heal, Happening::Nemesis(Deed::Unblock));
+        true
     }
 
     fn crash_server(&mut self, server: usize, how: Crash) {
@@ -325,11 +364,11 @@ impl World {
     }
 
     /// A client and its server do not hear each other, or one of them not the other, for up to twice the session's time-out.
-    fn clog_line(&mut self, client: usize) {
-        let Some(connection) = self.lines[client] else { return };
+    fn clog_line(&mut self, client: usize) -> bool {
+        let Some(connection) = self.lines[client] else { return false };
         let ways = self.nemesis.below(3);
         let over = 50 * MS + self.nemesis.below(2 * self.clients[client].timeout);
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
+        let Some(socket) = self.sockets.get_mut(&connection) else { return false };
         if ways != 0 {
             socket.to_server.block();
         }
@@ -337,6 +376,13 @@ impl World {
             socket.to_client.block();
         }
         self.schedule.after(over, Happening::Nemesis(Deed::Unclog(connection)));
+        true
+    }
+
+    fn fill_disk(&mut self, server: usize) {
+        self.members[server].storage.fill(self.nemesis.below(2_000));
+        let freed = 100 * MS + self.nemesis.below(4 * SECOND);
+        self.schedule.after(freed, Happening::Nemesis(Deed::FreeDisk(server)));
     }
 
     fn slow_down_disk(&mut self, server: usize) {

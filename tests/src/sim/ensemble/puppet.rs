@@ -223,8 +223,8 @@ impl World {
     }
 
     /// Faults by kind.
-    pub fn struck(&self) -> &Struck {
-        self.arsenal.struck()
+    pub fn struck(&self) -> Struck {
+        self.arsenal.struck(self.members.iter().map(|member| member.storage.refusals()))
     }
 
     /// The state after everything that was committed.

@@ -108,7 +108,7 @@ pub fn run_with(
         commands: world.ledger.decided.len() as u64,
         terms: world.ledger.terms() as u64,
         simulated: world.now(),
-        struck: world.arsenal.struck().clone(),
+        struck: world.struck(),
         decisions: world.decisions().clone(),
         audited,
     }

@@ -17,7 +17,7 @@ use coordinator::storage::{self, Opened, Owner, StorageError};
 use coordinator_core::consensus::{LogEntry, PersistId, PersistWrite, Restored, SnapshotImage};
 use coordinator_disk::{Disk, OpenMode};
 
-use crate::sim::disk::SimulatedDisk;
+use crate::sim::disk::{Refusals, SimulatedDisk};
 use crate::sim::fault::Fault;
 use crate::sim::random::Random;
 
@@ -90,7 +90,9 @@ impl Storage {
             Err(error) => {
                 // Damage that was done may be refused: somebody looks, and puts the disk in order.
                 let sound = self.sound.take();
-                self.disk = sound.unwrap_or_else(|| panic!("server {}: {error}", self.server_id));
+                let sound = sound.unwrap_or_else(|| panic!("server {}: {error}", self.server_id));
+                sound.take_place_of(&self.disk);
+                self.disk = sound;
                 self.disk.kill();
                 return None;
             }
@@ -109,6 +111,11 @@ impl Storage {
     /// Only so much more fits, until it is mended.
     pub fn fill(&self, bytes: u64) {
         self.disk.limit_space(Some(bytes));
+    }
+
+    /// What its disk refused.
+    pub fn refusals(&self) -> Refusals {
+        self.disk.refusals()
     }
 
     /// Takes a write.

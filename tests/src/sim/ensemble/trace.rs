@@ -55,6 +55,11 @@ impl Trace {
         self.events
     }
 
+    /// Takes what belongs to an event: it counts, and is no event of its own.
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.bytes(bytes);
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {

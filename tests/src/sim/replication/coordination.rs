@@ -192,8 +192,9 @@ impl World {
         }
         let last = self.ensemble.agreed().last_zxid();
         if self.agreed_to != last {
-            self.agreed_to = last;
+            let former = std::mem::replace(&mut self.agreed_to, last);
             self.check_members();
+            self.check_writer(former);
         }
     }
 
@@ -318,6 +319,26 @@ impl World {
         let found = node.stat();
         let partition_epoch = PartitionEpoch::new(found.version);
         Some(StoredState { state, partition_epoch, written: Zxid::new(found.mzxid.get()) })
+    }
+
+    /// What was written since `former`, and after a controller took office, was written by that one.
+    fn check_writer(&self, former: coordinator_protocol::Zxid) {
+        let tree = self.ensemble.agreed().tree();
+        let Some(office) = tree.get(path::CONTROLLER_EPOCH) else { return };
+        for partition in (0..self.settings.partitions).map(PartitionId::new) {
+            let Some(node) = tree.get(&path::state(TOPIC, partition)) else { continue };
+            let written = node.stat().mzxid;
+            if written <= former || written <= office.stat().mzxid {
+                continue;
+            }
+            let epoch = json::decode_controller_epoch(office.data().expect("ours")).expect("ours");
+            let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+            let writer = state.controller_epoch;
+            assert!(
+                writer == epoch,
+                "{partition}: written under {writer}, while {epoch} was in office"
+            );
+        }
     }
 
     /// How long a session's silence must last to end it for certain.

@@ -314,6 +314,12 @@ impl Ledger {
         last.map_or(Offset::ZERO, |(&offset, _)| Offset::new(offset + 1))
     }
 
+    /// The same, and the epoch of the last record; none when nothing is committed.
+    pub fn last_committed(&self, key: TopicPartition) -> Option<(Offset, i32)> {
+        let (&offset, &(_, epoch)) = self.committed.get(&key)?.last_key_value()?;
+        Some((Offset::new(offset + 1), epoch))
+    }
+
     /// Batches acknowledged with acks=all.
     pub fn acknowledged_count(&self) -> u64 {
         self.acknowledged.len() as u64

@@ -40,12 +40,13 @@ impl World {
         let disk = machine.disk.clone();
         let ends = !self.calm && self.faults.chance(1, 12);
         let count = self.faults.below(OPERATIONS);
-        if ends && self.arsenal.strikes(Fault::KillWithin) {
+        if ends && self.arsenal.is_on(Fault::KillWithin) {
             disk.die_after(count);
         }
         let started = Process::start(id, settings, &disk, seed, &mut out);
         if disk.is_dying() {
             drop(started);
+            machine.had_durable.clear();
             self.leave_disk(&disk);
             let time = self.faults.below(2 * SECOND);
             self.schedule.after(time, Event::Start { id, life });
@@ -60,6 +61,8 @@ impl World {
                 let now = self.schedule.now();
                 self.trace.say(now, || format!("{id} starts with {}", process.logs_in_words()));
                 machine.process = Some(process);
+                machine.check_kept();
+                machine.check_tails();
                 self.ensemble.awaken(puppet(id));
                 self.sent(id, life, out);
             }
@@ -117,11 +120,16 @@ impl World {
         disk: impl FnOnce(&mut Machine, &mut Random),
     ) {
         let machine = self.machines.get_mut(&id).expect("there");
+        let is_restored = !self.calm && machine.may_restore();
         let Some(process) = machine.process.take() else { return };
         drop(process);
         machine.doom = None;
         machine.starts_failed = 0;
         disk(machine, &mut self.faults);
+        if is_restored {
+            machine.restore();
+            self.arsenal.note(Fault::OldDisk);
+        }
         let life = machine.life;
         self.trace.note(self.schedule.now(), "die", &[id.get().unsigned_abs().into(), life], &[]);
         self.ensemble.fell(puppet(id), power);
@@ -148,6 +156,7 @@ impl World {
 
     /// That has come, with or without its machine.
     pub(super) fn end_within(&mut self, id: BrokerId) {
+        self.arsenal.note(Fault::KillWithin);
         let time = self.faults.below(2 * SECOND);
         match self.settings.power_cuts && self.faults.chance(1, 2) {
             true => self.cut_power(id, time),
@@ -157,6 +166,9 @@ impl World {
 
     /// What a process leaves that ended while it started or stopped, as far as its disk had come.
     fn leave_disk(&mut self, disk: &SimulatedDisk) {
+        if disk.is_dying() {
+            self.arsenal.note(Fault::KillWithin);
+        }
         match disk.is_dying() && self.settings.power_cuts && self.faults.chance(1, 2) {
             true => disk.crash(self.faults.number()),
             false => disk.kill(),
@@ -270,6 +282,8 @@ impl Machine {
             starts_failed: 0,
             complaints: 0,
             backup: None,
+            wants_old_disk: false,
+            had_durable: Vec::new(),
         }
     }
 
@@ -279,6 +293,7 @@ impl Machine {
         disk.boot_after(&self.disk);
         self.disk = disk;
         self.suspect = true;
+        self.had_durable.clear();
         self.complaints = 0;
     }
 }

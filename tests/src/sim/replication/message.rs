@@ -142,7 +142,7 @@ pub struct Outbox {
     /// The disk failed: the process is to end.
     pub failed: bool,
     /// Partitions whose leader may lack committed records, as their topic allows.
-    pub unclean: Vec<TopicPartition>,
+    pub unclean: Vec<(TopicPartition, (BrokerId, Offset))>,
     /// Partitions that were cut below the high watermark, which only the like of that explains.
     pub committed_cuts: Vec<TopicPartition>,
     /// What the cores decided, by name.

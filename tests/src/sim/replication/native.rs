@@ -292,6 +292,7 @@ impl World {
         let number = native.last_number;
         let (topic, key) = (TOPIC.to_owned(), outgoing.partition.partition);
         let frame = Frame::encode(Message::Produce { number, topic, key, acks: -1, batch });
+        self.trace.take(frame.bytes());
         link.there = link.there.max(now + delay);
         let (there, life) = (link.there, link.life);
         let partition = outgoing.partition.clone();
@@ -314,7 +315,9 @@ impl World {
         let delay = native.delay();
         let Some(link) = native.links.get_mut(&from) else { return };
         link.back = link.back.max(now + delay);
-        let answered = NativeEvent::Answered(Frame::encode(message));
+        let frame = Frame::encode(message);
+        self.trace.take(frame.bytes());
+        let answered = NativeEvent::Answered(frame);
         self.schedule.at(link.back, Event::Native(answered));
     }
 

@@ -13,10 +13,23 @@ use crate::sim::fault::Fault;
 const PAUSE_MAX: Time = 120 * SECOND;
 /// The longest that a disk does.
 const STALL_MAX: Time = 30 * SECOND;
+/// What strikes when a process gets there, a disk is asked, or a machine is down.
+const TOLD_LATER: [Fault; 9] = [
+    Fault::KillWithin,
+    Fault::FailSync,
+    Fault::DropPages,
+    Fault::FullDisk,
+    Fault::ReadError,
+    Fault::FlipBit,
+    Fault::LoseSector,
+    Fault::LoseFile,
+    Fault::OldDisk,
+];
 
 impl World {
     /// Breaks something and plans the next fault.
     pub(super) fn strike(&mut self) {
+        self.back_up();
         let every = self.settings.fault_every;
         let next = self.faults.below(2 * every);
         self.schedule.after(next, Event::Nemesis);
@@ -24,14 +37,19 @@ impl World {
         let short = self.faults.chance(1, 2);
         let time = if short { self.faults.below(300 * MS) } else { self.faults.below(8 * SECOND) };
         let (fault, id) = self.choose_fault(id);
-        if !self.arsenal.strikes(fault) {
-            return;
+        if self.arsenal.is_on(fault) && self.inflict(fault, id, time) {
+            self.arsenal.note(fault);
         }
+    }
+
+    /// Whether it has struck; some do so later, and tell by themselves.
+    fn inflict(&mut self, fault: Fault, id: BrokerId, time: Time) -> bool {
+        let runs = self.machines[&id].process.is_some();
         match fault {
             Fault::Kill => self.kill(id, time),
             Fault::KillWithin => self.doom(id),
             Fault::PowerCut => self.cut_power(id, time),
-            Fault::PowerCutOfAll => self.cut_all_power(time),
+            Fault::PowerCutOfAll => return self.cut_all_power(time),
             Fault::Pause => self.pause(id, time),
             Fault::LongPause => {
                 let time = self.faults.below(PAUSE_MAX);
@@ -59,17 +77,20 @@ impl World {
                 self.spoil_reads(id);
                 self.schedule.after(time, Event::FreeDisk(id));
             }
-            Fault::StallDisk => {
-                let until = self.schedule.now() + self.faults.below(STALL_MAX);
-                let machine = self.machines.get_mut(&id).expect("there");
-                if let Some(process) = &mut machine.process {
-                    process.directory.stall(machine.clock.at(until));
-                    machine.stalled_until = until.max(machine.stalled_until);
-                }
-            }
+            Fault::StallDisk => self.stall_disk(id),
             Fault::FlipBit | Fault::LoseSector | Fault::LoseFile => self.rot(id, fault, time),
             Fault::OldDisk => self.restore(id, time),
             _ => self.cut_link(id, time / 2),
+        }
+        runs && !TOLD_LATER.contains(&fault)
+    }
+
+    fn stall_disk(&mut self, id: BrokerId) {
+        let until = self.schedule.now() + self.faults.below(STALL_MAX);
+        let machine = self.machines.get_mut(&id).expect("there");
+        if let Some(process) = &mut machine.process {
+            process.directory.stall(machine.clock.at(until));
+            machine.stalled_until = until.max(machine.stalled_until);
         }
     }
 
@@ -111,10 +132,12 @@ impl World {
         (fault, if loses { self.lossy } else { id })
     }
 
-    fn cut_all_power(&mut self, time: Time) {
+    fn cut_all_power(&mut self, time: Time) -> bool {
+        let any_runs = self.machines.values().any(|machine| machine.process.is_some());
         for id in 1..=self.settings.brokers {
             let wait = time / 4 + self.faults.below(SECOND);
             self.cut_power(BrokerId::new(id), wait);
         }
+        any_runs
     }
 }

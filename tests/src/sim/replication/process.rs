@@ -53,6 +53,11 @@ impl Replicas {
         self.0.keys().copied().filter(|key| key.topic == topic).collect()
     }
 
+    /// All that are hosted.
+    pub(super) fn keys(&self) -> impl Iterator<Item = TopicPartition> {
+        self.0.keys().copied()
+    }
+
     pub(super) fn remove(&mut self, key: TopicPartition) {
         self.0.remove(&key);
     }

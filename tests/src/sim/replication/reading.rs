@@ -234,7 +234,9 @@ impl Part {
             has_records: !records.is_empty(),
         };
         match &self.state {
-            Ok((readable, _)) => {
+            Ok((readable, epoch)) => {
+                let (asked, key) = (self.asked, self.key);
+                assert_eq!(asked, *epoch, "{key:?}: a fetch under another epoch is answered");
                 answer.diverging = readable.diverging;
                 answer.high_watermark = Some(readable.high_watermark);
                 answer.log_start = Some(readable.log_start);

@@ -9,7 +9,7 @@ use broker_core::controller::{
     AlterItem, AlterPartitions, Answer, Effect as ControllerEffect, PartitionReport,
 };
 use broker_core::hosted::Asked;
-use broker_core::ids::{BrokerEpoch, BrokerId, Millis, TopicPartition};
+use broker_core::ids::{BrokerEpoch, BrokerId, Millis, PartitionId, TopicPartition};
 use broker_core::partition::{AlterRequest, Durability};
 use broker_log::BatchMeta;
 use bytes::{Bytes, BytesMut};
@@ -194,14 +194,28 @@ impl Process {
                     asked.extend(partitions.iter().copied());
                     self.ask_description(broker, partitions, out);
                 }
-                ControllerEffect::UncleanElection { topic, partition, .. } => {
-                    let may =
-                        self.settings.unclean || self.settings.durability == Durability::Memory;
-                    assert!(may, "{topic}-{partition}: nobody allowed an unclean election");
-                    out.unclean.extend(self.key_of(&topic, partition));
+                ControllerEffect::UncleanElection { topic, partition, leader, report, .. } => {
+                    self.check_unclean(&topic, partition);
+                    let key = self.key_of(&topic, partition);
+                    let elected = leader.map(|leader| (leader, report.end_offset));
+                    out.unclean.extend(key.zip(elected));
                 }
                 ControllerEffect::Resign => self.describes.clear(),
             }
+        }
+    }
+
+    /// A topic allows an unclean election, or it lives in memory and all who were in sync are back (D6).
+    fn check_unclean(&self, topic: &str, partition: PartitionId) {
+        if self.settings.unclean {
+            return;
+        }
+        let in_memory = self.settings.durability == Durability::Memory;
+        assert!(in_memory, "{topic}-{partition}: nobody allowed an unclean election");
+        let stored = self.image.state(topic, partition).expect("it is about one that is known");
+        for &id in &stored.state.isr {
+            let is_back = self.image.broker(id).is_some();
+            assert!(is_back, "{topic}-{partition}: an unclean election did not wait for {id}");
         }
     }
 

@@ -214,6 +214,13 @@ impl Process {
         Offset::new(self.directory.log(key).expect("open").view().ends().durable_end)
     }
 
+    /// The same of all logs.
+    pub(super) fn durable_ends(&self) -> Vec<(TopicPartition, Offset)> {
+        let keys = self.replicas.iter().map(|(&key, _)| key);
+        let open = keys.filter(|&key| self.directory.log(key).is_some());
+        open.map(|key| (key, self.durable_end(key))).collect()
+    }
+
     /// The logs that the directory holds, before this life registers.
     pub(super) fn recover_logs(&mut self, now: Time, out: &mut Outbox) -> Result<(), String> {
         for of in self.directory.recover(&self.settings)? {

@@ -85,6 +85,11 @@ fn spliced(frame: EncodedFrame, records: Vec<Bytes>) -> Bytes {
 }
 
 impl Frame {
+    /// What travels.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The message as it is sent.
     pub fn encode(message: Message) -> Self {
         match message {

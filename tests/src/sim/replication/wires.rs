@@ -27,6 +27,7 @@ impl World {
         let is_doubled = !self.calm && self.network.chance(doubled, 1_000);
         let is_doubled = is_doubled && self.arsenal.strikes(Fault::DoubleMessage);
         let frame = Frame::encode(message);
+        self.trace.take(frame.bytes());
         for _ in 0..=usize::from(is_doubled) {
             let is_late = !self.calm && self.network.chance(late, 1_000);
             let is_late = is_late && self.arsenal.strikes(Fault::DelayMessage);

@@ -127,6 +127,10 @@ pub struct Machine {
     pub(super) complaints: u64,
     /// Its disk as it was in a former life.
     pub(super) backup: Option<(u64, SimulatedDisk)>,
+    /// That one is to take the place of the present one.
+    pub(super) wants_old_disk: bool,
+    /// What its logs had durable when one of them went bad, until its next start has looked at them.
+    pub(super) had_durable: Vec<(TopicPartition, Offset)>,
 }
 
 /// See the module.
@@ -330,9 +334,10 @@ impl World {
 
     /// Faults by kind, the ensemble's among them.
     pub fn struck(&self) -> Struck {
-        let mut struck = self.arsenal.struck().clone();
+        let disks = self.machines.values().map(|machine| machine.disk.refusals());
+        let mut struck = self.arsenal.struck(disks);
         for (fault, count) in self.ensemble.struck() {
-            *struck.entry(*fault).or_default() += count;
+            *struck.entry(fault).or_default() += count;
         }
         struck
     }
@@ -381,7 +386,10 @@ impl World {
     pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {
         let machine = &self.machines[&id];
         let process = machine.process.as_ref().expect("stepped");
-        out.unclean.iter().for_each(|&key| self.ledger.elected_uncleanly(key));
+        for &(key, elected) in &out.unclean {
+            self.check_best(key, elected);
+            self.ledger.elected_uncleanly(key);
+        }
         for key in &out.committed_cuts {
             assert!(self.ledger.is_unclean(*key), "{id}: {key:?}: cut below the high watermark");
         }
@@ -445,6 +453,27 @@ impl World {
             for key in (0..self.settings.partitions).map(key) {
                 self.check_durable(key, self.ledger.committed_end(key));
             }
+        }
+    }
+
+    /// D6: of a topic in memory an unclean leader holds all that was committed, if any in-sync replica does.
+    fn check_best(&self, key: TopicPartition, (leader, reported): (BrokerId, Offset)) {
+        let is_judged = key.topic == topic_id() && !self.ledger.is_unclean(key);
+        let may_lose = self.settings.unclean || !is_judged;
+        let Some(stored) = self.state(key.partition).filter(|_| !may_lose) else { return };
+        let Some((committed_end, epoch)) = self.ledger.last_committed(key) else { return };
+        let log = |id: &BrokerId| {
+            let process = self.machines[id].process.as_ref()?;
+            let log = process.replicas.get(&key)?.positions();
+            Some((log.epochs.last().map_or(-1, |epoch| epoch.get()), log.end))
+        };
+        let end = log(&leader).map_or(reported, |(_, end)| end.max(reported));
+        for id in stored.state.isr {
+            let has_all = log(&id).is_some_and(|(e, end)| e >= epoch && end >= committed_end);
+            assert!(
+                end >= committed_end || !has_all,
+                "{key:?}: committed to {committed_end}, {leader} with {end} is elected and not {id}"
+            );
         }
     }
 

@@ -1,0 +1,174 @@
+//! What many runs together must have seen: every kind of fault, and every kind of decision, at least once.
+//!
+//! Called by: `many`, for the gate and campaigns. Calls: nothing.
+//! Invariant: each exception is one by name, with a reason. A decision that is not known here is told too: it would not be missed.
+
+use super::campaign::World;
+use super::decisions::Decisions;
+use super::fault::{Fault, Struck};
+
+/// Of so many runs something may be demanded: the gate has more, and so has a campaign of some hours.
+fn runs_min(world: World) -> u64 {
+    match world {
+        World::Ensemble => 300,
+        World::Calm => 50,
+        World::Replication => 1_000,
+        World::Groups => u64::MAX,
+    }
+}
+
+/// What the ensemble breaks: its servers, their links and disks, and the clients.
+const OF_ENSEMBLE: [Fault; 24] = [
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::PowerCutOfAll,
+    Fault::VoterDies,
+    Fault::Pause,
+    Fault::Resign,
+    Fault::Unseat,
+    Fault::Partition,
+    Fault::BreakLink,
+    Fault::ResetLine,
+    Fault::ClogLine,
+    Fault::Backlog,
+    Fault::KillClient,
+    Fault::PauseClient,
+    Fault::LoseMessage,
+    Fault::DoubleMessage,
+    Fault::DelayMessage,
+    Fault::SlowDisk,
+    Fault::FullDisk,
+    Fault::JumpClock,
+    Fault::FailSync,
+    Fault::ReadError,
+    Fault::FlipBit,
+    Fault::LoseSector,
+];
+
+fn faults(world: World) -> &'static [Fault] {
+    match world {
+        World::Ensemble => &OF_ENSEMBLE,
+        World::Replication => &Fault::ALL,
+        // Only clients die there, by the run itself and not by a fault that is drawn.
+        World::Calm => &[],
+        // Its members and coordinators come and go by lots of their own, which are not counted.
+        World::Groups => &[],
+    }
+}
+
+/// What a server of the ensemble wants done.
+const BY_SERVERS: [&str; 6] = [
+    "ensemble Respond",
+    "ensemble Close",
+    "ensemble Reading",
+    "ensemble SendPeer",
+    "ensemble Persist",
+    "ensemble SaveSnapshot",
+];
+/// Where no disk fails none halts: not in `calm`.
+const HALT: &str = "ensemble Halt";
+
+/// Another controller is in office, and the former one finds out by its own write: its session, and all that it asked for, has ended before
+/// that in every run so far. What shows here all the same is welcome.
+const RESIGN: &str = "controller Resign";
+
+/// What partitions, the controller, the log and its cleaner want done.
+const BY_BROKERS: [&str; 33] = [
+    "AdoptEpoch",
+    "AppendFetched",
+    "Truncate",
+    "RestartAt",
+    "DropBelow",
+    "CutRepaired",
+    "CommittedCut",
+    "HighWatermark",
+    "EndMoved",
+    "LeadershipLost",
+    "ReportProgress",
+    "FetchFrom",
+    "StopFetching",
+    "Alter",
+    "controller Write",
+    "controller Answer",
+    "controller Describe",
+    "controller UncleanElection",
+    "log Opened",
+    "log Opened damaged",
+    "log EpochAdopted",
+    "log Appended",
+    "log Refused",
+    "log AppendRefused",
+    "log Truncated",
+    "log LogStartMoved",
+    "log Removed",
+    "log ToClean",
+    "log ToSync",
+    "log ToUnlink",
+    "log Failed",
+    "cleaner Cleaned",
+    "cleaner GaveUp",
+];
+
+fn decisions(world: World) -> Vec<&'static str> {
+    let (servers, brokers) = (BY_SERVERS.as_slice(), BY_BROKERS.as_slice());
+    match world {
+        World::Ensemble => [servers, &[HALT]].concat(),
+        World::Calm => servers.to_vec(),
+        World::Replication => [servers, &[HALT], brokers].concat(),
+        // It counts none.
+        World::Groups => Vec::new(),
+    }
+}
+
+/// What so many runs of a simulation have not seen, in words.
+#[must_use]
+pub fn unseen(world: World, runs: u64, struck: &Struck, decided: &Decisions) -> Vec<String> {
+    if runs < runs_min(world) {
+        return Vec::new();
+    }
+    let name = world.name();
+    let known = decisions(world);
+    let never = faults(world).iter().filter(|fault| !struck.contains_key(fault));
+    let never = never.map(|fault| format!("{name}: {fault:?} has never struck"));
+    let untried = known.iter().filter(|decision| decided.count(decision) == 0);
+    let untried = untried.map(|decision| format!("{name}: nothing ever decided: {decision}"));
+    let unknown = decided.names().filter(|name| !known.contains(name) && *name != RESIGN);
+    let unknown = unknown.map(|decision| format!("{name}: not known to be expected: {decision}"));
+    never.chain(untried).chain(unknown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_of(world: World) -> (Struck, Decisions) {
+        let struck = faults(world).iter().map(|&fault| (fault, 1)).collect();
+        let mut decided = Decisions::default();
+        decisions(world).into_iter().for_each(|name| decided.note(name));
+        (struck, decided)
+    }
+
+    #[test]
+    fn what_never_struck_and_what_was_never_decided_is_told() {
+        let world = World::Replication;
+        let (mut struck, mut decided) = all_of(world);
+        assert_eq!(unseen(world, 1_000, &struck, &decided), [""; 0]);
+        struck.remove(&Fault::OldDisk);
+        let told = ["replication: OldDisk has never struck"];
+        assert_eq!(unseen(world, 1_000, &struck, &decided), told);
+        assert_eq!(unseen(world, 999, &struck, &decided), [""; 0], "of few runs nothing is asked");
+        struck.insert(Fault::OldDisk, 1);
+        decided.note("something new");
+        let told = ["replication: not known to be expected: something new"];
+        assert_eq!(unseen(world, 1_000, &struck, &decided), told);
+        let told = unseen(world, 1_000, &struck, &Decisions::default());
+        assert_eq!(told.len(), BY_SERVERS.len() + 1 + BY_BROKERS.len());
+    }
+
+    #[test]
+    fn a_calm_world_has_to_break_nothing() {
+        let (struck, decided) = all_of(World::Calm);
+        assert_eq!(unseen(World::Calm, 60, &struck, &decided), [""; 0]);
+        assert_eq!(unseen(World::Groups, 300, &Struck::new(), &Decisions::default()), [""; 0]);
+    }
+}

@@ -127,6 +127,10 @@ fn step(
             debug!(%topic, partition = %number, "not compacted: stopping");
             return None;
         }
+        Err(CleanError::Cut) => {
+            debug!(%topic, partition = %number, "not compacted: the log was cut meanwhile");
+            LogJob::GiveUpCleaning { for_good: false }
+        }
         Err(why @ CleanError::Disk(_)) => {
             warn!(%topic, partition = %number, "not compacted, to be tried again: {why}");
             LogJob::GiveUpCleaning { for_good: false }

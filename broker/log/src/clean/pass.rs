@@ -30,7 +30,7 @@ use crate::error::{LogError, at};
 use crate::log::{Writer, seal_contents};
 use crate::scan::HeaderWalk;
 use crate::segment::{FileKind, SealedSegment, remove_file};
-use crate::view::ActiveView;
+use crate::view::{ActiveView, LogView};
 
 /// Bytes that are gathered for one write.
 const WRITE_BYTES: usize = 1 << 20;
@@ -48,6 +48,9 @@ pub enum CleanError {
     /// to that disk is as unknown, and a second sync might report nothing of it.
     #[error("not synced: {0}")]
     Sync(LogError),
+    /// The log was cut meanwhile, and with it what was to be read.
+    #[error("the log was cut meanwhile")]
+    Cut,
     /// A sealed segment is not what was written there. Trying again is in vain, unless the log is cut.
     #[error("segment {segment} is damaged at byte {position}")]
     Damaged {
@@ -86,6 +89,7 @@ pub struct Report {
 pub(super) struct Work {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
+    pub view: LogView,
     /// Truncations so far; the result counts only under the same number.
     pub generation: u64,
     pub first_dirty: i64,
@@ -149,7 +153,11 @@ impl CleaningPlan {
     /// [`CleanError`]; the log is as it was.
     pub fn run(&self) -> Result<Cleaned, CleanError> {
         let work = &self.work;
-        let outcome = work.run();
+        let is_cut = || work.view.generation() != work.generation;
+        let outcome = match work.run() {
+            Err(CleanError::Damaged { .. }) if is_cut() => Err(CleanError::Cut),
+            outcome => outcome,
+        };
         if outcome.is_err() {
             for segment in &work.segments {
                 // What cannot be removed now is removed at the next start.
@@ -220,6 +228,7 @@ impl Work {
             let work = Work {
                 disk: Arc::clone(&self.disk),
                 directory: self.directory.clone(),
+                view: self.view.clone(),
                 generation,
                 first_dirty: self.first_dirty,
                 // Only what is to be read: files that were replaced are to be closed, or they take room.

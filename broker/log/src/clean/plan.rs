@@ -73,6 +73,7 @@ impl Log {
         let work = Work {
             disk: Arc::clone(&context.disk),
             directory: context.directory.clone(),
+            view: self.view.clone(),
             generation: self.view.generation(),
             first_dirty: self.first_dirty(),
             segments: cleanable.segments,

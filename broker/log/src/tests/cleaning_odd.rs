@@ -285,3 +285,19 @@ fn what_a_producer_wrote_last_is_known_when_what_follows_it_is_cut() {
         assert!(matches!(try_append(&mut log, sample(2)), Admission::Assigned { .. }));
     }
 }
+
+/// What is cut while a cleaning reads it is no damage, for which nothing would be cleaned any more.
+#[test]
+fn log_that_is_cut_under_a_cleaning_is_not_called_damaged() {
+    let mut bench = Bench::new(compacted());
+    let mut log = bench.open();
+    fill(&mut log, 3, 20);
+    log.sync().unwrap();
+    let plan =
+        log.plan_cleaning(NOW_MS, log.end_offset()).unwrap().expect("there is much to clean");
+    log.truncate_to(1).unwrap();
+    assert!(matches!(plan.run(), Err(CleanError::Cut)));
+    log.give_up_cleaning(false);
+    fill(&mut log, 3, 20);
+    assert!(clean(&mut log, NOW_MS));
+}

@@ -47,10 +47,12 @@ impl Process {
                 LogJob::SwapCleaned(Box::new(cleaned), swapped)
             }
             Err(CleanError::Stopped) => unreachable!("nobody stops it"),
-            Err(CleanError::Disk(_)) => LogJob::GiveUpCleaning { for_good: false },
+            Err(CleanError::Cut | CleanError::Disk(_)) => {
+                LogJob::GiveUpCleaning { for_good: false }
+            }
             Err(CleanError::Sync(why)) => return self.fail(why, out),
-            Err(CleanError::Damaged { .. }) => {
-                out.complaints.push(self.id);
+            Err(error @ CleanError::Damaged { .. }) => {
+                out.complaints.push((self.id, error.to_string()));
                 LogJob::GiveUpCleaning { for_good: true }
             }
         };

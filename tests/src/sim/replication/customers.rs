@@ -134,7 +134,7 @@ impl World {
             return;
         }
         if error == ErrorCode::KafkaStorageError && self.machines[&from].suspect {
-            return self.complain(from);
+            return self.complain(from, "told so itself");
         }
         if error == ErrorCode::OffsetOutOfRange && log_start > consumer.position {
             let from = std::mem::replace(&mut consumer.position, log_start);
@@ -150,8 +150,9 @@ impl World {
             self.chronicle.assigned(index);
         }
         let (key, position) = (consumer.key, consumer.position.get());
-        let Ok(mut seen) = entries(records) else {
-            return self.complain(from);
+        let mut seen = match entries(records) {
+            Ok(seen) => seen,
+            Err(error) => return self.complain(from, &error.to_string()),
         };
         seen.retain(|&(offset, ..)| offset >= position);
         if let Some(first) = seen.first().filter(|_| self.settings.compaction.is_none()) {

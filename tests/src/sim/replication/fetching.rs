@@ -173,7 +173,7 @@ impl Process {
                     refused = true;
                     records.clear();
                     if is_damage(&error) {
-                        out.complaints.push(leader);
+                        out.complaints.push((leader, error.to_string()));
                     }
                 }
             }

@@ -106,9 +106,9 @@ impl World {
     }
 
     /// Records from this machine were damaged when somebody read them.
-    pub(super) fn complain(&mut self, id: BrokerId) {
+    pub(super) fn complain(&mut self, id: BrokerId, why: &str) {
         let machine = self.machines.get_mut(&id).expect("there");
-        assert!(machine.suspect, "{id} served damaged records from a sound disk");
+        assert!(machine.suspect, "{id} served damaged records from a sound disk: {why}");
         machine.complaints += 1;
     }
 

@@ -144,9 +144,9 @@ pub struct Outbox {
     /// Partitions whose leader may lack committed records, as their topic allows.
     pub unclean: Vec<(TopicPartition, (BrokerId, Offset))>,
     /// Partitions that were cut below the high watermark, which only the like of that explains.
-    pub committed_cuts: Vec<TopicPartition>,
+    pub committed_cuts: Vec<(TopicPartition, Offset, Offset)>,
     /// What the cores decided, by name.
     pub decided: Vec<&'static str>,
-    /// Leaders whose records were damaged when they came.
-    pub complaints: Vec<BrokerId>,
+    /// Leaders whose records were damaged when they came, and how.
+    pub complaints: Vec<(BrokerId, String)>,
 }

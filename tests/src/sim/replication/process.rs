@@ -363,7 +363,9 @@ impl Process {
             }
             Effect::DropBelow { start } => self.push_log_job(key, LogJob::DropBelow(start), out),
             Effect::CutRepaired => self.push_log_job(key, LogJob::CutRepaired, out),
-            Effect::CommittedCut { .. } => out.committed_cuts.push(key),
+            Effect::CommittedCut { high_watermark, end_offset } => {
+                out.committed_cuts.push((key, high_watermark, end_offset));
+            }
             Effect::HighWatermark { high_watermark } => {
                 let leads = self.replicas[&key].leading().is_some();
                 let former = self.watermarks.insert(key, high_watermark).expect("begun");

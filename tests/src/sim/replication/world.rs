@@ -390,8 +390,11 @@ impl World {
             self.check_best(key, elected);
             self.ledger.elected_uncleanly(key);
         }
-        for key in &out.committed_cuts {
-            assert!(self.ledger.is_unclean(*key), "{id}: {key:?}: cut below the high watermark");
+        for (key, high_watermark, end) in &out.committed_cuts {
+            assert!(
+                self.ledger.is_unclean(*key),
+                "{id}: {key:?}: cut to {end}, below the high watermark {high_watermark}"
+            );
         }
         for &(key, from, to, leads) in &out.watermarks {
             if self.ledger.is_unclean(key) {
@@ -436,8 +439,8 @@ impl World {
             self.schedule.after(after, Event::FailedEnd { id, life });
         }
         out.decided.iter().for_each(|name| self.decided.note(name));
-        for leader in out.complaints {
-            self.complain(leader);
+        for (leader, why) in out.complaints {
+            self.complain(leader, &why);
         }
         for (to, message) in out.messages {
             self.send(Address::Broker(id), to, message);

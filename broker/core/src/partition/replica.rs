@@ -235,8 +235,10 @@ impl Partition {
         });
         let granted =
             stored.written > self.started || planted!(self.settings.planted, LeadUnderOldEpoch);
-        if granted && self.cut_below_mark && stored.state.isr.contains(&self.me) {
-            // Only a replica that caught up, or was asked and answered, stands in a state written after its start.
+        let has_leader = stored.state.leader.is_some();
+        if granted && has_leader && self.cut_below_mark && stored.state.isr.contains(&self.me) {
+            // Beside a leader, or as one, only a replica that caught up or was asked and answered stands in a state written after its start.
+            // Without a leader the list names who is gone, of whom nothing is known: also a process whose session alone is.
             self.cut_below_mark = false;
             effects.push(Effect::CutRepaired);
         }

@@ -545,9 +545,8 @@ fn an_answer_of_a_former_leadership_changes_nothing() {
     assert_eq!(r.take(), vec![]);
 }
 
-#[test]
-fn a_cut_replica_says_so_until_it_is_in_sync_again() {
-    // D6.
+/// A follower that had to cut below its mark, and has yet to catch up.
+fn cut_follower() -> Replica {
     let loaded = Loaded {
         positions: LogPositions {
             start: o(0),
@@ -562,12 +561,32 @@ fn a_cut_replica_says_so_until_it_is_in_sync_again() {
     let mut r = follower(&[], 0);
     let settings = r.partition.settings;
     r.partition = Partition::new(id(1), KEY, Zxid::new(STARTED), loaded, settings);
+    r
+}
+
+#[test]
+fn a_cut_replica_says_so_until_it_is_in_sync_again() {
+    // D6.
+    let mut r = cut_follower();
     assert_eq!(r.partition.high_watermark(), o(4));
     let adopt = Effect::AdoptEpoch { leader_epoch: e(5) };
     assert_eq!(r.state_at(STARTED - 1, 0, (2, 5), &[1, 2], 0), vec![adopt]);
     assert!(r.partition.report().cut_below_mark);
     assert_eq!(r.state(1, 2, 5, &[2], 0), vec![]);
     assert_eq!(r.state(2, 2, 5, &[2, 1], 0), vec![Effect::CutRepaired]);
+    assert!(!r.partition.report().cut_below_mark);
+}
+
+#[test]
+fn a_cut_replica_among_those_who_are_gone_goes_on_saying_so() {
+    // Its session ended and its process did not: the state that names it was written without asking it (D6).
+    let mut r = cut_follower();
+    let adopt = |epoch| Effect::AdoptEpoch { leader_epoch: e(epoch) };
+    assert_eq!(r.state(1, 0, 5, &[1], 0), vec![adopt(5)]);
+    assert!(r.partition.report().cut_below_mark);
+    assert_eq!(r.state(2, 2, 6, &[2], 0), vec![adopt(6)]);
+    assert!(r.partition.report().cut_below_mark);
+    assert_eq!(r.state(3, 2, 6, &[2, 1], 0), vec![Effect::CutRepaired]);
     assert!(!r.partition.report().cut_below_mark);
 }
 

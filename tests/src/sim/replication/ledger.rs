@@ -288,6 +288,14 @@ impl Ledger {
         }
     }
 
+    /// A life of a broker cut what was committed, as only one does that says so, or that follows whoever lacked it: its watermark begins there.
+    pub fn repaired(&mut self, (id, life): (BrokerId, u64), key: TopicPartition, end: Offset) {
+        if let Some((start, high_watermark)) = self.marks.get_mut(&(id, life, key)) {
+            *start = end.min(*start);
+            *high_watermark = end.min(*high_watermark);
+        }
+    }
+
     /// A leader was elected that may lack committed records, as the topic allows (D6).
     pub fn elected_uncleanly(&mut self, key: TopicPartition) {
         self.unclean.insert(key);

@@ -214,6 +214,13 @@ impl Process {
         Offset::new(self.directory.log(key).expect("open").view().ends().durable_end)
     }
 
+    /// Whether it says, and its directory notes, that a log lost part of what was durable: it leads nothing before that is refilled (D6).
+    pub(super) fn is_unsound(&self, key: TopicPartition) -> bool {
+        let is_noted = self.directory.log(key).is_some_and(Log::cut_below_mark);
+        let core = self.replicas.get(&key);
+        is_noted && core.is_some_and(|core| core.report().cut_below_mark)
+    }
+
     /// The same of all logs.
     pub(super) fn durable_ends(&self) -> Vec<(TopicPartition, Offset)> {
         let keys = self.replicas.iter().map(|(&key, _)| key);

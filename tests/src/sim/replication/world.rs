@@ -390,14 +390,17 @@ impl World {
             self.check_best(key, elected);
             self.ledger.elected_uncleanly(key);
         }
-        for (key, high_watermark, end) in &out.committed_cuts {
+        for &(key, high_watermark, end) in &out.committed_cuts {
+            let is_repair = machine.suspect && process.is_unsound(key);
             assert!(
-                self.ledger.is_unclean(*key),
+                is_repair || self.ledger.is_unclean(key),
                 "{id}: {key:?}: cut to {end}, below the high watermark {high_watermark}"
             );
+            self.ledger.repaired((id, life), key, end);
         }
         for &(key, from, to, leads) in &out.watermarks {
-            if self.ledger.is_unclean(key) {
+            let is_cut = to < from && out.committed_cuts.contains(&(key, from, to));
+            if is_cut || self.ledger.is_unclean(key) {
                 continue;
             }
             let terms = (machine.suspect, self.schedule.now());

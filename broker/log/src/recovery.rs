@@ -186,19 +186,19 @@ impl Walk<'_> {
     }
 
     /// Whether compaction took what is missing between the segment read last and the one at
-    /// `base_offset`. Below the mark nothing can have been torn off. Above it the sum has to say so, which
-    /// a cleaning syncs with what it wrote: else a machine that lost power may have kept the next
-    /// segment's name and not the end of this one, and what is missing would pass for committed and cleaned.
+    /// `base_offset`. The sum says so, which a cleaning syncs with what it wrote: where it tells of
+    /// another end, a file in between was lost, and must not pass for committed and cleaned. Without a
+    /// sum nothing below the mark can have been torn off; above it a machine that lost power may have
+    /// kept the next segment's name and not the end of this one.
     fn is_compacted_before(&self, base_offset: i64) -> Result<bool, LogError> {
         let Some(last) = self.last.as_ref().filter(|_| self.options.config.compact) else {
             return Ok(false);
         };
-        if base_offset <= self.durable_end {
-            return Ok(true);
-        }
-        let sum = self.read_sum(last.active.base_offset)?;
         let size_bytes = u64::from(last.active.size_bytes);
-        Ok(sum.is_some_and(|sum| sum.log_bytes == size_bytes && sum.end_offset == base_offset))
+        Ok(match self.read_sum(last.active.base_offset)? {
+            Some(sum) => sum.log_bytes == size_bytes && sum.end_offset == base_offset,
+            None => base_offset <= self.durable_end,
+        })
     }
 
     fn read_sum(&self, base_offset: i64) -> Result<Option<SegmentSum>, LogError> {

@@ -301,3 +301,33 @@ fn log_that_is_cut_under_a_cleaning_is_not_called_damaged() {
     fill(&mut log, 3, 20);
     assert!(clean(&mut log, NOW_MS));
 }
+
+/// A gap is what a cleaning says it left, below the mark too: any file between two others may be lost.
+#[test]
+fn segment_that_was_lost_is_no_gap_that_compaction_left() {
+    let write = |bench: &mut Bench| {
+        let mut log = bench.open();
+        fill(&mut log, 5, 12);
+        assert!(clean(&mut log, NOW_MS));
+        fill(&mut log, 5, 12);
+        log.sync().unwrap();
+    };
+    let bases = |bench: &Bench| -> Vec<i64> {
+        let names = file_names(bench);
+        names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect()
+    };
+    let mut whole = Bench::new(compacted());
+    write(&mut whole);
+    whole.open();
+    let all = bases(&whole);
+    assert!(all.len() > 4, "{all:?}");
+    for lost in all {
+        let mut bench = Bench::new(compacted());
+        write(&mut bench);
+        std::fs::remove_file(bench.file(lost, "log")).unwrap();
+        let (log, recovery) = bench.try_open_at(Some(0));
+        let damage = recovery.damage.unwrap_or_else(|| panic!("{lost} is not missed"));
+        assert!(damage.from_offset <= lost, "{lost}: {damage:?}");
+        assert!(log.end_offset() <= lost, "{lost}: {}", log.end_offset());
+    }
+}

@@ -325,6 +325,8 @@ impl Walk<'_> {
         }
         let first = self.sealed.first().map_or(active.base_offset, |s| s.base_offset);
         let log_start = self.options.log_start.unwrap_or(first).clamp(first.min(end), end);
+        // A segment that was trusted by its sum may hold less, once it is read.
+        self.epochs.truncate_from_end(end);
         self.epochs.truncate_from_start(log_start);
         self.dirty.epochs = self.stored_epochs.as_ref() != Some(&self.epochs);
         let state = ViewState {

@@ -282,3 +282,26 @@ fn names_that_a_killed_process_left_unsynced_are_synced_with_the_records() {
     let ticket = log.take_sync_ticket().unwrap();
     assert_eq!((ticket.end, ticket.directory, ticket.parent), (2, true, true));
 }
+
+#[test]
+fn no_epoch_begins_behind_the_end_of_a_log_whose_sealed_segment_is_not_what_its_sum_says() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append(&mut log, SampleBatch::default());
+    append(&mut log, SampleBatch { leader_epoch: 1, ..SampleBatch::default() });
+    let mut bases = vec![0];
+    for _ in 0..2 {
+        log.roll().unwrap();
+        bases.push(append(&mut log, SampleBatch { leader_epoch: 1, ..SampleBatch::default() }));
+    }
+    log.sync().unwrap();
+    drop(log);
+    // The sum of the first is believed until the one behind it turns out to be missing.
+    std::fs::remove_file(bench.file(bases[1], "log")).unwrap();
+    let mut bytes = std::fs::read(bench.file(0, "log")).unwrap();
+    bytes[..61].fill(0);
+    std::fs::write(bench.file(0, "log"), bytes).unwrap();
+    let (log, recovery) = bench.try_open(false);
+    assert_eq!(recovery.damage.map(|damage| damage.from_offset), Some(0));
+    assert_eq!((log.view().ends().end, log.view().epochs().latest()), (0, None));
+}

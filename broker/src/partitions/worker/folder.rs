@@ -174,12 +174,13 @@ impl Folder {
         let is_new = held.as_ref().is_none_or(|file| file.key() != key);
         let mut leftover = Vec::new();
         if is_new {
-            leftover = self.put_aside_foreign(&directory, held.is_some())?;
             // What another topic of the name held says nothing of this one. Without a file, a mark
-            // tells of a log that was lost: it stays, and the log opens as damaged (D6).
+            // tells of a log that was lost: it stays, and the log opens as damaged (D6). A stop in
+            // between must leave the file, so the mark goes first.
             if held.is_some() {
                 self.forget_mark(&name)?;
             }
+            leftover = self.put_aside_foreign(&directory, held.is_some())?;
         }
         // A log of ours that no checkpoint names has never removed anything.
         let log_start = self.found.log_starts.get(&checkpoint_name(key)).copied().unwrap_or(0);

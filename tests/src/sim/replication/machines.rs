@@ -56,8 +56,11 @@ impl World {
         let machine = self.machines.get_mut(&id).expect("there");
         match started {
             Ok(process) => {
-                let damaged = process.directory.damaged.len();
-                assert!(machine.suspect || damaged == 0, "{id}: a sound disk is called damaged");
+                let damaged = process.directory.damage();
+                assert!(
+                    machine.suspect || damaged.is_empty(),
+                    "{id}: a sound disk is called damaged: {damaged:?}"
+                );
                 let now = self.schedule.now();
                 self.trace.say(now, || format!("{id} starts with {}", process.logs_in_words()));
                 machine.process = Some(process);

@@ -14,7 +14,7 @@ use broker::partitions::worker::{
 };
 use broker_core::ids::{Millis, Offset, TopicPartition};
 use broker_core::partition::Durability;
-use broker_log::{CleaningPlan, Log, Lookup, OpenOptions, ReadRequest};
+use broker_log::{CleaningPlan, Damage, Log, Lookup, OpenOptions, ReadRequest};
 use bytes::Bytes;
 use client_protocol::{ErrorCode, PartitionId};
 use coordinator_disk::Disk;
@@ -152,6 +152,12 @@ impl Directory {
 
     pub fn check(&self) {
         self.worker.check();
+    }
+
+    /// What was found damaged, and how.
+    pub fn damage(&self) -> Vec<(TopicPartition, Option<Damage>)> {
+        let of = |&key| (key, self.log(key).and_then(Log::damage));
+        self.damaged.iter().map(of).collect()
     }
 
     /// Recovers all logs, makes what was kept durable, and hands them to the worker.

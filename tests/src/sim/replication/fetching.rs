@@ -164,6 +164,9 @@ impl Process {
             let item = &asked[&key];
             (answer.leader_epoch, answer.fetch_offset) = (item.leader_epoch, item.fetch_offset);
             refused |= answer.error != ErrorCode::None;
+            if answer.error == ErrorCode::KafkaStorageError {
+                out.unread.push(leader);
+            }
             let last_epoch =
                 self.replicas.get(&key).and_then(|core| core.positions().epochs.last());
             let position = (answer.fetch_offset, last_epoch);

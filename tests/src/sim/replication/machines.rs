@@ -115,6 +115,15 @@ impl World {
         machine.complaints += 1;
     }
 
+    /// These leaders told followers that they cannot read what is asked for. Before all is calm that may be a fault that passes.
+    pub(super) fn complain_unread(&mut self, leaders: &[BrokerId]) {
+        for &leader in leaders {
+            if self.calm && self.machines[&leader].suspect {
+                self.complain(leader, "told a follower so");
+            }
+        }
+    }
+
     /// The process is gone, and with `power` its machine; `disk` says what became of its disk. It starts again after `time`.
     pub(super) fn die(
         &mut self,

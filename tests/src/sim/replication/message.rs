@@ -149,4 +149,6 @@ pub struct Outbox {
     pub decided: Vec<&'static str>,
     /// Leaders whose records were damaged when they came, and how.
     pub complaints: Vec<(BrokerId, String)>,
+    /// Leaders that said that they cannot read what a follower asked for.
+    pub unread: Vec<BrokerId>,
 }

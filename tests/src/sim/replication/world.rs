@@ -445,6 +445,7 @@ impl World {
         for (leader, why) in out.complaints {
             self.complain(leader, &why);
         }
+        self.complain_unread(&out.unread);
         for (to, message) in out.messages {
             self.send(Address::Broker(id), to, message);
         }

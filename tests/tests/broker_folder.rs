@@ -1,12 +1,15 @@
 //! A broker's log directory on a disk that loses what was not synced.
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
 use broker::partitions::worker::Folder;
 use broker_core::ids::TopicPartition;
-use broker_log::{MARKS_FILE, OpenOptions};
-use client_protocol::{PartitionId, TopicId};
+use broker_log::{BatchMeta, Log, MARKS_FILE, OpenOptions};
+use bytes::Bytes;
+use client_protocol::records::{BatchBuilder, Record, assign_offsets};
+use client_protocol::{LeaderEpoch, Offset, PartitionId, TopicId};
 use coordinator_disk::Disk;
 use tests::sim::disk::SimulatedDisk;
 
@@ -21,7 +24,24 @@ fn open(disk: &SimulatedDisk) -> Folder {
 }
 
 fn key() -> TopicPartition {
-    TopicPartition { topic: TopicId::from_bytes([7; 16]), partition: PartitionId::new(0) }
+    key_of(7)
+}
+
+fn key_of(topic: u8) -> TopicPartition {
+    TopicPartition { topic: TopicId::from_bytes([topic; 16]), partition: PartitionId::new(0) }
+}
+
+/// One record.
+fn append_some(log: &mut Log) {
+    let mut builder = BatchBuilder::new(1 << 10);
+    let value = Some(Bytes::from_static(b"value"));
+    assert!(builder.push(&Record { timestamp_ms: 1_000, key: None, value, headers: Vec::new() }));
+    let mut bytes = builder.build(None).expect("one record").to_vec();
+    let mut meta = BatchMeta::parse(&bytes).expect("a header");
+    log.admit_client(&mut meta, 1, 1_000).expect("usable");
+    assign_offsets(&mut bytes, Offset::new(0), LeaderEpoch::new(1)).expect("whole");
+    log.write(&[IoSlice::new(&bytes)]).expect("the disk works");
+    log.sync().expect("the disk works");
 }
 
 fn is_known(folder: &Folder) -> bool {
@@ -69,4 +89,26 @@ fn folder_with_partitions_and_without_marks_is_refused() {
         why.contains("/logs/durable-marks") && why.contains("empty the log directory"),
         "{why}"
     );
+}
+
+/// What a deleted topic left is no loss of the next one of its name, wherever the process ends that puts it aside.
+#[test]
+fn log_of_a_former_topic_is_no_damage_of_the_next_one() {
+    for operations in 0..40 {
+        let disk = SimulatedDisk::new();
+        let folder = open(&disk);
+        let (mut log, _) = folder.open_log(key(), TOPIC, &OpenOptions::default()).expect("created");
+        append_some(&mut log);
+        drop((log, folder));
+        disk.kill();
+        let folder = open(&disk);
+        disk.die_after(operations);
+        let interrupted = folder.open_log(key_of(8), TOPIC, &OpenOptions::default());
+        drop((interrupted, folder));
+        disk.kill();
+        let folder = open(&disk);
+        let (log, _) = folder.open_log(key_of(8), TOPIC, &OpenOptions::default()).expect("opened");
+        assert_eq!(log.damage(), None, "killed after {operations} operations");
+        assert!(!log.cut_below_mark() && log.view().ends().end == 0);
+    }
 }

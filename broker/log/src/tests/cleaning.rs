@@ -391,6 +391,24 @@ fn fill_epoch(log: &mut Log, epoch: i32) {
     }
 }
 
+/// What producer 7 wrote last is known from the batches alone, without any snapshot.
+pub fn expect_last_sequence(bench: &mut Bench, log: Log, last: i32) {
+    drop(log);
+    for name in file_names(bench).iter().filter(|name| name.ends_with(".snapshot")) {
+        std::fs::remove_file(bench.directory().join(name)).unwrap();
+    }
+    let mut log = bench.open();
+    let sample = |sequence| SampleBatch {
+        producer_id: 7,
+        producer_epoch: 0,
+        base_sequence: sequence,
+        ..SampleBatch::default()
+    };
+    assert!(matches!(try_append(&mut log, sample(last)), Admission::Duplicate(_)));
+    assert!(matches!(try_append(&mut log, sample(last + 2)), Admission::Rejected(_)));
+    assert!(matches!(try_append(&mut log, sample(last + 1)), Admission::Assigned { .. }));
+}
+
 #[test]
 fn what_a_producer_wrote_last_is_known_though_its_records_are_gone() {
     let mut bench = Bench::new(compacted());
@@ -405,20 +423,7 @@ fn what_a_producer_wrote_last_is_known_though_its_records_are_gone() {
     fill(&mut log, 2, 20);
     assert!(clean(&mut log, NOW_MS));
     log.sync().unwrap();
-    drop(log);
-    for name in file_names(&bench).iter().filter(|name| name.ends_with(".snapshot")) {
-        std::fs::remove_file(bench.directory().join(name)).unwrap();
-    }
-    let mut log = bench.open();
-    let sample = |sequence| SampleBatch {
-        producer_id: 7,
-        producer_epoch: 0,
-        base_sequence: sequence,
-        ..SampleBatch::default()
-    };
-    assert!(matches!(try_append(&mut log, sample(2)), Admission::Duplicate(_)));
-    assert!(matches!(try_append(&mut log, sample(4)), Admission::Rejected(_)));
-    assert!(matches!(try_append(&mut log, sample(3)), Admission::Assigned { .. }));
+    expect_last_sequence(&mut bench, log, 2);
 }
 
 #[test]

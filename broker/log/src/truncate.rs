@@ -56,8 +56,8 @@ fn empty_batch(
 
 impl Log {
     /// Cuts everything from `end` (exclusive) on; a batch that reaches across goes whole. Returns
-    /// the log's new end, at most `end`: below it only where a batch reached across, though compaction
-    /// may have left nothing right before it. The cut itself is durable when it returns.
+    /// the log's new end, at most `end`: below it only where a batch reached across, or where what was
+    /// to be kept turns out to be damaged, though compaction may have left nothing right before it. The cut itself is durable when it returns.
     ///
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.

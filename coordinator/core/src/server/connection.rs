@@ -142,9 +142,9 @@ pub(super) struct PendingWrite {
     /// Of its connection when it came.
     pub(super) identities: Identities,
     pub(super) op: WriteOp,
-    /// False while a sync or a large read stands before it, or reads that wait for more than earlier writes: they
-    /// must not see it.
-    pub(super) sent: bool,
+    /// Its place among all that this server sent to a leader. None while a sync or a large read stands before it,
+    /// or reads that wait for more than earlier writes: they must not see it.
+    pub(super) sent: Option<u64>,
 }
 
 impl Connection {
@@ -213,7 +213,7 @@ impl Connection {
             step if step.is_barrier() => Some(&mut self.barriers),
             Step::Sync { .. } | Step::LargeRead(_) => None,
             Step::Read(_) => Some(&mut self.reads),
-            Step::Write(write) if write.sent => Some(&mut self.writes_out),
+            Step::Write(write) if write.sent.is_some() => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
             Step::Written(_) | Step::Answer(_) => None,
         }
@@ -232,8 +232,8 @@ impl Connection {
     }
 
     /// Writes that may be sent now, in order: up to the next sync or large read, and behind no more reads than may
-    /// stand before one.
-    pub(super) fn take_sendable(&mut self) -> Vec<Command> {
+    /// stand before one. Each is given its place by `number`.
+    pub(super) fn take_sendable(&mut self, mut number: impl FnMut() -> u64) -> Vec<Command> {
         let mut commands = Vec::new();
         let Some(session) = self.session().copied().filter(|_| self.writes_held > 0) else {
             return commands;
@@ -243,11 +243,11 @@ impl Connection {
             match &mut pending.step {
                 step if step.is_barrier() => break,
                 Step::Read(_) => reads = reads.saturating_add(1),
-                Step::Write(write) if !write.sent => {
+                Step::Write(write) if write.sent.is_none() => {
                     if reads > READS_BEFORE_WRITE_MAX || (reads > 0 && self.held) {
                         break;
                     }
-                    write.sent = true;
+                    write.sent = Some(number());
                     self.writes_held = self.writes_held.saturating_sub(1);
                     self.writes_out = self.writes_out.saturating_add(1);
                     commands.push(session.command(write));
@@ -287,15 +287,26 @@ impl Connection {
         std::mem::take(&mut self.stash)
     }
 
-    /// Stores the outcome of a write; false if no such write waits.
-    pub(super) fn decide(&mut self, sequence: u64, result: Result<OpResult, ErrorCode>) -> bool {
+    /// Stores the outcome of a write, if it waits here; returns its place among all that was sent.
+    pub(super) fn decide(
+        &mut self,
+        sequence: u64,
+        result: Result<OpResult, ErrorCode>,
+    ) -> Option<u64> {
         let waits = |pending: &&mut Pending| matches!(&pending.step, Step::Write(write) if write.sequence == sequence);
-        let Some(pending) = self.pipeline.iter_mut().find(waits) else { return false };
+        let pending = self.pipeline.iter_mut().find(waits)?;
         let before = std::mem::replace(&mut pending.step, Step::Written(result));
         if let Some(count) = self.count_of(&before) {
             *count = count.saturating_sub(1);
         }
-        true
+        match before {
+            Step::Write(write) => write.sent,
+            Step::Sync { .. }
+            | Step::Written(_)
+            | Step::Read(_)
+            | Step::LargeRead(_)
+            | Step::Answer(_) => None,
+        }
     }
 
     /// Counts what it is given in this step.
@@ -314,7 +325,9 @@ impl Connection {
         let session = self.session().copied();
         let handshake = self.handshake().and_then(|handshake| handshake.command.clone());
         let writes = self.pipeline.iter().filter_map(move |pending| match &pending.step {
-            Step::Write(write) if write.sent => session.map(|session| session.command(write)),
+            Step::Write(write) if write.sent.is_some() => {
+                session.map(|session| session.command(write))
+            }
             _ => None,
         });
         handshake.into_iter().chain(writes)
@@ -327,6 +340,18 @@ impl Connection {
         }
         let first = self.pipeline.iter().find(|pending| matches!(pending.step, Step::Write(_)))?;
         Some(first.received)
+    }
+
+    /// The place of the oldest write that was sent and is not answered.
+    pub(super) fn oldest_place(&self) -> Option<u64> {
+        self.pipeline.iter().find_map(|pending| match &pending.step {
+            Step::Write(write) => write.sent,
+            Step::Sync { .. }
+            | Step::Written(_)
+            | Step::Read(_)
+            | Step::LargeRead(_)
+            | Step::Answer(_) => None,
+        })
     }
 
     /// Whether reading should stop or may go on; `None` to leave it as it is.
@@ -365,9 +390,12 @@ impl Connection {
         };
         assert_eq!(count(Step::is_barrier), self.barriers);
         assert_eq!(count(|step| matches!(step, Step::Read(_))), self.reads);
-        assert_eq!(count(|step| matches!(step, Step::Write(write) if write.sent)), self.writes_out);
         assert_eq!(
-            count(|step| matches!(step, Step::Write(write) if !write.sent)),
+            count(|step| matches!(step, Step::Write(write) if write.sent.is_some())),
+            self.writes_out
+        );
+        assert_eq!(
+            count(|step| matches!(step, Step::Write(write) if write.sent.is_none())),
             self.writes_held
         );
     }

@@ -2,8 +2,8 @@
 //!
 //! Called by whatever makes commands; flushed at the end of each step. Calls `proposals` when this
 //! server leads, `peer` otherwise. Invariant (safety.md A4): commands of a session are sent in
-//! order over one ordered stream; when the leader or the stream changes, when the log shows a gap
-//! or the leader had no room, all unanswered ones are sent again in order. The leader drops those
+//! order over one ordered stream; when the leader or the stream changes, when the log shows a gap,
+//! a later command is answered before an earlier one or the leader had no room, all unanswered ones are sent again in order. The leader drops those
 //! that it has queued already, the state machine those that it has applied. It does not know what
 //! commands do.
 
@@ -34,6 +34,12 @@ pub(super) struct Link {
     resend_wanted: bool,
     /// The log showed a gap since.
     gap_seen: bool,
+    /// Writes were given these places, up to here...
+    numbered: u64,
+    /// ...of which this is the last that was answered...
+    answered: u64,
+    /// ...and this the last one when everything unanswered was last sent again.
+    numbered_at_resending: u64,
     /// Applied index when it was last seen to move, and when that was.
     moved: (u64, Millis),
     /// How long it must stand still before the next repetition; 0 is taken for the least.
@@ -45,6 +51,22 @@ impl Link {
     /// A new command of this server.
     pub(super) fn push(&mut self, command: Command) {
         self.outbox.push(command);
+    }
+
+    /// The place of a write that is sent now.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbered = self.numbered.saturating_add(1);
+        self.numbered
+    }
+
+    /// A write was answered, which had this place.
+    pub(super) fn answered(&mut self, place: Option<u64>) {
+        self.answered = self.answered.max(place.unwrap_or(0));
+    }
+
+    /// Whether a write that was sent later is answered and this one is not, though the leader takes them in order: it did not arrive.
+    fn is_overtaken(&self, oldest: u64) -> bool {
+        self.answered > oldest.max(self.numbered_at_resending)
     }
 
     /// The log showed a gap.
@@ -109,6 +131,7 @@ impl Server {
             return;
         }
         self.link.resent = self.now.mono;
+        self.link.numbered_at_resending = self.link.numbered;
         // The outbox is among what is unanswered.
         self.link.outbox =
             self.connections.iter().flat_map(|(_, held)| held.unacknowledged()).collect();
@@ -148,6 +171,8 @@ impl Server {
     /// A last resort: something dropped a command without a sign.
     pub(super) fn resend_if_stuck(&mut self) {
         let now = self.now.mono;
+        let oldest = self.connections.iter().filter_map(|(_, held)| held.oldest_place()).min();
+        self.link.gap_seen |= oldest.is_some_and(|oldest| self.link.is_overtaken(oldest));
         self.link.resend_after_gap(now);
         if self.link.sent_to.is_none() {
             return;

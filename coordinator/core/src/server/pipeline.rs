@@ -121,7 +121,7 @@ impl Server {
     /// Writes that nothing stands in the way of any more go to the leader.
     fn send_held_writes(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        for command in connection.take_sendable() {
+        for command in connection.take_sendable(|| self.link.number()) {
             self.link.push(command);
         }
     }

@@ -128,12 +128,12 @@ impl Server {
     /// Numbers a write, and sends it to the leader unless something stands before it that it must wait for.
     fn begin_write(&mut self, id: ConnectionId, op: WriteOp) -> Option<PendingWrite> {
         let connection = self.connections.get_mut(id)?;
-        let sent = connection.may_send();
+        let sent = connection.may_send().then(|| self.link.number());
         let Phase::Open(session) = &mut connection.phase else { return None };
         session.last_sequence = session.last_sequence.saturating_add(1);
         let identities = connection.identities.clone();
         let write = PendingWrite { sequence: session.last_sequence, identities, op, sent };
-        if sent {
+        if sent.is_some() {
             self.link.push(session.command(&write));
         }
         Some(write)

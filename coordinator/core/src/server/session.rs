@@ -108,7 +108,8 @@ impl Server {
         if let Some(id) = answering
             && let Some(connection) = self.connections.get_mut(id)
         {
-            connection.decide(sequence, result);
+            let place = connection.decide(sequence, result);
+            self.link.answered(place);
             self.run_pipeline(id);
         }
         if options_set {

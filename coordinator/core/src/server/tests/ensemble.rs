@@ -183,6 +183,14 @@ impl Ensemble {
         }
     }
 
+    /// What one sends to the other vanishes, or arrives again. Nobody is told.
+    pub fn lose_silently(&mut self, from: ServerId, to: ServerId, lost: bool) {
+        match lost {
+            true => self.links.remove(&(from, to)),
+            false => self.links.insert((from, to)),
+        };
+    }
+
     /// Kills a process: its sockets close, what was not synced is gone.
     pub fn crash(&mut self, id: ServerId) {
         let member = self.members.get_mut(&id).unwrap();

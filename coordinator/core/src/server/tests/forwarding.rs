@@ -42,3 +42,25 @@ fn slow_disk_and_broken_streams_make_no_repetitions_in_the_log() {
         assert_eq!(logged_writes(&ensemble, leader) - before, 100, "at the leader: {at_leader}");
     }
 }
+
+#[test]
+fn overtaken_command_is_sent_again_while_the_log_moves_on() {
+    let mut ensemble = Ensemble::with(3, |_| {});
+    let leader = ensemble.await_leader();
+    let home = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    let [lost, other] = [0, 1].map(|_| ensemble.connect(home, 30_000));
+    let before = logged_writes(&ensemble, leader);
+    ensemble.lose_silently(home, leader, true);
+    let missing = ensemble.send(lost, create("/lost", 0));
+    ensemble.lose_silently(home, leader, false);
+    let started = ensemble.now;
+    for number in 0..20 {
+        ensemble.ask(other, create(&format!("/other-{number}"), 0)).unwrap();
+    }
+    ensemble.run_until("the lost one", |e| e.clients[&lost].reply(missing).is_some());
+    assert!(ensemble.clients[&lost].reply(missing).unwrap().is_ok());
+    let took_ms = ensemble.now.since(started);
+    assert!(took_ms < 1_000, "{took_ms} ms");
+    ensemble.run_ms(30_000);
+    assert_eq!(logged_writes(&ensemble, leader) - before, 21);
+}

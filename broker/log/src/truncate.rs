@@ -29,6 +29,8 @@ struct CutPlace {
     whole: i64,
     /// The log's new end: above `whole` where compaction took what was before it.
     end: i64,
+    /// Whether something that cannot be read stands where batches were to be kept.
+    is_damaged: bool,
 }
 
 /// A batch of no records and no producer.
@@ -57,7 +59,8 @@ fn empty_batch(
 impl Log {
     /// Cuts everything from `end` (exclusive) on; a batch that reaches across goes whole. Returns
     /// the log's new end, at most `end`: below it only where a batch reached across, or where what was
-    /// to be kept turns out to be damaged, though compaction may have left nothing right before it. The cut itself is durable when it returns.
+    /// to be kept turns out to be damaged, though compaction may have left nothing right before it. Of damage it notes, as [`Log::cut_damage`],
+    /// that the log lost part of what was durable. The cut itself is durable when it returns.
     ///
     /// # Errors
     /// [`LogError::Disk`]; the log takes nothing any more.
@@ -80,10 +83,14 @@ impl Log {
     /// As [`Log::truncate_to`].
     pub fn cut_damage(&mut self) -> Result<i64, LogError> {
         let Some(damage) = self.damage else { return Ok(self.next_offset) };
-        let noted = self.context.marks.set_cut_below(self.mark_id, true);
-        let noted = noted.map_err(|error| marks_error(&self.context.directory, error));
+        let noted = self.note_loss();
         self.note(noted)?;
         self.truncate_to(damage.from_offset)
+    }
+
+    fn note_loss(&self) -> Result<(), LogError> {
+        let noted = self.context.marks.set_cut_below(self.mark_id, true);
+        noted.map_err(|error| marks_error(&self.context.directory, error))
     }
 
     /// Notes that the log has again all that it had lost.
@@ -120,6 +127,9 @@ impl Log {
         self.view.raise_generation();
         self.is_as_sealed = false;
         let place = self.cut_place(end)?;
+        if place.is_damaged {
+            self.note_loss()?;
+        }
         let (keep, end) = (place.segment, place.whole);
         let former = self.view.ends();
         let epoch_before = self.view.epochs().epoch_of(place.end.saturating_sub(1));
@@ -194,18 +204,21 @@ impl Log {
         };
         let path = file_path(&self.context.directory, base_offset, FileKind::Log);
         let mut walk = HeaderWalk::new(&*file, 0, size_bytes);
-        let (mut whole, mut place) = (base_offset, end);
+        let (mut whole, mut place, mut is_met) = (base_offset, end, false);
         while let Some(found) = walk.next_batch().map_err(at(&path))? {
             if found.meta.last_offset() >= end {
-                place = found.meta.base_offset.min(end);
+                (place, is_met) = (found.meta.base_offset.min(end), true);
                 break;
             }
             whole = found.meta.next_offset();
         }
+        // What is damaged already was noted when it was found.
+        let is_damaged = self.damage.is_none() && !is_met && !walk.is_at_end();
         // Elsewhere there are no gaps, and what lies behind damage is not known.
-        let has_gaps = self.progress.is_some() && self.damage.is_none();
+        let has_gaps = self.progress.is_some() && self.damage.is_none() && !is_damaged;
+        let is_damaged = is_damaged || (self.damage.is_none() && !has_gaps && whole < place);
         let end = if has_gaps { place.max(whole) } else { whole };
-        Ok(CutPlace { segment: base_offset, whole, end })
+        Ok(CutPlace { segment: base_offset, whole, end, is_damaged })
     }
 
     /// Makes the segment at `base_offset` the active one, cut at `end`.

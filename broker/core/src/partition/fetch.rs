@@ -120,7 +120,7 @@ impl Partition {
         let diverging = self.divergence(fetch.fetch_offset, fetch.last_fetched_epoch)?;
         if diverging.is_none() {
             if let Role::Leader(leader) = &mut self.role {
-                if !leader.note_progress(fetch, self.log.end) {
+                if !leader.note_progress(fetch, self.log.end, self.high_watermark) {
                     return Err(self.refused(ErrorCode::StaleBrokerEpoch));
                 }
                 let durability = self.settings.durability;

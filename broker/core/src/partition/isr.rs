@@ -109,11 +109,13 @@ impl Partition {
                 .behind_since(replica, durability, self.log.end)
                 .is_some_and(|since| now.since(since) > self.settings.lag_time_max_ms)
         };
+        // One in sync that does not hold what is committed found its log damaged: as leader it would lose that.
+        let lacks = |replica: BrokerId| leader.lacks(replica, self.high_watermark);
         let mut wanted: Vec<_> = adopted
             .isr
             .iter()
             .copied()
-            .filter(|&replica| replica == self.me || !lags(replica))
+            .filter(|&replica| replica == self.me || !(lags(replica) || lacks(replica)))
             .collect();
         for &replica in &adopted.replicas {
             if !adopted.isr.contains(&replica) && self.may_join(leader, replica) {

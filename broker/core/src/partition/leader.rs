@@ -25,7 +25,8 @@ pub struct AppendPermit {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// How far a follower is, in one life of its broker. Both ends only rise: a follower of one leadership cuts nothing that was seen as a prefix.
+/// How far a follower is, in one life of its broker. Both ends only rise, unless it lost what is committed: a follower of one leadership cuts
+/// nothing else that was seen as a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Progress {
     pub(super) broker_epoch: BrokerEpoch,
@@ -80,8 +81,14 @@ impl Leader {
         self.since = now;
     }
 
-    /// Takes over what a fetch says of a log that is a prefix of ours; false when it comes from an older life.
-    pub(super) fn note_progress(&mut self, fetch: &FollowerFetch, leader_end: Offset) -> bool {
+    /// Takes over what a fetch says of a log that is a prefix of ours; false when it comes from an older life. `committed`: what every
+    /// replica in sync holds.
+    pub(super) fn note_progress(
+        &mut self,
+        fetch: &FollowerFetch,
+        leader_end: Offset,
+        committed: Offset,
+    ) -> bool {
         let since = self.since;
         let progress = self.followers.entry(fetch.replica).or_insert(Progress {
             broker_epoch: fetch.broker_epoch,
@@ -99,6 +106,10 @@ impl Leader {
             progress.end = Offset::ZERO;
             progress.durable_end = Offset::ZERO;
             progress.last_fetch_leader_end = leader_end;
+        }
+        if fetch.fetch_offset < committed {
+            progress.end = progress.end.min(fetch.fetch_offset);
+            progress.durable_end = progress.durable_end.min(progress.end);
         }
         progress.end = progress.end.max(fetch.fetch_offset);
         progress.durable_end = progress.durable_end.max(fetch.durable_end.min(fetch.fetch_offset));
@@ -137,6 +148,11 @@ impl Leader {
             Some(progress) => Some(progress.caught_up_at.max(self.since)),
             None => Some(self.since),
         }
+    }
+
+    /// Whether a replica was seen to lack what is committed.
+    pub(super) fn lacks(&self, replica: BrokerId, committed: Offset) -> bool {
+        self.followers.get(&replica).is_some_and(|progress| progress.end < committed)
     }
 
     pub(super) fn check(&self, end: Offset) {

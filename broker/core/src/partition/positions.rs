@@ -56,6 +56,8 @@ pub struct Truncated {
     pub durable_end: Offset,
     /// The new truncation generation.
     pub generation: u64,
+    /// As [`super::Loaded::cut_below_mark`]: what was to be kept could not be read.
+    pub cut_below_mark: bool,
 }
 
 impl LogPositions {

@@ -51,7 +51,7 @@ pub struct Loaded {
     pub positions: LogPositions,
     /// From the checkpoint; bounded by the log on loading.
     pub high_watermark: Offset,
-    /// Recovery had to cut below the durable mark (D6).
+    /// The log has lost something below the durable mark (D6).
     pub cut_below_mark: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct ReplicaReport {
     pub end_offset: Offset,
     /// Durable end.
     pub durable_end: Offset,
-    /// Recovery had to cut below the durable mark, and the replica was not in sync since.
+    /// The log was cut below the durable mark because it could not be read there, and the replica was not in sync since.
     pub cut_below_mark: bool,
 }
 
@@ -379,6 +379,7 @@ impl Partition {
     /// The log was cut or restarted.
     pub fn truncated(&mut self, truncated: Truncated, effects: &mut Vec<Effect>) {
         self.log.truncate(truncated);
+        self.cut_below_mark |= truncated.cut_below_mark;
         let bounded = self.high_watermark.clamp(self.log.start, self.log.end);
         if bounded < self.high_watermark {
             let (high_watermark, end_offset) = (self.high_watermark, self.log.end);

@@ -315,6 +315,24 @@ fn a_follower_that_lags_too_long_is_proposed_out() {
 }
 
 #[test]
+fn a_member_that_lost_what_is_committed_is_proposed_out_at_once() {
+    // D6: as leader it would cut the others.
+    let mut r = leader(Durability::Disk);
+    r.append(5, 0, 10, 0);
+    r.sync(10, 1, 0);
+    r.progress(2, (5, Some(5)), (10, 10), 1);
+    assert_eq!(r.fetch(3, (5, Some(5)), (10, 10), 1).1, vec![high_watermark(10)]);
+    let (_, effects) = r.fetch(3, (5, Some(5)), (4, 4), 2);
+    assert_eq!(r.alters(&effects), vec![(1, vec![1, 2])]);
+    r.partition.alter_answered(1, Ok(()), ms(3));
+    r.state(1, 1, 5, &[1, 2], 3);
+    let (_, effects) = r.fetch(3, (5, Some(5)), (9, 9), 4);
+    assert_eq!(r.alters(&effects), vec![], "what it held once does not count");
+    let (_, effects) = r.fetch(3, (5, Some(5)), (10, 10), 5);
+    assert_eq!(r.alters(&effects), vec![(2, vec![1, 2, 3])]);
+}
+
+#[test]
 fn a_follower_joins_at_the_high_watermark_and_the_epochs_start() {
     // D2. The leader knows a high watermark of 0 though 4 may have been committed before it.
     let mut r = replica(Durability::Disk, &[(1, 0)], 4, 4);
@@ -446,6 +464,27 @@ fn answer(offset: i64) -> FetchAnswer {
     }
 }
 
+/// All of it is durable, and the generation the second.
+fn cut(start: i64, end: i64) -> Truncated {
+    Truncated {
+        start: o(start),
+        end_offset: o(end),
+        durable_end: o(end),
+        generation: 2,
+        cut_below_mark: false,
+    }
+}
+
+#[test]
+fn a_cut_that_met_damage_is_reported() {
+    let mut r = follower(&[(1, 0)], 9);
+    let truncated = Truncated { cut_below_mark: true, ..cut(0, 4) };
+    r.partition.truncated(truncated, &mut r.effects);
+    assert!(r.partition.report().cut_below_mark);
+    r.partition.truncated(Truncated { generation: 3, ..cut(0, 4) }, &mut r.effects);
+    assert!(r.partition.report().cut_below_mark, "it lasts until the replica is in sync anew");
+}
+
 #[test]
 fn a_follower_appends_what_continues_its_log_and_reports_it() {
     let mut r = follower(&[(1, 0)], 4);
@@ -474,8 +513,7 @@ fn a_follower_cuts_by_epoch_and_not_at_the_high_watermark() {
     // Own epoch 1 ends at 4, before the leader's epoch 2 does.
     assert_eq!(r.take(), vec![Effect::Truncate { leader_epoch: e(5), to: o(4) }]);
     assert_eq!(r.partition.fetch_position(), None);
-    let truncated = Truncated { start: o(0), end_offset: o(4), durable_end: o(4), generation: 2 };
-    r.partition.truncated(truncated, &mut r.effects);
+    r.partition.truncated(cut(0, 4), &mut r.effects);
     assert_eq!(r.take(), vec![]);
     let position = r.partition.fetch_position().expect("fetches");
     assert_eq!((position.fetch_offset, position.last_fetched_epoch), (o(4), Some(e(1))));
@@ -485,8 +523,7 @@ fn a_follower_cuts_by_epoch_and_not_at_the_high_watermark() {
 fn a_sync_from_before_a_truncation_does_not_count() {
     // D5.
     let mut r = follower(&[(1, 0)], 9);
-    let truncated = Truncated { start: o(0), end_offset: o(4), durable_end: o(4), generation: 2 };
-    r.partition.truncated(truncated, &mut r.effects);
+    r.partition.truncated(cut(0, 4), &mut r.effects);
     r.append(5, 4, 9, 0);
     r.take();
     assert_eq!(r.sync(9, 1, 0), vec![]);
@@ -505,9 +542,7 @@ fn a_follower_out_of_range_begins_where_the_leader_begins() {
     };
     r.partition.fetch_answered(&out, &mut r.effects);
     assert_eq!(r.take(), vec![Effect::RestartAt { leader_epoch: e(5), start: o(20) }]);
-    let restarted =
-        Truncated { start: o(20), end_offset: o(20), durable_end: o(20), generation: 2 };
-    r.partition.truncated(restarted, &mut r.effects);
+    r.partition.truncated(cut(20, 20), &mut r.effects);
     assert_eq!(r.take(), vec![high_watermark(20)]);
     assert_eq!(r.partition.fetch_position().expect("fetches").fetch_offset, o(20));
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A log of six batches, the first `durable` of which are synced and marked; returns the length of
@@ -128,6 +130,32 @@ fn sealed_segments_below_the_mark_are_trusted_by_their_sum() {
     assert!(recovery.segments_checked >= 1, "{recovery:?}");
     assert_eq!(read_all(&log, 400).len(), 63);
     assert!(bench.file(0, "sum").exists());
+}
+
+/// A segment trusted by its sum is not read at the start: what is wrong with it a cut finds out.
+#[test]
+fn cut_that_meets_damage_notes_the_loss_and_takes_no_damage_for_a_gap() {
+    for compact in [false, true] {
+        let mut bench = Bench::new(LogConfig { compact, ..small_segments() });
+        let mut log = bench.open();
+        append_many(&mut log, 60);
+        log.sync().unwrap();
+        drop(log);
+        let names = std::fs::read_dir(bench.directory()).unwrap().map(|e| e.unwrap().file_name());
+        let stems = names.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse().ok());
+        let bases: BTreeSet<i64> = stems.collect();
+        let (second, end) = (*bases.iter().nth(1).unwrap(), *bases.iter().nth(2).unwrap());
+        let path = bench.file(second, "log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..61].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let (mut log, recovery) = bench.try_open(false);
+        assert_eq!((recovery.damage, log.cut_below_mark()), (None, false), "trusted");
+        assert_eq!(log.truncate_to(end - 1).unwrap(), second, "compact: {compact}");
+        assert!(log.cut_below_mark());
+        drop(log);
+        assert!(bench.try_open(false).0.cut_below_mark(), "it outlives the process");
+    }
 }
 
 #[test]

@@ -271,6 +271,7 @@ impl<O: Owner, P> Slot<O, P> {
             end_offset: Offset::new(ends.end),
             durable_end: Offset::new(ends.durable_end),
             generation: self.log.view().generation(),
+            cut_below_mark: self.log.cut_below_mark(),
         };
         step.out.push(Happened::Truncated(self.of.clone(), truncated));
     }

@@ -16,6 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::api::shared::Later;
+
 /// Largest request that is read.
 const REQUEST_BYTES_MAX: usize = 4 << 10;
 /// Longest time for one request.
@@ -31,7 +33,7 @@ pub struct Probes {
     /// What `/ready` asks.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What `/metrics` answers, in OpenMetrics' text form.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Box<dyn Fn() -> Later<String> + Send + Sync>,
 }
 
 /// The bound socket.
@@ -102,11 +104,11 @@ async fn answer(mut stream: TcpStream, probes: &Probes) -> io::Result<()> {
             break;
         }
     }
-    stream.write_all(respond(&request, probes).as_bytes()).await?;
+    stream.write_all(respond(&request, probes).await.as_bytes()).await?;
     stream.shutdown().await
 }
 
-fn respond(request: &[u8], probes: &Probes) -> String {
+async fn respond(request: &[u8], probes: &Probes) -> String {
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (method, path) = (words.next(), words.next());
@@ -115,7 +117,7 @@ fn respond(request: &[u8], probes: &Probes) -> String {
         (Some(b"GET"), Some(b"/live")) => ("200 OK", plain("live\n")),
         (Some(b"GET"), Some(b"/ready")) if (probes.ready)() => ("200 OK", plain("ready\n")),
         (Some(b"GET"), Some(b"/ready")) => ("503 Service Unavailable", plain("not ready\n")),
-        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", (OPEN_METRICS, (probes.metrics)())),
+        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", (OPEN_METRICS, (probes.metrics)().await)),
         (Some(b"GET"), Some(_)) => ("404 Not Found", plain("try /live, /ready or /metrics\n")),
         _ => ("400 Bad Request", plain("GET /live, /ready or /metrics\n")),
     };
@@ -130,8 +132,8 @@ fn respond(request: &[u8], probes: &Probes) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn readiness_is_a_status_code() {
+    #[tokio::test]
+    async fn readiness_is_a_status_code() {
         for (request, ready, status) in [
             (&b"GET /live HTTP/1.1\r\n\r\n"[..], false, "HTTP/1.1 200"),
             (b"GET /ready HTTP/1.1\r\n\r\n", false, "HTTP/1.1 503"),
@@ -142,8 +144,9 @@ mod tests {
             (b"", true, "HTTP/1.1 400"),
             (b"\xff\xfe", true, "HTTP/1.1 400"),
         ] {
-            let probes = Probes { ready: Box::new(move || ready), metrics: Box::new(String::new) };
-            assert!(respond(request, &probes).starts_with(status), "{request:?}");
+            let metrics = || -> Later<String> { Box::pin(std::future::ready(String::new())) };
+            let probes = Probes { ready: Box::new(move || ready), metrics: Box::new(metrics) };
+            assert!(respond(request, &probes).await.starts_with(status), "{request:?}");
         }
     }
 }

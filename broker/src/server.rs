@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use broker_core::controller::ControllerConfig;
@@ -39,6 +40,8 @@ use crate::response::Dispatch;
 
 /// Replicas of a topic whose creator names no number, where there are enough brokers.
 const REPLICATION_FACTOR_DEFAULT: i16 = 3;
+/// How long a scrape waits for other brokers to tell where their partitions end.
+const WATERMARKS_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a server can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -232,13 +235,13 @@ async fn bind(config: &ListenersConfig) -> anyhow::Result<Bound> {
 fn serve(
     bound: Bound,
     shared: Arc<Shared>,
-    handle: &Handle,
+    handle: &Arc<Handle>,
     limits: Limits,
     stopping: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) {
     if let Some(http) = bound.http {
-        let epoch = handle.epoch();
+        let (epoch, asked) = (handle.epoch(), Arc::clone(handle));
         let open = [&bound.public, &bound.internal];
         let metrics = Metrics::new(Sources {
             broker_id: shared.broker_id,
@@ -246,10 +249,17 @@ fn serve(
             partitions: Arc::clone(&shared.partitions),
             traffic: Arc::clone(&shared.traffic),
             connections: open.map(|socket| (socket.name(), socket.open_connections())).to_vec(),
+            groups: Arc::clone(&shared.groups),
+            remote: Box::new(move |wanted| asked.latest_offsets(wanted, WATERMARKS_WAIT)),
+            unclean_elections: handle.unclean_elections(),
         });
+        let metrics = Arc::new(metrics);
         let probes = Probes {
             ready: Box::new(move || epoch.borrow().is_some()),
-            metrics: Box::new(move || metrics.text()),
+            metrics: Box::new(move || {
+                let metrics = Arc::clone(&metrics);
+                Box::pin(async move { metrics.text().await })
+            }),
         };
         tasks.spawn(http.run(probes, stopping.clone()));
     }

@@ -1,10 +1,9 @@
 //! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`.
 //!
-//! Called by: `server`. Calls: the core's status.
+//! Called by: `server`. Calls: the core's status, `metrics`.
 //! Invariant: one request per connection, bounded in bytes, time and number.
 //! Does not know: HTTP beyond a GET.
 
-use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::core_loop::Inputs;
-use crate::net::{gauges, mode_name, status};
+use crate::metrics;
+use crate::net::{mode_name, status};
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -81,11 +81,7 @@ async fn answer(path: &str, inputs: &Inputs) -> (&'static str, String) {
         return ("503 Service Unavailable", "stopping\n".to_owned());
     };
     if path == "/metrics" {
-        let mut text = String::new();
-        for (name, value) in gauges(&status) {
-            let _ = writeln!(text, "coordinator_{name} {value}");
-        }
-        return ("200 OK", text);
+        return ("200 OK", metrics::text(&status));
     }
     match mode_name(status.mode).filter(|_| status.confirmed) {
         Some(mode) => ("200 OK", format!("ready, {mode}\n")),

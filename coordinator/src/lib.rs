@@ -18,6 +18,7 @@
 mod clock;
 mod core_loop;
 mod http;
+mod metrics;
 mod net;
 mod peers;
 mod server;

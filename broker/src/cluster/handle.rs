@@ -5,11 +5,13 @@
 //! Invariant: it may be asked at any time, also before this broker is registered and after its session
 //! ended; then it says so.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broker_core::fence::SelfFence;
-use broker_core::ids::{BrokerEpoch, BrokerId, Millis};
+use broker_core::ids::{BrokerEpoch, BrokerId, Millis, TopicPartition};
 use broker_core::image::Image;
 use broker_core::partition::AlterRequest;
 use client_protocol::messages::{
@@ -26,6 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::alters::Alters;
 use super::forward::{ForController, Forward};
 use super::producer_ids::ProducerIds;
+use super::watermarks::{self, Watermarks};
 use crate::api::Cluster;
 use crate::api::shared::Later;
 use crate::config::ClusterConfig;
@@ -42,6 +45,8 @@ pub struct Handle {
     pub(super) epoch: watch::Receiver<Option<BrokerEpoch>>,
     /// The session's client, while there is a session with a registration.
     pub(super) client: Mutex<Option<Client>>,
+    /// Leaders that this controller elected though they may lack committed records.
+    pub(super) unclean_elections: Arc<AtomicU64>,
     producer_ids: Arc<ProducerIds>,
     started: Instant,
 }
@@ -59,6 +64,7 @@ impl Handle {
             alters: Arc::default(),
             epoch,
             client: Mutex::new(None),
+            unclean_elections: Arc::default(),
             producer_ids: Arc::default(),
             started: Instant::now(),
         }
@@ -72,6 +78,21 @@ impl Handle {
     /// This broker's registration, to be followed; `None` while there is none.
     pub fn epoch(&self) -> watch::Receiver<Option<BrokerEpoch>> {
         self.epoch.clone()
+    }
+
+    /// How many leaders this broker elected, as controller, though they may lack committed records.
+    pub fn unclean_elections(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unclean_elections)
+    }
+
+    /// The high watermarks of partitions that other brokers lead, of those that answer within `limit`.
+    pub fn latest_offsets(
+        &self,
+        wanted: BTreeSet<TopicPartition>,
+        limit: Duration,
+    ) -> Later<Watermarks> {
+        let peers = Arc::clone(&self.forward.peers);
+        Box::pin(watermarks::ask(peers, self.image(), self.broker, wanted, limit))
     }
 
     /// Asks the controller for other in-sync replicas. Never blocks; the answer goes to the partition.

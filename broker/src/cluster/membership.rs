@@ -236,6 +236,7 @@ impl Sessions {
             images: self.handle.images(),
             request_timeout: self.member.cluster.request_timeout,
             balance: self.member.cluster.balance,
+            unclean_elections: self.handle.unclean_elections(),
         };
         let mut office = Office::new(seat, client.clone());
         let mut epochs = self.epoch.subscribe();

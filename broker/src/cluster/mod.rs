@@ -28,6 +28,7 @@ mod producer_ids;
 pub(crate) mod random;
 mod registration;
 mod requests;
+mod watermarks;
 mod writes;
 
 pub use feed::{IMAGES_WAITING_MAX, Updated};
@@ -36,6 +37,7 @@ pub use local::Local;
 pub use membership::{Member, Membership, Running, StartError, prepare};
 pub use office::Balance;
 pub use registration::RegistrationError;
+pub use watermarks::Watermarks;
 
 #[cfg(test)]
 mod tests;

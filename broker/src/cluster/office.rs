@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use broker_core::controller::message::RequestId;
@@ -51,6 +52,8 @@ pub(super) struct Seat {
     pub(super) request_timeout: Duration,
     /// When leaders are brought back by themselves.
     pub(super) balance: Option<Balance>,
+    /// Counts them for the metrics.
+    pub(super) unclean_elections: Arc<AtomicU64>,
 }
 
 /// How leaders are brought back.
@@ -231,6 +234,7 @@ impl Office {
                     self.describe(question);
                 }
                 Effect::UncleanElection { topic, partition, leader, leader_epoch, report } => {
+                    self.seat.unclean_elections.fetch_add(1, Ordering::Relaxed);
                     error!(
                         %topic, %partition, ?leader, %leader_epoch, ?report,
                         "no eligible replica: electing one that may lack committed records"

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use broker_core::group::{OFFSETS_TOPIC, Request, Response, Settings, partition_of};
+use broker_core::group::{GroupFigures, OFFSETS_TOPIC, Request, Response, Settings, partition_of};
 use broker_core::ids::TopicPartition;
 use broker_core::image::{Image, Topic};
 use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
@@ -30,6 +30,8 @@ pub(super) const ASKED_MAX: usize = 4_096;
 pub(super) enum Ask {
     /// A request, and where its answer goes.
     Request(Request, oneshot::Sender<Response>),
+    /// What its groups look like in figures.
+    Figures(oneshot::Sender<Vec<GroupFigures>>),
     /// These topics are deleted.
     TopicsGone(Arc<BTreeSet<String>>),
 }
@@ -98,6 +100,27 @@ impl Groups {
     pub fn ask_all(&self, request: &Request) -> Vec<impl Future<Output = Response> + Send + use<>> {
         let shards = self.shards.load();
         shards.values().map(|shard| self.ask_shard(shard, request.clone()).answer()).collect()
+    }
+
+    /// What the groups of all shards here look like in figures. A shard that is loading, or has no
+    /// room, is left out.
+    pub fn figures(&self) -> impl Future<Output = Vec<GroupFigures>> + Send + use<> {
+        let shards = self.shards.load();
+        let asked = shards.values().filter_map(|shard| {
+            let (reply, receiver) = oneshot::channel();
+            let is_led = self.partitions.leading(shard.key).map(|(epoch, _)| epoch);
+            let is_loaded = shard.is_loaded.load(Ordering::Acquire);
+            let is_ours = is_loaded && is_led == Some(shard.leader_epoch);
+            (is_ours && shard.asks.try_send(Ask::Figures(reply)).is_ok()).then_some(receiver)
+        });
+        let asked: Vec<_> = asked.collect();
+        async move {
+            let mut all = Vec::new();
+            for owed in asked {
+                all.extend(owed.await.unwrap_or_default());
+            }
+            all
+        }
     }
 
     fn ask_shard(&self, shard: &Shard, request: Request) -> Asked {

@@ -176,6 +176,8 @@ impl Working {
                     self.replies.insert(ticket, reply);
                     self.shard.handle(ticket, &request, now, &mut self.effects);
                 }
+                // Whoever asked may have stopped waiting.
+                Ask::Figures(reply) => drop(reply.send(self.shard.figures())),
                 Ask::TopicsGone(topics) => {
                     self.shard.forget_topics(&topics, now, &mut self.effects);
                 }

@@ -1,25 +1,35 @@
 //! Reads the broker's state when it is scraped and writes it in OpenMetrics' text form.
 //!
-//! Called by: `http`. Calls: the image, the partitions, the traffic counters, `/proc/self`.
+//! Called by: `http`. Calls: the image, the partitions, the traffic counters, the groups, and the files beside it.
 //! Names follow the JMX exporter's convention for Kafka (`kafka_<domain>_<type>_<name>`), which
 //! existing dashboards ask for; what belongs to the JVM is left out and `process_*` stands instead.
 //! Does not know: who asks.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use broker_core::ids::TopicPartition;
 use broker_core::image::{Image, StoredState, Topic};
 use client_protocol::{BrokerId, PartitionId};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use super::groups::GroupsRead;
+use super::process::{self, Busy};
+use super::topics;
 use super::traffic::{TopicTraffic, Traffic};
+use crate::api::shared::Later;
+use crate::cluster::Watermarks;
+use crate::groups::Groups;
 use crate::partitions::Partitions;
 
 /// Where the figures come from.
@@ -34,7 +44,16 @@ pub struct Sources {
     pub traffic: Arc<Traffic>,
     /// Open connections by listener.
     pub connections: Vec<(&'static str, Arc<AtomicUsize>)>,
+    /// The groups that it coordinates.
+    pub groups: Arc<Groups>,
+    /// High watermarks of what other brokers lead.
+    pub remote: Remote,
+    /// Leaders that it elected, as controller, though they may lack committed records.
+    pub unclean_elections: Arc<AtomicU64>,
 }
+
+/// Asks other brokers for the high watermarks of these partitions.
+pub type Remote = Box<dyn Fn(BTreeSet<TopicPartition>) -> Later<Watermarks> + Send + Sync>;
 
 impl fmt::Debug for Sources {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,24 +66,35 @@ impl fmt::Debug for Sources {
 
 /// What `/metrics` answers.
 pub struct Metrics {
-    registry: Registry,
+    sources: Arc<Sources>,
+    busy: Arc<Busy>,
 }
 
 impl Metrics {
     /// Metrics that read `sources` at each scrape.
     pub fn new(sources: Sources) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(sources));
-        Self { registry }
+        Self { sources: Arc::new(sources), busy: Arc::default() }
     }
 
     /// All of them in OpenMetrics' text form.
-    pub fn text(&self) -> String {
+    pub async fn text(&self) -> String {
+        let groups = GroupsRead::read(&self.sources).await;
+        let (sources, busy) = (Arc::clone(&self.sources), Arc::clone(&self.busy));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape { sources, groups, busy }));
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = text::encode(&mut text, &self.registry);
+        let _ = text::encode(&mut text, &registry);
         text
     }
+}
+
+/// Everything that one answer is made of.
+#[derive(Debug)]
+struct Scrape {
+    sources: Arc<Sources>,
+    groups: GroupsRead,
+    busy: Arc<Busy>,
 }
 
 /// A counter of a topic: its name, what it counts, where it stands.
@@ -89,15 +119,18 @@ struct Led<'a> {
     in_sync_min: usize,
 }
 
-impl Collector for Sources {
+impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let image = Arc::clone(&self.image.borrow());
-        self.encode_traffic(&image, &mut encoder)?;
-        self.encode_replicas(&image, &mut encoder)?;
-        self.encode_controller(&image, &mut encoder)?;
-        self.encode_logs(&mut encoder)?;
-        self.encode_connections(&mut encoder)?;
-        encode_process(&mut encoder)
+        let sources = &self.sources;
+        let image = Arc::clone(&sources.image.borrow());
+        sources.encode_traffic(&image, &mut encoder)?;
+        sources.encode_replicas(&image, &mut encoder)?;
+        sources.encode_controller(&image, &mut encoder)?;
+        sources.encode_logs(&mut encoder)?;
+        sources.encode_connections(&mut encoder)?;
+        topics::encode(sources, &image, &mut encoder)?;
+        self.groups.encode(&mut encoder)?;
+        process::encode(&self.busy, &mut encoder)
     }
 }
 
@@ -163,7 +196,11 @@ impl Sources {
         let name = format!("{domain}_activecontrollercount");
         gauge(encoder, &name, "1 on the broker that is the controller", usize::from(active))?;
         let name = format!("{domain}_offlinepartitionscount");
-        gauge(encoder, &name, "Partitions without a leader, told by the controller", offline)
+        gauge(encoder, &name, "Partitions without a leader, told by the controller", offline)?;
+        let name = "kafka_controller_controllerstats_uncleanleaderelections";
+        let help = "Leaders that this controller elected though they may lack committed records";
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(self.unclean_elections.load(Ordering::Relaxed)).encode(metric)
     }
 
     fn encode_logs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -221,42 +258,20 @@ fn unsigned(offset: i64) -> u64 {
     u64::try_from(offset).unwrap_or(0)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: usize) -> fmt::Result {
+pub(super) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: usize,
+) -> fmt::Result {
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     ConstGauge::new(value as u64).encode(metric)
 }
 
-fn encode_gauge(
+pub(super) fn encode_gauge(
     family: &mut MetricEncoder<'_>,
     labels: &[(&str, &str)],
-    value: u64,
+    value: impl EncodeGaugeValue,
 ) -> fmt::Result {
     ConstGauge::new(value).encode(family.encode_family(&labels)?)
-}
-
-/// Memory, processor time and open files, as far as the system tells.
-fn encode_process(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let page_bytes = rustix::param::page_size() as u64;
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let number = |text: &str, at: usize| {
-        text.split_whitespace().nth(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let resident = number(&read("/proc/self/statm"), 1) * page_bytes;
-    let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-    for (name, help, value) in [
-        ("process_resident_memory_bytes", "Resident memory", resident),
-        ("process_open_fds", "Open file descriptors", files),
-    ] {
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(value).encode(metric)?;
-    }
-    let stat = read("/proc/self/stat");
-    // After the name, which may hold anything, utime and stime are fields 12 and 13.
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = number(rest, 11) + number(rest, 12);
-    let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-    let help = "User and system time";
-    let metric =
-        encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
-    ConstCounter::new(seconds).encode(metric)
 }

@@ -136,7 +136,8 @@ pub fn gauges(status: &Status) -> [(&'static str, u64); 23] {
     ]
 }
 
-fn average(status: &Status) -> f64 {
+/// Mean time from request to reply, ms.
+pub fn average(status: &Status) -> f64 {
     if status.latency_count == 0 {
         return 0.0;
     }

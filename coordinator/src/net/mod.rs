@@ -7,7 +7,7 @@ mod listener;
 mod outbox;
 mod socket;
 
-pub use four_letter::{gauges, mode_name, status};
+pub use four_letter::{average, gauges, mode_name, status};
 pub use gate::Gate;
 pub use listener::ClientListener;
 pub use outbox::{Outbox, WriteEnd};

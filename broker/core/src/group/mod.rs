@@ -5,12 +5,12 @@
 //! come out, and what is in the log comes back in. It knows no log, socket, clock or other shard.
 //!
 //! - `shard`: all groups of a partition. `state`, `member`: one of each.
-//! - `join`, `sync`, `session`, `offsets`, `describe`: the requests. `rebalance`: from one generation
+//! - `join`, `sync`, `session`, `offsets`, `describe`: the requests. `figures`: for metrics. `rebalance`: from one generation
 //!   to the next.
 //! - `writes`: records on their way into the log. `record`: their bytes. `placement`: which partition.
 
 mod describe;
-
+mod figures;
 mod join;
 mod member;
 mod message;
@@ -30,6 +30,7 @@ mod topic;
 mod turn;
 mod writes;
 
+pub use figures::GroupFigures;
 pub use message::{Effect, Join, Now, Request, Response, Ticket, WriteId};
 pub use placement::{OFFSETS_TOPIC, partition_of};
 pub use record::{GroupRecord, GroupValue, LogRecord, MemberValue, OffsetValue, RecordError};

@@ -18,7 +18,7 @@ use super::settings::{GROUPS_MAX, MEMBER_BYTES_MAX, NAME_BYTES_MAX, Settings};
 use super::state::{Group, Phase};
 use super::turn::{Turn, error_of_write};
 use super::writes::{Then, Write, Writes};
-use super::{describe, join, offsets, rebalance, session, sync};
+use super::{describe, figures, join, offsets, rebalance, session, sync};
 use crate::ids::Millis;
 
 /// See the module.
@@ -382,6 +382,12 @@ impl Shard {
             }
             self.groups.remove(id);
         }
+    }
+
+    /// Every group in figures, ordered by id.
+    #[must_use]
+    pub fn figures(&self) -> Vec<figures::GroupFigures> {
+        self.groups.values().filter_map(figures::of).collect()
     }
 
     /// How many groups there are, and writes on their way.

@@ -20,7 +20,7 @@ use super::*;
 const HANG: Duration = Duration::from_secs(60);
 
 /// Asks for the coordinator until there is one.
-async fn coordinator(bench: &mut Bench, version: i16, group: &str) {
+pub(super) async fn coordinator(bench: &mut Bench, version: i16, group: &str) {
     let request = FindCoordinatorRequest {
         key: if version < 4 { group.to_owned() } else { String::new() },
         coordinator_keys: if version < 4 { Vec::new() } else { vec![group.to_owned()] },
@@ -43,7 +43,7 @@ async fn coordinator(bench: &mut Bench, version: i16, group: &str) {
     }
 }
 
-fn commit(group: &str, topics: &[&str], offset: i64) -> OffsetCommitRequest {
+pub(super) fn commit(group: &str, topics: &[&str], offset: i64) -> OffsetCommitRequest {
     let topic = |name: &&str| OffsetCommitTopic {
         name: (*name).to_owned(),
         partitions: vec![OffsetCommitPartition {
@@ -57,7 +57,7 @@ fn commit(group: &str, topics: &[&str], offset: i64) -> OffsetCommitRequest {
 }
 
 /// Commits until the coordinator is loaded; yields the code of each topic.
-async fn committed(
+pub(super) async fn committed(
     bench: &mut Bench,
     version: i16,
     request: &OffsetCommitRequest,

@@ -1,0 +1,162 @@
+//! What Prometheus is told of a server.
+//!
+//! Called by: `http`. Calls: the core's status, `/proc/self`.
+//! Names: every measure of `mntr` as `coordinator_*`; those that ZooKeeper's own Prometheus provider has, under its names; the log's as
+//! `kafka_server_raftmetrics_*`, which boards for Kafka's controllers ask for. Invariant: what cannot be read is left out.
+
+use std::fmt::Write;
+
+use coordinator_core::server::{Mode, Status};
+
+use crate::net::{average, gauges};
+
+/// Of `mntr`'s, those that count up.
+const COUNTERS: [&str; 3] = ["packets_received", "packets_sent", "latency_count"];
+/// Of `mntr`'s, those that ZooKeeper's provider has.
+const OF_ZOOKEEPER: [&str; 10] = [
+    "znode_count",
+    "ephemerals_count",
+    "approximate_data_size",
+    "watch_count",
+    "num_alive_connections",
+    "global_sessions",
+    "outstanding_requests",
+    "packets_received",
+    "packets_sent",
+    "max_latency",
+];
+
+/// All of it in Prometheus' text form.
+pub fn text(status: &Status) -> String {
+    let mut text = String::new();
+    for (name, value) in gauges(status) {
+        let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
+        put(&mut text, &format!("coordinator_{name}"), kind, value);
+        if OF_ZOOKEEPER.contains(&name) {
+            // There they are gauges, all of them.
+            put(&mut text, name, "gauge", value);
+        }
+    }
+    put(&mut text, "avg_latency", "gauge", average(status));
+    if status.mode == Mode::Leader {
+        put(&mut text, "synced_followers", "gauge", status.peers_up);
+    }
+    raft(&mut text, status);
+    process(&mut text);
+    text
+}
+
+fn raft(text: &mut String, status: &Status) {
+    let leader = status.leader.map_or(-1, |leader| i64::try_from(u64::from(leader)).unwrap_or(-1));
+    let domain = "kafka_server_raftmetrics";
+    put(text, &format!("{domain}_current_leader"), "gauge", leader);
+    put(text, &format!("{domain}_current_epoch"), "gauge", status.term);
+    put(text, &format!("{domain}_high_watermark"), "gauge", status.commit_index);
+    put(text, &format!("{domain}_log_end_offset"), "gauge", status.last_index);
+    let state = match status.mode {
+        Mode::Standalone | Mode::Leader => "leader",
+        Mode::Follower => "follower",
+        Mode::Looking => "candidate",
+        Mode::Halted => "resigned",
+    };
+    let name = format!("{domain}_current_state");
+    let _ = writeln!(text, "# TYPE {name} gauge\n{name}{{state=\"{state}\"}} 1");
+}
+
+fn process(text: &mut String) {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let word = |text: &str, at: usize| text.split_whitespace().nth(at)?.parse::<u64>().ok();
+    if let Some(pages) = read("/proc/self/statm").and_then(|statm| word(&statm, 1)) {
+        let bytes = pages.saturating_mul(rustix::param::page_size() as u64);
+        put(text, "process_resident_memory_bytes", "gauge", bytes);
+    }
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        let count = files.count();
+        put(text, "process_open_fds", "gauge", count);
+        put(text, "open_file_descriptor_count", "gauge", count);
+    }
+    let stat = read("/proc/self/stat");
+    // After the name, which may hold anything, utime and stime are fields 12 and 13.
+    let rest = stat.as_deref().and_then(|stat| Some(stat.rsplit_once(')')?.1));
+    if let Some((user, system)) = rest.and_then(|rest| Some((word(rest, 11)?, word(rest, 12)?))) {
+        let ticks = user.saturating_add(system) as f64;
+        let seconds = ticks / rustix::param::clock_ticks_per_second() as f64;
+        put(text, "process_cpu_seconds_total", "counter", seconds);
+    }
+}
+
+fn put(text: &mut String, name: &str, kind: &str, value: impl std::fmt::Display) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator_core::ServerId;
+    use coordinator_protocol::Zxid;
+
+    use super::*;
+
+    fn status(mode: Mode) -> Status {
+        Status {
+            id: ServerId::new(2).unwrap(),
+            mode,
+            leader: ServerId::new(2),
+            confirmed: true,
+            term: 7,
+            commit_index: 40,
+            applied_index: 40,
+            last_index: 41,
+            unsynced_bytes: 0,
+            snapshot_index: 0,
+            zxid: Zxid::default(),
+            connections: 3,
+            outstanding: 0,
+            sessions: 3,
+            nodes: 5,
+            ephemerals: 1,
+            data_bytes: 100,
+            watches: 0,
+            subscriptions: 0,
+            received: 9,
+            sent: 9,
+            latency_ms_min: 0,
+            latency_ms_max: 4,
+            latency_ms_sum: 6,
+            latency_count: 4,
+            peers_up: 2,
+        }
+    }
+
+    #[test]
+    fn boards_find_their_names() {
+        let text = text(&status(Mode::Leader));
+        for line in [
+            "znode_count 5",
+            "coordinator_znode_count 5",
+            "avg_latency 1.5",
+            "synced_followers 2",
+            "kafka_server_raftmetrics_current_leader 2",
+            "kafka_server_raftmetrics_current_epoch 7",
+            "kafka_server_raftmetrics_high_watermark 40",
+            "kafka_server_raftmetrics_log_end_offset 41",
+            "kafka_server_raftmetrics_current_state{state=\"leader\"} 1",
+            "# TYPE coordinator_packets_received counter",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        for name in
+            ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"]
+        {
+            assert!(text.contains(&format!("\n{name} ")), "no {name} in\n{text}");
+        }
+        let named = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        let values = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(named, values, "each has its type");
+    }
+
+    #[test]
+    fn only_a_leader_has_followers() {
+        assert!(!text(&status(Mode::Follower)).contains("synced_followers"));
+    }
+}

@@ -32,6 +32,8 @@ pub struct Ledger {
     acknowledged: Vec<Acknowledged>,
     /// By partition and offset: the value, and the epoch that wrote it.
     committed: BTreeMap<TopicPartition, BTreeMap<i64, (u64, i32)>>,
+    /// Up to where it may reach, where nobody could be read who has it.
+    unread: BTreeMap<TopicPartition, Offset>,
     leaders: BTreeMap<(TopicPartition, LeaderEpoch), (BrokerId, u64)>,
     marks: BTreeMap<(BrokerId, u64, TopicPartition), (Offset, Offset)>,
     /// Up to where replicas removed what retention let them.
@@ -117,19 +119,20 @@ impl Ledger {
         }
     }
 
-    /// A replica's high watermark moved: what lies below is what lies there everywhere. Only on a `suspect` disk may it be damaged.
+    /// A replica's high watermark moved: what lies below is what lies there everywhere. Only on a `suspect` disk may it be damaged: then nothing
+    /// is known of it yet, which is what false says.
     pub fn committed(
         &mut self,
         process: &Process,
         key: TopicPartition,
         (from, to): (Offset, Offset),
         (suspect, now): (bool, Time),
-    ) {
+    ) -> bool {
         assert!(from <= to, "{}: {key:?}: high watermark back from {from} to {to}", process.id);
         let known = self.committed.entry(key).or_default();
         let read = match process.directory.peek(|| read_all(process, key, from, to)) {
             Ok(read) => read,
-            Err(_) if suspect => return,
+            Err(_) if suspect => return false,
             Err(error) => panic!("{}: {key:?}: {error}", process.id),
         };
         for &(offset, value, epoch) in &read {
@@ -145,6 +148,13 @@ impl Ledger {
                 process.id
             );
         }
+        true
+    }
+
+    /// A damaged disk is all that can tell at present what is committed up to there.
+    pub fn committed_unread(&mut self, key: TopicPartition, to: Offset) {
+        let former = self.unread.entry(key).or_default();
+        *former = to.max(*former);
     }
 
     /// Committed records that are not among these, which were read from `from` up to `to` (exclusive). Panics when one should be.
@@ -251,7 +261,8 @@ impl Ledger {
 
     /// A replica removed what lies below, as retention wants it: of what is committed.
     pub fn trimmed(&mut self, key: TopicPartition, start: Offset) {
-        let committed = self.committed_end(key);
+        let unread = self.unread.get(&key).copied().unwrap_or_default();
+        let committed = self.committed_end(key).max(unread);
         assert!(
             start <= committed || self.is_unclean(key),
             "{key:?}: what lies below {start} was removed, and {committed} is the end of what is committed"

@@ -398,22 +398,9 @@ impl World {
             );
             self.ledger.repaired((id, life), key, end);
         }
-        for &(key, from, to, leads) in &out.watermarks {
-            let is_cut = to < from && out.committed_cuts.contains(&(key, from, to));
-            if is_cut || self.ledger.is_unclean(key) {
-                continue;
-            }
-            let terms = (machine.suspect, self.schedule.now());
-            self.ledger.committed(process, key, (from, to), terms);
-            if let Some(core) = process.replicas.get(&key).filter(|_| leads) {
-                let (isr, least) = (core.isr(), self.settings.min_insync_replicas());
-                assert!(isr.len() >= least, "{id}: {key:?}: committed to {to} by {isr:?} alone");
-            }
-            let is_judged = key.topic == topic_id();
-            if leads && is_judged && self.settings.durability == Durability::Disk {
-                self.check_durable(key, to);
-            }
-        }
+        self.reached(id, &out);
+        let machine = &self.machines[&id];
+        let process = machine.process.as_ref().expect("stepped");
         for &(key, start) in &out.trimmed {
             let may = self.settings.retention_bytes.is_some();
             assert!(
@@ -454,6 +441,43 @@ impl World {
         }
     }
 
+    /// High watermarks moved: what is committed now.
+    fn reached(&mut self, id: BrokerId, out: &Outbox) {
+        for &(key, from, to, leads) in &out.watermarks {
+            let is_cut = to < from && out.committed_cuts.contains(&(key, from, to));
+            if is_cut || self.ledger.is_unclean(key) {
+                continue;
+            }
+            self.committed(id, key, (from, to));
+            let process = self.machines[&id].process.as_ref().expect("stepped");
+            if let Some(core) = process.replicas.get(&key).filter(|_| leads) {
+                let (isr, least) = (core.isr(), self.settings.min_insync_replicas());
+                assert!(isr.len() >= least, "{id}: {key:?}: committed to {to} by {isr:?} alone");
+            }
+            let is_judged = key.topic == topic_id();
+            if leads && is_judged && self.settings.durability == Durability::Disk {
+                self.check_durable(key, to);
+            }
+        }
+    }
+
+    /// What is that: as its own disk has it, or, where that is damaged, as somebody has it who is in sync.
+    fn committed(&mut self, id: BrokerId, key: TopicPartition, range: (Offset, Offset)) {
+        let now = self.schedule.now();
+        let machine = &self.machines[&id];
+        let process = machine.process.as_ref().expect("stepped");
+        if self.ledger.committed(process, key, range, (machine.suspect, now)) {
+            return;
+        }
+        match self.sound_member(key, range.1) {
+            Some(member) => {
+                let process = self.machines[&member].process.as_ref().expect("a member runs");
+                self.ledger.committed(process, key, range, (false, now));
+            }
+            None => self.ledger.committed_unread(key, range.1),
+        }
+    }
+
     /// D2: whoever is in sync has everything committed on disk, from the moment at which that is written.
     pub(super) fn check_members(&self) {
         if self.settings.durability == Durability::Disk {
@@ -482,6 +506,20 @@ impl World {
                 "{key:?}: committed to {committed_end}, {leader} with {end} is elected and not {id}"
             );
         }
+    }
+
+    /// Who runs on a sound disk and is in sync, and so has on it what is committed up to there.
+    fn sound_member(&self, key: TopicPartition, to: Offset) -> Option<BrokerId> {
+        let is_judged = key.topic == topic_id() && self.settings.durability == Durability::Disk;
+        let stored = self.state(key.partition).filter(|_| is_judged)?;
+        let has_it = |id: &BrokerId| {
+            let machine = &self.machines[id];
+            let process = machine.process.as_ref().filter(|_| !machine.suspect);
+            process.is_some_and(|process| {
+                process.replicas.get(&key).is_some() && process.durable_end(key) >= to
+            })
+        };
+        stored.state.isr.into_iter().find(has_it)
     }
 
     /// D1: what is committed is durable, by the log's own word, on every in-sync replica that runs; one whose disk lost something is found out

@@ -84,7 +84,7 @@ fn open(
     folder: &Path,
     toml: &str,
     outlet: &Arc<Recorder>,
-) -> Arc<Partitions> {
+) -> Result<Arc<Partitions>, PartitionsError> {
     let config = PartitionsConfig {
         log_dirs: vec![folder.join("logs")],
         recovery_threads: 2,
@@ -96,7 +96,7 @@ fn open(
         defaults: Values::from_toml(toml).unwrap(),
     };
     let outlet: Arc<dyn Outlet> = Arc::clone(outlet) as Arc<dyn Outlet>;
-    Partitions::open(config, BrokerId::new(1), disk, outlet).unwrap()
+    Partitions::open(config, BrokerId::new(1), disk, outlet)
 }
 
 impl Bench {
@@ -112,7 +112,7 @@ impl Bench {
         let name = format!("broker-partitions-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let outlet = Arc::new(Recorder::default());
-        let partitions = open(disk, &folder, toml, &outlet);
+        let partitions = open(disk, &folder, toml, &outlet).unwrap();
         let mut feed = ImageFeed::default();
         feed.apply(FeedEvent::SnapshotBegin { zxid: Zxid::new(10) });
         let items = (1..=3).map(registration).collect();
@@ -199,7 +199,7 @@ impl Bench {
             self.partitions.abandon();
         }
         self.outlet = Arc::new(Recorder::default());
-        self.partitions = open(&self.disk, &self.folder, &self.toml, &self.outlet);
+        self.partitions = open(&self.disk, &self.folder, &self.toml, &self.outlet).unwrap();
         self.partitions.begin(Zxid::new(self.zxid), self.feed.image());
     }
 

@@ -96,3 +96,24 @@ async fn lost_folder_of_what_was_durable_is_told() {
     bench.until(|bench| bench.partitions.describe_replica(key()).is_ok());
     assert!(bench.partitions.describe_replica(key()).unwrap().cut_below_mark);
 }
+
+#[tokio::test]
+async fn partition_that_cannot_be_read_is_not_left_out_of_a_start() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["a"])).await.unwrap();
+    bench.partitions.stop();
+    let (file, aside) = (bench.folder.join("logs/t-0/partition"), bench.folder.join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    // Opens, and refuses to be read.
+    std::fs::create_dir(&file).unwrap();
+    let started = open(&bench.disk, &bench.folder, "", &bench.outlet);
+    let why = started.err().expect("a start without a log that is there").to_string();
+    assert!(why.contains("t-0/partition"), "{why}");
+    // What lies in a folder of another kind of name is none of our business.
+    std::fs::rename(&file, bench.folder.join("logs/lost+found")).unwrap();
+    std::fs::create_dir(bench.folder.join("logs/lost+found/partition")).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    bench.restart(false);
+    let report = bench.partitions.describe_replica(key()).unwrap();
+    assert_eq!((report.end_offset.get(), report.cut_below_mark), (1, false));
+}

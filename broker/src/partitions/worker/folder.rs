@@ -59,8 +59,7 @@ fn refuse_without_marks(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     let entries = disk.list(path).map_err(in_file(path))?;
     // Whatever else may lie there, `lost+found` for one, says nothing.
     let is_ours = |entry: &Entry| {
-        let number = entry.name.rsplit_once('-').map(|(_, number)| number.parse::<u32>());
-        let is_partition = matches!(number, Some(Ok(_))) || entry.name.ends_with(STRAY);
+        let is_partition = is_folder_name(&entry.name) || entry.name.ends_with(STRAY);
         entry.kind == EntryKind::Folder && is_partition
     };
     if entries.iter().any(is_ours) {
@@ -108,12 +107,13 @@ impl Folder {
         Ok(Self { path: path.to_owned(), disk, marks, clean, found, written })
     }
 
-    /// Folders of partitions, with what their file says. Folders without a readable one are left
-    /// alone, but for those that were on their way out: all that is in them is to be unlinked, in
-    /// the order of the second list.
+    /// Folders of partitions, with what their file says. Folders without one that can be understood
+    /// are left alone, but for those that were on their way out: all that is in them is to be
+    /// unlinked, in the order of the second list.
     ///
     /// # Errors
-    /// [`LogError::Disk`].
+    /// [`LogError::Disk`]; a file that the disk does not give is one too, as a log that is there must
+    /// not be missing from a start that goes on.
     pub fn list(&self) -> Result<(Vec<PartitionFile>, Vec<PathBuf>), LogError> {
         let (mut found, mut leftover) = (Vec::new(), Vec::new());
         for entry in self.disk.list(&self.path).map_err(in_file(&self.path))? {
@@ -125,7 +125,12 @@ impl Folder {
                 leftover.extend(self.contents(&folder)?);
                 continue;
             }
-            match self.read_partition_file(&folder).ok().flatten() {
+            // In `lost+found` not even the owner of what lies beside it may look.
+            let file = match is_folder_name(&entry.name) {
+                true => self.read_partition_file(&folder)?,
+                false => None,
+            };
+            match file {
                 Some(file) if entry.name == folder_name(&file.topic, file.partition) => {
                     found.push(file);
                 }
@@ -429,6 +434,11 @@ impl PartitionFile {
 /// Name of a partition's folder.
 fn folder_name(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
+}
+
+/// Whether a partition's folder could have this name.
+fn is_folder_name(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }
 
 /// Name of a partition in the checkpoints: a later topic of the same name is another one.

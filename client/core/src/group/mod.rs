@@ -282,8 +282,8 @@ pub struct Member {
     commits: VecDeque<Commit>,
     wanted: BTreeSet<TopicPartition>,
     wanted_at_ms: u64,
-    /// How many partitions the offsets' topic has, as far as notifications tell.
-    offsets_partitions: i32,
+    /// Who leads the partitions of the offsets' topic, as far as notifications tell.
+    offsets_leaders: BTreeMap<i32, Option<BrokerId>>,
     /// Since when it has wanted something that it does not have.
     waits_since_ms: Option<u64>,
     setback: Option<Setback>,
@@ -314,7 +314,7 @@ impl Member {
             commits: VecDeque::new(),
             wanted: BTreeSet::new(),
             wanted_at_ms: 0,
-            offsets_partitions: 0,
+            offsets_leaders: BTreeMap::new(),
             waits_since_ms: None,
             setback: None,
         }
@@ -461,10 +461,12 @@ impl Member {
         let is_gone = match route {
             Route::BrokerDown(broker) => *broker == coordinator.broker,
             Route::Leader { partition, leader } if &*partition.topic == OFFSETS_TOPIC => {
-                let number = partition.partition.get();
-                self.offsets_partitions = self.offsets_partitions.max(number.saturating_add(1));
-                let ours = java_hash(&self.settings.group_id).checked_rem(self.offsets_partitions);
-                ours == Some(number) && leader.broker != Some(coordinator.broker)
+                let (number, ours) = (partition.partition.get(), Some(coordinator.broker));
+                let led = self.offsets_leaders.insert(number, leader.broker).flatten();
+                // How many there are is known when all were told of, one by one: until then it may be another's that is
+                // taken for the group's. Only a coordinator that did lead it can have lost it; to join anew without need
+                // leaves a member behind of which nobody knows, and for whom the group then waits.
+                self.is_groups(number) && led == ours && leader.broker != ours
             }
             Route::Leader { .. } | Route::BrokerUp { .. } => false,
         };
@@ -473,6 +475,13 @@ impl Member {
             self.lose_coordinator(now_ms);
             self.take_back();
         }
+    }
+
+    /// Whether the group's offsets are in this partition, if the partitions that were told of are all there are.
+    fn is_groups(&self, partition: i32) -> bool {
+        let last = self.offsets_leaders.last_key_value().map_or(-1, |(last, _)| *last);
+        let hash = java_hash(&self.settings.group_id);
+        hash.checked_rem(last.saturating_add(1)) == Some(partition)
     }
 
     /// What was asked of a coordinator that is none any more is asked of the next one: whoever takes over reads what the

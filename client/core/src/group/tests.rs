@@ -18,6 +18,7 @@ use client_protocol::messages::{
 };
 
 use super::*;
+use crate::metadata::Leader;
 use crate::model::{self, Random, TOPIC};
 
 const PARTITIONS: i32 = 7;
@@ -740,6 +741,32 @@ fn what_a_dead_coordinator_was_asked_the_next_one_is_asked_though_no_answer_came
     }
     assert_eq!(asks(core, &world.metadata, now_ms), []);
     assert_eq!(effects, []);
+}
+
+#[test]
+fn leaders_that_are_told_one_by_one_are_no_reason_to_join_anew() {
+    let mut core = Member::new(settings());
+    let mut effects = Vec::new();
+    core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), 0, &mut effects);
+    let (number, _) = asks(&mut core, &metadata(), 0).remove(0);
+    core.answered(number, Ok(found(2)), 0, &mut effects);
+    assert!(matches!(asks(&mut core, &metadata(), 0)[..], [(_, Ask::Join(_))]));
+    // What the subscription begins with: one partition after the other, the group's among them.
+    let ours = java_hash(&settings().group_id) % 50;
+    let led = |partition, broker| Route::Leader {
+        partition: TopicPartition::new(OFFSETS_TOPIC, partition),
+        leader: Leader { broker: Some(BrokerId::new(broker)), ..Leader::default() },
+    };
+    for partition in 0..50 {
+        core.route(&led(partition, if partition == ours { 2 } else { 1 }), 1);
+        assert_eq!(asks(&mut core, &metadata(), 1), [], "at partition {partition}");
+    }
+    // And what changes later: others' partitions, then the group's.
+    core.route(&led((ours + 1) % 50, 2), 2);
+    core.route(&led((ours + 1) % 50, 1), 2);
+    assert_eq!(asks(&mut core, &metadata(), 2), []);
+    core.route(&led(ours, 3), 2);
+    assert!(matches!(asks(&mut core, &metadata(), 2)[..], [(_, Ask::Find(_))]));
 }
 
 #[test]

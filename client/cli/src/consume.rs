@@ -33,24 +33,28 @@ type Offsets = BTreeMap<TopicPartition, Offset>;
 
 /// Where the group would go on, as of what was printed; commits it when partitions go to others.
 #[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Offsets>>);
+struct Printed {
+    next: Arc<Mutex<Offsets>>,
+    /// Whether to say what the group gives and takes.
+    is_verbose: bool,
+}
 
 impl Printed {
     fn note(&self, partition: &TopicPartition, next: Offset) {
-        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         offsets.insert(partition.clone(), next);
     }
 
     /// These were not committed: the next commit says them, unless more was printed by now.
     fn put_back(&self, taken: Vec<(TopicPartition, Offset)>) {
-        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, next) in taken {
             offsets.entry(partition).or_insert(next);
         }
     }
 
     fn take(&self, is_meant: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, Offset)> {
-        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (taken, left) = std::mem::take(&mut *offsets)
             .into_iter()
             .partition(|(partition, _)| is_meant(partition));
@@ -58,14 +62,30 @@ impl Printed {
         let taken: Offsets = taken;
         taken.into_iter().collect()
     }
+
+    fn tell(&self, what: &str, partitions: &[TopicPartition]) {
+        if self.is_verbose {
+            let named = |partition: &TopicPartition| {
+                format!(" {}/{}", partition.topic, partition.partition)
+            };
+            let names: String = partitions.iter().map(named).collect();
+            eprintln!("{what}:{names}");
+        }
+    }
 }
 
 impl RebalanceListener for Printed {
+    fn assigned(&mut self, partitions: &[TopicPartition]) {
+        self.tell("assigned", partitions);
+    }
+
     fn revoked(&mut self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, Offset)> {
+        self.tell("revoked", partitions);
         self.take(|partition| partitions.contains(partition))
     }
 
     fn lost(&mut self, partitions: &[TopicPartition]) {
+        self.tell("lost", partitions);
         self.take(|partition| partitions.contains(partition));
     }
 }
@@ -79,7 +99,7 @@ pub async fn run(
     let found = tell_if_late("the topic has been looked up", find(settings, arguments)).await;
     let (partitions, ends) = found?;
     let mut consumer = Consumer::new(&settings.bootstrap, &settings.client(), options(arguments));
-    let printed = Printed::default();
+    let printed = Printed { is_verbose: arguments.verbose, ..Printed::default() };
     if arguments.group.is_some() {
         consumer.subscribe_with(&[&arguments.topic], printed.clone())?;
     } else {
@@ -93,10 +113,13 @@ pub async fn run(
     }
     let result = print_all(&mut consumer, ends.as_ref(), &printed, (arguments, format)).await;
     let offsets = printed.take(|_| true);
-    if arguments.group.is_some() && !offsets.is_empty() {
-        consumer.commit_offsets(offsets).await?;
-    }
+    let committed = match arguments.group.is_some() && !offsets.is_empty() {
+        true => consumer.commit_offsets(offsets).await,
+        false => Ok(()),
+    };
+    // Also after a commit that failed: a member that goes without a word keeps its share until the group gives it up.
     consumer.close().await?;
+    committed?;
     result
 }
 
@@ -116,8 +139,14 @@ async fn find(
 }
 
 fn options(arguments: &ConsumeArguments) -> ConsumerOptions {
+    let defaults = ConsumerOptions::default();
+    let session_timeout = Duration::from_millis(arguments.session_timeout_ms.into());
     ConsumerOptions {
         group_id: arguments.group.clone(),
+        instance_id: arguments.instance_id.clone(),
+        session_timeout,
+        // Two may be late before the group gives the member up.
+        heartbeat: defaults.heartbeat.min(session_timeout / 3),
         // What was printed is committed, not what was read.
         auto_commit: None,
         reset: match (arguments.begin(), &arguments.group) {
@@ -130,7 +159,7 @@ fn options(arguments: &ConsumeArguments) -> ConsumerOptions {
         } else {
             Isolation::ReadUncommitted
         },
-        ..ConsumerOptions::default()
+        ..defaults
     }
 }
 
@@ -152,7 +181,8 @@ async fn print_all(
                 Ok(fetched) => fetched?,
                 Err(_) => {
                     patience.tell(&consumer.obstacles(TELL_AFTER));
-                    continue;
+                    // What was printed last is committed also when nothing comes after it.
+                    Vec::new()
                 }
             },
             _ = tokio::signal::ctrl_c() => break,

@@ -135,6 +135,16 @@ pub struct ConsumeArguments {
     /// Join this group: read a share of the topic, and have the group remember how far.
     #[arg(short, long)]
     pub group: Option<String>,
+    /// Be a static member: one that restarts under this name within the session time-out gets its share back, and the
+    /// others notice nothing.
+    #[arg(long, requires = "group", value_name = "ID")]
+    pub instance_id: Option<String>,
+    /// How long the group waits for this member when it is silent, before its share goes to others.
+    #[arg(long, requires = "group", value_name = "MS", default_value_t = 45_000, value_parser = clap::value_parser!(u32).range(1..=1_800_000))]
+    pub session_timeout_ms: u32,
+    /// Say on standard error which partitions the group gives and takes.
+    #[arg(short, long, requires = "group")]
+    pub verbose: bool,
     /// Stop at what is the end of the topic when the command starts.
     #[arg(short, long)]
     pub exit_at_end: bool,

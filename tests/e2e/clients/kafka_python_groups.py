@@ -59,6 +59,8 @@ while b"later" not in seen:
 assert seen == [b"later"], seen
 assert later.committed(TopicPartition(topic, 1)) == count // 4
 later.close()
-described = admin.describe_groups(["kafka-python"])
-listed = admin.list_groups()
-print(f"kafka-python: {count} records shared by two members, a third went on; {len(listed)} groups listed, {len(described)} described")
+described = admin.describe_groups(["kafka-python"])["kafka-python"]
+assert (described["group_state"], described["members"], described["error"]) == ("Empty", [], None), described
+listed = {group["group_id"]: group["group_state"] for group in admin.list_groups()}
+assert listed.get("kafka-python") == "Empty", listed
+print(f"kafka-python: {count} records shared by two members, a third went on; the group is listed and described as empty")

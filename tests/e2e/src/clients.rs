@@ -39,9 +39,14 @@ pub fn kcat() -> Option<Command> {
     found.ok().filter(std::process::ExitStatus::success).map(|_| Command::new("kcat"))
 }
 
+/// Python below the clients' folder, with whatever is installed there.
+pub fn python_program() -> PathBuf {
+    folder().join("venv/bin/python")
+}
+
 /// Python with `package`, if installed below the clients' folder.
 pub fn python(package: &str) -> Option<Command> {
-    let program = folder().join("venv/bin/python");
+    let program = python_program();
     let check = format!("import {package}");
     let found = Command::new(&program).args(["-c", &check]).stderr(Stdio::null()).status();
     found.ok().filter(std::process::ExitStatus::success).map(|_| Command::new(program))
@@ -59,8 +64,13 @@ pub fn node(package: &str) -> Option<Command> {
 
 /// One of Kafka's Java tools, if Java and its jars are there.
 pub fn kafka_tool(name: &str) -> Option<Command> {
+    kafka_tool_of("kafka", name, &[])
+}
+
+/// The same of the jars in a folder of that name (`kafka` is 3.9, `kafka4` is 4), with options of Java.
+pub fn kafka_tool_of(jars: &str, name: &str, properties: &[&str]) -> Option<Command> {
     let class = JAVA_TOOLS.iter().find(|(tool, _)| *tool == name)?.1;
-    java("kafka", class)
+    java_with(jars, properties, class)
 }
 
 /// zkCli, if Java and its jars are there.

@@ -15,7 +15,15 @@ const PER_S: u32 = 2_000;
 
 /// A load on a fresh cluster; `disturb` does its harm, then everything is compared.
 fn under_load(disturb: impl FnOnce(&mut Running, &Load) -> Result<()>) -> Result<()> {
-    let mut running = Running::start(3, 3, &[])?;
+    under_load_with(&[], disturb)
+}
+
+/// The same with settings for every broker.
+fn under_load_with(
+    settings: &[(&str, &str)],
+    disturb: impl FnOnce(&mut Running, &Load) -> Result<()>,
+) -> Result<()> {
+    let mut running = Running::start(3, 3, settings)?;
     running.create_topic(TOPIC, PARTITIONS)?;
     let load = Load::start(&running.bootstrap(), TOPIC, PARTITIONS, PER_S)?;
     load.wait_acknowledged(2_000)?;
@@ -93,6 +101,32 @@ fn stopped_leader_hands_over_first() -> Result<()> {
         println!("next record of its partition acknowledged after {} ms", again.as_millis());
         running.cluster.start(&leader)?;
         running.cluster.wait_ready(&leader)
+    })
+}
+
+#[test]
+fn preferred_leader_that_comes_back_leads_again() -> Result<()> {
+    under_load_with(&[("leader.imbalance.check.interval.seconds", "1")], |running, load| {
+        let preferred = running.leader(TOPIC, 0)?;
+        let leads = |running: &Running| {
+            let all = (0..PARTITIONS).map(|partition| running.leader(TOPIC, partition));
+            all.collect::<Result<Vec<String>>>()
+        };
+        let before = leads(running)?;
+        let killed = Instant::now();
+        running.signal(&preferred, Signal::KILL)?;
+        running.wait_for("others to lead", || {
+            Ok((!leads(running)?.contains(&preferred)).then_some(()))
+        })?;
+        load.next_acknowledged(Instant::now(), Some(0))?;
+        running.cluster.start(&preferred)?;
+        running.cluster.wait_ready(&preferred)?;
+        running.wait_for("each partition to be led by whom it was led before", || {
+            Ok((leads(running)? == before).then_some(()))
+        })?;
+        load.next_acknowledged(Instant::now(), Some(0))?;
+        println!("{preferred} leads again {} ms after its death", killed.elapsed().as_millis());
+        Ok(())
     })
 }
 

@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail, ensure};
 use broker_core::group::{OFFSETS_TOPIC, partition_of};
 use e2e::clients::{self, run, skip};
 use e2e::load::Load;
-use e2e::running::Running;
+use e2e::members::{Joining, KINDS, Member};
+use e2e::running::{Running, tidegate};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// Longest wait for anything.
 const HANG: Duration = Duration::from_secs(120);
@@ -113,12 +115,136 @@ fn java_consumes_with_a_group_and_its_tool_describes_and_resets() -> Result<()> 
     groups(&[&["--group", "java"][..], &reset].concat())?;
     ensure!(consume("100")?.lines().count() == 100, "the reset did not take");
     groups(&["--delete-offsets", "--group", "java", "--topic", "java-groups:1"])?;
-    ensure!(groups(&["--describe", "--group", "java"])?.contains(" 0 "));
+    let described = groups(&["--describe", "--group", "java"])?;
+    let committed = |partition: &str| {
+        let lines = described.lines().filter_map(|line| line.strip_prefix("java "));
+        let mut columns = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+        columns.find(|columns| columns.get(1) == Some(&partition)).map(|columns| columns[2])
+    };
+    // A partition of which nothing is remembered is not shown, or with a dash.
+    ensure!(matches!(committed("1"), None | Some("-")), "not forgotten:\n{described}");
+    ensure!(committed("0").is_some_and(|offset| offset != "-"), "forgotten too:\n{described}");
     groups(&["--delete", "--group", "java"])?;
     ensure!(!groups(&["--list"])?.contains("java"));
     println!(
         "Java: console consumer with a group; consumer-groups lists, describes, resets, deletes"
     );
+    Ok(())
+}
+
+/// Runs `tidegate group ...` that must be refused, and gives what it said.
+fn refused(running: &Running, arguments: &[&str]) -> Result<String> {
+    match running.tidegate(arguments) {
+        Ok(said) => bail!("{arguments:?} was not refused: {said}"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+fn group_json(running: &Running, arguments: &[&str]) -> Result<Value> {
+    let all = [&["group"][..], arguments, &["-o", "json"]].concat();
+    Ok(serde_json::from_str(&running.tidegate(&all)?)?)
+}
+
+/// What the group remembers, by partition.
+fn remembered(running: &Running, group: &str) -> Result<Vec<Option<i64>>> {
+    let described = group_json(running, &["describe", group])?;
+    let mut lines = described["offsets"].as_array().cloned().unwrap_or_default();
+    lines.sort_by_key(|line| line["partition"].as_i64());
+    Ok(lines.iter().map(|line| line["committed"].as_i64()).collect())
+}
+
+#[test]
+fn the_command_lists_describes_resets_and_deletes_groups() -> Result<()> {
+    let (topic, group) = ("counted", "counters");
+    let running = Running::start(1, 3, &[])?;
+    running.create_topic(topic, 2)?;
+    for partition in ["0", "1"] {
+        let lines: String = (0..100).map(|number| format!("{number}\n")).collect();
+        let mut produce = tidegate(&running.bootstrap(), &running.coordinators())?;
+        produce.args(["produce", topic, "--partition", partition]);
+        run(produce, &lines)?;
+    }
+    let read = || {
+        let from = ["--group", group, "--from-beginning", "-e"];
+        Ok::<_, anyhow::Error>(
+            running.tidegate(&[&["consume", topic][..], &from].concat())?.lines().count(),
+        )
+    };
+    ensure!(read()? == 200 && read()? == 0, "the group does not read everything once");
+    ensure!(remembered(&running, group)? == [Some(100), Some(100)]);
+    the_command_resets(&running, (topic, group))?;
+    ensure!(read()? == 7, "the reset did not take");
+    the_command_respects_members(&running, (topic, group))?;
+
+    running.tidegate(&["group", "delete", group])?;
+    let listed = group_json(&running, &["list"])?;
+    ensure!(listed.as_array().is_some_and(Vec::is_empty), "{listed}");
+    let said = refused(&running, &["group", "describe", group])?;
+    ensure!(said.contains("group list"), "{said}");
+    refused(&running, &["group", "delete", group])?;
+    running.tidegate(&["group", "delete", group, "--if-exists"])?;
+    ensure!(read()? == 200, "a deleted group is remembered");
+    println!("tidegate group: lists, describes, resets, deletes, and lets members be");
+    Ok(())
+}
+
+fn the_command_resets(running: &Running, (topic, group): (&str, &str)) -> Result<()> {
+    let reset = |arguments: &[&str]| {
+        group_json(running, &[&["reset-offsets", group][..], arguments].concat())
+    };
+    // Only shown until it is meant.
+    let shown = reset(&["--to-earliest"])?;
+    ensure!(shown["executed"] == false && shown["offsets"][1]["to"] == 0, "{shown}");
+    ensure!(remembered(running, group)? == [Some(100), Some(100)], "a reset that was only shown");
+    let done = reset(&["--to-earliest", "--execute"])?;
+    ensure!(done["executed"] == true && done["offsets"][1]["from"] == 100, "{done}");
+    ensure!(remembered(running, group)? == [Some(0), Some(0)]);
+    reset(&["--topic", &format!("{topic}:1"), "--to-offset", "42", "--execute"])?;
+    ensure!(remembered(running, group)? == [Some(0), Some(42)]);
+    reset(&["--shift-by", "-10", "--execute"])?;
+    ensure!(remembered(running, group)? == [Some(0), Some(32)]);
+    reset(&["--to-time", "1", "--execute"])?;
+    ensure!(remembered(running, group)? == [Some(0), Some(0)]);
+    reset(&["--to-latest", "--execute"])?;
+    ensure!(remembered(running, group)? == [Some(100), Some(100)]);
+    reset(&["--topic", &format!("{topic}:0"), "--shift-by", "-7", "--execute"])?;
+    ensure!(remembered(running, group)? == [Some(93), Some(100)]);
+    Ok(())
+}
+
+/// Of a group with a member: it is listed and described with its share, and neither reset nor deleted.
+fn the_command_respects_members(running: &Running, (topic, group): (&str, &str)) -> Result<()> {
+    let kind = KINDS.iter().find(|kind| kind.short == "native").context("no native client")?;
+    let (bootstrap, coordinators) = (running.bootstrap(), running.coordinators());
+    let joining = Joining {
+        bootstrap: &bootstrap,
+        coordinators: &coordinators,
+        group,
+        topic,
+        session_ms: 240_000,
+        instance: None,
+        strategy: kind.strategy,
+    };
+    let member = Member::start(kind, &joining, ("member", running.dir()))?;
+    let shared = running.wait_for("a member with a share", || {
+        let described = group_json(running, &["describe", group])?;
+        let share = described["members"][0]["assignment"].as_array().map(Vec::len);
+        Ok((described["state"] == "Stable" && share == Some(2)).then_some(described))
+    })?;
+    let line = &shared["offsets"][1];
+    ensure!(line["member"] == shared["members"][0]["member"] && line["lag"] == 0, "{shared}");
+    let listed = group_json(running, &["list"])?;
+    ensure!(listed[0]["group"] == group && listed[0]["state"] == "Stable", "{listed}");
+    let reset = ["group", "reset-offsets", group, "--to-earliest", "--execute"];
+    for refusal in [refused(running, &reset)?, refused(running, &["group", "delete", group])?] {
+        ensure!(refusal.contains("stop"), "no hint what to do: {refusal}");
+    }
+    member.end(Signal::TERM)?;
+    running.wait_for("an empty group", || {
+        let described = group_json(running, &["describe", group])?;
+        Ok((described["state"] == "Empty").then_some(()))
+    })?;
+    ensure!(remembered(running, group)? == [Some(100), Some(100)], "a refused reset took");
     Ok(())
 }
 

@@ -10,6 +10,8 @@
 //! 1 name   | id u32 | length u16 | bytes       2 mark    | id u32 | offset i64
 //! 3 forget | id u32                            4 cut     | id u32 | 1 = cut below its mark, 0 = no more
 //! ```
+//!
+//! Behind what was synced stands a frame without entries, which says so: without it damage to the last frame would pass for a torn end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,8 @@ struct Inner {
     marks: BTreeMap<u32, Mark>,
     next_id: u32,
     buffer: Vec<u8>,
+    /// Frames with entries were written since the last that says what is synced.
+    is_open: bool,
     /// The file is written anew when it grows beyond this.
     file_bytes_max: u64,
 }
@@ -87,17 +91,18 @@ impl Marks {
         let exists = disk
             .exists(&path)
             .map_err(|error| RecordFileError::Io { path: path.clone(), error })?;
-        let file = if exists {
+        let mut file = if exists {
             let mut visit = |_, payload: &[u8]| contents.take(payload);
             record_file::recover(&*disk, &path, identity, Tail::MayBeTorn, &mut visit)?.file
         } else {
             RecordFile::create(&*disk, &path, identity)?
         };
+        seal(&mut file)?;
         let Contents { names, marks } = contents;
         let ids = names.iter().map(|(id, name)| (name.clone(), *id)).collect();
         let next_id = names.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
-        let (buffer, file_bytes_max) = (Vec::new(), FILE_BYTES_MAX);
-        let inner = Inner { file, names, ids, marks, next_id, buffer, file_bytes_max };
+        let (buffer, is_open, file_bytes_max) = (Vec::new(), false, FILE_BYTES_MAX);
+        let inner = Inner { file, names, ids, marks, next_id, buffer, is_open, file_bytes_max };
         Ok(Self { disk, path, identity: identity.to_vec(), inner: Mutex::new(inner) })
     }
 
@@ -186,7 +191,7 @@ impl Marks {
             Some(_) | None => return Ok(()),
         }
         self.write(&mut inner, &[Entry::Mark(id, end)])?;
-        inner.file.sync()
+        inner.sync()
     }
 
     /// Notes that a log lost part of what was durable, or that it has caught up again; durable
@@ -202,7 +207,7 @@ impl Marks {
         }
         mark.cut_below = cut_below;
         self.write(&mut inner, &[Entry::Cut(id, cut_below)])?;
-        inner.file.sync()
+        inner.sync()
     }
 
     /// Whether the log lost part of what was durable.
@@ -222,7 +227,7 @@ impl Marks {
             inner.ids.remove(&name);
         }
         self.write(&mut inner, &[Entry::Forget(id)])?;
-        inner.file.sync()
+        inner.sync()
     }
 
     /// Makes all notes durable.
@@ -230,7 +235,7 @@ impl Marks {
     /// # Errors
     /// [`MarksError`].
     pub fn sync(&self) -> Result<(), MarksError> {
-        self.lock().file.sync()
+        self.lock().sync()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -244,6 +249,7 @@ impl Marks {
         let written = inner.file.append(&[&buffer]);
         inner.buffer = buffer;
         written?;
+        inner.is_open = true;
         if inner.file.end() > inner.file_bytes_max { self.rewrite(inner) } else { Ok(()) }
     }
 
@@ -267,13 +273,27 @@ impl Marks {
             fresh.append(&[&buffer])?;
         }
         fresh.sync()?;
+        seal(&mut fresh)?;
         let io = |error| RecordFileError::Io { path: self.path.clone(), error };
         self.disk.rename(&fresh_path, &self.path).map_err(io)?;
         self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).map_err(io)?;
         inner.file = fresh;
+        inner.is_open = false;
         inner.file_bytes_max = inner.file_bytes_max.max(inner.file.end().saturating_mul(2));
         Ok(())
     }
+}
+
+impl Inner {
+    fn sync(&mut self) -> Result<(), MarksError> {
+        self.file.sync()?;
+        if std::mem::take(&mut self.is_open) { seal(&mut self.file) } else { Ok(()) }
+    }
+}
+
+/// Says that everything before it is synced. It need not be synced itself: a crash takes it, damage does not.
+fn seal(file: &mut RecordFile) -> Result<(), MarksError> {
+    file.append(&[&[]]).map(drop)
 }
 
 enum Entry<'a> {
@@ -393,6 +413,43 @@ mod tests {
         let marks = open(&folder);
         assert_eq!(marks.get("a-0"), None);
         assert_ne!(marks.register("c-0").unwrap(), b);
+    }
+
+    /// However the file came to its last notes: by a sync, by being written anew, by a start.
+    #[test]
+    fn damage_to_what_was_synced_last_is_no_torn_end() {
+        for way in ["synced", "anew", "started"] {
+            let folder = Folder::new();
+            let marks = open(&folder);
+            if way == "anew" {
+                marks.limit_file(1);
+            }
+            let id = marks.register("a-0").unwrap();
+            marks.append(&[(id, 10)]).unwrap();
+            marks.sync().unwrap();
+            marks.set_cut_below(id, true).unwrap();
+            drop(marks);
+            if way == "started" {
+                drop(open(&folder));
+            }
+            let path = folder.path().join(MARKS_FILE);
+            let whole = std::fs::read(&path).unwrap();
+            let seal = record_file::FRAME_HEADER_BYTES;
+            let kept = Mark { durable_end: 10, cut_below: true };
+            for at in 0..whole.len() {
+                let mut bad = whole.clone();
+                bad[at] ^= 4;
+                std::fs::write(&path, &bad).unwrap();
+                let opened = Marks::open(Arc::new(RealDisk), folder.path(), b"directory 1");
+                match opened {
+                    Ok(marks) if at >= whole.len() - seal => {
+                        assert_eq!(marks.get("a-0"), Some(kept), "{way}, byte {at}");
+                    }
+                    Ok(_) => panic!("{way}: damage to byte {at} of {} unseen", whole.len()),
+                    Err(_) => assert!(at < whole.len() - seal, "{way}: byte {at} is the seal's"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -134,7 +134,11 @@ impl World {
                 Outcome {
                     digest: report.digest,
                     simulated: report.simulated,
-                    operations: audited.writes + audited.reads + audited.events + audited.changes,
+                    operations: audited.writes
+                        + audited.reads
+                        + audited.events
+                        + audited.changes
+                        + audited.held,
                     struck: report.struck,
                     decisions: report.decisions,
                 }

@@ -68,6 +68,9 @@ const BY_SERVERS: [&str; 6] = [
 /// Where no disk fails none halts: not in `calm`.
 const HALT: &str = "ensemble Halt";
 
+/// What clients did that takes several answers in a row: one of them wrote under a lock.
+const HELD: &str = "clients HeldLock";
+
 /// Another controller is in office, and the former one finds out by its own write: its session, and all that it asked for, has ended before
 /// that in every run so far. What shows here all the same is welcome.
 const RESIGN: &str = "controller Resign";
@@ -112,8 +115,8 @@ const BY_BROKERS: [&str; 33] = [
 fn decisions(world: World) -> Vec<&'static str> {
     let (servers, brokers) = (BY_SERVERS.as_slice(), BY_BROKERS.as_slice());
     match world {
-        World::Ensemble => [servers, &[HALT]].concat(),
-        World::Calm => servers.to_vec(),
+        World::Ensemble => [servers, &[HALT, HELD]].concat(),
+        World::Calm => [servers, &[HELD]].concat(),
         World::Replication => [servers, &[HALT], brokers].concat(),
         // It counts none.
         World::Groups => Vec::new(),

@@ -15,6 +15,7 @@ use coordinator_protocol::{
     SubscriptionEvent, SubscriptionEventKind, WatcherEvent, Xid, Zxid,
 };
 
+use super::locker::Locker;
 use super::puppet::Puppet;
 use super::schedule::{MS, Time};
 use crate::sim::random::Random;
@@ -127,6 +128,8 @@ pub struct Client {
     pub(super) prepared: VecDeque<Request>,
     /// What pulls it, if it does not move by itself.
     pub(super) puppet: Option<Puppet>,
+    /// The recipe it follows, if it does not ask at random.
+    pub(super) locker: Option<Locker>,
     /// Asks nothing new.
     pub quiet: bool,
     /// Its pauses are so many times longer.
@@ -173,6 +176,7 @@ impl Client {
             ask_at: 0,
             prepared: VecDeque::new(),
             puppet: None,
+            locker: None,
             quiet: false,
             pace: 1,
             paused_until: 0,
@@ -184,6 +188,18 @@ impl Client {
         matches!(self.line, Line::Open { .. })
             && self.waiting.is_empty()
             && self.prepared.is_empty()
+            && self.locker.as_ref().is_none_or(Locker::is_at_rest)
+    }
+
+    /// Whether it asks something as soon as its pause is over.
+    fn wants_to_ask(&self) -> bool {
+        match &self.locker {
+            Some(locker) => {
+                let is_done = self.quiet && locker.is_at_rest();
+                self.waiting.is_empty() && !locker.waits() && !is_done
+            }
+            None => !self.quiet,
+        }
     }
 
     /// Time passed: dials, pings, gives up, or asks something. The time of the next call.
@@ -201,7 +217,7 @@ impl Client {
             Line::Open { .. } => {
                 if let Some(request) = self.prepared.pop_front() {
                     self.send(now, request, actions);
-                } else if now >= self.ask_at && !self.quiet && self.waiting.len() < 12 {
+                } else if now >= self.ask_at && self.wants_to_ask() && self.waiting.len() < 12 {
                     self.ask(now, actions);
                 } else if now >= self.last_sent + self.timeout / 3 {
                     self.send(now, Request::Ping, actions);
@@ -218,10 +234,10 @@ impl Client {
             Line::Open { .. } => {
                 let ping = self.last_sent + self.timeout / 3;
                 let silence = self.last_heard + self.timeout * 2 / 3;
-                let ask = match (self.prepared.is_empty(), self.quiet) {
+                let ask = match (self.prepared.is_empty(), self.wants_to_ask()) {
                     (false, _) => now,
-                    (true, true) => Time::MAX,
-                    (true, false) => self.ask_at.max(now + MS),
+                    (true, false) => Time::MAX,
+                    (true, true) => self.ask_at.max(now + MS),
                 };
                 ping.min(silence).min(ask).max(now + 1)
             }
@@ -324,6 +340,9 @@ impl Client {
         let dial_at = now + 5 * MS + self.random.below(100 * MS);
         self.line = Line::Down { dial_at };
         self.tell_down();
+        if let Some(locker) = &mut self.locker {
+            locker.lost_connection();
+        }
         self.waiting.clear();
         self.prepared.clear();
         self.next_write = 1;
@@ -338,6 +357,9 @@ impl Client {
         self.session = None;
         self.one_shot.clear();
         self.persistent.clear();
+        if let Some(locker) = &mut self.locker {
+            locker.begin_anew();
+        }
     }
 
     fn on_handshake(
@@ -402,6 +424,9 @@ impl Client {
         if header.xid == Xid::NOTIFICATION {
             let event = WatcherEvent::decode(&mut reader).expect("an event");
             self.on_watch(&event);
+            if let Some(locker) = &mut self.locker {
+                locker.on_watch(&event);
+            }
             talk.heard.push(Heard::Watch(header.zxid, event.event, event.path));
         } else if header.xid == Xid::SUBSCRIPTION {
             let event = SubscriptionEvent::decode(&mut reader).expect("an event");
@@ -420,6 +445,7 @@ impl Client {
             self.last_zxid = header.zxid;
             self.tell_reply(header.zxid, &outcome);
             self.on_reply(now, sent, &outcome, actions);
+            self.take_answer(now, sent, &outcome);
             talk.heard.push(Heard::Reply { at: now, request, zxid: header.zxid, outcome });
         }
     }

@@ -8,6 +8,7 @@
 //! links        connections between servers                     network   what a wire may do
 //! client       a client as libraries are                       sockets   its connections      workload  what it asks
 //! nemesis      what goes wrong
+//! locker       clients that take a lock as the recipe has it
 //! puppet       clients that are pulled from outside: the sessions of brokers
 //! ledger       what was agreed on; checked after each step
 //! model/       what should have been agreed on, by a second reading of the rules
@@ -21,6 +22,7 @@ mod audit;
 mod client;
 mod ledger;
 mod links;
+mod locker;
 mod member;
 mod model;
 mod nemesis;

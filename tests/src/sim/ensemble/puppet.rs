@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use coordinator_core::state::State;
+use coordinator_core::tree::{Change, ChangeKind};
 use coordinator_protocol::{ErrorCode, Request, Response, SessionId, SubscriptionEvent, Zxid};
 
 use super::audit::{self, Audited};
@@ -230,6 +231,13 @@ impl World {
     /// The state after everything that was committed.
     pub fn agreed(&self) -> &State {
         self.ledger.reference()
+    }
+
+    /// When a node went the last time.
+    pub fn went_at(&self, path: &str) -> Option<Time> {
+        let went = |change: &Change| change.kind == ChangeKind::Deleted && *change.path == *path;
+        let decided = self.ledger.decided.iter().rev();
+        decided.into_iter().find(|decided| decided.applied.changes.iter().any(went)).map(|it| it.at)
     }
 
     /// Compares what clients saw, puppets among them, with what was agreed on. Panics when a rule is broken.

@@ -75,6 +75,11 @@ pub fn draw(seed: u64, profile: Profile) -> (Settings, Random) {
         Profile::Calm => Settings::calm(&mut random),
     };
     lengthen(seed, &mut settings.work, &mut settings.pace);
+    // Of a stream of its own: other seeds draw what they always drew.
+    let mut locks = Random::new(seed ^ 0x6c6f_636b);
+    if locks.chance(1, 3) {
+        settings.lockers = 2 + locks.below(3) as usize;
+    }
     (settings, random)
 }
 
@@ -101,6 +106,10 @@ pub fn run_with(
     let timeout_max = world.clients.iter().map(|client| client.timeout).max().unwrap_or(0);
     come_to_rest(&mut world, work + REST + timeout_max);
     let audited = audit::audit(&world, profile);
+    let mut decisions = world.decisions().clone();
+    if audited.held > 0 {
+        decisions.note("clients HeldLock");
+    }
     Report {
         digest: world.trace.digest(),
         events: world.trace.events(),
@@ -109,7 +118,7 @@ pub fn run_with(
         terms: world.ledger.terms() as u64,
         simulated: world.now(),
         struck: world.struck(),
-        decisions: world.decisions().clone(),
+        decisions,
         audited,
     }
 }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub clients: usize,
     /// Of them, from the first on, those that are pulled from outside, and the time-out that they ask for.
     pub puppets: usize,
+    /// More clients, who take a lock in turn.
+    pub lockers: usize,
     /// See `puppets`.
     pub puppet_timeout: Time,
     /// Whether things break.
@@ -58,6 +60,7 @@ impl Settings {
             servers: [3, 3, 3, 3, 3, 3, 3, 5, 5, 1][random.below(10) as usize],
             clients: 3 + random.below(4) as usize,
             puppets: 0,
+            lockers: 0,
             puppet_timeout: 0,
             faults: true,
             slow_network: random.chance(2, 3),

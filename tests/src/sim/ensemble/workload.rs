@@ -1,6 +1,6 @@
 //! What clients ask: a mix of everything, on few nodes, so that they get in each other's way.
 //!
-//! Called by: `client`. Calls: nothing.
+//! Called by: `client`. Calls: `locker`, for those that follow its recipe.
 //! Invariant: what is written names its writer and is never the same twice.
 
 use bytes::Bytes;
@@ -19,6 +19,13 @@ const KEYS: u64 = 5;
 impl Client {
     /// Asks one thing, or a few at once, and decides when it asks again.
     pub(super) fn ask(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.locker.is_some() {
+            match self.random.chance(1, 80) {
+                true => self.give_up(now, actions),
+                false => self.take_step(now, actions),
+            }
+            return;
+        }
         let pause = match self.random.below(10) {
             0 => self.random.below(400 * MS),
             1..=3 => 0,

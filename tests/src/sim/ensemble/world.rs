@@ -156,7 +156,9 @@ impl World {
             }
             client
         };
-        let clients: Vec<Client> = (0..settings.clients as u64).map(client).collect();
+        let count = settings.clients + settings.lockers;
+        let mut clients: Vec<Client> = (0..count as u64).map(client).collect();
+        clients.iter_mut().skip(settings.clients).for_each(Client::want_locks);
         let mut world = Self {
             schedule: Schedule::new(),
             trace: Trace::new(print),

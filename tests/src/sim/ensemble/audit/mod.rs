@@ -5,6 +5,7 @@
 //! reads          answers are those of the state at their zxid; synced ones are fresh
 //! watches        every event that was due came before what would reveal its change, no other
 //! subscriptions  snapshots are exact, changes complete and in order
+//! locks          who writes under the lock holds it
 //! expiry         sessions end when their silence lasted long enough
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! Invariant: nothing that was acknowledged is lost or changed. It does not know servers.
 
 mod expiry;
+mod locks;
 mod reads;
 mod subscriptions;
 mod watches;
@@ -43,6 +45,8 @@ pub struct Audited {
     pub changes: u64,
     /// Subscription snapshots.
     pub snapshots: u64,
+    /// Writes under the lock.
+    pub held: u64,
     /// Expired sessions.
     pub expiries: u64,
     /// Of them, those of which it is not known whether they came early: the leader missed a report of the session's server.
@@ -68,6 +72,7 @@ pub(super) fn audit(world: &World, profile: Profile) -> Audited {
     let mut audited = Audited::default();
     writes::audit(&facts, world, &mut audited);
     reads::audit(&facts, world, &mut audited);
+    locks::audit(&facts, &mut audited);
     for talk in world.talks.values() {
         watches::audit(&facts, talk, &mut audited);
         subscriptions::audit(&facts, talk, &mut audited);

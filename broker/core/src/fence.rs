@@ -10,13 +10,28 @@ use crate::ids::Millis;
 pub struct SelfFence {
     session_timeout_ms: u64,
     last_contact: Option<Millis>,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    planted: Option<crate::planted::Planted>,
 }
 
 impl SelfFence {
     /// Fenced until the first contact. `session_timeout_ms`: as negotiated.
     #[must_use]
     pub const fn new(session_timeout_ms: u64) -> Self {
-        Self { session_timeout_ms, last_contact: None }
+        Self {
+            session_timeout_ms,
+            last_contact: None,
+            #[cfg(planted)]
+            planted: None,
+        }
+    }
+
+    /// The same, with a bug.
+    #[cfg(planted)]
+    #[must_use]
+    pub fn planted_with(self, planted: Option<crate::planted::Planted>) -> Self {
+        Self { planted, ..self }
     }
 
     /// The coordinator answered something that was sent at `sent`: the time of sending counts, because the answer may have waited in a
@@ -33,7 +48,8 @@ impl SelfFence {
     /// Whether requests may be handled now. Ask before buffered requests, not after.
     #[must_use]
     pub fn may_serve(&self, now: Millis) -> bool {
-        self.last_contact.is_some_and(|last| now.since(last) < self.session_timeout_ms)
+        let goes_on = planted!(self.planted, ServeWithoutContact);
+        self.last_contact.is_some_and(|last| goes_on || now.since(last) < self.session_timeout_ms)
     }
 
     /// When serving ends without another contact.

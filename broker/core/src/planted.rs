@@ -35,6 +35,8 @@ pub enum Planted {
     TakeAnyOfMemory,
     /// A state counts that is not above the one that was adopted.
     AdoptAnyState,
+    /// A broker that hears nothing from the coordinator serves on.
+    ServeWithoutContact,
     /// A group's commits are acknowledged when they are written and not replicated yet.
     AcknowledgeUnreplicatedOffsets,
     /// A group coordinator that takes over numbers generations from the beginning.
@@ -45,7 +47,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 15] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -60,6 +62,7 @@ impl Planted {
         Planted::IgnoreBootChange,
         Planted::TakeAnyOfMemory,
         Planted::AdoptAnyState,
+        Planted::ServeWithoutContact,
     ];
 
     /// All of groups.

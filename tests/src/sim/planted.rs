@@ -60,6 +60,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::SkipEpochCheck | B::IgnoreBootChange => 0,
             B::TakeAnyOfMemory => 170,
             B::AdoptAnyState => 4_294_967_307,
+            B::ServeWithoutContact => 30,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
             | B::ForgetGeneration

@@ -23,7 +23,7 @@ use coordinator_protocol::{
 use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, StoreOp};
 use super::world::{Event, FAST_DEATH, TOPIC, World};
 use crate::sim::ensemble::Heard;
-use crate::sim::ensemble::schedule::{MS, Time};
+use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 
 /// Subscriptions and options are no requests of the process: their answers are not told.
 const OWN: u64 = 0;
@@ -339,6 +339,24 @@ impl World {
                 "{partition}: written under {writer}, while {epoch} was in office"
             );
         }
+    }
+
+    /// A client's request is taken in only by a broker that is registered, or has not been for no longer than it may hear nothing of the
+    /// coordinator (B6).
+    pub(super) fn check_contact(&self, id: BrokerId) {
+        let process = self.machines[&id].process.as_ref().expect("stepped");
+        let path = path::broker(id);
+        let found = self.ensemble.agreed().tree().get(&path).map(|node| node.stat().czxid.get());
+        if found.is_some() && found == process.epoch.map(|epoch| epoch.zxid().get()) {
+            return;
+        }
+        let Some(went_at) = self.ensemble.went_at(&path) else { return };
+        let (now, may_last) = (self.schedule.now(), self.settings.session_timeout + SECOND / 5);
+        assert!(
+            now < went_at + may_last,
+            "{id}: serves clients {} ms after it was registered last",
+            (now - went_at) / MS
+        );
     }
 
     /// How long a session's silence must last to end it for certain.

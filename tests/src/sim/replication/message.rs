@@ -139,6 +139,8 @@ pub struct Outbox {
     pub watermarks: Vec<(TopicPartition, Offset, Offset, bool)>,
     /// Log starts that retention moved, here or at the leader.
     pub trimmed: Vec<(TopicPartition, Offset)>,
+    /// A client's request was taken in to be served.
+    pub serves: bool,
     /// The disk failed: the process is to end.
     pub failed: bool,
     /// Partitions whose leader may lack committed records, as their topic allows.

@@ -110,6 +110,13 @@ pub struct Process {
     ticks: u64,
 }
 
+fn fence(settings: &Settings) -> SelfFence {
+    let fence = SelfFence::new(settings.session_timeout / MS);
+    #[cfg(planted)]
+    let fence = fence.planted_with(settings.planted);
+    fence
+}
+
 impl Process {
     /// A process that has just started on a disk.
     ///
@@ -132,7 +139,7 @@ impl Process {
             feed: ImageFeed::default(),
             image: Image::default(),
             controller: Controller::new(settings.controller_config()),
-            fence: SelfFence::new(settings.session_timeout / MS),
+            fence: fence(&settings),
             settings,
             started: None,
             epoch: None,

@@ -56,6 +56,7 @@ impl Process {
             }),
             _ => Err(refused(ErrorCode::NotLeaderOrFollower)),
         };
+        out.serves |= state.is_ok();
         let key = key.unwrap_or_default();
         let asked = LeaderEpoch::default();
         let parts = vec![Part { key, fetch_offset: offset, asked, bytes_max, state }];

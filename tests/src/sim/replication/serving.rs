@@ -47,6 +47,7 @@ impl Process {
         };
         match permit {
             Ok(permit) => {
+                out.serves = true;
                 let job = ProduceJob {
                     leader_epoch: permit.leader_epoch,
                     acks,

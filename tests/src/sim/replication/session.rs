@@ -55,6 +55,8 @@ pub struct Session {
     /// The boot that the directory names: the former one until a registration has told of the change.
     boot: String,
     registering: bool,
+    /// This session holds a registration: until then nothing is served, whatever is heard.
+    is_registered: bool,
     electing: bool,
 }
 
@@ -108,6 +110,7 @@ impl Session {
             boot_changed,
             boot,
             registering: false,
+            is_registered: false,
             electing: false,
         })
     }
@@ -228,7 +231,9 @@ impl Process {
             (Purpose::Ping, _) => {}
             (purpose, reply) => unreachable!("{purpose:?} answered by {reply:?}"),
         }
-        self.fence.contact(Millis::new(asked / MS));
+        if self.session.is_registered {
+            self.fence.contact(Millis::new(asked / MS));
+        }
     }
 
     fn written(&mut self, id: u64, outcome: WriteOutcome, now: Time, out: &mut Outbox) {
@@ -263,6 +268,7 @@ impl Process {
         self.controller.deposed(&mut effects);
         self.do_controller(effects, now, out);
         self.fence.session_lost();
+        self.session.is_registered = false;
         self.session.electing = false;
         self.open_session(out);
     }
@@ -329,6 +335,7 @@ impl Process {
             return self.fail(error, out);
         }
         self.epoch = Some(BrokerEpoch::new(zxid.get()));
+        self.session.is_registered = true;
         self.started.get_or_insert(zxid);
         self.apply_metadata(now, out);
         self.consider_election(out);

@@ -433,6 +433,9 @@ impl World {
             self.complain(leader, &why);
         }
         self.complain_unread(&out.unread);
+        if out.serves {
+            self.check_contact(id);
+        }
         for (to, message) in out.messages {
             self.send(Address::Broker(id), to, message);
         }

@@ -52,6 +52,8 @@ pub struct Kind {
     pub no_static: Option<&'static str>,
     /// Why it does not rebalance cooperatively, if so.
     pub no_cooperative: Option<&'static str>,
+    /// Why a record that a stopped member committed may never have been printed, if so.
+    pub may_swallow: Option<&'static str>,
     /// Whether it tells of its share on standard error.
     pub(super) is_told_on_stderr: bool,
     /// Understands a line of its output.
@@ -120,6 +122,9 @@ pub const KINDS: [Kind; 9] = [
         short: "kcat",
         strategy: Strategy::Eager,
         no_cooperative: Some("left to confluent-kafka, which is the same library"),
+        may_swallow: Some(
+            "prints nothing after a signal, but commits the record that it has in hand",
+        ),
         is_told_on_stderr: true,
         parse: kcat_event,
         start: Start::Kcat,
@@ -160,6 +165,7 @@ const SCRIPT: Kind = Kind {
     static_strategy: Strategy::Eager,
     no_static: None,
     no_cooperative: None,
+    may_swallow: None,
     is_told_on_stderr: false,
     parse: script_event,
     start: Start::Native,

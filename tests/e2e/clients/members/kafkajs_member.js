@@ -9,7 +9,7 @@ const [bootstrap, groupId, topic, sessionMs] = process.argv.slice(2);
 const say = (...words) => writeSync(1, `${words.join(" ")}\n`);
 const kafka = new Kafka({ clientId: "kafkajs", brokers: bootstrap.split(","), logLevel: logLevel.ERROR });
 const consumer = kafka.consumer({
-  groupId, sessionTimeout: Number(sessionMs), heartbeatInterval: 500, metadataMaxAge: 1000, maxWaitTimeInMs: 500,
+  groupId, sessionTimeout: Number(sessionMs), heartbeatInterval: 500, rebalanceTimeout: 10_000, metadataMaxAge: 1000, maxWaitTimeInMs: 500,
 });
 
 let owned = [];

@@ -56,6 +56,8 @@ struct Subscription {
     told: Zxid,
     /// It was told that it has everything, and not since that it is sent a snapshot.
     complete: bool,
+    /// It was unsubscribed while something was owed: that is sent yet, before the answers that it stands before.
+    ends: bool,
     phase: Phase,
 }
 
@@ -110,6 +112,9 @@ impl Subscriptions {
         request: &SubscribeRequest,
     ) -> Result<(), ErrorCode> {
         validate_path(&request.path)?;
+        if self.is_ending(connection, request.subscription) {
+            self.remove(connection, request.subscription);
+        }
         if let Some(subscriptions) = self.by_connection.get(&connection) {
             if subscriptions.contains_key(&request.subscription) {
                 return Err(ErrorCode::BadArguments);
@@ -126,7 +131,8 @@ impl Subscriptions {
         };
         let path: Arc<str> = request.path.as_str().into();
         let told = if resumes { from } else { Zxid::ZERO };
-        let subscription = Subscription { path: path.clone(), told, complete: false, phase };
+        let subscription =
+            Subscription { path: path.clone(), told, complete: false, ends: false, phase };
         let subscriptions = self.by_connection.entry(connection).or_default();
         subscriptions.insert(request.subscription, subscription);
         self.by_path.entry(path).or_default().insert((connection, request.subscription));
@@ -146,16 +152,33 @@ impl Subscriptions {
         (found.len() <= count_max).then_some(found)
     }
 
-    /// unsubscribe: whether there was one.
+    /// unsubscribe: whether there was one. What its subscriber counts on is sent all the same: answers to earlier
+    /// requests, which could reveal it, are held until then.
     pub fn unsubscribe(&mut self, connection: ConnectionId, subscription: i32) -> bool {
-        let Some(subscriptions) = self.by_connection.get_mut(&connection) else { return false };
-        let Some(gone) = subscriptions.remove(&subscription) else { return false };
+        let subscriptions = self.by_connection.get_mut(&connection);
+        let found = subscriptions.and_then(|found| found.get_mut(&subscription));
+        let Some(found) = found.filter(|found| !found.ends) else { return false };
+        if found.is_owed() {
+            found.ends = true;
+        } else {
+            self.remove(connection, subscription);
+        }
+        true
+    }
+
+    fn is_ending(&self, connection: ConnectionId, subscription: i32) -> bool {
+        let subscriptions = self.by_connection.get(&connection);
+        subscriptions.and_then(|found| found.get(&subscription)).is_some_and(|found| found.ends)
+    }
+
+    fn remove(&mut self, connection: ConnectionId, subscription: i32) {
+        let Some(subscriptions) = self.by_connection.get_mut(&connection) else { return };
+        let Some(gone) = subscriptions.remove(&subscription) else { return };
         if subscriptions.is_empty() {
             self.by_connection.remove(&connection);
         }
         self.sort(connection);
         self.forget_path(&gone.path, (connection, subscription));
-        true
     }
 
     /// Forgets a connection.
@@ -252,6 +275,9 @@ impl Subscriptions {
             let Some(subscription) = subscriptions.get_mut(&id) else { break };
             subscription.advance(id, &mut source, &mut events);
         }
+        let over = subscriptions.iter().filter(|(_, found)| found.ends && !found.is_owed());
+        let over: Vec<i32> = over.map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.remove(connection, id));
         self.sort(connection);
         events.list
     }

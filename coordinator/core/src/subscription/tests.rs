@@ -303,7 +303,9 @@ fn subscriber_is_owed_changes_once_it_was_told_that_it_is_complete() {
     assert!(world.subscriptions.is_owed(A), "it is to hear that it gets a snapshot");
     world.subscriptions.check();
     assert!(world.subscriptions.unsubscribe(A, 1));
-    assert!(!world.subscriptions.is_owed(A));
+    assert!(world.subscriptions.is_owed(A), "also when it wants no more");
+    assert_eq!(world.take(A)[0].1, Kind::SnapshotBegin);
+    assert_eq!((world.subscriptions.is_owed(A), world.subscriptions.count()), (false, 0));
 }
 
 #[test]
@@ -468,4 +470,30 @@ fn nothing_from_before_a_new_access_list_is_sent_after_it() {
     assert_eq!(world.take(B), resumed);
     world.subscribe(B, 5, "/a", 5);
     assert_eq!(world.take(B), [event(5, Kind::Bookmark, 5, "")]);
+}
+
+#[test]
+fn unsubscribe_takes_nothing_back_that_the_subscriber_counts_on() {
+    let mut world = World::new(100);
+    world.create("/a");
+    world.subscribe(A, 1, "/a", 0);
+    world.subscribe(A, 2, "/", 0);
+    world.take(A);
+    world.set("/a");
+    assert!(world.subscriptions.is_owed(A));
+    assert!(world.subscriptions.unsubscribe(A, 1));
+    assert!(!world.subscriptions.unsubscribe(A, 1), "it is gone for whoever asks");
+    world.subscriptions.check();
+    world.set("/a");
+    let told = world.take(A);
+    let of_first: Vec<_> = told.iter().filter(|told| told.0 == 1).collect();
+    assert_eq!(of_first.len(), 2, "{told:?}");
+    assert_eq!((world.subscriptions.count(), world.subscriptions.is_owed(A)), (1, false));
+    world.set("/a");
+    assert!(world.take(A).iter().all(|told| told.0 == 2));
+    // Its number may be used again at once.
+    world.set("/a");
+    assert!(world.subscriptions.unsubscribe(A, 2));
+    world.subscribe(A, 2, "/a", 0);
+    assert_eq!(world.take(A)[0].1, Kind::SnapshotBegin);
 }

@@ -17,7 +17,7 @@ use crate::batch::BatchMeta;
 use crate::dense::DenseTail;
 use crate::epochs::{EpochEnd, LeaderEpochs};
 use crate::error::{LogError, at};
-use crate::scan::{Found, HeaderWalk};
+use crate::scan::{CheckedWalk, Found, HeaderWalk, Step};
 use crate::segment::{FileKind, IndexBuilder, Indexes, NewEntries, SealedSegment, file_path};
 
 /// A shared handle for readers; clones are cheap and see the log as it goes on.
@@ -120,6 +120,8 @@ pub struct TimestampMatch {
 /// Bounds that a cold look-up works between, taken under the lock.
 struct ColdRange {
     base_offset: i64,
+    /// Behind the last offset that a batch in it can have.
+    end_offset: i64,
     file: Arc<dyn File>,
     size_bytes: u64,
     /// Where to begin scanning.
@@ -284,6 +286,7 @@ impl LogView {
         let whole = segment.end_offset <= request.limit;
         let mut range = ColdRange {
             base_offset: segment.base_offset,
+            end_offset: segment.end_offset,
             file: Arc::clone(&segment.file),
             size_bytes: segment.size_bytes,
             from: 0,
@@ -446,6 +449,7 @@ impl ViewState {
         let active = &self.active;
         let mut range = ColdRange {
             base_offset: active.base_offset,
+            end_offset: self.end,
             file: Arc::clone(&active.file),
             size_bytes: u64::from(active.size_bytes),
             from: 0,
@@ -476,14 +480,26 @@ enum Scanned {
 /// Walks from the range's start to the batch that holds the offset, then to the end of the answer.
 fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Scanned> {
     let mut walk = HeaderWalk::new(&*range.file, range.from, range.size_bytes);
+    let mut before = None;
     let first = loop {
         match walk.next_batch()? {
-            Some(found) if found.meta.last_offset() >= request.offset => break found,
-            Some(_) => {}
-            None if walk.is_at_end() => return Ok(Scanned::NothingBehind),
+            Some(found) if found.meta.last_offset() >= request.offset => break Some(found),
+            Some(found) => before = Some(found),
+            None if walk.is_at_end() => break None,
             None => return Ok(Scanned::Unreadable),
         }
     };
+    // The offset is in a gap, which compaction leaves; or the batch before it only says that it ends there.
+    let is_in_gap = first.is_none_or(|first| first.meta.base_offset > request.offset);
+    if let Some(before) = before.filter(|_| is_in_gap)
+        && !is_sound(range, &before)?
+    {
+        return Ok(Scanned::Unreadable);
+    }
+    let Some(first) = first else { return Ok(Scanned::NothingBehind) };
+    if first.meta.next_offset() > range.end_offset {
+        return Ok(Scanned::Unreadable);
+    }
     let fits = |found: &Found| {
         let length = found.end_position().saturating_sub(first.position);
         length <= u64::from(request.bytes_max) && found.meta.next_offset() <= request.limit
@@ -514,6 +530,12 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Scann
         length: u32::try_from(end.saturating_sub(first.position)).unwrap_or(u32::MAX),
         more: range.more || end < range.size_bytes,
     })))
+}
+
+/// Reads a whole batch and compares its checksum.
+fn is_sound(range: &ColdRange, batch: &Found) -> std::io::Result<bool> {
+    let mut walk = CheckedWalk::new(&*range.file, batch.position, batch.end_position());
+    Ok(walk.next_step()? == Step::Batch(*batch))
 }
 
 pub(crate) fn indexes_at_hand(indexes: Indexes) -> OnceLock<Arc<Indexes>> {

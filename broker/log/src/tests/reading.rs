@@ -120,6 +120,51 @@ fn damaged_indexes_are_built_anew() {
     assert_eq!(read_all(&log, 300).len(), 60);
 }
 
+/// What a batch says of its last offset decides where a reader goes on; the header alone cannot tell when that rots.
+#[test]
+fn nobody_is_led_astray_by_a_batch_that_ends_elsewhere() {
+    // The low byte of how many offsets follow the base: two in every batch here.
+    const LAST_OFFSET_DELTA: usize = 26;
+    for (bit, offsets) in [(1, [1, 2].as_slice()), (2, &[0, 1, 2]), (7, &[0, 1, 2])] {
+        let mut bench = Bench::new(small_segments());
+        let mut log = bench.open();
+        append_many(&mut log, 60);
+        log.close().unwrap();
+        let (log, _) = bench.try_open(true);
+        let sealed: Vec<_> =
+            log.view().read().sealed.iter().map(|one| (one.base_offset, one.end_offset)).collect();
+        for (base_offset, end_offset) in [sealed[0], sealed[1]] {
+            let path = bench.file(base_offset, "log");
+            let sound = std::fs::read(&path).unwrap();
+            let size = BatchMeta::parse(&sound).unwrap().size_bytes as usize;
+            let batches = sound.len() / size;
+            // The first one, and the last one, behind which the segment ends.
+            for (batch, bytes_before) in [(0, 0), (batches - 1, (batches - 1) * size)] {
+                let mut bytes = sound.clone();
+                bytes[bytes_before + LAST_OFFSET_DELTA] ^= 1 << bit;
+                std::fs::write(&path, bytes).unwrap();
+                let first = base_offset + 3 * batch as i64;
+                for offset in offsets {
+                    let offset = first + offset;
+                    let request =
+                        ReadRequest { offset, limit: 180, bytes_max: 300, at_least_one: true };
+                    let is_damage = match log.view().lookup(&request) {
+                        Err(LogError::Damaged { from_offset, .. }) => from_offset == offset,
+                        // It is given the batch, and the batch's own checksum tells.
+                        Ok(Lookup::Slice(slice)) => slice.position == bytes_before as u64,
+                        Ok(_) | Err(_) => false,
+                    };
+                    assert!(
+                        is_damage,
+                        "bit {bit}, offset {offset} of {base_offset} to {end_offset}"
+                    );
+                }
+                std::fs::write(&path, &sound).unwrap();
+            }
+        }
+    }
+}
+
 /// Going on behind the damage would hide acknowledged records from their readers.
 #[test]
 fn nobody_is_led_past_a_header_that_cannot_be_read() {

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Requests of one connection that may wait for their answers; then reading stops.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 512;
 /// Bytes of request frames that one connection may have in flight; then reading stops.
-pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
+pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Bytes of finished answers that may wait behind a slower one; then reading stops.
 pub const ANSWER_BYTES_WAITING_MAX: usize = 16 << 20;
 /// How long a peer may refuse to take a single byte of an answer before it is dropped.

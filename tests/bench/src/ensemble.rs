@@ -49,11 +49,24 @@ const WORKS: [Work; 9] = [
     Work { operation: Operation::Get, connections: 16, depth: 64, size: 100 },
 ];
 
-/// Runs every work on every system in turn.
+impl Work {
+    /// What its rows begin with.
+    fn label(&self) -> String {
+        let Work { operation, connections, depth, size } = self;
+        format!("{operation:?} {size} B, {connections} connections, {depth} in flight")
+    }
+}
+
+/// Whether any work's label contains `text`.
+pub fn has_rows(text: &str) -> bool {
+    WORKS.iter().any(|work| work.label().contains(text))
+}
+
+/// Runs every work whose label contains `rows` on every system in turn.
 ///
 /// # Errors
 /// When a server refuses a request or hangs.
-pub fn measure(systems: &[System], nodes: u32, time: Duration) -> Result<Table> {
+pub fn measure(systems: &[System], nodes: u32, time: Duration, rows: &str) -> Result<Table> {
     let title = format!("Coordinator and ZooKeeper, {nodes} nodes");
     let note = format!(
         "Both sync every write. {} s each after as long a warm-up; clients are spread over the servers. \
@@ -62,7 +75,8 @@ pub fn measure(systems: &[System], nodes: u32, time: Duration) -> Result<Table> 
     );
     let mut table = Table::new(&title, &note);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for (number, work) in WORKS.iter().enumerate() {
+    let wanted = WORKS.iter().enumerate().filter(|(_, work)| work.label().contains(rows));
+    for (number, work) in wanted {
         for system in systems {
             let warm_up = format!("/w{number}");
             runtime.block_on(run(system, work, &warm_up, time / 2))?;
@@ -85,10 +99,7 @@ fn record(
     work: &Work,
     (latencies, cpu_s, time): (&[f64], f64, Duration),
 ) {
-    let label = format!(
-        "{:?} {} B, {} connections, {} in flight",
-        work.operation, work.size, work.connections, work.depth
-    );
+    let label = work.label();
     let count = latencies.len() as f64;
     let mut put = |what: &str, better, figure| {
         table.put(&format!("{label}: {what}"), better, system, figure);

@@ -52,6 +52,9 @@ struct Arguments {
     /// Leave a system out; may be repeated
     #[arg(long, value_name = "SYSTEM")]
     without: Vec<String>,
+    /// Of the coordinator's rows only those that contain this, as "Set 1024 B"
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    rows: String,
     /// Where the result is written: NAME.md and NAME.json
     #[arg(long, value_name = "NAME")]
     save: Option<PathBuf>,
@@ -61,12 +64,12 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let data = arguments.data.unwrap_or_else(std::env::temp_dir);
-    let run = plan::Run::new(arguments.size, arguments.only, arguments.without, data)?;
+    let Arguments { size, only, without, rows, save, data } = Arguments::parse();
+    let data = data.unwrap_or_else(std::env::temp_dir);
+    let run = plan::Run::new(size, only, without, rows, data)?;
     let report = run.measure()?;
     println!("\n{}", report.markdown());
-    if let Some(name) = arguments.save {
+    if let Some(name) = save {
         report.save(&name)?;
     }
     Ok(())

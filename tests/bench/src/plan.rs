@@ -56,6 +56,7 @@ pub struct Run {
     size: Size,
     parts: Vec<Part>,
     without: Vec<String>,
+    rows: String,
     data: PathBuf,
 }
 
@@ -63,15 +64,23 @@ impl Run {
     /// Checks what was asked for.
     ///
     /// # Errors
-    /// When a system to leave out is not known, or the folder for the data is not there.
-    pub fn new(size: Size, only: Vec<Part>, without: Vec<String>, data: PathBuf) -> Result<Run> {
+    /// When a system to leave out is not known, no row of the coordinator's is called like `rows`, or the folder for
+    /// the data is not there.
+    pub fn new(
+        size: Size,
+        only: Vec<Part>,
+        without: Vec<String>,
+        rows: String,
+        data: PathBuf,
+    ) -> Result<Run> {
         let known = [OURS, "kafka39", "kafka4", "zookeeper"];
         for name in &without {
             ensure!(known.contains(&name.as_str()), "no system {name}; there are: {known:?}");
         }
+        ensure!(ensemble::has_rows(&rows), "the coordinator has no row that contains {rows:?}");
         let parts = if only.is_empty() { PARTS.to_vec() } else { only };
         let data = data.canonicalize().with_context(|| format!("no folder {}", data.display()))?;
-        Ok(Run { size, parts, without, data })
+        Ok(Run { size, parts, without, rows, data })
     }
 
     /// Measures everything that was asked for.
@@ -248,7 +257,7 @@ impl Run {
         for nodes in [1, 3] {
             let start = |product: &Product| self.start(*product, nodes, &mut report.remarks);
             let systems: Vec<System> = ENSEMBLES.iter().filter_map(start).collect();
-            match ensemble::measure(&systems, nodes, time) {
+            match ensemble::measure(&systems, nodes, time, &self.rows) {
                 Ok(table) => report.tables.push(table),
                 Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
             }

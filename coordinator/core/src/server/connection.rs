@@ -134,6 +134,18 @@ impl Step {
     fn is_barrier(&self) -> bool {
         matches!(self, Self::Sync { .. } | Self::LargeRead(_))
     }
+
+    /// Of a write that was sent and is not decided its place among all that was sent.
+    fn place(&self) -> Option<u64> {
+        match self {
+            Self::Write(write) => write.sent,
+            Self::Sync { .. }
+            | Self::Written(_)
+            | Self::Read(_)
+            | Self::LargeRead(_)
+            | Self::Answer(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -299,14 +311,7 @@ impl Connection {
         if let Some(count) = self.count_of(&before) {
             *count = count.saturating_sub(1);
         }
-        match before {
-            Step::Write(write) => write.sent,
-            Step::Sync { .. }
-            | Step::Written(_)
-            | Step::Read(_)
-            | Step::LargeRead(_)
-            | Step::Answer(_) => None,
-        }
+        before.place()
     }
 
     /// Counts what it is given in this step.
@@ -344,14 +349,7 @@ impl Connection {
 
     /// The place of the oldest write that was sent and is not answered.
     pub(super) fn oldest_place(&self) -> Option<u64> {
-        self.pipeline.iter().find_map(|pending| match &pending.step {
-            Step::Write(write) => write.sent,
-            Step::Sync { .. }
-            | Step::Written(_)
-            | Step::Read(_)
-            | Step::LargeRead(_)
-            | Step::Answer(_) => None,
-        })
+        self.pipeline.iter().find_map(|pending| pending.step.place())
     }
 
     /// Whether reading should stop or may go on; `None` to leave it as it is.

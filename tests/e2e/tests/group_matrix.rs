@@ -197,6 +197,8 @@ struct Story {
     outcomes: BTreeMap<&'static str, Outcome>,
     /// Records that were committed and not printed, where the client is known for it.
     swallowed: usize,
+    /// Members that did not go and were killed, where the client is known for it.
+    hung: usize,
 }
 
 impl Story {
@@ -218,6 +220,7 @@ impl Story {
             ended: Vec::new(),
             outcomes: BTreeMap::new(),
             swallowed: 0,
+            hung: 0,
         })
     }
 
@@ -251,7 +254,11 @@ impl Story {
     /// Ends the last member that came.
     fn part(&mut self, how: Signal) -> Result<Seen> {
         let last = self.members.pop().context("nobody there")?;
-        let seen = last.end(how)?;
+        let (seen, has_hung) = match self.kind.may_hang {
+            Some(_) => last.end_or_kill(how)?,
+            None => (last.end(how)?, false),
+        };
+        self.hung += usize::from(has_hung);
         ensure!(seen.wrong.is_none(), "{:?}", seen.wrong);
         self.ended.push(seen.clone());
         Ok(seen)
@@ -488,12 +495,16 @@ impl Story {
 
     /// All members are gone; who comes then begins where the group was, at no other record.
     fn resumes(&mut self, running: &Running) -> Result<()> {
+        let hung_before = self.hung;
         while !self.members.is_empty() {
             self.part(Signal::TERM)?;
         }
+        // Whoever was killed did not leave; the next one's rebalance ends its membership.
+        let may_be_left = self.hung > hung_before;
         let held = running.wait_for("a group without members", || {
             let found = describe(running, &self.group)?;
-            Ok((found.members == 0 && found.state == "Empty").then_some(found.committed))
+            let is_empty = found.members == 0 && found.state == "Empty";
+            Ok((is_empty || may_be_left).then_some(found.committed))
         })?;
         self.join("five", SESSION_LONG_MS)?;
         let firsts = |seen: &[Seen]| {
@@ -610,6 +621,10 @@ fn print_table(stories: &[Story]) {
             cells.push_str(&format!(" {cell:>11}"));
         }
         println!("  {:26}{cells}", story.kind.name);
+        if let Some(reason) = story.kind.may_hang.filter(|_| story.hung > 0) {
+            let (name, count) = (story.kind.name, story.hung);
+            reasons.push(format!("  - {name}: {count} members had to be killed: {reason}"));
+        }
         if let Some(reason) = story.kind.may_swallow {
             let (name, count) = (story.kind.name, story.swallowed);
             reasons

@@ -54,6 +54,8 @@ pub struct Kind {
     pub no_cooperative: Option<&'static str>,
     /// Why a record that a stopped member committed may never have been printed, if so.
     pub may_swallow: Option<&'static str>,
+    /// Why a member that is told to stop may never do so, if so.
+    pub may_hang: Option<&'static str>,
     /// Whether it tells of its share on standard error.
     pub(super) is_told_on_stderr: bool,
     /// Understands a line of its output.
@@ -114,6 +116,9 @@ pub const KINDS: [Kind; 9] = [
         strategy: Strategy::Eager,
         no_static: Some("has no setting for an instance's id"),
         no_cooperative: Some("its protocol is eager: a rebalance ends every member's share"),
+        // Its runner stops its fetchers while they are being made anew, because a broker came or went: the new ones
+        // find the runner stopped and ask it again without ever waiting, so that nothing else of the process runs.
+        may_hang: Some("fetchers made while it stops go round for ever (kafkajs 2.2.4)"),
         start: Start::Node("kafkajs", "kafkajs_member.js"),
         ..SCRIPT
     },
@@ -166,6 +171,7 @@ const SCRIPT: Kind = Kind {
     no_static: None,
     no_cooperative: None,
     may_swallow: None,
+    may_hang: None,
     is_told_on_stderr: false,
     parse: script_event,
     start: Start::Native,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::tests::cluster::HANG_GUARD;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -192,15 +192,37 @@ impl Member {
     /// When it does not go.
     pub fn end(mut self, how: Signal) -> Result<Seen> {
         self.signal(how)?;
+        let is_gone = self.wait_gone(2 * HANG_GUARD)?;
+        ensure!(is_gone, "does not go after {how:?}: {}", self.state());
+        self.all_said()
+    }
+
+    /// The same of one that may hang: then it is killed, which the second value says.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn end_or_kill(mut self, how: Signal) -> Result<(Seen, bool)> {
+        self.signal(how)?;
+        let is_gone = self.wait_gone(HANG_GUARD / 2)?;
+        if !is_gone {
+            self.child.kill()?;
+            self.child.wait()?;
+        }
+        Ok((self.all_said()?, !is_gone))
+    }
+
+    fn wait_gone(&mut self, limit: Duration) -> Result<bool> {
         let began = Instant::now();
         while self.child.try_wait()?.is_none() {
-            ensure!(
-                began.elapsed() < 2 * HANG_GUARD,
-                "does not go after {how:?}: {}",
-                self.state()
-            );
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            if began.elapsed() > limit {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(true)
+    }
+
+    fn all_said(mut self) -> Result<Seen> {
         let reader = self.reader.take().context("ended already")?;
         reader.join().map_err(|_| anyhow!("{}: the reader of its output panicked", self.name))?;
         Ok(self.seen())

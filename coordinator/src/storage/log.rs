@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Place, StorageError, snapshot};
 
-/// A segment is followed by the next when it has grown to this many bytes.
-const SEGMENT_BYTES: u64 = 16 << 20;
+/// A segment is followed by the next when it has grown to this many bytes. Each change of segments costs the filesystem's
+/// journal a few commits, which everything that is being written then waits for.
+const SEGMENT_BYTES: u64 = 64 << 20;
 /// Zeros written ahead, as a part of a segment.
-const FILL_PART: u64 = 64;
+const FILL_PART: u64 = 256;
 /// Entries in one record: data up to this many bytes, and one entry at least.
 const RECORD_BYTES: usize = 8 << 20;
 

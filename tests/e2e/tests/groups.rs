@@ -18,6 +18,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 use rustix::process::Signal;
 use serde_json::Value;
+use tests::cluster::status::http_answer;
 
 /// Longest wait for anything.
 const HANG: Duration = Duration::from_secs(120);
@@ -209,6 +210,49 @@ fn the_command_resets(running: &Running, (topic, group): (&str, &str)) -> Result
     ensure!(remembered(running, group)? == [Some(100), Some(100)]);
     reset(&["--topic", &format!("{topic}:0"), "--shift-by", "-7", "--execute"])?;
     ensure!(remembered(running, group)? == [Some(93), Some(100)]);
+    Ok(())
+}
+
+/// The group's coordinator tells its lag, also of partitions of which it holds no copy.
+#[test]
+fn metrics_tell_the_lag_of_a_group_on_all_brokers() -> Result<()> {
+    let (topic, group) = ("spread", "behind");
+    let running = Running::start(1, 3, &[])?;
+    let spread = ["--partitions", "3", "--replication-factor", "1"];
+    running.tidegate(&[&["topic", "create", topic][..], &spread].concat())?;
+    let leaders: Result<BTreeMap<i32, String>> =
+        (0..3).map(|partition| Ok((partition, running.leader(topic, partition)?))).collect();
+    let leaders = leaders?;
+    let elsewhere = leaders.values().collect::<std::collections::BTreeSet<_>>();
+    ensure!(elsewhere.len() == 3, "partitions are not spread: {leaders:?}");
+    for partition in 0..3 {
+        let mut produce = tidegate(&running.bootstrap(), &running.coordinators())?;
+        produce.args(["produce", topic, "--partition", &partition.to_string()]);
+        run(produce, &"x\n".repeat(100 + partition))?;
+    }
+    running.tidegate(&["consume", topic, "--group", group, "--from-beginning", "-e"])?;
+    for partition in 0..3 {
+        let to = (10 * partition + 5).to_string();
+        let which = format!("{topic}:{partition}");
+        let reset = ["group", "reset-offsets", group, "--topic", &which, "--to-offset", &to];
+        running.tidegate(&[&reset[..], &["--execute"]].concat())?;
+    }
+    let coordinator = running.leader(OFFSETS_TOPIC, partition_of(group, 50).get())?;
+    let node = running.cluster.node(&coordinator)?;
+    let labels = format!("consumergroup=\"{group}\",topic=\"{topic}\"");
+    let wanted: Vec<String> = (0..3)
+        .map(|partition| {
+            let lag = 100 + partition - (10 * partition + 5);
+            format!("kafka_consumergroup_lag{{{labels},partition=\"{partition}\"}} {lag}")
+        })
+        .chain([format!("kafka_consumergroup_lag_sum{{{labels}}} {}", 303 - 45)])
+        .collect();
+    running.wait_for(&format!("{wanted:#?} of {coordinator}"), || {
+        let told = http_answer(node, "/metrics").unwrap_or_default();
+        let missing = wanted.iter().find(|line| !told.lines().any(|told| told == *line));
+        Ok(missing.is_none().then_some(()))
+    })?;
+    println!("{coordinator} tells the lag of {group} in partitions that lie on three brokers");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Cluster, Kind, Node};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A coordinator as `status` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -107,9 +107,13 @@ fn broker_status(node: &Node) -> BrokerStatus {
 }
 
 fn http_status(node: &Node, path: &str) -> Option<u16> {
+    http_answer(node, path)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What a node answers to a GET over HTTP, with status line and headers, up to a megabyte; `None` when nothing came.
+pub fn http_answer(node: &Node, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let answer = ask(node, node.http_port, request.as_bytes())?;
-    answer.split_whitespace().nth(1)?.parse().ok()
+    ask(node, node.http_port, request.as_bytes())
 }
 
 fn ask(node: &Node, port: u16, question: &[u8]) -> Option<String> {

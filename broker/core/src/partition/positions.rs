@@ -88,7 +88,12 @@ impl LogPositions {
 
     /// Takes over a truncation.
     pub(super) fn truncate(&mut self, truncated: Truncated) {
-        self.epochs.truncate(truncated.end_offset);
+        if truncated.start == truncated.end_offset {
+            // Nothing is left. Where it begins anew above its former records, their epoch would be said to reach up to there.
+            self.epochs = EpochHistory::default();
+        } else {
+            self.epochs.truncate(truncated.end_offset);
+        }
         self.start = truncated.start;
         self.end = truncated.end_offset;
         self.durable_end = truncated.durable_end;

@@ -544,7 +544,29 @@ fn a_follower_out_of_range_begins_where_the_leader_begins() {
     assert_eq!(r.take(), vec![Effect::RestartAt { leader_epoch: e(5), start: o(20) }]);
     r.partition.truncated(cut(20, 20), &mut r.effects);
     assert_eq!(r.take(), vec![high_watermark(20)]);
-    assert_eq!(r.partition.fetch_position().expect("fetches").fetch_offset, o(20));
+    let position = r.partition.fetch_position().expect("fetches");
+    // It holds no record there, of whatever epoch.
+    assert_eq!((position.fetch_offset, position.last_fetched_epoch), (o(20), None));
+}
+
+#[test]
+fn who_began_anew_is_served_though_the_epoch_of_its_former_records_is_gone() {
+    let mut ahead = replica(Durability::Disk, &[(1, 0), (4, 20)], 30, 30);
+    ahead.brokers(LIVES, 0);
+    ahead.state(0, 1, 5, &[1], 0);
+    ahead.adopted(5, 0);
+    ahead.partition.log_start_moved(o(20), &mut ahead.effects);
+    assert_eq!(ahead.take(), vec![high_watermark(20)]);
+    let (refused, _) = ahead.fetch(2, (5, Some(1)), (4, 4), 0);
+    assert_eq!(refused, Err(ErrorCode::OffsetOutOfRange));
+    let mut behind = follower(&[(1, 0)], 4);
+    behind.partition.truncated(cut(20, 20), &mut behind.effects);
+    assert_eq!(behind.take(), vec![high_watermark(20)]);
+    let position = behind.partition.fetch_position().expect("fetches");
+    let last_epoch = position.last_fetched_epoch.map(LeaderEpoch::get);
+    let ends = (position.fetch_offset.get(), position.durable_end.get());
+    let (served, _) = ahead.fetch(2, (5, last_epoch), ends, 1);
+    assert_eq!(served.map(|r| (r.from, r.up_to, r.diverging)), Ok((o(20), o(30), None)));
 }
 
 #[test]

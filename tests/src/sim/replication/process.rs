@@ -437,6 +437,7 @@ impl Process {
             assert!(hosted.core().is_none_or(|core| core.key() == of.key()));
             hosted.check();
         }
+        self.check_positions();
         self.directory.check();
         self.controller.check();
         self.image.check();

@@ -248,6 +248,27 @@ impl Process {
         Ok(())
     }
 
+    /// What was told of each log is what the log has: a replica decides by it, and a start would begin with the log's.
+    pub(super) fn check_positions(&self) {
+        for (&key, core) in self.replicas.iter().filter(|_| self.directory.failed.is_none()) {
+            let Some(log) = self.directory.log(key) else { continue };
+            let (ends, epochs) = (log.view().ends(), log.view().epochs());
+            let has = epochs.starts().iter().map(|start| (start.epoch, start.start_offset));
+            let positions = core.positions();
+            let told = positions.epochs.entries().iter();
+            let told = told.map(|(epoch, start)| (epoch.get(), start.get()));
+            assert!(
+                told.clone().eq(has.clone()),
+                "{}: {key:?}: {:?} are the epochs, told were {:?}",
+                self.id,
+                has.collect::<Vec<_>>(),
+                told.collect::<Vec<_>>()
+            );
+            let told = (positions.start.get(), positions.end.get());
+            assert_eq!(told, (ends.log_start, ends.end), "{}: {key:?}: start and end", self.id);
+        }
+    }
+
     /// For the trace.
     pub(super) fn logs_in_words(&self) -> String {
         let keys = (0..self.settings.partitions).map(PartitionId::new);

@@ -103,7 +103,12 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "Allow listeners that other machines can reach, without encryption or authentication.",
     ),
-    setting("http.address", Text, "127.0.0.1:0", "host:port of /live, /ready and /metrics; empty: none."),
+    setting(
+        "http.address",
+        Text,
+        "127.0.0.1:0",
+        "host:port of /live, /ready and /metrics; empty: none.",
+    ),
     setting("num.network.threads", Int(1), "2", "Threads that serve sockets."),
     setting("socket.request.max.bytes", Int(1024), "104857600", "Largest request."),
     setting("connections.max.idle.ms", Long(1_000), "600000", "Idle connections are closed."),

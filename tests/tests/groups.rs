@@ -12,6 +12,16 @@ fn groups_keep_their_promises_while_coordinators_and_members_fail() {
     assert!(sum.operations > 20 * sum.runs, "hardly anything happened");
 }
 
+/// Partitions of a cooperative group that waited for a static member to let them go, which was started anew before it had: nobody got them.
+const FAILED_ONCE: [u64; 3] = [1_585, 1_851, 1_893];
+
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    for seed in FAILED_ONCE {
+        run(seed, false);
+    }
+}
+
 #[test]
 fn same_seed_gives_the_same_run() {
     for seed in [3, 1_000_003] {

@@ -19,6 +19,22 @@
     )
 )]
 
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(planted)]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        $chosen == Some($crate::planted::Planted::$bug)
+    };
+}
+
+/// Whether this bug was put in on purpose: never, unless built with `--cfg planted`.
+#[cfg(not(planted))]
+macro_rules! planted {
+    ($chosen:expr, $bug:ident) => {
+        false
+    };
+}
+
 pub mod consumer;
 pub mod group;
 mod links;
@@ -26,6 +42,8 @@ pub mod metadata;
 #[cfg(test)]
 mod model;
 pub mod partitioner;
+#[cfg(planted)]
+pub mod planted;
 pub mod producer;
 
 pub use metadata::{Leader, Metadata, Route, TopicPartition};

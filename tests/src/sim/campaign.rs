@@ -97,7 +97,7 @@ impl World {
                 format!("{:?}", ensemble::draw(seed, self.profile()).0)
             }
             World::Replication => format!("{:?}", replication::draw(seed)),
-            World::Groups => "all seeds are alike".to_owned(),
+            World::Groups => format!("{:?}", groups::Cast::draw(seed)),
         }
     }
 
@@ -165,7 +165,7 @@ impl World {
                     simulated: report.simulated,
                     operations: report.commits + report.handed_out,
                     struck: Struck::default(),
-                    decisions: Decisions::default(),
+                    decisions: report.decisions,
                 }
             }
         }

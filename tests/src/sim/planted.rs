@@ -18,6 +18,8 @@ pub enum Bug {
     Broker(broker_core::planted::Planted),
     /// Of the broker's core, where it decides on groups.
     Groups(broker_core::planted::Planted),
+    /// Of the native client's core, where it is a member of a group.
+    Members(client_core::planted::Planted),
     /// Of the broker's log.
     Log(broker_log::planted::Planted),
 }
@@ -86,7 +88,12 @@ pub fn all() -> Vec<(Bug, u64)> {
         };
         (Bug::Log(bug), seed)
     });
-    coordinator.into_iter().chain(broker).chain(groups).chain(log).collect()
+    use client_core::planted::Planted as M;
+    let members = M::GROUPS.map(|bug| {
+        let seed = if bug == M::CommitAsOfNow { 11 } else { 0 };
+        (Bug::Members(bug), seed)
+    });
+    coordinator.into_iter().chain(broker).chain(groups).chain(members).chain(log).collect()
 }
 
 /// Seeds tried when the known one does not find its bug: a change of the code moves every run.
@@ -121,6 +128,10 @@ fn run(bug: Bug, seed: u64) -> u64 {
             let plant = |settings: &mut groups::Settings| settings.planted = Some(planted);
             groups::run_with(seed, false, plant).simulated
         }
+        Bug::Members(planted) => {
+            let plant = |settings: &mut groups::MemberSettings| settings.planted = Some(planted);
+            groups::run_changed(seed, false, |_| {}, &plant).simulated
+        }
         Bug::Log(planted) => {
             let plant =
                 |settings: &mut replication::Settings| settings.planted_in_log = Some(planted);
@@ -133,7 +144,7 @@ fn run(bug: Bug, seed: u64) -> u64 {
 pub fn find(bug: Bug, seeds: impl Iterator<Item = u64>) -> Option<Found> {
     let world = match bug {
         Bug::Coordinator(_) => World::Ensemble,
-        Bug::Groups(_) => World::Groups,
+        Bug::Groups(_) | Bug::Members(_) => World::Groups,
         Bug::Broker(_) | Bug::Log(_) => World::Replication,
     };
     let mut simulated_us = 0;

@@ -16,7 +16,7 @@ use client_protocol::messages::{
 };
 use client_protocol::{ErrorCode, PartitionId};
 
-use super::request::subscription_of;
+use super::request::{PARTIAL, subscription_of};
 use super::wait::setback_of;
 use super::{
     Answer, Ask, Assignor, Commit, Coordinator, Effect, Failure, Kind, Known, Member, Notice,
@@ -126,6 +126,12 @@ impl Member {
                 }
                 true
             }
+            ErrorCode::UnknownMemberId if planted!(self.settings.planted, KeepShareWhenUnknown) => {
+                self.forget_membership(effects);
+                self.member_id.clear();
+                self.phase = Phase::Unjoined;
+                true
+            }
             ErrorCode::UnknownMemberId => {
                 self.lose_membership(effects);
                 self.member_id.clear();
@@ -185,7 +191,7 @@ impl Member {
         } else if let Known::Yes(coordinator) = &self.coordinator {
             let to = Some(coordinator.clone());
             self.phase = Phase::Syncing;
-            let body = Ask::Sync(self.sync_request(&BTreeMap::new()));
+            let body = Ask::Sync(self.sync_request(&BTreeMap::new(), false));
             self.ask(to, body, Kind::Sync, effects);
         } else {
             self.phase = Phase::Unjoined;
@@ -219,6 +225,11 @@ impl Member {
         share.dedup();
         self.heartbeat_at_ms = now_ms.saturating_add(self.settings.heartbeat_ms);
         self.adopt(share, effects);
+        let is_partial = assignment.user_data.is_some_and(|said| said == PARTIAL);
+        if is_partial && self.comes_back && self.phase == Phase::Stable {
+            // It may be its own former self that was to join again.
+            self.rebalance(effects);
+        }
     }
 
     fn adopt(&mut self, share: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
@@ -291,6 +302,9 @@ impl Member {
     }
 
     fn commit_again(&mut self, mut commit: Commit, reason: String, now_ms: u64) {
+        if planted!(self.settings.planted, CommitAsOfNow) {
+            commit.generation = self.generation;
+        }
         commit.failures = commit.failures.saturating_add(1);
         commit.retry_at_ms = now_ms.saturating_add(self.backoff_ms(commit.failures));
         commit.reason = reason;

@@ -64,6 +64,9 @@ pub struct Settings {
     pub retry_backoff_ms: u64,
     /// The longest wait before something is tried again.
     pub retry_backoff_max_ms: u64,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 impl Default for Settings {
@@ -78,6 +81,8 @@ impl Default for Settings {
             commit_timeout_ms: 60_000,
             retry_backoff_ms: 20,
             retry_backoff_max_ms: 1000,
+            #[cfg(planted)]
+            planted: None,
         }
     }
 }
@@ -271,6 +276,8 @@ pub struct Member {
     owned: Vec<TopicPartition>,
     /// What the caller is to let go, by number.
     revocation: Option<(u64, Vec<TopicPartition>)>,
+    /// The last attempt to join was a static member's that has no id (yet, or any more).
+    comes_back: bool,
     /// What the leader shared out by.
     shared_by: Option<PartitionCounts>,
     waiting: BTreeMap<u64, Kind>,
@@ -293,6 +300,8 @@ impl Member {
     /// A member of nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        #[cfg(planted)]
+        std::hint::black_box(crate::planted::MARK);
         Self {
             settings,
             topics: BTreeSet::new(),
@@ -304,6 +313,7 @@ impl Member {
             assignor: None,
             owned: Vec::new(),
             revocation: None,
+            comes_back: false,
             shared_by: None,
             waiting: BTreeMap::new(),
             next_number: 0,
@@ -385,6 +395,13 @@ impl Member {
     pub fn let_go(&mut self, number: u64) -> Option<Vec<TopicPartition>> {
         let (_, partitions) = self.revocation.take_if(|(current, _)| *current == number)?;
         self.owned.retain(|partition| !partitions.contains(partition));
+        // Should they come back, others may have read on: an answer that is under way would be of before.
+        self.wanted.retain(|partition| !partitions.contains(partition));
+        for kind in self.waiting.values_mut() {
+            if let Kind::Committed(wanted) = kind {
+                wanted.retain(|partition| !partitions.contains(partition));
+            }
+        }
         if self.phase == Phase::Revoking {
             self.phase = Phase::Unjoined;
             self.retry_at_ms = 0;
@@ -403,6 +420,10 @@ impl Member {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
         self.phase = Phase::Revoking;
+        if planted!(self.settings.planted, JoinBeforeLetGo) && self.is_cooperative() {
+            self.owned.retain(|partition| !partitions.contains(partition));
+            self.phase = Phase::Unjoined;
+        }
         self.revocation = Some((number, partitions.clone()));
         effects.push(Effect::Tell(Notice::Revoked { number, partitions }));
     }

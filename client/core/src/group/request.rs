@@ -27,6 +27,11 @@ use super::{
 };
 use crate::metadata::{Metadata, TopicPartition};
 
+/// Stands in every share of a generation in which partitions wait for those that still have them. The one that lets them go
+/// joins again, and they are given out; but a static member that is started anew before that gets the same share without
+/// a rebalance and knows nothing of it, so it has to be told. Other clients leave these bytes aside.
+pub(super) const PARTIAL: &[u8] = b"partial";
+
 #[derive(Default)]
 struct Deadline(Option<u64>);
 
@@ -118,6 +123,7 @@ impl Member {
             Phase::Unjoined if self.retry_at_ms > now_ms => deadline.at(self.retry_at_ms),
             Phase::Unjoined => {
                 self.phase = Phase::Joining;
+                self.comes_back = self.member_id.is_empty() && self.settings.instance_id.is_some();
                 // What a former generation was asked, or said, counts no more.
                 self.waiting
                     .retain(|_, kind| !matches!(kind, Kind::Join | Kind::Sync | Kind::Heartbeat));
@@ -142,9 +148,11 @@ impl Member {
                     }
                 }
                 let shares = assignor.assign(members, &counts);
+                let (given, all) = (shares.values().map(Vec::len), counts.values().copied());
+                let is_partial = given.sum::<usize>() < all.sum::<usize>();
                 self.shared_by = Some(counts);
                 self.phase = Phase::Syncing;
-                let body = Ask::Sync(self.sync_request(&shares));
+                let body = Ask::Sync(self.sync_request(&shares, is_partial));
                 self.ask(to, body, Kind::Sync, effects);
             }
             Phase::Stable | Phase::Revoking => {
@@ -207,13 +215,16 @@ impl Member {
         }
     }
 
-    /// `shares` are empty unless this member leads.
+    /// `shares` are empty unless this member leads; `is_partial` when they are not all that there is.
     pub(super) fn sync_request(
         &self,
         shares: &BTreeMap<String, Vec<TopicPartition>>,
+        is_partial: bool,
     ) -> SyncGroupRequest {
+        let user_data = is_partial.then(|| Bytes::from_static(PARTIAL));
         let assignment = |(member_id, share): (&String, &Vec<TopicPartition>)| {
-            let assignment = Assignment { assigned_partitions: by_topic(share), user_data: None };
+            let assigned_partitions = by_topic(share);
+            let assignment = Assignment { assigned_partitions, user_data: user_data.clone() };
             let assignment = assignment.encode().unwrap_or_default();
             SyncGroupAssignment { member_id: member_id.clone(), assignment }
         };

@@ -849,3 +849,91 @@ fn a_deleted_topic_holds_up_no_commit_of_others_for_long() {
     assert_eq!(tries[1], ["gone"], "only what was refused is tried again");
     assert!(tries.len() > 4, "a topic may be about to come up: {tries:?}");
 }
+
+fn sync_of(asked: &[(u64, Ask)]) -> Option<&client_protocol::messages::SyncGroupRequest> {
+    asked.iter().find_map(|(_, ask)| match ask {
+        Ask::Sync(request) => Some(request),
+        _ => None,
+    })
+}
+
+/// A static member alone, its JoinGroup answered: what it asks next, and the number of that.
+fn joined_alone(core: &mut Member, effects: &mut Vec<Effect>) -> Vec<(u64, Ask)> {
+    core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), 0, effects);
+    let (number, _) = asks(core, &metadata(), 0).remove(0);
+    core.answered(number, Ok(found(1)), 0, effects);
+    let (number, _) = asks(core, &metadata(), 0).remove(0);
+    let joined = JoinGroupResponse {
+        generation_id: 7,
+        protocol_name: Some("cooperative-sticky".to_owned()),
+        leader: "former".to_owned(),
+        member_id: "m".to_owned(),
+        ..JoinGroupResponse::default()
+    };
+    core.answered(number, Ok(Answer::Join(joined)), 0, effects);
+    effects
+        .drain(..)
+        .filter_map(|effect| match effect {
+            Effect::Ask { number, body, .. } => Some((number, body)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_static_member_that_comes_back_to_a_partial_share_has_the_rest_given_out() {
+    for (user_data, joins_again) in [(Some(&b"partial"[..]), true), (None, false)] {
+        let instance_id = Some("i".to_owned());
+        let mut core = Member::new(Settings { instance_id, ..settings() });
+        let mut effects = Vec::new();
+        let asked = joined_alone(&mut core, &mut effects);
+        assert!(sync_of(&asked).is_some(), "{asked:?}");
+        let share = Assignment { user_data: user_data.map(Into::into), ..Assignment::default() };
+        let assignment = share.encode().unwrap();
+        let synced = SyncGroupResponse { assignment, ..SyncGroupResponse::default() };
+        core.answered(asked[0].0, Ok(Answer::Sync(synced.clone())), 0, &mut effects);
+        let next = asks(&mut core, &metadata(), 0);
+        let joins = next.iter().filter(|(_, ask)| matches!(ask, Ask::Join(_))).count();
+        assert_eq!(joins, usize::from(joins_again), "{next:?}");
+    }
+}
+
+#[test]
+fn a_share_says_whether_partitions_wait_for_those_that_have_them() {
+    let mut core = Member::new(settings());
+    core.generation = 2;
+    let share = vec![TopicPartition::new(TOPIC, 0)];
+    let shares = BTreeMap::from([("m".to_owned(), share)]);
+    for (is_partial, said) in [(true, Some(&b"partial"[..])), (false, None)] {
+        let request = core.sync_request(&shares, is_partial);
+        let share = Assignment::decode(&request.assignments[0].assignment).unwrap();
+        assert_eq!(share.user_data.as_deref(), said);
+    }
+}
+
+#[test]
+fn a_position_asked_for_before_a_partition_was_let_go_does_not_count_when_it_comes_back() {
+    let mut world = alone(Assignor::CooperativeSticky);
+    let (core, now_ms) = (&mut world.callers[0].core, world.now_ms);
+    let of = core.owned()[0].clone();
+    core.want_committed([of.clone()]);
+    let asked = asks(core, &world.metadata, now_ms);
+    let is_position = |(_, ask): &&(u64, Ask)| matches!(ask, Ask::Committed(_));
+    let (number, _) = asked.iter().find(is_position).expect("it is asked").clone();
+    let mut effects = Vec::new();
+    core.revoke(vec![of.clone()], &mut effects);
+    let (revocation, _) = core.revocation.clone().unwrap();
+    assert_eq!(core.let_go(revocation), Some(vec![of]));
+    effects.clear();
+    let former = OffsetFetchResponse {
+        groups: vec![OffsetFetchGroupResponse::default()],
+        ..OffsetFetchResponse::default()
+    };
+    core.answered(number, Ok(Answer::Committed(former)), now_ms, &mut effects);
+    let placed = effects.iter().any(|effect| match effect {
+        Effect::Committed(placed) => !placed.is_empty(),
+        _ => false,
+    });
+    assert!(!placed, "{effects:?}");
+    assert!(core.wanted.is_empty());
+}

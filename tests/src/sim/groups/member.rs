@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use broker_core::group::{Join, Request, Response};
 use bytes::Bytes;
+use client_protocol::messages::consumer_protocol::{Assignment, TopicPartitions};
 use client_protocol::messages::join_group::JoinGroupProtocol;
 use client_protocol::messages::leave_group::MemberIdentity;
 use client_protocol::messages::offset_commit::{OffsetCommitPartition, OffsetCommitTopic};
@@ -51,6 +52,8 @@ pub struct Member {
     pub number: usize,
     /// Set for a static member.
     pub instance: Option<String>,
+    /// Whether others of its group speak one assignor only: it prefers that.
+    pub is_mixed: bool,
     /// What it is about to do.
     pub aim: Aim,
     /// Its id, once it has one.
@@ -67,10 +70,11 @@ pub struct Member {
 
 impl Member {
     /// A client that has not started.
-    pub fn new(number: usize, is_static: bool) -> Member {
+    pub fn new(number: usize, is_static: bool, is_mixed: bool) -> Member {
         Member {
             number,
             instance: is_static.then(|| format!("instance-{number}")),
+            is_mixed,
             aim: Aim::Out,
             id: String::new(),
             generation: -1,
@@ -83,7 +87,7 @@ impl Member {
     /// Its process ended: it knows nothing any more.
     pub fn forget(&mut self) {
         let is_static = self.instance.is_some();
-        *self = Member::new(self.number, is_static);
+        *self = Member::new(self.number, is_static, self.is_mixed);
     }
 
     /// What it sends next, if it is in the group or wants to be; `next_offset` gives each commit an
@@ -125,7 +129,11 @@ impl Member {
     fn join(&self, random: &mut Random) -> Join {
         let mut entropy = [0; 16];
         entropy[..8].copy_from_slice(&random.number().to_be_bytes());
-        let names: &[&str] = if random.chance(1, 8) { &["range"] } else { &["sticky", "range"] };
+        let names: &[&str] = match random.chance(1, 8) {
+            true => &["range"],
+            false if self.is_mixed => &["range", "sticky"],
+            false => &["sticky", "range"],
+        };
         let protocols = names.iter().map(|name| JoinGroupProtocol {
             name: (*name).to_owned(),
             metadata: Bytes::from_static(b"\0\0\0\0\0\x01\0\x05topic\0\0\0\0"),
@@ -222,22 +230,27 @@ impl Member {
 
 /// Every partition to one member, in turn.
 fn share(joined: &JoinGroupResponse) -> Vec<SyncGroupAssignment> {
-    let mut shares: BTreeMap<&str, Vec<u8>> =
+    let mut shares: BTreeMap<&str, Vec<PartitionId>> =
         joined.members.iter().map(|member| (member.member_id.as_str(), Vec::new())).collect();
     let members: Vec<&str> = shares.keys().copied().collect();
     for partition in 0..PARTITIONS {
         let turn = usize::try_from(partition).expect("a small number") % members.len();
         let share = shares.get_mut(members[turn]).expect("a member");
-        share.push(u8::try_from(partition).expect("a small number"));
+        share.push(PartitionId::new(partition));
     }
-    let work = shares.into_iter().map(|(member, share)| SyncGroupAssignment {
-        member_id: member.to_owned(),
-        assignment: share.into(),
+    let work = shares.into_iter().map(|(member, partitions)| {
+        let topic = TOPIC.to_owned();
+        let assigned_partitions = vec![TopicPartitions { topic, partitions }];
+        let share = Assignment { assigned_partitions, user_data: None };
+        let assignment = share.encode().expect("short names");
+        SyncGroupAssignment { member_id: member.to_owned(), assignment }
     });
     work.collect()
 }
 
 /// The partitions of a share.
 pub fn decode(share: &[u8]) -> Vec<i32> {
-    share.iter().map(|partition| i32::from(*partition)).collect()
+    let share = Assignment::decode(share).expect("a leader wrote it");
+    let partitions = share.assigned_partitions.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|partition| partition.get()).collect()
 }

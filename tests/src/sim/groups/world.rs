@@ -1,6 +1,6 @@
 //! Virtual time, the network between members and brokers, and brokers that take over from each other.
 //!
-//! Called by: the test. Calls: `log`, `member`, `audit`, the shard. Invariant: whatever happens is an event
+//! Called by: the test. Calls: `log`, `member`, `natives`, `audit`, the shard. Invariant: whatever happens is an event
 //! with a time, taken in order of time and then of number; random numbers are drawn in that order.
 
 use std::cmp::Reverse;
@@ -8,21 +8,23 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use broker_core::group::{Effect, GroupRecord, Now, Request, Response, Settings, Shard, Ticket};
 use broker_core::ids::Millis;
+use client_core::group::Settings as MemberSettings;
 use client_protocol::messages::offset_fetch::OffsetFetchGroup;
 use client_protocol::{ErrorCode, Offset};
 
 use super::audit::Audit;
+use super::cast::Cast;
 use super::log::Log;
 use super::member::{Aim, GROUP, JOIN_TIMEOUT_MS, Member, REQUEST_TIMEOUT_MS};
+use super::natives::{self, NativeEvent, Natives};
+use crate::sim::decisions::Decisions;
 use crate::sim::random::Random;
 
-/// Members that come and go.
-const MEMBERS: usize = 5;
 /// How long things break, and how long they then have to come to rest.
-const BREAKING_MS: u64 = 120_000;
+pub(super) const BREAKING_MS: u64 = 120_000;
 const RESTING_MS: u64 = 60_000;
 /// Longest way of a message through the network.
-const DELAY_MAX_MS: u64 = 200;
+pub(super) const DELAY_MAX_MS: u64 = 200;
 
 /// What one run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +39,14 @@ pub struct Report {
     pub handed_out: u64,
     /// How often another broker took over.
     pub failovers: u64,
+    /// What native members told their callers.
+    pub decisions: Decisions,
     /// A number that two runs share only if they are the same.
     pub digest: u64,
 }
 
 /// What happens at a time.
-enum Event {
+pub(super) enum Event {
     /// A member does what it is about to do.
     Act { member: usize },
     /// A request arrives at a broker.
@@ -57,30 +61,39 @@ enum Event {
     Tick,
     /// Something breaks.
     Break,
+    /// Something happens to a native member.
+    Native { who: usize, event: NativeEvent },
+    /// A native member's request arrives at a broker, by a connection.
+    ArriveFromNative { number: u64, who: usize, link: u64, broker: i32, request: Request },
+    /// Something is done to a native member.
+    BreakNative,
+    /// The topic gets more partitions.
+    Grow,
 }
 
 /// A shard, and what it owes.
-struct Coordinator {
+pub(super) struct Coordinator {
     shard: Shard,
     owed: BTreeMap<Ticket, (u64, usize, Request)>,
 }
 
-struct World {
-    now_ms: u64,
+pub(super) struct World {
+    pub(super) now_ms: u64,
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     random: Random,
     faults: Random,
     settings: Settings,
-    log: Log,
+    pub(super) log: Log,
     /// By leader epoch: the newest leads, an older one has not heard that its time is over.
-    coordinators: BTreeMap<u32, Coordinator>,
+    pub(super) coordinators: BTreeMap<u32, Coordinator>,
     members: Vec<Member>,
-    audit: Audit,
-    next_number: u64,
-    next_offset: i64,
+    pub(super) natives: Natives,
+    pub(super) audit: Audit,
+    pub(super) next_number: u64,
+    pub(super) next_offset: i64,
     report: Report,
-    trace: bool,
+    pub(super) trace: bool,
 }
 
 /// Runs `seed` to its end; panics when something does not hold. `trace` prints every event.
@@ -90,29 +103,44 @@ pub fn run(seed: u64, trace: bool) -> Report {
 
 /// As [`run`], with shards whose settings were changed.
 pub fn run_with(seed: u64, trace: bool, change: impl FnOnce(&mut Settings)) -> Report {
+    run_changed(seed, trace, change, &|_| {})
+}
+
+/// As [`run`], with shards, and native members, whose settings were changed.
+pub fn run_changed(
+    seed: u64,
+    trace: bool,
+    change: impl FnOnce(&mut Settings),
+    change_native: &dyn Fn(&mut MemberSettings),
+) -> Report {
     let mut settings = Settings {
         // The group outlives the run: a deleted one would number its generations anew.
         retention_check_ms: u64::MAX / 2,
         ..Settings::default()
     };
     change(&mut settings);
-    let mut world = World::new(seed, settings, trace);
-    for member in 0..MEMBERS {
+    let cast = Cast::draw(seed);
+    let natives = Natives::new(&cast, change_native);
+    let mut world = World::new(seed, settings, (cast.own, natives), trace);
+    for member in 0..cast.own {
         world.later(1 + member as u64 * 100, Event::Act { member });
     }
     for event in [Event::Replicate, Event::Tick, Event::Break] {
         world.later(1, event);
     }
+    world.natives_start(cast.grows_at_ms);
     world.until(BREAKING_MS);
     world.rest();
     world.report.simulated = 1_000 * world.now_ms;
     world.report.commits = world.audit.commits;
     world.report.handed_out = world.audit.handed_out;
+    world.report.decisions = world.natives.decisions;
     world.report
 }
 
 impl World {
-    fn new(seed: u64, settings: Settings, trace: bool) -> World {
+    fn new(seed: u64, settings: Settings, (own, natives): (usize, Natives), trace: bool) -> World {
+        let is_mixed = !natives.all.is_empty();
         let mut streams = Random::new(seed);
         let (random, faults) = (Random::new(streams.number()), Random::new(streams.number()));
         let mut world = World {
@@ -124,7 +152,10 @@ impl World {
             settings,
             log: Log::default(),
             coordinators: BTreeMap::new(),
-            members: (0..MEMBERS).map(|number| Member::new(number, number % 2 == 1)).collect(),
+            members: (0..own)
+                .map(|number| Member::new(number, number % 2 == 1, is_mixed))
+                .collect(),
+            natives,
             audit: Audit::default(),
             next_number: 0,
             next_offset: 0,
@@ -141,7 +172,7 @@ impl World {
         Now { mono: Millis::new(self.now_ms), wall_ms }
     }
 
-    fn later(&mut self, ms: u64, event: Event) {
+    pub(super) fn later(&mut self, ms: u64, event: Event) {
         let at = self.events.len();
         self.events.push(Some(event));
         self.heap.push(Reverse((self.now_ms + ms, at as u64, at)));
@@ -186,6 +217,12 @@ impl World {
                     self.with_shard(epoch, |shard, out| shard.tick(now, out));
                 }
             }
+            Event::Native { who, event } => self.native_event(who, event, resting),
+            Event::ArriveFromNative { number, who, link, broker, request } => {
+                self.arrive_from_native((number, who, link), broker, request);
+            }
+            Event::BreakNative => self.break_native(),
+            Event::Grow => self.grow(),
             Event::Break => {
                 let delay = 1 + self.faults.below(4_000);
                 self.later(delay, Event::Break);
@@ -198,10 +235,12 @@ impl World {
 
     /// Half of the faults are a member's, half the coordinator's.
     fn break_something(&mut self) {
-        let who = usize::try_from(self.faults.below(MEMBERS as u64)).expect("a small number");
+        let members = self.members.len() as u64;
+        let who = usize::try_from(self.faults.below(members)).expect("a small number");
         match self.faults.below(10) {
             0..=2 => self.take_over(),
-            3 => self.coordinators.retain(|epoch, _| *epoch == self.log.epoch()),
+            3 => self.drop_coordinators(|epoch, newest| epoch != newest),
+            _ if members == 0 => {}
             4 => {
                 let goodbye = self.members[who].goodbye();
                 self.members[who].forget();
@@ -223,8 +262,9 @@ impl World {
     fn take_over(&mut self) {
         let epoch = self.log.fail_over(&mut self.faults);
         // Most leaders hear at once that their time is over, some go on for a while.
-        if self.faults.chance(2, 3) {
-            self.coordinators.clear();
+        let hears = self.faults.chance(2, 3);
+        if hears {
+            self.drop_coordinators(|_, _| true);
         }
         let mut shard = Shard::new(self.settings.clone());
         for record in self.log.committed().iter().flat_map(|entry| &entry.records) {
@@ -235,9 +275,19 @@ impl World {
         shard.check();
         self.report.failovers += 1;
         self.coordinators.insert(epoch, Coordinator { shard, owed: BTreeMap::new() });
+        self.natives_hear_of_failover(hears);
         if self.trace {
             println!("{} epoch {epoch} begins", self.now_ms);
         }
+    }
+
+    /// Those of which this is true, by their epoch and the newest, know that their time is over.
+    fn drop_coordinators(&mut self, is_over: impl Fn(u32, u32) -> bool) {
+        let newest = self.log.epoch();
+        let over = self.coordinators.extract_if(.., |epoch, _| is_over(*epoch, newest));
+        let owed = over.flat_map(|(_, coordinator)| coordinator.owed.into_values());
+        let owed = owed.collect();
+        self.natives_are_refused(owed);
     }
 
     fn act(&mut self, who: usize, resting: bool) {
@@ -280,7 +330,7 @@ impl World {
         self.later(delay, Event::Arrive { number, from, epoch, request });
     }
 
-    fn arrive(&mut self, number: u64, from: usize, epoch: u32, request: Request) {
+    pub(super) fn arrive(&mut self, number: u64, from: usize, epoch: u32, request: Request) {
         let now = self.now();
         if !self.coordinators.contains_key(&epoch) {
             let response = request.refused(ErrorCode::NotCoordinator);
@@ -294,7 +344,9 @@ impl World {
             coordinator.owed.insert(ticket, (number, from, request.clone()));
         }
         self.with_shard(epoch, |shard, out| shard.handle(ticket, &request, now, out));
-        if self.random.chance(1, 20) {
+        let is_native = from >= natives::FIRST;
+        let random = if is_native { &mut self.natives.random } else { &mut self.random };
+        if random.chance(1, 20) {
             self.ask_offsets(self.log.epoch());
         }
     }
@@ -312,8 +364,7 @@ impl World {
                     self.look_at_write(epoch, &records);
                     if !self.log.append(epoch, write, records) {
                         // Whoever may not write hears by that that its time is over.
-                        self.coordinators.remove(&epoch);
-                        return;
+                        return self.drop_coordinators(|of, _| of == epoch);
                     }
                 }
             }
@@ -337,10 +388,11 @@ impl World {
                 _ => None,
             });
             let it = commits.into_iter().find(|commit| {
-                commit.topics[0].partitions[0].committed_offset == Offset::new(value.offset)
+                let mut partitions = commit.topics.iter().flat_map(|topic| &topic.partitions);
+                partitions.any(|one| one.committed_offset == Offset::new(value.offset))
             });
             if let Some(commit) = it {
-                self.audit.taken(commit.generation_id_or_member_epoch);
+                self.audit.taken(commit);
             }
         }
     }
@@ -359,8 +411,9 @@ impl World {
                 self.audit.handed_out(request, &synced.assignment);
             }
             (Request::OffsetCommit(request), Response::OffsetCommit(response)) => {
-                let asked = &request.topics[0].partitions[0];
-                if response.topics[0].partitions[0].error_code.is_none() {
+                let asked = request.topics.iter().flat_map(|topic| &topic.partitions);
+                let said = response.topics.iter().flat_map(|topic| &topic.partitions);
+                for (asked, _) in asked.zip(said).filter(|(_, said)| said.error_code.is_none()) {
                     let offset = asked.committed_offset.get();
                     self.audit.acknowledged(&self.log, asked.partition_index.get(), offset);
                 }
@@ -368,6 +421,10 @@ impl World {
             _ => {}
         }
         self.report.digest = (self.report.digest ^ self.now_ms ^ number).rotate_left(7);
+        if let Some(who) = to.checked_sub(natives::FIRST) {
+            let by_leader = epoch == self.log.epoch();
+            return self.answer_native(number, who, (response, by_leader));
+        }
         let lost = self.faults.chance(1, 50) && self.now_ms < BREAKING_MS;
         if !lost {
             let delay = 1 + self.random.below(DELAY_MAX_MS);
@@ -419,12 +476,14 @@ impl World {
 
     /// Nothing breaks any more: the group comes to rest.
     fn rest(&mut self) {
-        self.coordinators.retain(|epoch, _| *epoch == self.log.epoch());
+        self.drop_coordinators(|epoch, newest| epoch != newest);
+        self.natives_rest();
         self.until(BREAKING_MS + RESTING_MS);
         while self.log.is_behind() {
             self.replicate();
         }
         self.ask_offsets(self.log.epoch());
-        self.audit.at_rest(&self.members);
+        self.audit.at_rest(&self.members, &self.natives.all);
+        self.natives_at_rest();
     }
 }

@@ -17,6 +17,7 @@
 //!   fetching     how it follows
 //! message      what travels between them          wire     the same as frames
 //! client       producers and consumers        native   one that is the native client's own deciding code
+//!                                                 lines    the connections of that one
 //! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
 //!   compacted    what compaction may take away
@@ -33,6 +34,7 @@ mod coordination;
 mod customers;
 mod fetching;
 mod ledger;
+mod lines;
 mod machines;
 mod message;
 mod native;

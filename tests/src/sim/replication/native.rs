@@ -1,7 +1,7 @@
 //! A producer that is the native client's own deciding code, on connections that keep order.
 //!
-//! Called by: `world`, `wires`. Calls: client-core. Invariant: a connection gives what was sent on it in order, each at most once, until it breaks; what
-//! was under way then may still reach the process that it was for, and nothing of it is answered. It does not know sequence numbers.
+//! Called by: `world`, `wires`. Calls: client-core. Invariant: what the core wants is done, and what comes of it is told to it, as its shell does. It
+//! does not know sequence numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,26 +12,23 @@ use client_core::TopicPartition;
 use client_core::producer::{
     Effect, Failure, Outgoing, Producer, RequestId, Settings, Undelivered, Written,
 };
-use client_protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopic};
+use client_protocol::messages::ProduceResponse;
 use client_protocol::messages::produce::{ProducePartitionResponse, ProduceTopicResponse};
-use client_protocol::messages::{MetadataResponse, ProduceResponse};
-use client_protocol::{ErrorCode, ProducerEpoch, ProducerId};
+use client_protocol::{ProducerEpoch, ProducerId};
 
 use super::client::record;
 use super::ledger::Acknowledged;
+use super::lines::Lines;
 use super::message::{Address, Message};
 use super::settings::NativeSettings;
 use super::wire::Frame;
 use super::world::{Event, TOPIC, World, key};
 use crate::sim::ensemble::schedule::{MS, Time};
-use crate::sim::random::Random;
 
 /// Its number among the producers.
 const INDEX: u64 = 500;
 /// The first id that it is given.
 const IDS: i64 = 10_000;
-/// A connection without an answer for so long is given up.
-const ANSWER_TIMEOUT: Time = 2_000 * MS;
 
 /// Something that happens to it.
 #[derive(Debug)]
@@ -58,36 +55,22 @@ pub struct Batch {
     pub began: Time,
 }
 
-/// A connection.
-#[derive(Debug)]
-struct Link {
-    life: u64,
-    /// When the last of what was sent arrives, there and back.
-    there: Time,
-    back: Time,
-}
-
-/// A request that is not answered.
+/// What a request is about.
 #[derive(Debug)]
 struct Sent {
     request: RequestId,
-    broker: BrokerId,
     partition: TopicPartition,
-    deadline: Time,
 }
 
 /// See the module.
 pub struct Native {
     core: Producer<u64>,
     pub batches: BTreeMap<u64, Batch>,
-    links: BTreeMap<BrokerId, Link>,
-    waiting: BTreeMap<u64, Sent>,
+    lines: Lines<BrokerId, Sent>,
     last_token: u64,
     last_value: u64,
     last_id: i64,
-    last_number: u64,
     is_keyed: bool,
-    random: Random,
 }
 
 fn failure(reason: &str, may_be_done: bool) -> Failure {
@@ -107,30 +90,17 @@ impl Native {
         Self {
             core: Producer::new(settings),
             batches: BTreeMap::new(),
-            links: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            lines: Lines::new(seed),
             last_token: 0,
             last_value: INDEX << 32,
             last_id: IDS,
-            last_number: 0,
             is_keyed,
-            random: Random::new(seed),
         }
-    }
-
-    fn delay(&mut self) -> Time {
-        let is_late = self.random.chance(1, 100);
-        50 + self.random.below(if is_late { 500 * MS } else { 2 * MS })
     }
 
     /// The connection to a broker is no more: nothing that is open on it will be answered.
     fn break_link(&mut self, broker: BrokerId, now: Time, effects: &mut Vec<Effect<u64>>) {
-        self.links.remove(&broker);
-        let waiting = std::mem::take(&mut self.waiting);
-        let (open, others) = waiting.into_iter().partition(|(_, sent)| sent.broker == broker);
-        self.waiting = others;
-        let open: BTreeMap<u64, Sent> = open;
-        for sent in open.into_values() {
+        for sent in self.lines.broke(broker) {
             let answer = Err(failure("the connection broke", true));
             self.core.answered(sent.request, answer, now / MS, effects);
         }
@@ -139,7 +109,7 @@ impl Native {
     /// Wants some values sent to a partition; those that it took.
     fn push(&mut self, partition: PartitionId, now: Time) -> Vec<u64> {
         let mut taken = Vec::new();
-        for _ in 0..=self.random.below(3) {
+        for _ in 0..=self.lines.random.below(3) {
             let value = self.last_value + 1;
             let new = self.last_token + 1;
             let to = (TOPIC, Some(partition));
@@ -158,7 +128,7 @@ impl Native {
         let Message::Produced { number, error, base_offset } = frame.decode() else {
             unreachable!("nothing else is asked")
         };
-        let Some(sent) = self.waiting.remove(&number) else { return };
+        let Some(sent) = self.lines.answered(number).map(|open| open.question) else { return };
         let partition = ProducePartitionResponse {
             index: sent.partition.partition,
             error_code: error,
@@ -189,7 +159,8 @@ impl World {
             NativeEvent::Tick => self.native_ticks(&mut native, &mut effects),
             NativeEvent::Connected(broker) => self.native_connects(&mut native, broker),
             NativeEvent::Metadata(topics) => {
-                let answer = self.metadata(&mut native.random).ok_or(failure("nobody", false));
+                let answer =
+                    self.metadata(&mut native.lines.random).ok_or(failure("nobody", false));
                 native.core.metadata_answered(answer, &topics, now / MS);
             }
             NativeEvent::Identity => {
@@ -215,20 +186,15 @@ impl World {
 
     fn native_ticks(&mut self, native: &mut Native, effects: &mut Vec<Effect<u64>>) {
         let now = self.schedule.now();
-        let next = 2 * MS + native.random.below(20 * MS);
+        let next = 2 * MS + native.lines.random.below(20 * MS);
         self.schedule.after(next, Event::Native(NativeEvent::Tick));
-        let is_over = |(id, link): (&BrokerId, &Link)| {
-            let machine = &self.machines[id];
-            let is_late = native.waiting.values().any(|s| s.broker == *id && s.deadline <= now);
-            (machine.life != link.life || machine.process.is_none() || is_late).then_some(*id)
-        };
-        let over: Vec<_> = native.links.iter().filter_map(is_over).collect();
+        let over = native.lines.over(self, |id| *id);
         over.into_iter().for_each(|id| native.break_link(id, now, effects));
-        if self.calm || native.random.chance(1, 2) {
+        if self.calm || native.lines.random.chance(1, 2) {
             return;
         }
         let partitions = self.settings.partitions.unsigned_abs().into();
-        let partition = i32::try_from(native.random.below(partitions)).expect("few");
+        let partition = i32::try_from(native.lines.random.below(partitions)).expect("few");
         let taken = native.push(PartitionId::new(partition), now);
         self.ledger.sent(key(partition), &taken, true);
     }
@@ -239,7 +205,7 @@ impl World {
         if machine.process.is_none() {
             return native.core.connect_failed(broker, now / MS);
         }
-        native.links.insert(broker, Link { life: machine.life, there: now, back: now });
+        native.lines.opened(broker, machine.life, now);
         native.core.connected(broker);
     }
 
@@ -250,7 +216,7 @@ impl World {
         more: &mut Vec<Effect<u64>>,
     ) {
         let now = self.schedule.now();
-        let delay = native.delay();
+        let delay = native.lines.delay();
         match effect {
             Effect::Connect { broker, .. } => {
                 self.schedule.after(delay, Event::Native(NativeEvent::Connected(broker)));
@@ -281,27 +247,23 @@ impl World {
         more: &mut Vec<Effect<u64>>,
     ) {
         let now = self.schedule.now();
-        let delay = native.delay();
-        let Some(link) = native.links.get_mut(&broker) else {
+        let delay = native.lines.delay();
+        if !native.lines.is_open(broker) {
             let answer = Err(failure("not connected", false));
             return native.core.answered(request, answer, now / MS, more);
-        };
+        }
         let header = outgoing.batch.header(outgoing.identity).expect("small");
         let batch = Bytes::from([&header[..], outgoing.batch.records()].concat());
-        native.last_number += 1;
-        let number = native.last_number;
+        let number = native.lines.next_number();
         let (topic, key) = (TOPIC.to_owned(), outgoing.partition.partition);
         let frame = Frame::encode(Message::Produce { number, topic, key, acks: -1, batch });
         self.trace.take(frame.bytes());
-        link.there = link.there.max(now + delay);
-        let (there, life) = (link.there, link.life);
-        let partition = outgoing.partition.clone();
-        let deadline = now + ANSWER_TIMEOUT;
-        native.waiting.insert(number, Sent { request, broker, partition, deadline });
-        let breaks = !self.calm && native.random.chance(1, 150);
-        if !breaks || native.random.chance(1, 2) {
-            let arrives = NativeEvent::Arrives { id: broker, life, frame };
-            self.schedule.at(there, Event::Native(arrives));
+        let sent = Sent { request, partition: outgoing.partition.clone() };
+        let sending = native.lines.ask(broker, (number, sent), (now, delay));
+        let breaks = !self.calm && native.lines.random.chance(1, 150);
+        if !breaks || native.lines.random.chance(1, 2) {
+            let arrives = NativeEvent::Arrives { id: broker, life: sending.life, frame };
+            self.schedule.at(sending.there, Event::Native(arrives));
         }
         if breaks {
             native.break_link(broker, now, more);
@@ -312,13 +274,12 @@ impl World {
     pub(super) fn native_is_answered(&mut self, from: BrokerId, message: Message) {
         let now = self.schedule.now();
         let Some(native) = &mut self.native else { return };
-        let delay = native.delay();
-        let Some(link) = native.links.get_mut(&from) else { return };
-        link.back = link.back.max(now + delay);
+        let delay = native.lines.delay();
+        let Some(back) = native.lines.answer(from, (now, delay)) else { return };
         let frame = Frame::encode(message);
         self.trace.take(frame.bytes());
         let answered = NativeEvent::Answered(frame);
-        self.schedule.at(link.back, Event::Native(answered));
+        self.schedule.at(back, Event::Native(answered));
     }
 
     fn native_settled(&mut self, batch: &Batch, result: Result<Written, Undelivered>) {
@@ -337,40 +298,5 @@ impl World {
                 self.chronicle.hoped(key, &batch.values, time);
             }
         }
-    }
-
-    /// The cluster as some broker has heard of it.
-    fn metadata(&self, random: &mut Random) -> Option<MetadataResponse> {
-        let processes: Vec<_> =
-            self.machines.values().filter_map(|machine| machine.process.as_ref()).collect();
-        let image = &processes.get(random.below(processes.len() as u64) as usize)?.image;
-        let broker = |id: BrokerId| MetadataBroker {
-            node_id: id,
-            host: "simulated".to_owned(),
-            port: 1,
-            ..Default::default()
-        };
-        let partitions = image.states(TOPIC).map(|(partition, stored)| MetadataPartition {
-            partition_index: partition,
-            leader_id: stored.state.leader,
-            leader_epoch: Some(stored.state.leader_epoch),
-            ..Default::default()
-        });
-        let known = image.topic(TOPIC);
-        let topic = MetadataTopic {
-            name: Some(TOPIC.to_owned()),
-            topic_id: known.map(|known| known.node.id),
-            error_code: match known {
-                Some(_) => ErrorCode::None,
-                None => ErrorCode::LeaderNotAvailable,
-            },
-            partitions: partitions.collect(),
-            ..Default::default()
-        };
-        Some(MetadataResponse {
-            brokers: self.machines.keys().copied().map(broker).collect(),
-            topics: vec![topic],
-            ..Default::default()
-        })
     }
 }

@@ -77,7 +77,13 @@ impl Consumer {
         let Some(known) = self.partitions.get_mut(partition) else { return };
         let Some(position) = known.position else { return };
         match answer.code {
-            ErrorCode::None => {}
+            ErrorCode::None | ErrorCode::OffsetOutOfRange
+                if known.is_doubted && is_cut(&answer, position) =>
+            {
+                let end = answer.log_start.unwrap_or(Offset::ZERO);
+                return self.cut(partition, (position.offset, end), now_ms);
+            }
+            ErrorCode::None => known.is_doubted = false,
             ErrorCode::OffsetOutOfRange => {
                 let offset = position.offset;
                 // The caller first gets what was read before.
@@ -231,6 +237,7 @@ impl Consumer {
         if let Some(known) = self.partitions.get_mut(partition) {
             known.failures = 0;
             known.checked = epoch.max(known.checked);
+            known.is_doubted = false;
         }
     }
 
@@ -248,11 +255,6 @@ impl Consumer {
             return self.checked(partition);
         }
         // What was read is not what the log holds now. Where the caller is behind the cut nothing is lost to it.
-        let tell = |partition| Trouble::Truncated {
-            partition,
-            position: position.offset,
-            end: end_offset,
-        };
         match end.leader_epoch {
             Some(epoch) if self.settings.reset != Reset::Error => {
                 let place = Position { offset: end_offset, epoch: Some(epoch) };
@@ -268,16 +270,36 @@ impl Consumer {
                 }
                 self.checked(partition);
             }
-            // The caller first gets what was read before.
-            Some(_) | None if self.is_buffered(partition) => self.retry(partition, now_ms),
-            Some(_) | None => self.reset(partition, tell),
+            Some(_) => self.cut(partition, (position.offset, end_offset), now_ms),
+            None => {
+                self.checked(partition);
+                if let Some(known) = self.partitions.get_mut(partition) {
+                    known.is_doubted = true;
+                }
+            }
         }
     }
+
+    /// What was read is not in the log any more, from `end` on.
+    fn cut(&mut self, partition: &TopicPartition, (position, end): (Offset, Offset), now_ms: u64) {
+        // The caller first gets what was read before.
+        if self.is_buffered(partition) {
+            return self.retry(partition, now_ms);
+        }
+        self.reset(partition, |partition| Trouble::Truncated { partition, position, end });
+    }
+}
+
+/// Whether a log that knows nothing as old as what was read should have it: then it has other records in its place, or none.
+/// One that starts at the position or behind it has removed it, as it may. Who does not say where it starts is not believed.
+fn is_cut(answer: &PartitionAnswer, position: Position) -> bool {
+    answer.log_start.is_none_or(|start| start < position.offset)
 }
 
 impl Partition {
     fn place(&mut self, position: Position) {
         self.phase = Phase::Reading;
+        self.is_doubted = false;
         self.position = Some(position);
         self.consumed = Some(position);
     }

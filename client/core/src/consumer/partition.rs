@@ -34,6 +34,8 @@ pub(super) struct Partition {
     pub(super) consumed: Option<Position>,
     /// The leader epoch under which `position` is known to be part of the log.
     pub(super) checked: CheckedEpoch,
+    /// The leader's log knows nothing as old as what was read: it was removed, or cut. The next answer tells by where the log starts.
+    pub(super) is_doubted: bool,
     pub(super) under_way: Option<RequestId>,
     pub(super) buffered_bytes: usize,
     pub(super) retry_at_ms: u64,
@@ -52,6 +54,7 @@ impl Partition {
             position,
             consumed: position,
             checked: None,
+            is_doubted: false,
             under_way: None,
             buffered_bytes: 0,
             retry_at_ms: 0,

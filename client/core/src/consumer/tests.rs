@@ -24,6 +24,8 @@ const PARTITIONS: usize = 2;
 struct Log {
     epochs: Vec<i32>,
     committed: usize,
+    /// Where it starts: what lies below was removed.
+    start: usize,
     leader: i32,
     epoch: i32,
 }
@@ -85,7 +87,7 @@ impl World {
             buffer_bytes_max: 700,
             ..Settings::default()
         };
-        let log = |leader| Log { epochs: Vec::new(), committed: 0, leader, epoch: 0 };
+        let log = |leader| Log { epochs: Vec::new(), committed: 0, start: 0, leader, epoch: 0 };
         let mut core = Consumer::new(settings);
         (0..PARTITIONS).for_each(|index| core.seek(&partition(index), Start::Earliest));
         Self {
@@ -189,7 +191,8 @@ impl World {
                 let found = asked.iter().map(|asked| {
                     let log = &self.logs[usize::try_from(asked.partition_index.get()).unwrap()];
                     let earliest = asked.timestamp == EARLIEST_TIMESTAMP;
-                    let offset = if earliest { 0 } else { i64::try_from(log.committed).unwrap() };
+                    let offset = if earliest { log.start } else { log.committed };
+                    let offset = i64::try_from(offset).unwrap();
                     let epoch = asked.current_leader_epoch;
                     ListOffsetsPartitionResponse {
                         partition_index: asked.partition_index,
@@ -210,7 +213,8 @@ impl World {
                     let log = &self.logs[usize::try_from(asked.partition.get()).unwrap()];
                     let upto = log.epochs.iter().take_while(|of| **of <= asked.leader_epoch.get());
                     let end = upto.count();
-                    let last = end.checked_sub(1).map(|at| LeaderEpoch::new(log.epochs[at]));
+                    let last = end.checked_sub(1).filter(|at| *at >= log.start);
+                    let last = last.map(|at| LeaderEpoch::new(log.epochs[at]));
                     let epoch = asked.current_leader_epoch;
                     OffsetForLeaderPartitionResult {
                         error_code: self.fence(broker, asked.partition, epoch),
@@ -236,7 +240,7 @@ impl World {
             let log = &self.logs[usize::try_from(asked.partition.get()).unwrap()];
             let from = usize::try_from(asked.fetch_offset.get()).unwrap();
             let mut error_code = self.fence(broker, asked.partition, asked.current_leader_epoch);
-            if error_code.is_none() && from > log.epochs.len() {
+            if error_code.is_none() && (from > log.epochs.len() || from < log.start) {
                 error_code = ErrorCode::OffsetOutOfRange;
             }
             let records = if error_code.is_none() { batches(log, from) } else { Vec::new() };
@@ -244,6 +248,7 @@ impl World {
                 partition_index: asked.partition,
                 error_code,
                 high_watermark: Some(Offset::new(i64::try_from(log.committed).unwrap())),
+                log_start_offset: Some(Offset::new(i64::try_from(log.start).unwrap())),
                 records: Some(Records::Inline(Bytes::from(records))),
                 ..FetchPartitionResponse::default()
             }
@@ -419,6 +424,44 @@ fn a_log_that_was_cut_below_the_position_is_noticed() {
     };
     let offsets: Vec<_> = fetched.records().map(|record| record.offset.get()).collect();
     assert_eq!(offsets, [1, 2, 3], "read on from where the logs part");
+}
+
+/// What [`reader`] is given next when the log is this one: all of epoch 1 from `start` on, and nothing older known.
+fn after_other_epochs(reset: Reset, start: usize) -> Result<Vec<i64>, Trouble> {
+    let mut world = reader(reset);
+    world.logs[0].epochs = vec![1; 5];
+    world.logs[0].start = start;
+    world.logs[0].epoch = 1;
+    world.logs[0].committed = 5;
+    loop {
+        world.step_without_taking();
+        if let Some(taken) = world.core.take() {
+            return taken.map(|fetched| fetched.records().map(|r| r.offset.get()).collect());
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_removed_up_to_the_position_was_not_cut() {
+    for reset in [Reset::Error, Reset::Earliest, Reset::Latest] {
+        assert_eq!(after_other_epochs(reset, 3), Ok(vec![3, 4]), "{reset:?}");
+    }
+}
+
+#[test]
+fn a_log_that_was_removed_beyond_the_position_is_out_of_range() {
+    let (partition, offset) = (partition(0), Offset::new(3));
+    let expected = Trouble::OutOfRange { partition, offset };
+    assert_eq!(after_other_epochs(Reset::Error, 4), Err(expected));
+    assert_eq!(after_other_epochs(Reset::Earliest, 4), Ok(vec![4]));
+}
+
+#[test]
+fn a_log_that_has_other_records_in_place_of_all_that_was_read_was_cut() {
+    let (partition, position) = (partition(0), Offset::new(3));
+    let expected = Trouble::Truncated { partition, position, end: Offset::ZERO };
+    assert_eq!(after_other_epochs(Reset::Error, 0), Err(expected));
+    assert_eq!(after_other_epochs(Reset::Earliest, 0), Ok(vec![0, 1, 2, 3, 4]));
 }
 
 impl World {

@@ -1,6 +1,6 @@
 //! Connections of the native client's cores: they keep order, break with the process at the other end, and may be slow or silent.
 //!
-//! Called by: `native`. Calls: nothing. Invariant: a connection gives what was sent on it in order, each at most once, until it breaks; what
+//! Called by: `native`, `reader`. Calls: nothing. Invariant: a connection gives what was sent on it in order, each at most once, until it breaks; what
 //! was under way then may still reach the process that it was for, and nothing of it is answered. It does not know what is asked.
 
 use std::collections::BTreeMap;
@@ -105,6 +105,11 @@ impl<K: Ord + Copy, Q> Lines<K, Q> {
         let deadline = now + ANSWER_TIMEOUT;
         self.waiting.insert(number, Open { key, question, deadline });
         sending
+    }
+
+    /// The connection on which a request waits for its answer.
+    pub fn line_of(&self, number: u64) -> Option<K> {
+        self.waiting.get(&number).map(|sent| sent.key)
     }
 
     /// An answer leaves on a connection: when it arrives, if that is still open.

@@ -11,6 +11,7 @@ use super::coordination::{Strings, puppet};
 use super::message::{Address, Message, Outbox};
 use super::native::NativeEvent;
 use super::process::Process;
+use super::reader::ReaderEvent;
 use super::world::{Clock, Doom, Event, Machine, World};
 use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
@@ -316,6 +317,7 @@ impl Event {
         match self {
             Self::Frame { to: Address::Broker(id), .. }
             | Self::Native(NativeEvent::Arrives { id, .. })
+            | Self::Reader(ReaderEvent::Arrives { id, .. })
             | Self::Alarm { id, .. }
             | Self::Heard { id, .. }
             | Self::FailedEnd { id, .. }
@@ -331,6 +333,7 @@ impl Event {
             | Self::ComeOrGo
             | Self::SendFleeting
             | Self::Native(_)
+            | Self::Reader(_)
             | Self::Produce(_)
             | Self::Consume(_)
             | Self::Nemesis => None,

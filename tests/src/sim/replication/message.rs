@@ -12,6 +12,8 @@ use bytes::Bytes;
 use client_protocol::ErrorCode;
 use coordinator_protocol::SessionId;
 
+use super::inquiry::Told;
+
 /// Who a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
@@ -20,6 +22,8 @@ pub enum Address {
     Consumer(usize),
     /// The native client's producer.
     Native,
+    /// Its consumer.
+    Reader,
 }
 
 /// A fetch of a follower.
@@ -45,6 +49,7 @@ pub enum Message {
     Produced { number: u64, error: ErrorCode, base_offset: i64 },
     Consume(ConsumeRequest),
     Consumed(ConsumeAnswer),
+    Told { number: u64, told: Told },
 }
 
 /// A fetch of a consumer.

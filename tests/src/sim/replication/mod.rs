@@ -17,7 +17,8 @@
 //!   fetching     how it follows
 //! message      what travels between them          wire     the same as frames
 //! client       producers and consumers        native   one that is the native client's own deciding code
-//!                                                 lines    the connections of that one
+//!                                             reader   the same, as a consumer; inquiry: what that asks and is told
+//!                                             lines    the connections of these two
 //! chronicle    what clients did and were told, for the checker of histories
 //! ledger       what was acknowledged, committed and seen; checked after each step and at the end
 //!   compacted    what compaction may take away
@@ -33,6 +34,7 @@ mod compacted;
 mod coordination;
 mod customers;
 mod fetching;
+mod inquiry;
 mod ledger;
 mod lines;
 mod machines;
@@ -40,6 +42,7 @@ mod message;
 mod native;
 mod nemesis;
 mod process;
+mod reader;
 mod reading;
 mod rot;
 mod run;

@@ -8,7 +8,9 @@ use broker_core::partition::{ConsumerFetch, FetchAnswer, FetchRefused, FollowerF
 use broker_core::purgatory::{FetchTerms, FetchWait, Found, Look};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
+use client_protocol::messages::fetch::FetchPartitionResponse;
 
+use super::inquiry::Told;
 use super::message::{Address, ConsumeAnswer, ConsumeRequest, FetchRequest, Message, Outbox};
 use super::process::Process;
 use crate::sim::ensemble::schedule::{MS, Time};
@@ -19,6 +21,8 @@ const FETCH_WAIT_MS: u64 = 500;
 pub struct Reading {
     to: Address,
     number: u64,
+    /// Of all partitions together, where the asker limits that.
+    bytes_max: usize,
     terms: FetchTerms,
     parts: Vec<Part>,
 }
@@ -45,7 +49,45 @@ impl Process {
         now: Time,
         out: &mut Outbox,
     ) {
-        let ConsumeRequest { number, offset, leader_epoch, bytes_max, .. } = *request;
+        let number = request.number;
+        let parts = vec![self.consumer_part(request, now, out)];
+        let deadline = Millis::new(now / MS).plus(FETCH_WAIT_MS);
+        let terms = FetchTerms { replica: None, bytes_min: 1, deadline };
+        let bytes_max = usize::MAX;
+        self.look(Reading { to, number, bytes_max, terms, parts }, Look::First, now, out);
+    }
+
+    /// The native client's consumer fetches, several partitions perhaps.
+    pub(super) fn reader_fetches(
+        &mut self,
+        (number, body): (u64, &client_protocol::messages::FetchRequest),
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let mut parts = Vec::new();
+        for topic in &body.topics {
+            for asked in &topic.partitions {
+                let request = ConsumeRequest {
+                    number,
+                    topic: topic.topic.clone(),
+                    partition: asked.partition,
+                    offset: asked.fetch_offset,
+                    leader_epoch: asked.current_leader_epoch,
+                    bytes_max: asked.partition_max_bytes.unsigned_abs(),
+                };
+                parts.push(self.consumer_part(&request, now, out));
+            }
+        }
+        let bytes_min = body.min_bytes.unsigned_abs().into();
+        let terms =
+            FetchTerms { replica: None, bytes_min, deadline: Self::fetch_deadline(body, now) };
+        let bytes_max = usize::try_from(body.max_bytes).unwrap_or_default();
+        let reading = Reading { to: Address::Reader, number, bytes_max, terms, parts };
+        self.look(reading, Look::First, now, out);
+    }
+
+    fn consumer_part(&self, request: &ConsumeRequest, now: Time, out: &mut Outbox) -> Part {
+        let ConsumeRequest { offset, leader_epoch, bytes_max, .. } = *request;
         let key = self.key_of(&request.topic, request.partition);
         let fetch = ConsumerFetch { fetch_offset: offset, leader_epoch, last_fetched_epoch: None };
         let state = match key.and_then(|key| self.replicas.get(&key)) {
@@ -57,12 +99,9 @@ impl Process {
             _ => Err(refused(ErrorCode::NotLeaderOrFollower)),
         };
         out.serves |= state.is_ok();
-        let key = key.unwrap_or_default();
+        let nowhere = TopicPartition { partition: request.partition, ..Default::default() };
         let asked = LeaderEpoch::default();
-        let parts = vec![Part { key, fetch_offset: offset, asked, bytes_max, state }];
-        let deadline = Millis::new(now / MS).plus(FETCH_WAIT_MS);
-        let terms = FetchTerms { replica: None, bytes_min: 1, deadline };
-        self.look(Reading { to, number, terms, parts }, Look::First, now, out);
+        Part { key: key.unwrap_or(nowhere), fetch_offset: offset, asked, bytes_max, state }
     }
 
     /// A follower fetches, or only tells how far it is.
@@ -84,7 +123,8 @@ impl Process {
         let wait_ms = if may_wait { FETCH_WAIT_MS } else { 0 };
         let deadline = Millis::new(now / MS).plus(wait_ms);
         let terms = FetchTerms { replica: Some(from), bytes_min: 1, deadline };
-        let reading = Reading { to: Address::Broker(from), number, terms, parts };
+        let (to, bytes_max) = (Address::Broker(from), usize::MAX);
+        let reading = Reading { to, number, bytes_max, terms, parts };
         self.look(reading, Look::First, now, out);
     }
 
@@ -210,6 +250,12 @@ impl Process {
             out.messages.push((to, Message::Fetched { number, answers: answers.collect() }));
             return;
         }
+        if to == Address::Reader {
+            let parts = reading.parts.iter().zip(records);
+            let parts = parts.map(|(part, records)| (self.told(part), records));
+            let told = Told::fetched(parts, reading.bytes_max);
+            return out.messages.push((to, Message::Told { number, told }));
+        }
         for (part, records) in reading.parts.iter().zip(records) {
             let (error, log_start, high_watermark) = match &part.state {
                 Ok((readable, _)) => {
@@ -220,6 +266,29 @@ impl Process {
             let answer = ConsumeAnswer { number, error, log_start, high_watermark, records };
             out.messages.push((to, Message::Consumed(answer)));
         }
+    }
+}
+
+impl Process {
+    /// A part of an answer, but for its records; who does not lead says who does.
+    fn told(&self, part: &Part) -> FetchPartitionResponse {
+        let mut told =
+            FetchPartitionResponse { partition_index: part.key.partition, ..Default::default() };
+        match &part.state {
+            Ok((readable, _)) => {
+                told.high_watermark = Some(readable.high_watermark);
+                told.log_start_offset = Some(readable.log_start);
+            }
+            Err(refused) => {
+                told.error_code = refused.error;
+                told.log_start_offset = Some(refused.log_start);
+                if let Some((_, stored)) = self.image.partition(part.key) {
+                    told.current_leader.leader_id = stored.state.leader;
+                    told.current_leader.leader_epoch = Some(stored.state.leader_epoch);
+                }
+            }
+        }
+        told
     }
 }
 

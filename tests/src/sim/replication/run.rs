@@ -58,6 +58,10 @@ pub fn draw(seed: u64) -> Settings {
     if seed >= LONG_FROM {
         // With a batch at a time nobody could take over what waits in the time that healing has.
         settings.fetch_bytes_max = settings.fetch_bytes_max.max(LEAST_FETCH_BYTES);
+        if let Some(reader) = &mut settings.reader {
+            reader.partition_bytes_max =
+                reader.partition_bytes_max.max(LEAST_FETCH_BYTES.cast_signed());
+        }
     }
     settings
 }
@@ -181,7 +185,26 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
     if world.consumers.iter().any(|c| c.key == key && c.position != end) {
         return Some(format!("{key:?}: a consumer has not read all"));
     }
+    let unread = world.reader.as_ref().and_then(|reader| reader.unread(key.partition, end));
+    if let Some(why) = unread {
+        return Some(format!("{key:?}: the native consumer has not read all: {why}"));
+    }
+    if last_differs(world, key, (core.positions().start, end)) {
+        return Some(format!("{key:?}: the native consumer is not told that the log was cut"));
+    }
     None
+}
+
+/// Whether the native consumer has read another record than the log's last one in its place.
+fn last_differs(world: &World, key: TopicPartition, (start, end): (Offset, Offset)) -> bool {
+    let Some(reader) = world.reader.as_ref().filter(|_| world.ledger.is_unclean(key)) else {
+        return false;
+    };
+    let leader = world.state(key.partition).and_then(|stored| stored.state.leader);
+    let Some(process) = leader.and_then(|leader| process(world, leader)) else { return false };
+    let from = Offset::new((end.get() - 1).max(start.get()));
+    read_all(process, key, from, end)
+        .is_ok_and(|last| reader.differs(key.partition, &last).is_some())
 }
 
 /// What clients were told and saw, by the checker of histories.
@@ -218,6 +241,11 @@ fn audit(world: &World, key: TopicPartition) {
     let (start, end) =
         (leader.replicas[&key].positions().start, leader.replicas[&key].positions().end);
     world.ledger.audit(key, start);
+    if let Some(reader) = &world.reader
+        && let Ok(log) = read_all(leader, key, start, end)
+    {
+        assert_eq!(reader.differs(key.partition, &log), None, "{key:?}: read, and not in the log");
+    }
     let mut logs: Vec<(BrokerId, Offset, Vec<Entry>)> = Vec::new();
     for &id in &state.isr {
         let replica = process(world, id).expect("at rest");

@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use broker_core::controller::ControllerConfig;
 use broker_core::partition::Durability;
 use broker_log::LogConfig;
+use client_core::consumer::read::Position;
+use client_core::consumer::{Reset, Start};
+use client_protocol::Offset;
 
 use super::client::PRODUCE_TIMEOUT;
 use crate::sim::ensemble;
@@ -41,6 +44,43 @@ impl Compaction {
 pub struct NativeSettings {
     pub(crate) linger_ms: u64,
     pub(crate) delivery_timeout_ms: u64,
+}
+
+impl NativeSettings {
+    fn new(random: &mut Random) -> Self {
+        Self {
+            linger_ms: 5 * random.below(2),
+            delivery_timeout_ms: [1_500, 5_000, 120_000][random.below(3) as usize],
+        }
+    }
+}
+
+/// How the native client consumes.
+#[derive(Debug, Clone)]
+pub struct ReaderSettings {
+    pub(crate) start: Start,
+    pub(crate) reset: Reset,
+    pub(crate) fetch_wait_ms: i32,
+    pub(crate) fetch_bytes_max: i32,
+    pub(crate) partition_bytes_max: i32,
+    pub(crate) buffer_bytes_max: usize,
+    pub(crate) retry_backoff_ms: u64,
+}
+
+impl ReaderSettings {
+    fn new(random: &mut Random) -> Self {
+        let from_start = Start::At(Position { offset: Offset::ZERO, epoch: None });
+        Self {
+            start: [Start::Earliest, Start::Earliest, Start::Latest, from_start]
+                [random.below(4) as usize],
+            reset: [Reset::Earliest, Reset::Latest, Reset::Error][random.below(3) as usize],
+            fetch_wait_ms: [100, 500][random.below(2) as usize],
+            fetch_bytes_max: [1, 1_000, 50 << 20][random.below(3) as usize],
+            partition_bytes_max: [1, 500, 4_000][random.below(3) as usize],
+            buffer_bytes_max: [500, 64 << 20][random.below(2) as usize],
+            retry_backoff_ms: [5, 20, 100][random.below(3) as usize],
+        }
+    }
 }
 
 /// The dimensions of a run.
@@ -88,6 +128,8 @@ pub struct Settings {
     pub(crate) clocks: bool,
     /// One producer more is the native client's.
     pub(crate) native: Option<NativeSettings>,
+    /// One consumer more is the native client's.
+    pub(crate) reader: Option<ReaderSettings>,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -135,6 +177,7 @@ impl Settings {
             compaction: None,
             clocks: false,
             native: None,
+            reader: None,
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),
@@ -149,6 +192,8 @@ impl Settings {
             settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
         }
         let mut marks = Random::new(settings.ensemble_seed ^ 0x006d_6172);
+        let mut readers = Random::new(settings.ensemble_seed ^ 0x7265_6164);
+        settings.reader = readers.chance(1, 2).then(|| ReaderSettings::new(&mut readers));
         settings.marks_bytes_max = marks.chance(1, 2).then(|| 300 + marks.below(3_000));
         settings.partitions_first = settings.partitions;
         // Drawn last: what was drawn before stays as it was.
@@ -165,10 +210,7 @@ impl Settings {
         // For how long tombstones stay is a matter of clocks that agree.
         settings.clocks = random.chance(1, 2) && settings.compaction.is_none();
         if random.chance(1, 2) {
-            settings.native = Some(NativeSettings {
-                linger_ms: 5 * random.below(2),
-                delivery_timeout_ms: [1_500, 5_000, 120_000][random.below(3) as usize],
-            });
+            settings.native = Some(NativeSettings::new(random));
         }
         settings
     }

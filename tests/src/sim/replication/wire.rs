@@ -56,12 +56,12 @@ fn id(number: u64) -> CorrelationId {
     CorrelationId::new(i32::try_from(number).expect("numbers have 31 bits"))
 }
 
-fn ask<R: Request>(number: u64, version: i16, body: &R) -> Frame {
+pub(super) fn ask<R: Request>(number: u64, version: i16, body: &R) -> Frame {
     let frame = encode_request(id(number), Some("simulated"), version, body).expect("fits");
     Frame { answers: None, bytes: spliced(frame, Vec::new()) }
 }
 
-fn answer<M: Body>(number: u64, version: i16, body: &M, records: Vec<Bytes>) -> Frame {
+pub(super) fn answer<M: Body>(number: u64, version: i16, body: &M, records: Vec<Bytes>) -> Frame {
     let frame = encode_response(id(number), version, body).expect("fits");
     Frame { answers: Some((M::KEY, version)), bytes: spliced(frame, records) }
 }
@@ -183,15 +183,25 @@ impl Frame {
 
     /// What the receiver reads.
     pub fn decode(&self) -> Message {
-        let mut stream = BytesMut::from(&self.bytes[..]);
-        let whole = split_frame(&mut stream, self.bytes_min(), FRAME_BYTES_MAX);
-        assert!(matches!(&whole, Ok(Some(_))) && stream.is_empty(), "one whole frame");
-        let frame = self.bytes.slice(LENGTH_BYTES..);
+        let frame = self.whole();
         let mut reader = Reader::new(&frame);
         match self.answers {
             None => decode_request(&frame, &mut reader),
             Some((key, version)) => decode_answer(&frame, &mut reader, (key, version)),
         }
+    }
+
+    /// What it answers, and in which version.
+    pub(super) fn answers(&self) -> Option<(ApiKey, i16)> {
+        self.answers
+    }
+
+    /// The frame without its length, as the receiver splits it off.
+    pub(super) fn whole(&self) -> Bytes {
+        let mut stream = BytesMut::from(&self.bytes[..]);
+        let whole = split_frame(&mut stream, self.bytes_min(), FRAME_BYTES_MAX);
+        assert!(matches!(&whole, Ok(Some(_))) && stream.is_empty(), "one whole frame");
+        self.bytes.slice(LENGTH_BYTES..)
     }
 }
 
@@ -354,7 +364,7 @@ fn encode_report(report: &PartitionReport) -> describe::ReplicaDescription {
     }
 }
 
-fn body<M: Body>(reader: &mut Reader<'_>, version: i16) -> M {
+pub(super) fn body<M: Body>(reader: &mut Reader<'_>, version: i16) -> M {
     let body = M::decode(reader, version).expect("frames arrive whole");
     reader.finish().expect("nothing is left behind a body");
     body

@@ -18,6 +18,10 @@ impl World {
         if let (Address::Broker(from), Address::Native) = (from, to) {
             return self.native_is_answered(from, message);
         }
+        let message = match message {
+            Message::Told { number, told } => return self.reader_is_told(number, told),
+            message => message,
+        };
         let cut = self.isolated.get(&(from, to)).is_some_and(|&until| until > self.schedule.now());
         let (lost, doubled, late) = (self.settings.lost, self.settings.doubled, self.settings.late);
         let is_lost = !self.calm && self.network.chance(lost, 1_000);
@@ -51,7 +55,11 @@ impl World {
     /// A connection broke within a frame: one end has less than that, and both may go on at once. Brokers find out by themselves.
     pub(super) fn is_cut(&mut self, end: Address) {
         match end {
-            NOBODY | Address::Native | Address::Consumer(_) | Address::Broker(_) => {}
+            NOBODY
+            | Address::Native
+            | Address::Reader
+            | Address::Consumer(_)
+            | Address::Broker(_) => {}
             Address::Producer(index) => self.producer_is_cut(index),
         }
     }

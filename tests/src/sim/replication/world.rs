@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::message::{Address, Alarm, Outbox};
 use super::native::{Native, NativeEvent};
 use super::process::Process;
+use super::reader::{Reader, ReaderEvent};
 use super::settings::Settings;
 use super::wire::Frame;
 use crate::sim::decisions::Decisions;
@@ -72,6 +73,7 @@ pub enum Event {
     ComeOrGo,
     SendFleeting,
     Native(NativeEvent),
+    Reader(ReaderEvent),
     Produce(usize),
     Consume(usize),
     Nemesis,
@@ -147,6 +149,7 @@ pub struct World {
     pub producers: Vec<Producer>,
     pub consumers: Vec<Consumer>,
     pub native: Option<Native>,
+    pub reader: Option<Reader>,
     pub ledger: Ledger,
     pub(super) chronicle: Chronicle,
     pub(super) arsenal: Faults,
@@ -177,6 +180,10 @@ impl World {
             native: settings.native.as_ref().map(|native| {
                 Native::new(native, settings.compaction.is_some(), seed ^ 0x6e61_7469)
             }),
+            reader: settings
+                .reader
+                .as_ref()
+                .map(|reader| Reader::new(reader, settings.partitions, seed ^ 0x7265_6164)),
             ledger: match &settings.compaction {
                 Some(compaction) => Ledger::compacted(compaction.delete_retention_ms),
                 None => Ledger::default(),
@@ -208,6 +215,7 @@ impl World {
         world.make_clients();
         world.schedule.after(SECOND, Event::CreateTopic);
         world.schedule.after(2 * SECOND, Event::Native(NativeEvent::Tick));
+        world.begin_reading();
         world.schedule.after(2 * SECOND, Event::Administer);
         world.schedule.after(2 * SECOND, Event::ComeOrGo);
         world.schedule.after(2 * SECOND, Event::SendFleeting);
@@ -322,6 +330,7 @@ impl World {
             Event::ComeOrGo => self.come_or_go(),
             Event::SendFleeting => self.send_fleeting(),
             Event::Native(event) => self.native_event(event),
+            Event::Reader(event) => self.reader_event(event),
             Event::Produce(index) => self.produce(index),
             Event::Consume(index) => self.consume(index),
             Event::Nemesis => {

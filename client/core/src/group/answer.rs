@@ -16,7 +16,8 @@ use client_protocol::messages::{
 };
 use client_protocol::{ErrorCode, PartitionId};
 
-use super::request::{PARTIAL, subscription_of};
+use super::note::Note;
+use super::request::subscription_of;
 use super::wait::setback_of;
 use super::{
     Answer, Ask, Assignor, Commit, Coordinator, Effect, Failure, Kind, Known, Member, Notice,
@@ -182,11 +183,14 @@ impl Member {
         self.member_id = answer.member_id;
         self.assignor = Some(chosen);
         self.shared_by = None;
-        if answer.leader == self.member_id && !answer.skip_assignment {
-            let members: Vec<_> = answer.members.iter().map(member_of).collect();
-            let topics: BTreeSet<_> =
-                members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
+        self.leads = answer.leader == self.member_id;
+        let members: Vec<_> = answer.members.iter().map(member_of).collect();
+        if self.leads {
+            let of_members = members.iter().flat_map(|member| &member.topics);
+            let topics: BTreeSet<_> = of_members.chain(&self.topics).cloned().collect();
             effects.push(Effect::WatchTopics(topics.into_iter().collect()));
+        }
+        if self.leads && !answer.skip_assignment {
             self.phase = Phase::Sharing { assignor: chosen, members };
         } else if let Known::Yes(coordinator) = &self.coordinator {
             let to = Some(coordinator.clone());
@@ -225,9 +229,15 @@ impl Member {
         share.dedup();
         self.heartbeat_at_ms = now_ms.saturating_add(self.settings.heartbeat_ms);
         self.adopt(share, effects);
-        let is_partial = assignment.user_data.is_some_and(|said| said == PARTIAL);
-        if is_partial && self.comes_back && self.phase == Phase::Stable {
-            // It may be its own former self that was to join again.
+        let note = Note::decode(&assignment.user_data.unwrap_or_default());
+        // It may be its own former self that was to join again.
+        let mut is_owed = note.is_partial && self.comes_back;
+        if self.leads && self.shared_by.is_none() {
+            // It came back to lead, and sees to it that topics which grow meanwhile or later are shared out.
+            is_owed |= note.shared_by.is_none();
+            self.shared_by = note.shared_by;
+        }
+        if is_owed && self.phase == Phase::Stable {
             self.rebalance(effects);
         }
     }

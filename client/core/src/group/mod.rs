@@ -16,6 +16,7 @@
 
 mod answer;
 pub mod assign;
+mod note;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -278,7 +279,9 @@ pub struct Member {
     revocation: Option<(u64, Vec<TopicPartition>)>,
     /// The last attempt to join was a static member's that has no id (yet, or any more).
     comes_back: bool,
-    /// What the leader shared out by.
+    /// Whether the coordinator named it the leader.
+    leads: bool,
+    /// What the leader shared out by; one that comes back learns it with its share.
     shared_by: Option<PartitionCounts>,
     waiting: BTreeMap<u64, Kind>,
     next_number: u64,
@@ -314,6 +317,7 @@ impl Member {
             owned: Vec::new(),
             revocation: None,
             comes_back: false,
+            leads: false,
             shared_by: None,
             waiting: BTreeMap::new(),
             next_number: 0,

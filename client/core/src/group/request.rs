@@ -22,15 +22,11 @@ use client_protocol::messages::{
 };
 
 use super::assign::PartitionCounts;
+use super::note::Note;
 use super::{
     Ask, Assignor, Commit, Coordinator, Effect, GroupError, Kind, Known, Member, Notice, Phase,
 };
 use crate::metadata::{Metadata, TopicPartition};
-
-/// Stands in every share of a generation in which partitions wait for those that still have them. The one that lets them go
-/// joins again, and they are given out; but a static member that is started anew before that gets the same share without
-/// a rebalance and knows nothing of it, so it has to be told. Other clients leave these bytes aside.
-pub(super) const PARTIAL: &[u8] = b"partial";
 
 #[derive(Default)]
 struct Deadline(Option<u64>);
@@ -221,10 +217,11 @@ impl Member {
         shares: &BTreeMap<String, Vec<TopicPartition>>,
         is_partial: bool,
     ) -> SyncGroupRequest {
-        let user_data = is_partial.then(|| Bytes::from_static(PARTIAL));
         let assignment = |(member_id, share): (&String, &Vec<TopicPartition>)| {
             let assigned_partitions = by_topic(share);
-            let assignment = Assignment { assigned_partitions, user_data: user_data.clone() };
+            let shared_by = self.shared_by.clone().filter(|_| *member_id == self.member_id);
+            let user_data = Note { is_partial, shared_by }.encode();
+            let assignment = Assignment { assigned_partitions, user_data };
             let assignment = assignment.encode().unwrap_or_default();
             SyncGroupAssignment { member_id: member_id.clone(), assignment }
         };

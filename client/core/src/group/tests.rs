@@ -17,6 +17,7 @@ use client_protocol::messages::{
     OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
 };
 
+use super::note::Note;
 use super::*;
 use crate::metadata::Leader;
 use crate::model::{self, Random, TOPIC};
@@ -69,8 +70,13 @@ fn settings() -> Settings {
 }
 
 fn metadata() -> Metadata {
+    metadata_of(usize::try_from(PARTITIONS).unwrap())
+}
+
+/// Of a topic with so many partitions.
+fn metadata_of(partitions: usize) -> Metadata {
     let mut metadata = Metadata::default();
-    metadata.adopt(model::metadata((0..PARTITIONS).map(|_| (None, 0))), &[]);
+    metadata.adopt(model::metadata((0..partitions).map(|_| (None, 0))), &[]);
     metadata
 }
 
@@ -857,8 +863,8 @@ fn sync_of(asked: &[(u64, Ask)]) -> Option<&client_protocol::messages::SyncGroup
     })
 }
 
-/// A static member alone, its JoinGroup answered: what it asks next, and the number of that.
-fn joined_alone(core: &mut Member, effects: &mut Vec<Effect>) -> Vec<(u64, Ask)> {
+/// A static member alone, its JoinGroup answered, by which it leads or not: what it asks next, and the number of that.
+fn joined_alone(core: &mut Member, leads: bool, effects: &mut Vec<Effect>) -> Vec<(u64, Ask)> {
     core.subscribe(BTreeSet::from([Arc::from(TOPIC)]), 0, effects);
     let (number, _) = asks(core, &metadata(), 0).remove(0);
     core.answered(number, Ok(found(1)), 0, effects);
@@ -866,7 +872,8 @@ fn joined_alone(core: &mut Member, effects: &mut Vec<Effect>) -> Vec<(u64, Ask)>
     let joined = JoinGroupResponse {
         generation_id: 7,
         protocol_name: Some("cooperative-sticky".to_owned()),
-        leader: "former".to_owned(),
+        leader: if leads { "m" } else { "former" }.to_owned(),
+        skip_assignment: leads,
         member_id: "m".to_owned(),
         ..JoinGroupResponse::default()
     };
@@ -882,13 +889,14 @@ fn joined_alone(core: &mut Member, effects: &mut Vec<Effect>) -> Vec<(u64, Ask)>
 
 #[test]
 fn a_static_member_that_comes_back_to_a_partial_share_has_the_rest_given_out() {
-    for (user_data, joins_again) in [(Some(&b"partial"[..]), true), (None, false)] {
+    for (is_partial, joins_again) in [(true, true), (false, false)] {
         let instance_id = Some("i".to_owned());
         let mut core = Member::new(Settings { instance_id, ..settings() });
         let mut effects = Vec::new();
-        let asked = joined_alone(&mut core, &mut effects);
+        let asked = joined_alone(&mut core, false, &mut effects);
         assert!(sync_of(&asked).is_some(), "{asked:?}");
-        let share = Assignment { user_data: user_data.map(Into::into), ..Assignment::default() };
+        let user_data = Note { is_partial, shared_by: None }.encode();
+        let share = Assignment { user_data, ..Assignment::default() };
         let assignment = share.encode().unwrap();
         let synced = SyncGroupResponse { assignment, ..SyncGroupResponse::default() };
         core.answered(asked[0].0, Ok(Answer::Sync(synced.clone())), 0, &mut effects);
@@ -904,10 +912,54 @@ fn a_share_says_whether_partitions_wait_for_those_that_have_them() {
     core.generation = 2;
     let share = vec![TopicPartition::new(TOPIC, 0)];
     let shares = BTreeMap::from([("m".to_owned(), share)]);
-    for (is_partial, said) in [(true, Some(&b"partial"[..])), (false, None)] {
+    for is_partial in [true, false] {
         let request = core.sync_request(&shares, is_partial);
         let share = Assignment::decode(&request.assignments[0].assignment).unwrap();
-        assert_eq!(share.user_data.as_deref(), said);
+        assert_eq!(share.user_data, Note { is_partial, shared_by: None }.encode());
+    }
+}
+
+/// It is given its share without a rebalance, so that nobody else looks whether topics have grown.
+#[test]
+fn a_static_leader_that_comes_back_shares_out_what_grew_before_or_after() {
+    let counts = |count| Some(assign::PartitionCounts::from([(Arc::from(TOPIC), count)]));
+    let now = metadata().partitions(TOPIC).unwrap();
+    for (shared_by, joins_at_once) in [(counts(now), false), (counts(now - 1), true), (None, true)]
+    {
+        let instance_id = Some("i".to_owned());
+        let mut core = Member::new(Settings { instance_id, ..settings() });
+        let mut effects = Vec::new();
+        let asked = joined_alone(&mut core, true, &mut effects);
+        assert!(sync_of(&asked).is_some_and(|sync| sync.assignments.is_empty()), "{asked:?}");
+        let user_data = Note { is_partial: false, shared_by }.encode();
+        let share = Assignment { user_data, ..Assignment::default() };
+        let assignment = share.encode().unwrap();
+        let synced = SyncGroupResponse { assignment, ..SyncGroupResponse::default() };
+        core.answered(asked[0].0, Ok(Answer::Sync(synced)), 0, &mut effects);
+        let mut joins = |metadata: &Metadata| {
+            let next = asks(&mut core, metadata, 0);
+            next.iter().any(|(_, ask)| matches!(ask, Ask::Join(_)))
+        };
+        assert_eq!(joins(&metadata()), joins_at_once);
+        if !joins_at_once {
+            assert!(joins(&metadata_of(now + 1)));
+        }
+    }
+}
+
+#[test]
+fn a_leader_notes_in_its_own_share_by_how_many_partitions_it_shared() {
+    let mut core = Member::new(settings());
+    core.member_id = "m".to_owned();
+    core.shared_by = Some(assign::PartitionCounts::from([(Arc::from(TOPIC), 3)]));
+    let share = vec![TopicPartition::new(TOPIC, 0)];
+    let shares = BTreeMap::from([("m".to_owned(), share.clone()), ("n".to_owned(), share)]);
+    let request = core.sync_request(&shares, false);
+    for given in &request.assignments {
+        let share = Assignment::decode(&given.assignment).unwrap();
+        let note = Note::decode(&share.user_data.unwrap_or_default());
+        let is_leader = given.member_id == "m";
+        assert_eq!(note.shared_by, core.shared_by.clone().filter(|_| is_leader));
     }
 }
 

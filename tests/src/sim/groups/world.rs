@@ -284,10 +284,12 @@ impl World {
     /// Those of which this is true, by their epoch and the newest, know that their time is over.
     fn drop_coordinators(&mut self, is_over: impl Fn(u32, u32) -> bool) {
         let newest = self.log.epoch();
-        let over = self.coordinators.extract_if(.., |epoch, _| is_over(*epoch, newest));
-        let owed = over.flat_map(|(_, coordinator)| coordinator.owed.into_values());
-        let owed = owed.collect();
-        self.natives_are_refused(owed);
+        let (over, others): (BTreeMap<_, _>, _) = std::mem::take(&mut self.coordinators)
+            .into_iter()
+            .partition(|(epoch, _)| is_over(*epoch, newest));
+        self.coordinators = others;
+        let owed = over.into_values().flat_map(|coordinator| coordinator.owed.into_values());
+        self.natives_are_refused(owed.collect());
     }
 
     fn act(&mut self, who: usize, resting: bool) {

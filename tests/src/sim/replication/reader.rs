@@ -109,6 +109,12 @@ impl Reader {
         (position != Some(end)).then(|| format!("it is at {position:?} of {end}"))
     }
 
+    /// How far it is in all partitions together.
+    pub fn has_read(&self) -> i64 {
+        let positions = self.places.values().filter_map(|place| place.position);
+        positions.map(|position| position.get()).sum()
+    }
+
     /// A record that it believes to be in the log, where that has another one.
     pub fn differs(&self, partition: PartitionId, log: &[Entry]) -> Option<String> {
         let read = &self.places.get(&partition)?.read;

@@ -8,6 +8,7 @@ use broker_core::ids::{BrokerId, Offset, TopicPartition};
 use super::ledger::{Entry, read_all};
 use super::native::Native;
 use super::process::Process;
+use super::reader::Reader;
 use super::settings::Settings;
 use super::world::{World, key};
 use crate::sim::decisions::Decisions;
@@ -126,18 +127,33 @@ fn is_lost(world: &World, key: TopicPartition) -> bool {
     })
 }
 
-/// Runs on until nothing is left to be done, `end` at the latest.
+/// What is left to be done.
+enum Unrest {
+    /// The native consumer has not read all, for this reason.
+    Reading(String),
+    Other(String),
+}
+
+/// Runs on until nothing is left to be done, `end` at the latest. Only the native consumer, whose settings may have it read
+/// one batch at a time, may be later, as long as it reads on.
 fn come_to_rest(world: &mut World, end: Time) {
+    let mut read_before = 0;
     loop {
         let next = world.schedule.now() + SECOND;
         world.run_until(next);
         let keys = (0..world.settings.partitions).map(key);
-        let unrest = keys.filter(|&key| !is_lost(world, key)).find_map(|key| unrest(world, key));
-        let unrest = unrest.or_else(|| world.fleeting_unrest());
-        match unrest {
-            None => return,
-            Some(why) => assert!(next < end, "not at rest after healing: {why}"),
-        }
+        let of_partitions = keys.filter(|&key| !is_lost(world, key)).map(|key| unrest(world, key));
+        let fleeting = world.fleeting_unrest().map(Unrest::Other);
+        let unrest: Vec<Unrest> = of_partitions.chain([fleeting]).flatten().collect();
+        let is_other = |unrest: &&Unrest| matches!(unrest, Unrest::Other(_));
+        let Some(first) = unrest.iter().find(is_other).or(unrest.first()) else { return };
+        let read = world.reader.as_ref().map_or(0, Reader::has_read);
+        let (why, reads_on) = match first {
+            Unrest::Reading(why) => (why, read > read_before),
+            Unrest::Other(why) => (why, false),
+        };
+        assert!(next < end || reads_on, "not at rest after healing: {why}");
+        read_before = read.max(read_before);
     }
 }
 
@@ -145,29 +161,33 @@ fn process(world: &World, id: BrokerId) -> Option<&Process> {
     world.machines[&id].process.as_ref()
 }
 
+fn other(why: String) -> Option<Unrest> {
+    Some(Unrest::Other(why))
+}
+
 /// What is left to be done for a partition.
-fn unrest(world: &World, key: TopicPartition) -> Option<String> {
+fn unrest(world: &World, key: TopicPartition) -> Option<Unrest> {
     let Some(state) = world.state(key.partition).map(|stored| stored.state) else {
-        return Some(format!("{key:?} is not created"));
+        return other(format!("{key:?} is not created"));
     };
     let core = state.leader.and_then(|id| process(world, id)?.replicas.get(&key));
     let Some(core) = core.filter(|core| core.leading() == Some(state.leader_epoch)) else {
-        return Some(format!("{key:?} is not led: {state:?}"));
+        return other(format!("{key:?} is not led: {state:?}"));
     };
     if state.isr.len() != world.settings.replication_factor {
-        return Some(format!("{key:?}: not all are in sync: {state:?}"));
+        return other(format!("{key:?}: not all are in sync: {state:?}"));
     }
     if world.is_led_by_another(key, &state) {
-        return Some(format!("{key:?} is not led by its first replica: {state:?}"));
+        return other(format!("{key:?} is not led by its first replica: {state:?}"));
     }
     let end = core.positions().end;
     if core.high_watermark() != end {
-        return Some(format!("{key:?}: not all is committed"));
+        return other(format!("{key:?}: not all is committed"));
     }
     for &id in &state.isr {
         let replica = process(world, id).and_then(|process| process.replicas.get(&key));
         if replica.map(|replica| replica.positions().end) != Some(end) {
-            return Some(format!("{key:?}: {id} has not all"));
+            return other(format!("{key:?}: {id} has not all"));
         }
     }
     if world
@@ -175,22 +195,24 @@ fn unrest(world: &World, key: TopicPartition) -> Option<String> {
         .iter()
         .any(|p| p.key == key && (p.in_flight.is_some() || p.after_healing > 0))
     {
-        return Some(format!("{key:?}: a producer is not answered"));
+        return other(format!("{key:?}: a producer is not answered"));
     }
     let unsettled =
         |native: &Native| native.batches.values().any(|batch| batch.partition == key.partition);
     if world.native.as_ref().is_some_and(unsettled) {
-        return Some(format!("{key:?}: the native producer is not answered"));
+        return other(format!("{key:?}: the native producer is not answered"));
     }
     if world.consumers.iter().any(|c| c.key == key && c.position != end) {
-        return Some(format!("{key:?}: a consumer has not read all"));
+        return other(format!("{key:?}: a consumer has not read all"));
     }
     let unread = world.reader.as_ref().and_then(|reader| reader.unread(key.partition, end));
     if let Some(why) = unread {
-        return Some(format!("{key:?}: the native consumer has not read all: {why}"));
+        return Some(Unrest::Reading(format!(
+            "{key:?}: the native consumer has not read all: {why}"
+        )));
     }
     if last_differs(world, key, (core.positions().start, end)) {
-        return Some(format!("{key:?}: the native consumer is not told that the log was cut"));
+        return other(format!("{key:?}: the native consumer is not told that the log was cut"));
     }
     None
 }

@@ -235,7 +235,8 @@ impl LogView {
     /// Answers from memory or by reading indexes and headers, which may block on the disk.
     ///
     /// # Errors
-    /// [`LogError::Disk`] when the files cannot be read, [`LogError::Damaged`] where no batch can be found in them.
+    /// [`LogError::Disk`] when the files cannot be read, [`LogError::Damaged`] where no batch can be found in them, or
+    /// where a batch's end cannot be believed.
     pub fn lookup(&self, request: &ReadRequest) -> Result<Lookup, LogError> {
         if let Some(answer) = self.lookup_hot(request) {
             return Ok(answer);
@@ -473,7 +474,7 @@ enum Scanned {
     Answer(Lookup),
     /// The range ends before the offset.
     NothingBehind,
-    /// Bytes before it that are no batch.
+    /// Bytes before it that are no batch, or a batch whose end cannot be believed.
     Unreadable,
 }
 
@@ -489,7 +490,8 @@ fn scan_slice(range: &ColdRange, request: &ReadRequest) -> std::io::Result<Scann
             None => return Ok(Scanned::Unreadable),
         }
     };
-    // The offset is in a gap, which compaction leaves; or the batch before it only says that it ends there.
+    // The offset is in a gap, which compaction leaves; or the batch before it only says that it ends there. Its own checksum
+    // tells, but for the base offset, which it leaves out.
     let is_in_gap = first.is_none_or(|first| first.meta.base_offset > request.offset);
     if let Some(before) = before.filter(|_| is_in_gap)
         && !is_sound(range, &before)?

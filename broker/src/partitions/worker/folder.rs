@@ -195,6 +195,13 @@ impl Folder {
             ..options.clone()
         };
         let (mut log, recovery) = Log::open(context, &options)?;
+        let begins_at = log.view().ends().log_start;
+        if !is_new && begins_at > log_start {
+            // A stop came while it began anew. Before a mark tells that something is durable there, or the next
+            // start would miss what is below.
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            self.raise_log_start(&mut written, checkpoint_name(key), begins_at)?;
+        }
         if is_new {
             let compact = options.config.compact;
             log.also_sync(self.write_partition_file(&directory, topic, key, compact)?);
@@ -384,12 +391,22 @@ impl Folder {
             self.write_checkpoints(&mut written, now)?;
         }
         restart()?;
-        if written.log_starts.get(&name).copied().unwrap_or(0) < start {
-            let mut now = written.clone();
-            now.log_starts.insert(name, start);
-            self.write_checkpoints(&mut written, now)?;
+        self.raise_log_start(&mut written, name, start)
+    }
+
+    /// Durable when it returns; a start that is not above the one checkpointed changes nothing.
+    fn raise_log_start(
+        &self,
+        written: &mut Checkpoints,
+        name: String,
+        start: i64,
+    ) -> Result<(), LogError> {
+        if written.log_starts.get(&name).copied().unwrap_or(0) >= start {
+            return Ok(());
         }
-        Ok(())
+        let mut now = written.clone();
+        now.log_starts.insert(name, start);
+        self.write_checkpoints(written, now)
     }
 
     fn write_checkpoints(
@@ -453,4 +470,35 @@ pub(super) fn in_file(path: &Path) -> impl FnOnce(std::io::Error) -> LogError + 
 fn in_marks(path: &Path, error: &MarksError) -> LogError {
     let source = std::io::Error::other(error.to_string());
     LogError::Disk { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_disk::RealDisk;
+
+    /// The stop comes after the log's own files were made anew and before the checkpoint says so.
+    #[test]
+    fn a_log_whose_beginning_anew_was_cut_short_is_not_called_damaged_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let key =
+            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
+        let options = OpenOptions::default();
+        let open = || {
+            let opened = Folder::open(Arc::new(RealDisk), folder.path(), b"test").unwrap();
+            let (log, _) = opened.open_log(key, "t", &options).unwrap();
+            (opened, log)
+        };
+        let (opened, mut log) = open();
+        log.sync().unwrap();
+        log.restart_at(331).unwrap();
+        drop((opened, log));
+        for _ in 0..3 {
+            let (opened, mut log) = open();
+            assert_eq!(log.view().ends().log_start, 331);
+            assert!(!log.cut_below_mark());
+            log.sync().unwrap();
+            opened.sync_marks().unwrap();
+        }
+    }
 }

@@ -199,7 +199,7 @@ pub enum Trouble {
         partition: TopicPartition,
         /// Where reading would have gone on.
         position: Offset,
-        /// Where the log has what was read (exclusive).
+        /// Where the log has what was read (exclusive); its start, if nothing is known to be left of it.
         end: Offset,
     },
     /// The broker says no.

@@ -219,7 +219,9 @@ impl Member {
     ) -> SyncGroupRequest {
         let assignment = |(member_id, share): (&String, &Vec<TopicPartition>)| {
             let assigned_partitions = by_topic(share);
-            let shared_by = self.shared_by.clone().filter(|_| *member_id == self.member_id);
+            // Only a static leader can come back to it.
+            let is_own = *member_id == self.member_id && self.settings.instance_id.is_some();
+            let shared_by = self.shared_by.clone().filter(|_| is_own);
             let user_data = Note { is_partial, shared_by }.encode();
             let assignment = Assignment { assigned_partitions, user_data };
             let assignment = assignment.encode().unwrap_or_default();

@@ -948,8 +948,9 @@ fn a_static_leader_that_comes_back_shares_out_what_grew_before_or_after() {
 }
 
 #[test]
-fn a_leader_notes_in_its_own_share_by_how_many_partitions_it_shared() {
-    let mut core = Member::new(settings());
+fn a_static_leader_notes_in_its_own_share_by_how_many_partitions_it_shared() {
+    let instance_id = Some("i".to_owned());
+    let mut core = Member::new(Settings { instance_id, ..settings() });
     core.member_id = "m".to_owned();
     core.shared_by = Some(assign::PartitionCounts::from([(Arc::from(TOPIC), 3)]));
     let share = vec![TopicPartition::new(TOPIC, 0)];
@@ -975,12 +976,17 @@ fn a_position_asked_for_before_a_partition_was_let_go_does_not_count_when_it_com
     let mut effects = Vec::new();
     core.revoke(vec![of.clone()], &mut effects);
     let (revocation, _) = core.revocation.clone().unwrap();
-    assert_eq!(core.let_go(revocation), Some(vec![of]));
+    assert_eq!(core.let_go(revocation), Some(vec![of.clone()]));
     effects.clear();
-    let former = OffsetFetchResponse {
-        groups: vec![OffsetFetchGroupResponse::default()],
-        ..OffsetFetchResponse::default()
+    let partition = OffsetFetchPartitionResponse {
+        partition_index: of.partition,
+        committed_offset: Some(Offset::new(5)),
+        ..OffsetFetchPartitionResponse::default()
     };
+    let topics =
+        vec![OffsetFetchTopicResponse { name: TOPIC.to_owned(), partitions: vec![partition] }];
+    let group = OffsetFetchGroupResponse { topics, ..OffsetFetchGroupResponse::default() };
+    let former = OffsetFetchResponse { groups: vec![group], ..OffsetFetchResponse::default() };
     core.answered(number, Ok(Answer::Committed(former)), now_ms, &mut effects);
     let placed = effects.iter().any(|effect| match effect {
         Effect::Committed(placed) => !placed.is_empty(),

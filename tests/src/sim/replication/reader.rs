@@ -169,9 +169,13 @@ impl Reader {
         for asked in asked {
             let mut ends = told.topics.iter().flat_map(|topic| &topic.partitions);
             let end = ends.find(|end| end.partition == asked.partition);
-            let epoch = end.and_then(|end| end.leader_epoch).map(|epoch| epoch.get());
+            let Some(end) = end else { continue };
+            let epoch = end.leader_epoch.map(|epoch| epoch.get());
             if let Some(epoch) = epoch.filter(|epoch| *epoch < asked.leader_epoch.get()) {
-                self.place(asked.partition).read.retain(|_, (_, of)| *of <= epoch);
+                // What lies behind it is cut, and has to be told.
+                let end_offset = end.end_offset.get();
+                let place = self.place(asked.partition);
+                place.read.retain(|offset, (_, of)| *of <= epoch || *offset >= end_offset);
             }
         }
     }
@@ -500,6 +504,8 @@ impl World {
         }
         self.chronicle.assigned(index_of(partition));
         let from = from.unwrap_or_default();
+        // What a caller chose to leave out is there for the others.
+        let to = if self.ledger.is_unclean(key) { to } else { to.min(start) };
         if from < to {
             self.chronicle.removed_unread(key, (from, to));
         }

@@ -401,8 +401,14 @@ impl World {
         }
         for &(key, high_watermark, end) in &out.committed_cuts {
             let is_repair = machine.suspect && process.is_unsound(key);
+            // Nothing of its log could be held against the leader's, which begins later: it has all from there anew. It is
+            // not in sync, so that nobody counts on it.
+            let ends = process.replicas.get(&key).map(|replica| replica.positions());
+            let begins_anew = ends.is_some_and(|ends| ends.start == end && ends.end == end);
+            let state = self.state(key.partition).map(|stored| stored.state);
+            let is_counted_on = state.is_none_or(|state| state.isr.contains(&id));
             assert!(
-                is_repair || self.ledger.is_unclean(key),
+                is_repair || self.ledger.is_unclean(key) || (begins_anew && !is_counted_on),
                 "{id}: {key:?}: cut to {end}, below the high watermark {high_watermark}"
             );
             self.ledger.repaired((id, life), key, end);

@@ -14,12 +14,21 @@ pub enum Planted {
     JoinBeforeLetGo,
     /// A commit that is tried again is told as one of the generation that the member is in by then.
     CommitAsOfNow,
+    /// A consumer reads on from a new leader without asking whether that has what was read.
+    SkipPositionCheck,
+    /// A consumer takes the answer to a question of which it no longer waits for the answer.
+    TakeAbandonedAnswer,
+    /// A consumer that learns of a cut below its position reads on where it was.
+    IgnoreCut,
 }
 
 impl Planted {
     /// All of groups.
     pub const GROUPS: [Planted; 3] =
         [Planted::KeepShareWhenUnknown, Planted::JoinBeforeLetGo, Planted::CommitAsOfNow];
+    /// All of consumers.
+    pub const CONSUMERS: [Planted; 3] =
+        [Planted::SkipPositionCheck, Planted::TakeAbandonedAnswer, Planted::IgnoreCut];
 }
 
 /// Stands in every program that was built with the switches and uses this crate, so that one that was released can be

@@ -20,6 +20,8 @@ pub enum Bug {
     Groups(broker_core::planted::Planted),
     /// Of the native client's core, where it is a member of a group.
     Members(client_core::planted::Planted),
+    /// Of the native client's core, where it consumes.
+    Consumers(client_core::planted::Planted),
     /// Of the broker's log.
     Log(broker_log::planted::Planted),
 }
@@ -88,12 +90,18 @@ pub fn all() -> Vec<(Bug, u64)> {
         };
         (Bug::Log(bug), seed)
     });
+    let brokers = broker.into_iter().chain(groups).chain(log);
+    coordinator.into_iter().chain(brokers).chain(of_clients()).collect()
+}
+
+fn of_clients() -> Vec<(Bug, u64)> {
     use client_core::planted::Planted as M;
     let members = M::GROUPS.map(|bug| {
         let seed = if bug == M::CommitAsOfNow { 11 } else { 0 };
         (Bug::Members(bug), seed)
     });
-    coordinator.into_iter().chain(broker).chain(groups).chain(members).chain(log).collect()
+    let consumers = M::CONSUMERS.map(|bug| (Bug::Consumers(bug), 0));
+    members.into_iter().chain(consumers).collect()
 }
 
 /// Seeds tried when the known one does not find its bug: a change of the code moves every run.
@@ -132,6 +140,14 @@ fn run(bug: Bug, seed: u64) -> u64 {
             let plant = |settings: &mut groups::MemberSettings| settings.planted = Some(planted);
             groups::run_changed(seed, false, |_| {}, &plant).simulated
         }
+        Bug::Consumers(planted) => {
+            let plant = |settings: &mut replication::Settings| {
+                if let Some(reader) = &mut settings.reader {
+                    reader.planted = Some(planted);
+                }
+            };
+            replication::run_with(seed, false, plant).simulated
+        }
         Bug::Log(planted) => {
             let plant =
                 |settings: &mut replication::Settings| settings.planted_in_log = Some(planted);
@@ -145,7 +161,7 @@ pub fn find(bug: Bug, seeds: impl Iterator<Item = u64>) -> Option<Found> {
     let world = match bug {
         Bug::Coordinator(_) => World::Ensemble,
         Bug::Groups(_) | Bug::Members(_) => World::Groups,
-        Bug::Broker(_) | Bug::Log(_) => World::Replication,
+        Bug::Broker(_) | Bug::Log(_) | Bug::Consumers(_) => World::Replication,
     };
     let mut simulated_us = 0;
     for seed in seeds {

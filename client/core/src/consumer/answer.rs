@@ -53,7 +53,10 @@ impl Consumer {
         let mut waiting = sent.partitions;
         waiting.retain(|partition| {
             let known = self.partitions.get_mut(partition);
-            known.is_some_and(|known| known.under_way.take_if(|of| *of == request).is_some())
+            known.is_some_and(|known| {
+                known.under_way.take_if(|of| *of == request).is_some()
+                    || planted!(self.settings.planted, TakeAbandonedAnswer)
+            })
         });
         if failure.is_some() {
             waiting.iter().for_each(|partition| self.retry(partition, now_ms));
@@ -258,6 +261,9 @@ impl Consumer {
         match end.leader_epoch {
             Some(epoch) if self.settings.reset != Reset::Error => {
                 let place = Position { offset: end_offset, epoch: Some(epoch) };
+                if planted!(self.settings.planted, IgnoreCut) {
+                    return self.checked(partition);
+                }
                 self.drop_buffered(partition);
                 self.next_version = self.next_version.saturating_add(1);
                 let version = self.next_version;

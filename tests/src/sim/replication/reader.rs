@@ -96,6 +96,8 @@ impl Reader {
             buffer_bytes_max: settings.buffer_bytes_max,
             reset: settings.reset,
             retry_backoff_ms: settings.retry_backoff_ms,
+            #[cfg(planted)]
+            planted: settings.planted,
             ..Settings::default()
         });
         let places = (0..partitions).map(|index| (PartitionId::new(index), Place::default()));

@@ -65,6 +65,9 @@ pub struct ReaderSettings {
     pub(crate) partition_bytes_max: i32,
     pub(crate) buffer_bytes_max: usize,
     pub(crate) retry_backoff_ms: u64,
+    /// A bug put in on purpose.
+    #[cfg(planted)]
+    pub(crate) planted: Option<client_core::planted::Planted>,
 }
 
 impl ReaderSettings {
@@ -79,6 +82,8 @@ impl ReaderSettings {
             partition_bytes_max: [1, 500, 4_000][random.below(3) as usize],
             buffer_bytes_max: [500, 64 << 20][random.below(2) as usize],
             retry_backoff_ms: [5, 20, 100][random.below(3) as usize],
+            #[cfg(planted)]
+            planted: None,
         }
     }
 }

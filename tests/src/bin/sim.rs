@@ -66,6 +66,9 @@ enum Command {
         /// Forget the known seeds.
         #[arg(long)]
         afresh: bool,
+        /// Only bugs with this in their name: which of the first seeds find them, each alone.
+        #[arg(long, value_name = "NAME")]
+        search: Option<String>,
     },
 }
 
@@ -219,6 +222,23 @@ fn planted(afresh: bool) -> bool {
     missed.into_inner() == 0
 }
 
+/// A few seeds that find each bug of that name, for the list of known ones.
+#[cfg(planted)]
+fn search(name: &str) -> bool {
+    use tests::sim::planted::{SEEDS, all, find};
+    const ENOUGH: usize = 3;
+    let named = all().into_iter().filter(|(bug, _)| format!("{bug:?}").contains(name));
+    let mut is_found = false;
+    for (bug, _) in named {
+        let found = (0..SEEDS).filter_map(|seed| find(bug, std::iter::once(seed)));
+        for found in found.take(ENOUGH) {
+            is_found = true;
+            println!("{bug:?}: seed {}: {:.160}", found.seed, found.rule);
+        }
+    }
+    is_found
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Of one run the broken rule is said where it stands among the events.
@@ -238,7 +258,9 @@ fn main() -> ExitCode {
         Command::Campaign(until) => campaign(until),
         Command::Shrink { world: name, seed } => shrink(world(&name), seed),
         #[cfg(planted)]
-        Command::Planted { afresh } => planted(afresh),
+        Command::Planted { afresh, search: None } => planted(afresh),
+        #[cfg(planted)]
+        Command::Planted { search: Some(name), .. } => search(&name),
     };
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

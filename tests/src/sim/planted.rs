@@ -63,7 +63,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::CountLagging => 2,
             B::SkipEpochCheck | B::IgnoreBootChange => 0,
             B::TakeAnyOfMemory => 170,
-            B::AdoptAnyState => 4_294_967_307,
+            B::AdoptAnyState => 4_294_967_338,
             B::ServeWithoutContact => 30,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
@@ -86,7 +86,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             L::IgnoreTornTail => 172,
             L::CutDamagedMiddle => 88,
             L::TrustSums => 0,
-            L::GoOnAfterFailedSync => 69,
+            L::GoOnAfterFailedSync => 128,
         };
         (Bug::Log(bug), seed)
     });
@@ -96,11 +96,14 @@ pub fn all() -> Vec<(Bug, u64)> {
 
 fn of_clients() -> Vec<(Bug, u64)> {
     use client_core::planted::Planted as M;
-    let members = M::GROUPS.map(|bug| {
-        let seed = if bug == M::CommitAsOfNow { 11 } else { 0 };
-        (Bug::Members(bug), seed)
-    });
-    let consumers = M::CONSUMERS.map(|bug| (Bug::Consumers(bug), 0));
+    let seed = |bug| match bug {
+        M::CommitAsOfNow => 124,
+        M::SkipPositionCheck => 247,
+        M::IgnoreCut => 162,
+        M::KeepShareWhenUnknown | M::JoinBeforeLetGo | M::TakeAbandonedAnswer => 0,
+    };
+    let members = M::GROUPS.map(|bug| (Bug::Members(bug), seed(bug)));
+    let consumers = M::CONSUMERS.map(|bug| (Bug::Consumers(bug), seed(bug)));
     members.into_iter().chain(consumers).collect()
 }
 

@@ -175,7 +175,7 @@ impl Reader {
             let epoch = end.leader_epoch.map(|epoch| epoch.get());
             if let Some(epoch) = epoch.filter(|epoch| *epoch < asked.leader_epoch.get()) {
                 // What lies behind it is cut, and has to be told.
-                let end_offset = end.end_offset.get();
+                let end_offset = end.end_offset.map_or(i64::MAX, |offset| offset.get());
                 let place = self.place(asked.partition);
                 place.read.retain(|offset, (_, of)| *of <= epoch || *offset >= end_offset);
             }

@@ -71,7 +71,7 @@ fn folder_in_use_or_of_another_server_is_refused() {
 #[test]
 fn segments_roll_and_go_when_a_snapshot_covers_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut storage, _) = reopen(folder.path());
+    let mut storage = reopen(folder.path()).0.with_segments_of(16 << 20);
     for index in 1..=40 {
         let entries = vec![entry(index, 1, 1 << 20)];
         storage
@@ -187,7 +187,7 @@ async fn thread_marks_what_it_wrote_before_it_ends() {
 #[test]
 fn missing_segment_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut storage, _) = reopen(folder.path());
+    let mut storage = reopen(folder.path()).0.with_segments_of(16 << 20);
     for index in 1..=40 {
         let entries = vec![entry(index, 1, 1 << 20)];
         storage.write(vec![PersistWrite { entries, ..PersistWrite::default() }]).unwrap();

@@ -13,8 +13,8 @@ use client_protocol::messages::offset_fetch::{
     OffsetFetchGroupResponse, OffsetFetchPartitionResponse, OffsetFetchTopicResponse,
 };
 use client_protocol::messages::{
-    FindCoordinatorResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
-    OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
+    FindCoordinatorResponse, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupResponse, OffsetCommitResponse, OffsetFetchResponse, SyncGroupResponse,
 };
 
 use super::note::Note;

@@ -15,7 +15,7 @@ use client_protocol::{ErrorCode, Offset, PartitionId};
 
 use super::partition::{Partition, Phase};
 use super::read::{PartitionAnswer, Position};
-use super::{Buffered, Consumer, Failure, Fetched, RequestId, Reset, Trouble};
+use super::{Buffered, Consumer, Failure, Fetched, RequestId, Reset, Trouble, is_buffered};
 use crate::metadata::TopicPartition;
 
 impl Consumer {
@@ -84,14 +84,14 @@ impl Consumer {
                 if known.is_doubted && is_cut(&answer, position) =>
             {
                 let end = answer.log_start.unwrap_or(Offset::ZERO);
-                return self.cut(partition, (position.offset, end), now_ms);
+                return self.cut(partition, (position.offset, end));
             }
-            ErrorCode::None => known.is_doubted = false,
+            ErrorCode::None => (known.is_doubted, known.is_removed) = (false, false),
             ErrorCode::OffsetOutOfRange => {
                 let offset = position.offset;
-                // The caller first gets what was read before.
-                if self.is_buffered(partition) {
-                    return self.retry(partition, now_ms);
+                known.is_removed = answer.log_start.is_some_and(|start| start > offset);
+                if self.waits_for_caller(partition) {
+                    return;
                 }
                 return self
                     .reset(partition, |partition| Trouble::OutOfRange { partition, offset });
@@ -131,11 +131,14 @@ impl Consumer {
         self.buffer.push_back(Buffered::Records { version, bytes, fetched });
     }
 
-    fn is_buffered(&self, partition: &TopicPartition) -> bool {
-        self.buffer.iter().any(|buffered| match buffered {
-            Buffered::Records { fetched, .. } => fetched.partition == *partition,
-            Buffered::Trouble(_) => false,
-        })
+    /// Whether the caller has yet to get what was read before; until then nothing more is asked of the partition.
+    fn waits_for_caller(&mut self, partition: &TopicPartition) -> bool {
+        let is_buffered = is_buffered(&self.buffer, partition);
+        if let Some(known) = self.partitions.get_mut(partition) {
+            known.waits_for_caller = is_buffered;
+            known.unanswered_since_ms = None;
+        }
+        is_buffered
     }
 
     /// Begins anew where `reset` says, or tells the caller.
@@ -198,7 +201,9 @@ impl Consumer {
         if timestamp == LATEST_TIMESTAMP {
             known.high_watermark = Some(offset);
         }
-        known.place(Position { offset, epoch: None });
+        // Another leader may not have removed as much: nobody is sent back to what was read already.
+        let read = known.position.filter(|at| known.is_removed && at.offset > offset);
+        known.place(read.unwrap_or(Position { offset, epoch: None }));
     }
 
     /// The answer to [`super::Effect::CheckEpochs`].
@@ -229,7 +234,7 @@ impl Consumer {
         }
         for partition in waiting {
             match by_name.remove(&(partition.topic.to_string(), partition.partition)) {
-                Some(end) if end.error_code.is_none() => self.compare(&partition, &end, now_ms),
+                Some(end) if end.error_code.is_none() => self.compare(&partition, &end),
                 Some(_) | None => self.retry(&partition, now_ms),
             }
         }
@@ -245,12 +250,7 @@ impl Consumer {
     }
 
     /// Compares a position with where its epoch ends in the new leader's log.
-    fn compare(
-        &mut self,
-        partition: &TopicPartition,
-        end: &OffsetForLeaderPartitionResult,
-        now_ms: u64,
-    ) {
+    fn compare(&mut self, partition: &TopicPartition, end: &OffsetForLeaderPartitionResult) {
         let Some(known) = self.partitions.get(partition) else { return };
         let Some(position) = known.position else { return };
         let end_offset = end.end_offset.unwrap_or(Offset::ZERO);
@@ -276,7 +276,7 @@ impl Consumer {
                 }
                 self.checked(partition);
             }
-            Some(_) => self.cut(partition, (position.offset, end_offset), now_ms),
+            Some(_) => self.cut(partition, (position.offset, end_offset)),
             None => {
                 self.checked(partition);
                 if let Some(known) = self.partitions.get_mut(partition) {
@@ -287,10 +287,12 @@ impl Consumer {
     }
 
     /// What was read is not in the log any more, from `end` on.
-    fn cut(&mut self, partition: &TopicPartition, (position, end): (Offset, Offset), now_ms: u64) {
-        // The caller first gets what was read before.
-        if self.is_buffered(partition) {
-            return self.retry(partition, now_ms);
+    fn cut(&mut self, partition: &TopicPartition, (position, end): (Offset, Offset)) {
+        if self.waits_for_caller(partition) {
+            return;
+        }
+        if let Some(known) = self.partitions.get_mut(partition) {
+            known.is_removed = false;
         }
         self.reset(partition, |partition| Trouble::Truncated { partition, position, end });
     }
@@ -306,6 +308,7 @@ impl Partition {
     fn place(&mut self, position: Position) {
         self.phase = Phase::Reading;
         self.is_doubted = false;
+        self.is_removed = false;
         self.position = Some(position);
         self.consumed = Some(position);
     }

@@ -16,7 +16,7 @@ use client_protocol::messages::{FetchRequest, ListOffsetsRequest, OffsetForLeade
 use client_protocol::{BrokerId, LeaderEpoch, Offset};
 
 use super::partition::Phase;
-use super::{Consumer, Effect, FETCH_SLOTS, QUERY_SLOT, Request, RequestId};
+use super::{Consumer, Effect, FETCH_SLOTS, QUERY_SLOT, Request, RequestId, is_buffered};
 use crate::links::Need;
 use crate::metadata::TopicPartition;
 
@@ -75,9 +75,11 @@ impl Consumer {
             if known.under_way.is_some() {
                 continue;
             }
+            known.waits_for_caller &= is_buffered(&self.buffer, partition);
             let is_wanted = match known.phase {
                 Phase::Elsewhere | Phase::Stopped => false,
                 Phase::Find(_) => true,
+                Phase::Reading if known.waits_for_caller => false,
                 Phase::Reading => !known.is_paused && has_room && known.buffered_bytes < ahead_max,
             };
             if !is_wanted {

@@ -545,5 +545,13 @@ impl Consumer {
     }
 }
 
+/// Whether records of a partition wait for the caller.
+fn is_buffered(buffer: &VecDeque<Buffered>, partition: &TopicPartition) -> bool {
+    buffer.iter().any(|buffered| match buffered {
+        Buffered::Records { fetched, .. } => fetched.partition == *partition,
+        Buffered::Trouble(_) => false,
+    })
+}
+
 /// Which epoch a leader was known under when a position was checked; nothing is older than anything.
 type CheckedEpoch = Option<LeaderEpoch>;

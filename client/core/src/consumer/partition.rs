@@ -36,6 +36,10 @@ pub(super) struct Partition {
     pub(super) checked: CheckedEpoch,
     /// The leader's log knows nothing as old as what was read: it was removed, or cut. The next answer tells by where the log starts.
     pub(super) is_doubted: bool,
+    /// A leader said that its log starts above the position.
+    pub(super) is_removed: bool,
+    /// The leader's log has not what is to be read; before that is acted on the caller gets what was read before.
+    pub(super) waits_for_caller: bool,
     pub(super) under_way: Option<RequestId>,
     pub(super) buffered_bytes: usize,
     pub(super) retry_at_ms: u64,
@@ -55,6 +59,8 @@ impl Partition {
             consumed: position,
             checked: None,
             is_doubted: false,
+            is_removed: false,
+            waits_for_caller: false,
             under_way: None,
             buffered_bytes: 0,
             retry_at_ms: 0,

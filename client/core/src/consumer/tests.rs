@@ -457,6 +457,67 @@ fn a_log_that_was_removed_beyond_the_position_is_out_of_range() {
 }
 
 #[test]
+fn nobody_is_sent_back_by_a_leader_that_has_removed_less() {
+    for reset in [Reset::Earliest, Reset::Latest] {
+        let mut world = reader(reset);
+        world.logs[0].epochs = vec![0; 6];
+        world.logs[0].start = 5;
+        world.logs[0].committed = 6;
+        while world.core.partitions[&partition(0)].phase == Phase::Reading {
+            world.step_without_taking();
+        }
+        // The next leader has not heard of it, nor of all that is committed.
+        world.logs[0].start = 0;
+        world.logs[0].committed = 2;
+        while world.core.partitions[&partition(0)].phase != Phase::Reading {
+            world.step_without_taking();
+        }
+        assert_eq!(world.core.position(&partition(0)).unwrap().offset, Offset::new(3), "{reset:?}");
+        world.logs[0].committed = 6;
+        let fetched = loop {
+            world.step_without_taking();
+            if let Some(taken) = world.core.take() {
+                break taken.unwrap();
+            }
+        };
+        let offsets: Vec<_> = fetched.records().map(|record| record.offset.get()).collect();
+        assert_eq!(offsets, [3, 4, 5], "{reset:?}");
+    }
+}
+
+#[test]
+fn a_partition_that_is_gone_from_the_log_waits_until_the_caller_has_what_was_read() {
+    let mut world = World::new(1);
+    world.faults = false;
+    world.core = Consumer::new(Settings { reset: Reset::Error, ..Settings::default() });
+    world.core.seek(&partition(0), Start::Earliest);
+    world.logs[0].epochs = vec![0, 0, 0];
+    world.logs[0].committed = 3;
+    while !is_buffered(&world.core.buffer, &partition(0)) {
+        world.step_without_taking();
+    }
+    world.logs[0].start = 5;
+    world.logs[0].epochs = vec![0; 6];
+    world.logs[0].committed = 6;
+    while !world.core.partitions[&partition(0)].waits_for_caller {
+        world.step_without_taking();
+    }
+    for _ in 0..10 {
+        world.step_without_taking();
+        assert!(world.asked.is_empty(), "what it would be answered is known");
+    }
+    assert_eq!(world.core.take().unwrap().unwrap().next.offset, Offset::new(3));
+    let trouble = loop {
+        world.step_without_taking();
+        if let Some(taken) = world.core.take() {
+            break taken.unwrap_err();
+        }
+    };
+    let (partition, offset) = (partition(0), Offset::new(3));
+    assert_eq!(trouble, Trouble::OutOfRange { partition, offset });
+}
+
+#[test]
 fn a_log_that_has_other_records_in_place_of_all_that_was_read_was_cut() {
     let (partition, position) = (partition(0), Offset::new(3));
     let expected = Trouble::Truncated { partition, position, end: Offset::ZERO };

@@ -21,7 +21,7 @@ use coordinator_protocol::{
 };
 
 use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, StoreOp};
-use super::world::{Event, FAST_DEATH, TOPIC, World};
+use super::world::{Event, FAST_DEATH, Machine, TOPIC, World};
 use crate::sim::ensemble::Heard;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
 
@@ -184,8 +184,7 @@ impl World {
                 self.found(heard);
             }
         }
-        let machines: Vec<_> = self.machines.iter().map(|(&id, m)| (id, m.life)).collect();
-        for (id, life) in machines {
+        for (&id, &Machine { life, .. }) in &self.machines {
             for heard in self.ensemble.take_heard(puppet(id)) {
                 self.schedule.after(0, Event::Heard { id, life, heard });
             }

@@ -64,6 +64,10 @@ struct Place {
     read: BTreeMap<i64, (u64, i32)>,
     /// Whether a suspect disk gave what ends there.
     suspects: BTreeMap<i64, bool>,
+    /// The last request for records; the consumer takes an answer to no other.
+    asked: RequestId,
+    /// A leader said that it has not what is wanted, or nothing as old as what was read, since something was given.
+    was_refused: bool,
 }
 
 /// See the module.
@@ -172,6 +176,7 @@ impl Reader {
             let mut ends = told.topics.iter().flat_map(|topic| &topic.partitions);
             let end = ends.find(|end| end.partition == asked.partition);
             let Some(end) = end else { continue };
+            self.place(asked.partition).was_refused |= end.leader_epoch.is_none();
             let epoch = end.leader_epoch.map(|epoch| epoch.get());
             if let Some(epoch) = epoch.filter(|epoch| *epoch < asked.leader_epoch.get()) {
                 // What lies behind it is cut, and has to be told.
@@ -305,6 +310,9 @@ impl World {
                 (0..=QUERY_SLOT).for_each(|slot| reader.break_line((broker, slot), now));
             }
             Effect::Fetch { request, to, body } => {
+                for asked in body.topics.iter().flat_map(|topic| &topic.partitions) {
+                    reader.place(asked.partition).asked = request;
+                }
                 let asked = Asked { request, inquiry: Inquiry::Fetch(body) };
                 self.reader_asks(reader, to, asked);
             }
@@ -372,9 +380,10 @@ impl World {
                     if let Some(error) = &answer.error {
                         self.complain(from, &error.to_string());
                     }
-                    if let Some(next) = answer.next {
-                        let suspects = &mut reader.place(answer.partition.partition).suspects;
-                        *suspects.entry(next.offset.get()).or_default() |= suspect;
+                    let place = reader.place(answer.partition.partition);
+                    place.was_refused |= answer.code == ErrorCode::OffsetOutOfRange;
+                    if let Some(next) = answer.next.filter(|_| place.asked == request) {
+                        place.suspects.insert(next.offset.get(), suspect);
                     }
                 }
                 reader.core.fetched(request, Ok(answers), now / MS);
@@ -428,6 +437,7 @@ impl World {
         let suspect = place.suspects.get(&next.get()).copied().unwrap_or_default();
         place.suspects = place.suspects.split_off(&(next.get() + 1));
         place.position = Some(next);
+        place.was_refused = false;
         place.read.extend(seen.iter().map(|&(offset, value, epoch)| (offset, (value, epoch))));
         self.ledger.consumed(key, &seen, (suspect, now));
         let mut gaps = Vec::new();
@@ -474,13 +484,21 @@ impl World {
             if place.position == Some(at.offset) {
                 continue;
             }
-            let from = place.position.or(place.left.take());
+            // A caller that asks for the earliest may be sent back by who has removed less.
+            let left = place.left.take().map(|left| left.min(at.offset));
+            let from = place.position.or(left);
             place.position = Some(at.offset);
             let to_latest = match from {
                 None => reader.start == Start::Latest,
                 Some(_) => reader.reset == Reset::Latest && at.epoch.is_none(),
             };
-            self.check_moved(partition, (from, at.offset), to_latest);
+            let is_cut = at.epoch.is_some();
+            let place = reader.place(partition);
+            assert!(
+                from.is_none() || is_cut || place.was_refused,
+                "{partition}: sent from {from:?} to {at:?}, nobody refused it"
+            );
+            self.check_moved(partition, (from, at.offset), to_latest || is_cut);
             let read = &mut reader.place(partition).read;
             read.split_off(&at.offset.get());
             if to_latest {
@@ -493,16 +511,16 @@ impl World {
         &mut self,
         partition: PartitionId,
         (from, to): (Option<Offset>, Offset),
-        to_latest: bool,
+        may_be_anywhere: bool,
     ) {
         let key = key(partition.get());
         let start = self.ledger.log_start(key);
+        assert!(may_be_anywhere || to <= start, "{key:?}: sent to {to}, the log starts at {start}");
         if !self.ledger.is_unclean(key) {
             assert!(
                 from.is_none_or(|from| from < start && from < to),
                 "{key:?}: sent from {from:?} to {to}, and the log starts at {start}"
             );
-            assert!(to_latest || to <= start, "{key:?}: sent to {to}, the log starts at {start}");
         }
         self.chronicle.assigned(index_of(partition));
         let from = from.unwrap_or_default();

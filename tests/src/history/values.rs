@@ -65,8 +65,9 @@ fn check_lost(facts: &Facts<'_>, key: Key, partition: &Partition, found: &mut Ve
     for (value, writer) in &partition.writer {
         let passed = partition.places_of(*value).is_some_and(|(_, last)| last <= bound);
         if passed && facts.is_committed(*writer) && !partition.readers.contains_key(value) {
-            let what = format!("{value} was never read, and what is behind it was");
             let offset = partition.offset_of(*value);
+            let at = offset.map_or_else(String::new, |offset| format!(" at {offset}"));
+            let what = format!("{value}{at} was never read, and what is behind it was");
             let lost = anomaly(Name::LostWrite, (key, Some(*value)), Some(*writer), what);
             found.push(Anomaly { offset, ..lost });
         }

@@ -20,6 +20,8 @@ pub struct Chronicle {
     operations: Vec<Operation>,
     /// What a consumer did not get to see because it had been removed: from, and to (exclusive).
     removed_unread: BTreeMap<Key, Vec<(i64, i64)>>,
+    /// What a consumer did not want. Others read it, unless the partition is lost before they do.
+    left_out: BTreeMap<Key, Vec<(i64, i64)>>,
     gaps_are_usual: bool,
 }
 
@@ -50,6 +52,12 @@ impl Chronicle {
     /// What a consumer wanted next is gone up to the log start.
     pub fn removed_unread(&mut self, key: TopicPartition, (from, to): (Offset, Offset)) {
         let ranges = self.removed_unread.entry(key_of(key.partition)).or_default();
+        ranges.push((from.get(), to.get()));
+    }
+
+    /// A consumer goes on behind these by its own choice.
+    pub fn left_out(&mut self, key: TopicPartition, (from, to): (Offset, Offset)) {
+        let ranges = self.left_out.entry(key_of(key.partition)).or_default();
         ranges.push((from.get(), to.get()));
     }
 
@@ -156,13 +164,16 @@ impl Chronicle {
         let ends = ends.collect();
         let verdict = history::check(&self.operations, &ends);
         let promises = Promises { exactly_once: true, read_committed: true };
+        // A partition that was not read to its end is lost, and nobody knows where it would start.
+        let is_lost = |key: &Key| !starts.contains_key(key);
         let is_removed = |anomaly: &history::Anomaly| {
-            let ranges = anomaly.key.and_then(|key| self.removed_unread.get(&key));
+            let removed = anomaly.key.and_then(|key| self.removed_unread.get(&key));
+            let key = anomaly.key.filter(is_lost);
+            let left_out = key.and_then(|key| self.left_out.get(&key));
             let holds =
                 |&(from, to): &(i64, i64)| anomaly.offset.is_some_and(|o| from <= o && o < to);
-            ranges.is_some_and(|ranges| ranges.iter().any(holds))
+            removed.into_iter().chain(left_out).flatten().any(holds)
         };
-        // A partition that was not read to its end is lost, and nobody knows where it would start.
         let start_of = |anomaly: &history::Anomaly| {
             anomaly.key.and_then(|key| starts.get(&key).copied()).unwrap_or(i64::MAX)
         };

@@ -524,10 +524,12 @@ impl World {
         }
         self.chronicle.assigned(index_of(partition));
         let from = from.unwrap_or_default();
-        // What a caller chose to leave out is there for the others.
-        let to = if self.ledger.is_unclean(key) { to } else { to.min(start) };
-        if from < to {
-            self.chronicle.removed_unread(key, (from, to));
+        let removed_to = if self.ledger.is_unclean(key) { to } else { to.min(start) };
+        if from < removed_to {
+            self.chronicle.removed_unread(key, (from, removed_to));
+        }
+        if removed_to < to {
+            self.chronicle.left_out(key, (removed_to.max(from), to));
         }
     }
 }

@@ -274,6 +274,8 @@ impl World {
         let disk = process.close_logs(now);
         self.leave_disk(&disk);
         self.ensemble.dismiss(puppet(id));
+        // What was stopped before everything was mended is started then.
+        let time = if self.calm { 0 } else { time };
         self.schedule.after(time, Event::Start { id, life });
     }
 }

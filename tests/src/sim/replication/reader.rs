@@ -478,6 +478,7 @@ impl World {
     /// Looks where the caller was sent without having been given anything.
     fn reader_follows(&mut self, reader: &mut Reader) {
         let partitions: Vec<_> = reader.places.keys().copied().collect();
+        let (start, reset) = (reader.start, reader.reset);
         for partition in partitions {
             let Some(at) = reader.core.position(&name_of(partition)) else { continue };
             let place = reader.place(partition);
@@ -485,15 +486,14 @@ impl World {
                 continue;
             }
             // A caller that asks for the earliest may be sent back by who has removed less.
-            let left = place.left.take().map(|left| left.min(at.offset));
-            let from = place.position.or(left);
-            place.position = Some(at.offset);
-            let to_latest = match from {
-                None => reader.start == Start::Latest,
-                Some(_) => reader.reset == Reset::Latest && at.epoch.is_none(),
+            let left = place.left.take();
+            let from = place.position.or(left.filter(|left| *left < at.offset));
+            let to_latest = match place.position.or(left) {
+                None => start == Start::Latest,
+                Some(_) => reset == Reset::Latest && at.epoch.is_none(),
             };
             let is_cut = at.epoch.is_some();
-            let place = reader.place(partition);
+            place.position = Some(at.offset);
             assert!(
                 from.is_none() || is_cut || place.was_refused,
                 "{partition}: sent from {from:?} to {at:?}, nobody refused it"

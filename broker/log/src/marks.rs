@@ -9,6 +9,7 @@
 //! ```text
 //! 1 name   | id u32 | length u16 | bytes       2 mark    | id u32 | offset i64
 //! 3 forget | id u32                            4 cut     | id u32 | 1 = cut below its mark, 0 = no more
+//! 5 damage | id u32 | offset i64, -1 = no more
 //! ```
 //!
 //! Behind what was synced stands a frame without entries, which says so: without it damage to the last frame would pass for a torn end.
@@ -39,12 +40,14 @@ pub type MarksError = RecordFileError;
 pub struct MarkId(u32);
 
 /// What is noted of one log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// Everything below was synced.
     pub durable_end: i64,
     /// Whether the log was cut below its mark and has not caught up since.
     pub cut_below: bool,
+    /// From where on a start could not read it, until it was cut. What told so may be lost before it is.
+    pub damaged_from: Option<i64>,
 }
 
 /// The marks of one log directory; shared by its append thread and its commit rounds.
@@ -173,7 +176,7 @@ impl Marks {
             if !inner.names.contains_key(&id) {
                 continue;
             }
-            let mark = inner.marks.entry(id).or_insert(Mark { durable_end: 0, cut_below: false });
+            let mark = inner.marks.entry(id).or_default();
             mark.durable_end = durable_end;
             entries.push(Entry::Mark(id, durable_end));
         }
@@ -201,7 +204,7 @@ impl Marks {
     /// [`MarksError`].
     pub fn set_cut_below(&self, MarkId(id): MarkId, cut_below: bool) -> Result<(), MarksError> {
         let mut inner = self.lock();
-        let mark = inner.marks.entry(id).or_insert(Mark { durable_end: 0, cut_below: false });
+        let mark = inner.marks.entry(id).or_default();
         if mark.cut_below == cut_below {
             return Ok(());
         }
@@ -213,6 +216,21 @@ impl Marks {
     /// Whether the log lost part of what was durable.
     pub fn cut_below(&self, MarkId(id): MarkId) -> bool {
         self.lock().marks.get(&id).is_some_and(|mark| mark.cut_below)
+    }
+
+    /// Notes from where on a log cannot be read, or that this was cut; durable when it returns.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn set_damage(&self, MarkId(id): MarkId, from: Option<i64>) -> Result<(), MarksError> {
+        let mut inner = self.lock();
+        let mark = inner.marks.entry(id).or_default();
+        if mark.damaged_from == from {
+            return Ok(());
+        }
+        mark.damaged_from = from;
+        self.write(&mut inner, &[Entry::Damage(id, from)])?;
+        inner.sync()
     }
 
     /// Forgets a log that is about to be deleted; durable when it returns. A mark that outlived its
@@ -261,8 +279,10 @@ impl Marks {
         let marks = inner.marks.iter().map(|(id, mark)| Entry::Mark(*id, mark.durable_end));
         let cuts = inner.marks.iter().filter(|(_, mark)| mark.cut_below);
         let cuts = cuts.map(|(id, _)| Entry::Cut(*id, true));
+        let damages = inner.marks.iter().filter(|(_, mark)| mark.damaged_from.is_some());
+        let damages = damages.map(|(id, mark)| Entry::Damage(*id, mark.damaged_from));
         let mut buffer = Vec::new();
-        for entry in names.chain(marks).chain(cuts) {
+        for entry in names.chain(marks).chain(cuts).chain(damages) {
             entry.encode(&mut buffer);
             if buffer.len() >= FRAME_BYTES {
                 fresh.append(&[&buffer])?;
@@ -301,6 +321,7 @@ enum Entry<'a> {
     Mark(u32, i64),
     Forget(u32),
     Cut(u32, bool),
+    Damage(u32, Option<i64>),
 }
 
 impl<'a> Entry<'a> {
@@ -327,6 +348,11 @@ impl<'a> Entry<'a> {
                 buffer.extend_from_slice(&id.to_le_bytes());
                 buffer.push(u8::from(*cut));
             }
+            Self::Damage(id, from) => {
+                buffer.push(5);
+                buffer.extend_from_slice(&id.to_le_bytes());
+                buffer.extend_from_slice(&from.unwrap_or(-1).to_le_bytes());
+            }
         }
     }
 
@@ -350,6 +376,11 @@ impl<'a> Entry<'a> {
                 let (cut, rest) = rest.split_first()?;
                 Some((Self::Cut(id, *cut == 1), rest))
             }
+            5 => {
+                let (from, rest) = rest.split_first_chunk()?;
+                let from = i64::from_le_bytes(*from);
+                Some((Self::Damage(id, (from >= 0).then_some(from)), rest))
+            }
             _ => None,
         }
     }
@@ -366,16 +397,17 @@ impl Contents {
                     self.names.insert(id, name.to_owned());
                 }
                 Entry::Mark(id, durable_end) => {
-                    let fresh = Mark { durable_end, cut_below: false };
-                    self.marks.entry(id).or_insert(fresh).durable_end = durable_end;
+                    self.marks.entry(id).or_default().durable_end = durable_end;
                 }
                 Entry::Forget(id) => {
                     self.names.remove(&id);
                     self.marks.remove(&id);
                 }
                 Entry::Cut(id, cut_below) => {
-                    let fresh = Mark { durable_end: 0, cut_below };
-                    self.marks.entry(id).or_insert(fresh).cut_below = cut_below;
+                    self.marks.entry(id).or_default().cut_below = cut_below;
+                }
+                Entry::Damage(id, from) => {
+                    self.marks.entry(id).or_default().damaged_from = from;
                 }
             }
         }
@@ -404,10 +436,16 @@ mod tests {
         marks.lower(a, 25).unwrap();
         marks.lower(b, 50).unwrap();
         marks.set_cut_below(b, true).unwrap();
+        marks.set_damage(a, Some(7)).unwrap();
+        marks.set_damage(a, None).unwrap();
+        marks.set_damage(b, Some(0)).unwrap();
         drop(marks);
         let marks = open(&folder);
-        assert_eq!(marks.get("a-0"), Some(Mark { durable_end: 25, cut_below: false }));
-        assert_eq!(marks.get("b-0"), Some(Mark { durable_end: 20, cut_below: true }));
+        assert_eq!(marks.get("a-0"), Some(Mark { durable_end: 25, ..Mark::default() }));
+        assert_eq!(
+            marks.get("b-0"),
+            Some(Mark { durable_end: 20, cut_below: true, damaged_from: Some(0) })
+        );
         marks.forget(marks.register("a-0").unwrap()).unwrap();
         drop(marks);
         let marks = open(&folder);
@@ -435,7 +473,7 @@ mod tests {
             let path = folder.path().join(MARKS_FILE);
             let whole = std::fs::read(&path).unwrap();
             let seal = record_file::FRAME_HEADER_BYTES;
-            let kept = Mark { durable_end: 10, cut_below: true };
+            let kept = Mark { durable_end: 10, cut_below: true, damaged_from: None };
             for at in 0..whole.len() {
                 let mut bad = whole.clone();
                 bad[at] ^= 4;
@@ -479,13 +517,17 @@ mod tests {
             if number % 2 == 0 {
                 marks.set_cut_below(id, true).unwrap();
             }
+            if number % 3 == 0 {
+                marks.set_damage(id, Some(number)).unwrap();
+            }
         }
         let limit = marks.lock().file_bytes_max;
         assert!(limit > 200_000, "{limit}: it grew with what is in force");
         drop(marks);
         let marks = open(&folder);
         for number in 0..3_000 {
-            let mark = Mark { durable_end: number, cut_below: number % 2 == 0 };
+            let damaged_from = (number % 3 == 0).then_some(number);
+            let mark = Mark { durable_end: number, cut_below: number % 2 == 0, damaged_from };
             assert_eq!(marks.get(&name(number)), Some(mark));
         }
     }

@@ -61,6 +61,8 @@ struct Walk<'a> {
     context: &'a LogContext,
     options: &'a OpenOptions,
     durable_end: i64,
+    /// From where on an earlier start could not read it. What is behind that was not cut, and is not part of the log.
+    damaged_from: Option<i64>,
     stored_epochs: Option<LeaderEpochs>,
     epochs: LeaderEpochs,
     sealed: Vec<Arc<SealedSegment>>,
@@ -96,6 +98,7 @@ impl Log {
             context: &context,
             options: &walked,
             durable_end: mark.map_or(0, |mark| mark.durable_end),
+            damaged_from: mark.and_then(|mark| mark.damaged_from),
             stored_epochs: read_epochs(&*disk, &directory),
             epochs: LeaderEpochs::default(),
             sealed: Vec::new(),
@@ -114,6 +117,10 @@ impl Log {
         let next_offset = state.end;
         let view = LogView::new(disk, directory, options.config.index_interval_bytes, state);
         let damage = report.damage;
+        if let Some(damage) = damage {
+            let noted = context.marks.set_damage(mark_id, Some(damage.from_offset));
+            noted.map_err(|error| marks_error(&context.directory, error))?;
+        }
         let is_as_sealed = report.segments_checked == 0 && !bases.is_empty() && !dirty.epochs;
         let mut log = Self {
             context,
@@ -155,7 +162,9 @@ impl Walk<'_> {
 
     /// Takes the next segment; `Ok(false)` when the log ends in it.
     fn take_segment(&mut self, base_offset: i64, is_last: bool) -> Result<bool, LogError> {
+        let is_behind_damage = self.damaged_from.is_some_and(|from| base_offset > from);
         let follows = match self.last.as_ref().map(|last| last.end) {
+            Some(_) if is_behind_damage => false,
             Some(end) if base_offset > end => self.is_compacted_before(base_offset)?,
             Some(end) => base_offset == end,
             None => true,
@@ -227,7 +236,9 @@ impl Walk<'_> {
         let length = log.len().map_err(at(&path))?;
         let believed = sum.filter(|sum| {
             let is_synced = self.options.clean || sum.end_offset <= self.durable_end;
+            let is_damaged = self.damaged_from.is_some_and(|from| from < sum.end_offset);
             sum.log_bytes == length
+                && !is_damaged
                 && (is_synced || planted!(self.options.config.planted, TrustSums))
         });
         match believed {

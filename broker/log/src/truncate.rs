@@ -162,9 +162,16 @@ impl Log {
             state.durable_end = former.durable_end.min(place.end);
             state.log_start = former.log_start.min(place.end);
         }
-        self.damage = None;
+        self.forget_damage()?;
         self.check();
         Ok(self.next_offset)
+    }
+
+    /// What could not be read is cut.
+    fn forget_damage(&mut self) -> Result<(), LogError> {
+        self.damage = None;
+        let noted = self.context.marks.set_damage(self.mark_id, None);
+        noted.map_err(|error| marks_error(&self.context.directory, error))
     }
 
     /// Writes a batch without records behind the last one, up to `end` (exclusive). What compaction
@@ -261,7 +268,7 @@ impl Log {
         self.writer = Writer::new(offset, file.clone(), self.config.index_interval_bytes);
         self.producers = crate::producer::ProducerStates::default();
         self.next_offset = offset;
-        self.damage = None;
+        self.forget_damage()?;
         *self.view.write() = fresh_state(offset, file);
         self.dirty.active = true;
         self.check();

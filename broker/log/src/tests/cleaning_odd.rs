@@ -316,5 +316,24 @@ fn segment_that_was_lost_is_no_gap_that_compaction_left() {
         let damage = recovery.damage.unwrap_or_else(|| panic!("{lost} is not missed"));
         assert!(damage.from_offset <= lost, "{lost}: {damage:?}");
         assert!(log.end_offset() <= lost, "{lost}: {}", log.end_offset());
+        drop(log);
+        // Nothing but the note of the former start tells of it now.
+        let names = file_names(&bench);
+        for sum in names.iter().filter(|name| name.ends_with(".sum")) {
+            std::fs::remove_file(bench.directory().join(sum)).unwrap();
+        }
+        for _ in 0..2 {
+            let (log, recovery) = bench.try_open_at(Some(0));
+            let again = recovery.damage.map(|damage| damage.from_offset);
+            assert_eq!(again, Some(damage.from_offset), "{lost}");
+            assert!(log.cut_below_mark());
+        }
+        let (mut log, _) = bench.try_open_at(Some(0));
+        assert_eq!(log.cut_damage().unwrap(), damage.from_offset);
+        fill(&mut log, 5, 12);
+        log.sync().unwrap();
+        drop(log);
+        let (log, recovery) = bench.try_open_at(Some(0));
+        assert!(recovery.damage.is_none() && log.end_offset() > lost, "{lost}: {recovery:?}");
     }
 }

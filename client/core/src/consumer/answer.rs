@@ -13,6 +13,7 @@ use client_protocol::messages::offset_for_leader_epoch::OffsetForLeaderPartition
 use client_protocol::messages::{ListOffsetsResponse, OffsetForLeaderEpochResponse};
 use client_protocol::{ErrorCode, Offset, PartitionId};
 
+use super::epochs::Parting;
 use super::partition::{Partition, Phase};
 use super::read::{PartitionAnswer, Position};
 use super::{Buffered, Consumer, Failure, Fetched, RequestId, Reset, Trouble, is_buffered};
@@ -120,6 +121,7 @@ impl Consumer {
         let Some(next) = answer.next else { return };
         let next = Position { epoch: next.epoch.or(position.epoch), ..next };
         known.position = Some(next);
+        answer.epochs.iter().for_each(|&(epoch, from)| known.epochs.push(epoch, from));
         let chunks = answer.chunks;
         let bytes = chunks.iter().fold(0usize, |sum, chunk| sum.saturating_add(chunk.size()));
         known.buffered_bytes = known.buffered_bytes.saturating_add(bytes);
@@ -246,43 +248,58 @@ impl Consumer {
             known.failures = 0;
             known.checked = epoch.max(known.checked);
             known.is_doubted = false;
+            known.narrowed = None;
         }
     }
 
     /// Compares a position with where its epoch ends in the new leader's log.
     fn compare(&mut self, partition: &TopicPartition, end: &OffsetForLeaderPartitionResult) {
-        let Some(known) = self.partitions.get(partition) else { return };
+        let Some(known) = self.partitions.get_mut(partition) else { return };
         let Some(position) = known.position else { return };
         let end_offset = end.end_offset.unwrap_or(Offset::ZERO);
-        if end.leader_epoch.is_some() && end_offset >= position.offset {
-            return self.checked(partition);
-        }
-        // What was read is not what the log holds now. Where the caller is behind the cut nothing is lost to it.
-        match end.leader_epoch {
-            Some(epoch) if self.settings.reset != Reset::Error => {
-                let place = Position { offset: end_offset, epoch: Some(epoch) };
-                if planted!(self.settings.planted, IgnoreCut) {
-                    return self.checked(partition);
-                }
-                self.drop_buffered(partition);
-                self.next_version = self.next_version.saturating_add(1);
-                let version = self.next_version;
-                if let Some(known) = self.partitions.get_mut(partition) {
-                    known.version = version;
-                    known.buffered_bytes = 0;
-                    // Buffered records before the cut are read again.
-                    let consumed = known.consumed.filter(|at| at.offset <= end_offset);
-                    known.place(consumed.unwrap_or(place));
-                }
-                self.checked(partition);
+        let parting = match (end.leader_epoch, known.narrowed) {
+            (Some(_), None) if end_offset >= position.offset => return self.checked(partition),
+            (Some(epoch), Some(at)) if at.epoch == Some(epoch) && end_offset >= at.offset => {
+                Parting::At(at)
             }
-            Some(_) => self.cut(partition, (position.offset, end_offset)),
-            None => {
+            (Some(epoch), at) => {
+                known.epochs.parting(epoch, end_offset.min(at.unwrap_or(position).offset))
+            }
+            (None, None) => {
                 self.checked(partition);
                 if let Some(known) = self.partitions.get_mut(partition) {
                     known.is_doubted = true;
                 }
+                return;
             }
+            (None, Some(at)) => Parting::At(at),
+        };
+        match parting {
+            Parting::Before(at) => known.narrowed = Some(at),
+            Parting::At(_) if planted!(self.settings.planted, IgnoreCut) => self.checked(partition),
+            Parting::At(at) if self.settings.reset == Reset::Error => {
+                self.cut(partition, (position.offset, at.offset));
+            }
+            Parting::At(at) => {
+                let is_doubted = end.leader_epoch.is_none();
+                self.go_back(partition, at, is_doubted);
+            }
+        }
+    }
+
+    /// What was read from `end` on is not what the log holds now. Where the caller is behind it nothing is lost to it.
+    fn go_back(&mut self, partition: &TopicPartition, end: Position, is_doubted: bool) {
+        self.drop_buffered(partition);
+        self.next_version = self.next_version.saturating_add(1);
+        let version = self.next_version;
+        self.checked(partition);
+        if let Some(known) = self.partitions.get_mut(partition) {
+            known.version = version;
+            known.buffered_bytes = 0;
+            // Buffered records before the cut are read again.
+            let consumed = known.consumed.filter(|at| at.offset <= end.offset);
+            known.place(consumed.unwrap_or(end));
+            known.is_doubted = is_doubted;
         }
     }
 
@@ -307,6 +324,8 @@ fn is_cut(answer: &PartitionAnswer, position: Position) -> bool {
 impl Partition {
     fn place(&mut self, position: Position) {
         self.phase = Phase::Reading;
+        self.epochs.keep_before(position);
+        self.narrowed = None;
         self.is_doubted = false;
         self.is_removed = false;
         self.position = Some(position);

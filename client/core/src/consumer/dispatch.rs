@@ -101,19 +101,21 @@ impl Consumer {
                 (Phase::Find(timestamp), _) => {
                     work.find.entry(broker).or_default().push((name, timestamp, leader.epoch));
                 }
-                (Phase::Reading, Some(position)) => match position.epoch {
-                    Some(epoch)
-                        if leader.epoch > known.checked
-                            && !planted!(self.settings.planted, SkipPositionCheck) =>
-                    {
-                        work.check.entry(broker).or_default().push((name, epoch, leader.epoch));
+                (Phase::Reading, Some(position)) => {
+                    match known.narrowed.unwrap_or(position).epoch {
+                        Some(epoch)
+                            if leader.epoch > known.checked
+                                && !planted!(self.settings.planted, SkipPositionCheck) =>
+                        {
+                            work.check.entry(broker).or_default().push((name, epoch, leader.epoch));
+                        }
+                        _ => {
+                            known.checked = leader.epoch.max(known.checked);
+                            let fetch = work.fetch.entry(broker).or_default();
+                            fetch.push((name, position.offset, leader.epoch));
+                        }
                     }
-                    _ => {
-                        known.checked = leader.epoch.max(known.checked);
-                        let fetch = work.fetch.entry(broker).or_default();
-                        fetch.push((name, position.offset, leader.epoch));
-                    }
-                },
+                }
                 (Phase::Reading | Phase::Elsewhere | Phase::Stopped, _) => {}
             }
         }

@@ -8,6 +8,7 @@
 
 mod answer;
 mod dispatch;
+mod epochs;
 mod partition;
 pub mod read;
 mod settings;
@@ -292,7 +293,11 @@ impl Consumer {
         if self.metadata.partitions(&key.topic).is_none() {
             self.asking.is_stale = true;
         }
-        let state = Partition { is_paused, ..Partition::new(version, phase, position) };
+        let mut state = Partition { is_paused, ..Partition::new(version, phase, position) };
+        if let (Some(former), Some(position)) = (self.partitions.remove(&key), position) {
+            state.epochs = former.epochs;
+            state.epochs.keep_before(position);
+        }
         self.partitions.insert(key, state);
     }
 
@@ -477,6 +482,7 @@ impl Consumer {
     fn moved(&mut self, partition: &TopicPartition) {
         if let Some(known) = self.partitions.get_mut(partition) {
             known.under_way = None;
+            known.narrowed = None;
             known.retry_at_ms = 0;
         }
     }

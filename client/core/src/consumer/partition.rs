@@ -8,6 +8,7 @@
 
 use client_protocol::Offset;
 
+use super::epochs::Epochs;
 use super::read::Position;
 use super::{CheckedEpoch, RequestId};
 
@@ -24,7 +25,7 @@ pub(super) enum Phase {
     Stopped,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Partition {
     /// Another one after each seek: answers to what was asked before are stale.
     pub(super) version: u64,
@@ -32,6 +33,10 @@ pub(super) struct Partition {
     pub(super) is_paused: bool,
     pub(super) position: Option<Position>,
     pub(super) consumed: Option<Position>,
+    /// Of what was read.
+    pub(super) epochs: Epochs,
+    /// The log was cut before `position`: here at the latest, and at the end of this epoch, which is asked for.
+    pub(super) narrowed: Option<Position>,
     /// The leader epoch under which `position` is known to be part of the log.
     pub(super) checked: CheckedEpoch,
     /// The leader's log knows nothing as old as what was read: it was removed, or cut. The next answer tells by where the log starts.
@@ -57,6 +62,8 @@ impl Partition {
             is_paused: false,
             position,
             consumed: position,
+            epochs: Epochs::default(),
+            narrowed: None,
             checked: None,
             is_doubted: false,
             is_removed: false,

@@ -87,6 +87,8 @@ pub struct PartitionAnswer {
     pub log_start: Option<Offset>,
     /// The records.
     pub chunks: Vec<Chunk>,
+    /// The epochs of what was read, each with the first offset.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
     /// After them; `None` when nothing was read.
     pub next: Option<Position>,
     /// Why nothing was read, though something is there.
@@ -131,6 +133,7 @@ fn read_partition(
         high_watermark: answer.high_watermark,
         log_start: answer.log_start_offset,
         chunks: Vec::new(),
+        epochs: Vec::new(),
         next: None,
         error: None,
     };
@@ -151,7 +154,7 @@ fn read_partition(
     for batch in Batches::new(&bytes) {
         let taken = batch.map_err(ReadError::from).and_then(|batch| {
             let records = bytes.slice_ref(batch.payload());
-            take(&batch, records, &mut position, (&mut aborted, &mut read.chunks))
+            take(&batch, records, &mut position, (&mut aborted, &mut read))
         });
         if let Err(error) = taken {
             // What stands before it is given out first; the next fetch meets it again.
@@ -171,7 +174,7 @@ fn take(
     batch: &Batch<'_>,
     records: Bytes,
     position: &mut Position,
-    (aborted, chunks): (&mut Option<Aborted>, &mut Vec<Chunk>),
+    (aborted, read): (&mut Option<Aborted>, &mut PartitionAnswer),
 ) -> Result<(), ReadError> {
     let header = batch.header;
     let (Some(last), Some(end)) = (header.last_offset(), header.end_offset()) else {
@@ -189,7 +192,12 @@ fn take(
     if !header.is_control() && !is_aborted {
         let records = unpack(header.compression(), &records)?;
         RecordsIter::new(&header, &records).try_for_each(|record| record.map(|_| ()))?;
-        chunks.push(Chunk { header, records, from: position.offset });
+        read.chunks.push(Chunk { header, records, from: position.offset });
+    }
+    if let Some(epoch) = header.leader_epoch
+        && read.epochs.last().is_none_or(|(last, _)| *last < epoch)
+    {
+        read.epochs.push((epoch, position.offset.max(header.base_offset)));
     }
     *position = Position { offset: end, epoch: header.leader_epoch };
     Ok(())

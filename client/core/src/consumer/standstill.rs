@@ -157,6 +157,7 @@ mod tests {
             high_watermark: Some(Offset::ZERO),
             log_start: None,
             chunks: Vec::new(),
+            epochs: Vec::new(),
             next: None,
             error: None,
         };

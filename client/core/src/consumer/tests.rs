@@ -392,6 +392,54 @@ fn reader(reset: Reset) -> World {
     world
 }
 
+/// A consumer that has read offsets 0 to 8, of epochs 0, 0, 0, 1, 1, 1, 3, 3, 3, and has them all given out. The next leader's log is this one.
+fn after_partings(reset: Reset, epochs: &[i32]) -> World {
+    let mut world = reader(reset);
+    for (epoch, end) in [(1, 6), (3, 9)] {
+        world.logs[0].epochs.resize(end, epoch);
+        world.logs[0].epoch = epoch;
+        world.logs[0].committed = end;
+        while world.given.get(&0).map_or(0, Vec::len) < end {
+            world.step();
+        }
+    }
+    world.logs[0].epochs = epochs.to_vec();
+    world.logs[0].epoch = 4;
+    world.logs[0].committed = epochs.len();
+    world
+}
+
+#[test]
+fn a_cut_is_found_to_the_record_where_the_log_has_epochs_that_were_not_read() {
+    // Epoch, in the log that leads now, of offsets 0, 1, ..; and where that parts from what was read.
+    let cases: [(&[i32], i64); 6] = [
+        (&[0, 0, 0, 1, 1, 1, 3, 3], 8),
+        (&[0, 0, 0, 1, 1, 1, 2, 2], 6),
+        (&[0, 0, 0, 1, 2, 2, 2, 4], 4),
+        (&[0, 0, 2, 2, 2, 2, 2, 2], 2),
+        (&[0, 1, 2, 2, 2, 2, 2, 2], 1),
+        (&[0, 0, 0, 1, 1, 4, 4, 4, 4, 4], 5),
+    ];
+    for (epochs, end) in cases {
+        let mut world = after_partings(Reset::Error, epochs);
+        let trouble = loop {
+            world.step_without_taking();
+            if let Some(taken) = world.core.take() {
+                break taken.unwrap_err();
+            }
+        };
+        let (position, end) = (Offset::new(9), Offset::new(end));
+        let expected = Trouble::Truncated { partition: partition(0), position, end };
+        assert_eq!(trouble, expected, "{epochs:?}");
+
+        let mut world = after_partings(Reset::Latest, epochs);
+        while world.core.position(&partition(0)).unwrap().offset == position {
+            world.step_without_taking();
+        }
+        assert_eq!(world.core.position(&partition(0)).unwrap().offset, end, "{epochs:?}");
+    }
+}
+
 #[test]
 fn a_log_that_was_cut_below_the_position_is_noticed() {
     let mut world = reader(Reset::Error);

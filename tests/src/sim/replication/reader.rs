@@ -179,10 +179,11 @@ impl Reader {
             self.place(asked.partition).was_refused |= end.leader_epoch.is_none();
             let epoch = end.leader_epoch.map(|epoch| epoch.get());
             if let Some(epoch) = epoch.filter(|epoch| *epoch < asked.leader_epoch.get()) {
-                // What lies behind it is cut, and has to be told.
-                let end_offset = end.end_offset.map_or(i64::MAX, |offset| offset.get());
                 let place = self.place(asked.partition);
-                place.read.retain(|offset, (_, of)| *of <= epoch || *offset >= end_offset);
+                // What lies behind it is cut, and has to be told.
+                if place.position.is_some_and(|position| end.end_offset >= Some(position)) {
+                    place.read.retain(|_, (_, of)| *of <= epoch);
+                }
             }
         }
     }
@@ -501,7 +502,8 @@ impl World {
             self.check_moved(partition, (from, at.offset), to_latest || is_cut);
             let read = &mut reader.place(partition).read;
             read.split_off(&at.offset.get());
-            if to_latest {
+            // Nobody can tell whether a log has what was read before.
+            if at.epoch.is_none() {
                 read.clear();
             }
         }

@@ -39,7 +39,9 @@ impl Epochs {
 
     /// Keeps what was read before a position. Nothing, if what stands before that is of another epoch, or nobody knows of which.
     pub(super) fn keep_before(&mut self, position: Position) {
-        while self.0.pop_back_if(|(_, from)| *from >= position.offset).is_some() {}
+        while self.0.back().is_some_and(|(_, from)| *from >= position.offset) {
+            self.0.pop_back();
+        }
         if self.0.back().map(|(last, _)| *last) != position.epoch {
             self.0.clear();
         }

@@ -390,7 +390,9 @@ fn recover(
     let (folders, leftover) = directory.folder.list()?;
     directory.unlink_later(leftover);
     let total = folders.len();
-    let settings = Arc::new(TopicSettings::resolve(config, &BTreeMap::new(), 1));
+    let mut settings = TopicSettings::resolve(config, &BTreeMap::new(), 1);
+    settings.is_known = false;
+    let settings = Arc::new(settings);
     let started = Instant::now();
     let left = Mutex::new(folders.into_iter());
     let done = Mutex::new((Vec::new(), Instant::now()));

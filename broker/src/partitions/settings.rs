@@ -27,6 +27,9 @@ fn millionths(ratio: &str) -> u32 {
 /// The settings of one topic, for each module that obeys some of them.
 #[derive(Clone, Debug)]
 pub struct TopicSettings {
+    /// Whether they are the topic's own. Of a log whose topic no image has shown yet, which may be one of all data there is, they are the broker's
+    /// defaults, by which nothing may be removed.
+    pub is_known: bool,
     /// For its logs.
     pub log: LogConfig,
     /// For leaders and followers.
@@ -88,6 +91,7 @@ impl TopicSettings {
             planted: None,
         };
         Self {
+            is_known: true,
             log,
             core,
             batch_bytes_max: within("max.message.bytes", 0, i32::MAX.unsigned_abs()) as usize,

@@ -113,8 +113,12 @@ impl Partitions {
         }
     }
 
-    fn retain(&self) {
+    /// Takes out of logs what their topics' settings do not want any more.
+    pub(super) fn retain(&self) {
         for partition in self.partitions.load().values() {
+            if !partition.settings().is_known {
+                continue;
+            }
             let limit = partition.high_watermark().unwrap_or(Offset::ZERO);
             partition.push(LogJob::Retain(limit));
         }
@@ -122,7 +126,8 @@ impl Partitions {
 
     fn clean(&self) {
         for partition in self.partitions.load().values() {
-            if partition.settings().log.compact {
+            let settings = partition.settings();
+            if settings.is_known && settings.log.compact {
                 let limit = partition.high_watermark().unwrap_or(Offset::ZERO);
                 partition.push(LogJob::Clean(limit));
             }

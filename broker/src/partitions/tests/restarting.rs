@@ -117,3 +117,24 @@ async fn partition_that_cannot_be_read_is_not_left_out_of_a_start() {
     let report = bench.partitions.describe_replica(key()).unwrap();
     assert_eq!((report.end_offset.get(), report.cut_below_mark), (1, false));
 }
+
+#[tokio::test]
+async fn nothing_is_removed_before_the_metadata_has_told_for_how_long_it_is_kept() {
+    let mut bench = Bench::alone("log.segment.bytes = 1024");
+    let value = "v".repeat(400);
+    for _ in 0..12 {
+        bench.produce(-1, batch(&[&value])).await.unwrap();
+    }
+    bench.partitions.stop();
+    // The coordinators cannot be reached: nothing is known but what is on the disk, and its records are from 1970.
+    bench.partitions = open(&bench.disk, &bench.folder, &bench.toml, &bench.outlet).unwrap();
+    bench.partitions.retain();
+    bench.partitions.stop();
+    assert_eq!(bench.status().log_start, Offset::ZERO);
+
+    bench.restart(true);
+    bench.set_state(&state(1, 1, "[1]"));
+    bench.until(|bench| bench.leads());
+    bench.partitions.retain();
+    bench.until(|bench| bench.status().log_start > Offset::ZERO);
+}

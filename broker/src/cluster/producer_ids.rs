@@ -10,6 +10,7 @@ use bytes::Bytes;
 use client_protocol::{BrokerId, ErrorCode, ProducerId};
 use coordinator_client::{Client, CompareAndSet, compare_and_set};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 const PATH: &str = "/latest_producer_id_block";
@@ -32,9 +33,18 @@ struct Block {
 }
 
 /// The ids that this broker may give out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ProducerIds {
     block: Mutex<Block>,
+    /// One takes a block at a time: two would write the same into the node, and of one that finds it there after its connection was lost neither knows
+    /// whether it is its own.
+    taking: Semaphore,
+}
+
+impl Default for ProducerIds {
+    fn default() -> Self {
+        Self { block: Mutex::default(), taking: Semaphore::new(1) }
+    }
 }
 
 impl ProducerIds {
@@ -44,12 +54,23 @@ impl ProducerIds {
         client: Client,
         broker: BrokerId,
     ) -> Result<ProducerId, ErrorCode> {
+        self.next_of(|| take_block(&client, broker)).await
+    }
+
+    async fn next_of<T>(&self, mut take_block: impl FnMut() -> T) -> Result<ProducerId, ErrorCode>
+    where
+        T: Future<Output = Result<Block, ErrorCode>>,
+    {
         loop {
             if let Some(id) = self.take() {
                 return Ok(id);
             }
-            // Two that find the block empty take one block each; the second replaces the first.
-            let block = take_block(&client, broker).await?;
+            let _alone = self.taking.acquire().await.expect("it is never closed");
+            // Whoever was before may have left some.
+            if let Some(id) = self.take() {
+                return Ok(id);
+            }
+            let block = take_block().await?;
             *self.lock() = block;
         }
     }
@@ -106,6 +127,11 @@ fn encode(broker: BrokerId, start: i64, end: i64) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[test]
@@ -119,6 +145,32 @@ mod tests {
         assert_eq!(next_start(Some(&Bytes::from_static(b"?"))), None);
         let last = text.replace("999", &i64::MAX.to_string());
         assert_eq!(next_start(Some(&last.into())), None);
+    }
+
+    #[tokio::test]
+    async fn one_block_is_taken_at_a_time_and_used_up() {
+        let ids = Arc::new(ProducerIds::default());
+        let blocks = Arc::new((AtomicI64::new(0), AtomicI64::new(0)));
+        let mut asking = JoinSet::new();
+        for _ in 0..1_500 {
+            let (ids, blocks) = (Arc::clone(&ids), Arc::clone(&blocks));
+            asking.spawn(async move {
+                let take_block = || async {
+                    let (under_way, taken) = &*blocks;
+                    assert_eq!(under_way.fetch_add(1, Ordering::Relaxed), 0, "one more takes");
+                    for _ in 0..10 {
+                        tokio::task::yield_now().await;
+                    }
+                    under_way.fetch_sub(1, Ordering::Relaxed);
+                    let next = taken.fetch_add(BLOCK_IDS, Ordering::Relaxed);
+                    Ok(Block { next, end: next + BLOCK_IDS })
+                };
+                ids.next_of(take_block).await.unwrap().get()
+            });
+        }
+        let given: BTreeSet<i64> = asking.join_all().await.into_iter().collect();
+        assert_eq!(given, (0..1_500).collect());
+        assert_eq!(blocks.1.load(Ordering::Relaxed), 2 * BLOCK_IDS);
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub trait Local: Send + Sync {
     /// The metadata changed.
     fn apply(&self, applied: &Applied);
 
+    /// The metadata changed, but this broker is not registered, or not shown to be: only what is gone
+    /// counts.
+    fn drop_gone(&self, applied: &Applied);
+
     /// The controller answered, or could not be asked.
     fn alter_answered(
         &self,
@@ -71,6 +75,10 @@ impl Local for Partitions {
 
     fn apply(&self, applied: &Applied) {
         Partitions::apply(self, &applied.image, &applied.changes);
+    }
+
+    fn drop_gone(&self, applied: &Applied) {
+        Partitions::drop_gone(self, &applied.image, &applied.changes);
     }
 
     fn alter_answered(

@@ -118,6 +118,7 @@ impl Membership {
             epoch: self.epoch,
             local,
             started: Some(started_sender),
+            is_first: true,
         };
         let broker = sessions.member.broker;
         let mut alters_stop = stopping.clone();
@@ -163,8 +164,10 @@ struct Sessions {
     requests: mpsc::Receiver<Request>,
     epoch: watch::Sender<Option<BrokerEpoch>>,
     local: Arc<dyn Local>,
-    /// Told once, of the first registration.
+    /// Told once, when the partitions have begun for the first time.
     started: Option<oneshot::Sender<Result<BrokerEpoch, RegistrationError>>>,
+    /// No registration of this process went through yet.
+    is_first: bool,
 }
 
 impl Sessions {
@@ -240,15 +243,18 @@ impl Sessions {
         };
         let mut office = Office::new(seat, client.clone());
         let mut epochs = self.epoch.subscribe();
-        let life = Life {
-            member: &self.member,
-            handle: &self.handle,
-            local: &self.local,
-            epoch: &self.epoch,
+        let life = Life { member: &self.member, local: &self.local, epoch: &self.epoch };
+        let (requests, is_first) = (&mut self.requests, &mut self.is_first);
+        let (handle, started) = (&self.handle, &mut self.started);
+        let serve = |epoch| {
+            handle.set_client(Some(client.clone()));
+            if let Some(started) = started.take() {
+                // The start may have been given up.
+                let _ = started.send(Ok(epoch));
+            }
         };
-        let (requests, started) = (&mut self.requests, &mut self.started);
         let registered = async {
-            if let Err(error) = life.register(client, started).await {
+            if let Err(error) = life.register(client, is_first).await {
                 return error;
             }
             office.run(&mut office_updates, requests).await.into()
@@ -256,7 +262,7 @@ impl Sessions {
         tokio::select! {
             error = self.publisher.follow(client) => error.into(),
             error = registered => error,
-            () = tell(&self.local, &mut local_updates, &mut epochs) => Error::Closed.into(),
+            () = tell(&self.local, &mut local_updates, &mut epochs, serve) => Error::Closed.into(),
         }
     }
 }
@@ -264,18 +270,16 @@ impl Sessions {
 /// What a registration needs of the broker.
 struct Life<'a> {
     member: &'a Member,
-    handle: &'a Handle,
     local: &'a Arc<dyn Local>,
     epoch: &'a watch::Sender<Option<BrokerEpoch>>,
 }
 
-type Started = Option<oneshot::Sender<Result<BrokerEpoch, RegistrationError>>>;
-
 impl Life<'_> {
+    /// `is_first`: no registration of this process went through before.
     async fn register(
         &self,
         client: &Client,
-        started: &mut Started,
+        is_first: &mut bool,
     ) -> Result<(), RegistrationError> {
         let registrant = Registrant {
             client,
@@ -286,16 +290,12 @@ impl Life<'_> {
                 timestamp_ms: election::wall_ms(),
             },
             local: self.local,
-            is_first: started.is_some(),
+            is_first: *is_first,
         };
         let epoch = registrant.register().await?;
         info!(epoch = epoch.get(), "registered");
-        self.handle.set_client(Some(client.clone()));
+        *is_first = false;
         self.epoch.send_replace(Some(epoch));
-        if let Some(started) = started.take() {
-            // The start may have been given up.
-            let _ = started.send(Ok(epoch));
-        }
         Ok(())
     }
 }
@@ -307,11 +307,14 @@ async fn claim(local: &Arc<dyn Local>, cluster_id: String) -> std::io::Result<()
     claiming.await.map_err(std::io::Error::other)?
 }
 
-/// Tells the partitions what changed, from the moment at which the image shows the registration.
-async fn tell(
+/// Tells the partitions what changed, from the moment at which the image shows the registration; until
+/// then only what is gone. `serve` hears of each registration under which they have begun: what was led
+/// under a former one may be another's by now, so nothing is served before.
+pub(super) async fn tell(
     local: &Arc<dyn Local>,
     updates: &mut mpsc::Receiver<Updated>,
     epochs: &mut watch::Receiver<Option<BrokerEpoch>>,
+    mut serve: impl FnMut(BrokerEpoch),
 ) {
     let mut begun = None;
     let mut last: Option<Updated> = None;
@@ -327,8 +330,11 @@ async fn tell(
                 Err(_) => return,
             },
         };
-        if let (Some(updated), true) = (&updated, begun.is_some()) {
-            local.apply(updated);
+        match &updated {
+            Some(updated) if begun.is_some() => local.apply(updated),
+            // A topic that goes now is in no later image to be missed by.
+            Some(updated) => local.drop_gone(updated),
+            None => {}
         }
         last = updated.or(last);
         let epoch = *epochs.borrow();
@@ -338,6 +344,7 @@ async fn tell(
         {
             local.begin(epoch.zxid(), &last.image);
             begun = Some(epoch);
+            serve(epoch);
         }
     }
 }

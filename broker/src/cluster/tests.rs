@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use broker_core::controller::ControllerConfig;
-use broker_core::ids::{BrokerId, DirectoryId, PartitionId, TopicPartition, Zxid};
-use broker_core::image::{Applied, Endpoint, Image};
+use broker_core::ids::{BrokerEpoch, BrokerId, DirectoryId, PartitionId, TopicPartition, Zxid};
+use broker_core::image::{
+    Applied, Change, Endpoint, FeedEvent, Image, ImageFeed, Item, ItemKind, Stat,
+};
 use broker_core::registration::DirectoryRecord;
 use client_protocol::ErrorCode;
 use client_protocol::messages::create_topics::CreatableTopic;
 use client_protocol::messages::delete_topics::DeleteTopicState;
 use client_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 use coordinator::embedded::Embedded;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::membership::tell;
 use super::{Handle, Local, Member, RegistrationError, Running, StartError, prepare};
 use crate::api::Cluster;
 use crate::config::values::Values;
@@ -31,7 +35,11 @@ struct Logs {
     cluster: Mutex<Option<String>>,
     begun: Mutex<Vec<Zxid>>,
     applied: Mutex<u32>,
+    gone: Mutex<Vec<String>>,
     fails: AtomicBool,
+    /// To look at when they are told to begin.
+    handle: OnceLock<Arc<Handle>>,
+    served_before: AtomicBool,
 }
 
 impl Logs {
@@ -42,7 +50,10 @@ impl Logs {
             cluster: Mutex::default(),
             begun: Mutex::default(),
             applied: Mutex::default(),
+            gone: Mutex::default(),
             fails: AtomicBool::new(false),
+            handle: OnceLock::new(),
+            served_before: AtomicBool::new(false),
         })
     }
 }
@@ -72,12 +83,22 @@ impl Local for Logs {
 
     fn begin(&self, started: Zxid, image: &Image) {
         assert!(image.complete_to() >= started);
+        let serves = self.handle.get().is_some_and(|handle| handle.may_serve());
+        self.served_before.fetch_or(serves, Ordering::Relaxed);
         self.begun.lock().unwrap().push(started);
     }
 
     fn apply(&self, _: &Applied) {
         assert!(!self.begun.lock().unwrap().is_empty(), "told before its beginning");
         *self.applied.lock().unwrap() += 1;
+    }
+
+    fn drop_gone(&self, applied: &Applied) {
+        let gone = applied.changes.iter().filter_map(|change| match change {
+            Change::TopicGone { topic, .. } => Some(topic.to_string()),
+            _ => None,
+        });
+        self.gone.lock().unwrap().extend(gone);
     }
 
     fn alter_answered(&self, _: TopicPartition, _: u64, _: Result<(), ErrorCode>) {}
@@ -124,6 +145,8 @@ impl Ensemble {
 
     async fn try_join(&self, number: i32, logs: &Arc<Logs>) -> Result<Broker, StartError> {
         let (handle, membership) = prepare(self.member(number), Vec::new());
+        // Those of a process that is started again keep the first.
+        let _ = logs.handle.set(Arc::clone(&handle));
         let local: Arc<dyn Local> = Arc::clone(logs) as Arc<dyn Local>;
         let running = timeout(SOON, membership.start(local)).await.unwrap()?;
         Ok(Broker { handle, running })
@@ -191,6 +214,7 @@ async fn a_broker_registers_becomes_controller_and_makes_topics() {
     assert!(!broker.handle.may_serve());
     assert_eq!(*logs.begun.lock().unwrap(), [epoch.zxid()]);
     assert!(*logs.applied.lock().unwrap() > 0);
+    assert!(!logs.served_before.load(Ordering::Relaxed), "served what was led under a former life");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,4 +299,37 @@ async fn directories_of_another_cluster_are_refused_before_anything_is_said_of_t
     let refused = ensemble.try_join(1, &logs).await.err().expect("another cluster's");
     assert!(matches!(&refused, StartError::Registration(RegistrationError::Claim(_))), "{refused}");
     assert_eq!(*logs.record.lock().unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_goes_before_the_registration_shows_is_told_and_the_broker_serves_after_all_is() {
+    let topic = br#"{"partitions":{"0":[1]},"topic_id":"2AoYbHmeRFmrj6Tnl-VdtQ","adding_replicas":{},"removing_replicas":{},"version":3}"#;
+    let item = |kind, data: &[u8]| Item {
+        kind,
+        path: "/brokers/topics/orders".to_owned(),
+        data: data.to_vec(),
+        stat: Stat::default(),
+    };
+    let mut feed = ImageFeed::default();
+    feed.apply(FeedEvent::SnapshotBegin { zxid: Zxid::default() });
+    feed.apply(FeedEvent::SnapshotChunk { items: vec![item(ItemKind::Present, topic)] });
+    let snapshot = FeedEvent::SnapshotEnd { zxid: Zxid::new(10) };
+    let gone =
+        FeedEvent::Changes { zxid: Zxid::new(11), items: vec![item(ItemKind::Deleted, b"")] };
+    let (updates, mut received) = mpsc::channel(2);
+    for event in [snapshot, gone] {
+        updates.try_send(Arc::new(feed.apply(event).expect("new to the image"))).unwrap();
+    }
+    drop(updates);
+    // Both updates are there before it begins: the first image does not show the registration.
+    let (_epoch, mut epochs) = watch::channel(Some(BrokerEpoch::new(11)));
+    let logs = Logs::new(1);
+    let local: Arc<dyn Local> = Arc::clone(&logs) as Arc<dyn Local>;
+    let mut served = Vec::new();
+    let telling = tell(&local, &mut received, &mut epochs, |epoch| {
+        served.push((epoch.get(), logs.begun.lock().unwrap().len()));
+    });
+    timeout(SOON, telling).await.unwrap();
+    assert_eq!(*logs.gone.lock().unwrap(), ["orders"]);
+    assert_eq!(served, [(11, 1)]);
 }

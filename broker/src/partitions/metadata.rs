@@ -2,7 +2,8 @@
 //!
 //! Called by: membership, one change after the other, in their order. Calls: `partition`,
 //! the append queue. Invariant: a log is created only for a partition that the image assigns to
-//! this broker, and deleted only when its topic is said to be gone. Does not know znodes.
+//! this broker, and deleted only when its topic is gone: said to be, or named by a former image and
+//! not by the next. What no image of this process has named stays. Does not know znodes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use broker_core::ids::{TopicPartition, Zxid};
 use broker_core::image::{Change, Image, Topic};
 use broker_log::OpenOptions;
-use client_protocol::{ErrorCode, PartitionId, TopicId};
+use client_protocol::{ErrorCode, PartitionId};
 
 use super::directory::Directory;
 use super::partition::Partition;
@@ -23,7 +24,7 @@ type Map = HashMap<TopicPartition, Arc<Partition>>;
 impl Partitions {
     /// The process is registered (czxid `started`), and `image` is complete up to that zxid at
     /// least: from here on partitions lead and follow. Called again after a new registration of
-    /// the same process, and whenever the image was loaded anew as a whole.
+    /// the same process, which may not have been told of changes in between.
     pub fn begin(&self, started: Zxid, image: &Image) {
         self.hub.set_started(started);
         self.hub.set_live(image.broker_epochs());
@@ -31,6 +32,12 @@ impl Partitions {
             partition.apply_brokers();
         }
         let mut map = Map::clone(&self.partitions.load());
+        // First what goes: a topic of its name may be there by now, in the same folder.
+        let former = self.told.load();
+        let missed = |key: &TopicPartition| {
+            former.topic_by_id(key.topic).is_some() && image.topic_by_id(key.topic).is_none()
+        };
+        map.extract_if(|key, _| missed(key)).for_each(|(_, partition)| delete(&partition));
         for topic in image.topics() {
             self.apply_settings(&map, image, topic);
             for (partition, _) in image.states(&topic.name) {
@@ -43,18 +50,22 @@ impl Partitions {
                 tracing::warn!(%topic, %number, "no topic of this id: its log is kept and not served");
             }
         }
-        self.partitions.store(Arc::new(map));
+        self.store(map, image);
+    }
+
+    /// Ends and deletes what is gone, and takes nothing else of the changes in: what is not known
+    /// to be gone goes on as it is until [`Partitions::begin`]. `image` is the one after them.
+    pub fn drop_gone(&self, image: &Image, changes: &[Change]) {
+        let mut map = Map::clone(&self.partitions.load());
+        delete_gone(&mut map, changes);
+        self.store(map, image);
     }
 
     /// Takes in what changed; `image` is the one after the changes.
     pub fn apply(&self, image: &Image, changes: &[Change]) {
         let mut map = Map::clone(&self.partitions.load());
         // First what goes: a topic of its name may come with the same changes, to the same folder.
-        for change in changes {
-            if let Change::TopicGone { id, .. } = change {
-                take_topic(&mut map, *id).iter().for_each(delete);
-            }
-        }
+        delete_gone(&mut map, changes);
         let brokers_changed = changes.iter().any(|change| {
             matches!(change, Change::BrokerRegistered { .. } | Change::BrokerGone { .. })
         });
@@ -87,7 +98,12 @@ impl Partitions {
                 | Change::Unreadable { .. } => {}
             }
         }
+        self.store(map, image);
+    }
+
+    fn store(&self, map: Map, told: &Image) {
         self.partitions.store(Arc::new(map));
+        self.told.store(Arc::new(told.clone()));
     }
 
     fn apply_topic(&self, map: &mut Map, image: &Image, name: &str) {
@@ -166,12 +182,15 @@ impl Partitions {
     }
 }
 
+fn delete_gone(map: &mut Map, changes: &[Change]) {
+    for change in changes {
+        if let Change::TopicGone { id, .. } = change {
+            map.extract_if(|key, _| key.topic == *id).for_each(|(_, gone)| delete(&gone));
+        }
+    }
+}
+
 fn delete(partition: &Arc<Partition>) {
     partition.stop(ErrorCode::UnknownTopicOrPartition);
     partition.push(LogJob::Delete);
-}
-
-/// Takes all partitions of a topic out of the map.
-fn take_topic(map: &mut Map, id: TopicId) -> Vec<Arc<Partition>> {
-    map.extract_if(|key, _| key.topic == id).map(|(_, partition)| partition).collect()
 }

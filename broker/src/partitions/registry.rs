@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, TopicPartition, Zxid};
+use broker_core::image::Image;
 use broker_core::partition::{AlterRequest, ReplicaReport};
 use broker_core::registration::DirectoryRecord;
 use broker_log::{Log, LogConfig, OpenOptions};
@@ -88,6 +89,8 @@ pub struct Partitions {
     pub(super) config: PartitionsConfig,
     pub(super) directories: Vec<Arc<Directory>>,
     pub(super) partitions: ArcSwap<HashMap<TopicPartition, Arc<Partition>>>,
+    /// The image that was told last; empty before the first.
+    pub(super) told: ArcSwap<Image>,
     threads: Mutex<Threads>,
     ticker: Arc<Ticker>,
 }
@@ -171,6 +174,7 @@ impl Partitions {
             config,
             directories,
             partitions: ArcSwap::from_pointee(partitions),
+            told: ArcSwap::default(),
             threads: Mutex::default(),
             ticker,
         });

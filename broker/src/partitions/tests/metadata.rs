@@ -162,3 +162,62 @@ async fn topic_whose_end_was_missed_leaves_its_folder_to_the_next() {
     bench.partitions.begin(Zxid::new(1), &applied.image);
     replacement_is_empty_and_lasts(&mut bench).await;
 }
+
+const GONE: [&str; 2] = ["/brokers/topics/t/partitions/0/state", "/brokers/topics/t"];
+
+/// Topic `t` goes, which only the image hears.
+fn miss_the_end(bench: &mut Bench) -> broker_core::image::Applied {
+    bench.zxid += 1;
+    let zxid = Zxid::new(bench.zxid);
+    let item = |path: &str| Item {
+        kind: ItemKind::Deleted,
+        path: path.to_owned(),
+        data: Vec::new(),
+        stat: Stat::default(),
+    };
+    let items = GONE.map(item).into();
+    bench.feed.apply(FeedEvent::Changes { zxid, items }).expect("new to the image")
+}
+
+fn has_folder(bench: &Bench) -> bool {
+    bench.folder.join("logs/t-0").exists()
+}
+
+#[tokio::test]
+async fn topic_whose_end_was_missed_is_ended_and_deleted_at_the_next_beginning() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["old"])).await.unwrap();
+    let applied = miss_the_end(&mut bench);
+    bench.partitions.begin(Zxid::new(1), &applied.image);
+    assert_eq!(bench.produce(1, batch(&["b"])).await, Err(ErrorCode::UnknownTopicOrPartition));
+    assert!(bench.partitions.status().is_empty());
+    bench.until(|bench| !has_folder(bench));
+}
+
+#[tokio::test]
+async fn topic_that_goes_before_the_process_is_registered_takes_its_log_along() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["old"])).await.unwrap();
+    bench.partitions.stop();
+    bench.partitions = open(&bench.disk, &bench.folder, "", &bench.outlet).unwrap();
+    bench.partitions.drop_gone(bench.feed.image(), &[]);
+    assert!(bench.status().leading.is_none(), "not registered");
+    let applied = miss_the_end(&mut bench);
+    bench.partitions.drop_gone(&applied.image, &applied.changes);
+    assert!(bench.partitions.status().is_empty());
+    bench.until(|bench| !has_folder(bench));
+}
+
+#[tokio::test]
+async fn log_of_a_topic_that_this_process_never_saw_named_stays() {
+    let mut bench = Bench::alone("");
+    bench.produce(-1, batch(&["old"])).await.unwrap();
+    miss_the_end(&mut bench);
+    bench.restart(true);
+    bench.partitions.begin(Zxid::new(1), bench.feed.image());
+    assert_eq!(bench.status().end, Offset::new(1));
+    // What is asked of the log's thread is done before it ends.
+    bench.restart(true);
+    assert!(has_folder(&bench));
+    assert_eq!(bench.status().end, Offset::new(1));
+}

@@ -17,7 +17,7 @@ use client_protocol::messages::{DescribeReplicasRequest, DescribeReplicasRespons
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::peers::Peers;
+use super::peers::{Asking, Peers};
 
 const VERSION: i16 = 0;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ pub(super) async fn ask(
             return None;
         }
         let request = request(&question);
-        match peers.ask(&image, broker, (&request, VERSION), timeout).await {
+        match peers.ask(&image, broker, Asking::again(&request, VERSION), timeout).await {
             Ok(response) if response.broker_epoch == epoch.get() => {
                 if let Some(reports) = reports(&response) {
                     return Some(Described { broker, epoch, reports });

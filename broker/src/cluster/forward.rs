@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::office::Request;
-use super::peers::{AskError, Peers};
+use super::peers::{AskError, Asking, Peers};
 use super::requests::{self, Ask};
 
 /// Between two attempts while there is no controller.
@@ -41,7 +41,7 @@ pub(super) trait ForController: WireRequest + Clone + Send + Sync + 'static {
     /// All of it is refused.
     fn refuse(&self, image: &Image, error: ErrorCode) -> Self::Response;
 
-    /// The broker that was asked is not the controller.
+    /// The broker that was asked is not the controller: nothing of the request was done.
     fn is_not_controller(response: &Self::Response) -> bool;
 }
 
@@ -88,7 +88,11 @@ impl Forward {
                 Err(_) => Some(request.refuse(image, ErrorCode::RequestTimedOut)),
             };
         }
-        match self.peers.ask(image, controller, (request, R::VERSION), left).await {
+        let asking = match R::IS_REPEATABLE {
+            true => Asking::again(request, R::VERSION),
+            false => Asking::once(request, R::VERSION),
+        };
+        match self.peers.ask(image, controller, asking, left).await {
             Ok(response) => Some(response),
             Err(AskError::NoAnswer(error)) if !R::IS_REPEATABLE => {
                 tracing::warn!(%controller, %error, "the controller did not answer");
@@ -113,7 +117,11 @@ impl Forward {
         };
         let (answer, answered) = oneshot::channel();
         match self.office.try_send(Request { ask, answer }) {
-            Ok(()) => request.respond(image, answered.await.ok()),
+            Ok(()) => match answered.await {
+                // The session ended while it was under way.
+                Err(_) if !R::IS_REPEATABLE => request.refuse(image, ErrorCode::RequestTimedOut),
+                answer => request.respond(image, answer.ok()),
+            },
             Err(_) => request.refuse(image, ErrorCode::NotController),
         }
     }
@@ -255,3 +263,6 @@ impl ForController for ControlledShutdownRequest {
         response.error_code == ErrorCode::NotController
     }
 }
+
+#[cfg(test)]
+mod tests;

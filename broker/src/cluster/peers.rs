@@ -36,6 +36,26 @@ pub(super) enum AskError {
     NoAnswer(PeerError),
 }
 
+/// What is asked.
+pub(super) struct Asking<'a, R> {
+    request: &'a R,
+    version: i16,
+    /// Doing it twice is doing it once.
+    is_repeatable: bool,
+}
+
+impl<'a, R> Asking<'a, R> {
+    /// Something that may be done twice, should it not be known whether it was.
+    pub(super) fn again(request: &'a R, version: i16) -> Self {
+        Self { request, version, is_repeatable: true }
+    }
+
+    /// Something that is sent once.
+    pub(super) fn once(request: &'a R, version: i16) -> Self {
+        Self { request, version, is_repeatable: false }
+    }
+}
+
 /// All of them.
 #[derive(Default)]
 pub(super) struct Peers {
@@ -48,12 +68,15 @@ impl Peers {
         &self,
         image: &Image,
         to: BrokerId,
-        (request, version): (&R, i16),
+        asking: Asking<'_, R>,
         timeout: Duration,
     ) -> Result<R::Response, AskError> {
         let endpoint = image.broker(to).and_then(|b| b.registration.endpoint(INTERNAL_LISTENER));
         let endpoint = endpoint.ok_or(AskError::Unknown(to))?;
-        if let Some(mut connection) = self.take(endpoint) {
+        let Asking { request, version, is_repeatable } = asking;
+        // Of one that was idle an end does not tell whether it came before the request or after: what
+        // must not be done twice goes on a new one.
+        if is_repeatable && let Some(mut connection) = self.take(endpoint) {
             match connection.call(request, version, timeout).await {
                 Ok(response) => {
                     self.put_back(endpoint, connection);

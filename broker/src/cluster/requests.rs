@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use broker_core::controller::message::AlteredPartition;
 use broker_core::controller::{
-    AlterItem, AlterPartitions, Answer, CreatedTopic, Elected, ElectionKind, MorePartitions,
-    NewTopic, TopicRefusal,
+    AlterItem, AlterPartitions, Answer, CreatedTopic, Elected, ElectionKind, MeantTopic,
+    MorePartitions, NewTopic, TopicRefusal,
 };
 use broker_core::ids::{
     BrokerEpoch, BrokerId, PartitionEpoch, PartitionId, TopicId, TopicPartition,
@@ -41,7 +41,7 @@ use super::random;
 pub(super) enum Ask {
     Create { topics: Vec<NewTopic>, validate_only: bool },
     Grow { wishes: Vec<MorePartitions>, validate_only: bool },
-    Delete { names: Vec<String> },
+    Delete { names: Vec<MeantTopic> },
     Elect { kind: ElectionKind, asked: Option<Vec<(String, PartitionId)>> },
     Alter(AlterPartitions),
     ShutDown { broker: BrokerId, epoch: BrokerEpoch },
@@ -166,7 +166,8 @@ pub(super) fn named(request: &DeleteTopicsRequest, image: &Image) -> Vec<Named> 
 }
 
 pub(super) fn deletions(named: &[Named]) -> Ask {
-    Ask::Delete { names: named.iter().filter_map(|one| one.name.clone()).collect() }
+    let meant = |one: &Named| Some(MeantTopic { name: one.name.clone()?, id: one.asked_id });
+    Ask::Delete { names: named.iter().filter_map(meant).collect() }
 }
 
 pub(super) fn deleted(named: Vec<Named>, answer: Option<Answer>) -> DeleteTopicsResponse {
@@ -303,6 +304,8 @@ pub(super) fn shut_down(answer: Option<Answer>) -> ControlledShutdownResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broker_core::ids::Zxid;
+    use broker_core::image::{FeedEvent, ImageFeed, Item, ItemKind, Stat};
     use client_protocol::messages::delete_topics::DeleteTopicState;
 
     const ID: TopicId = TopicId::from_bytes([7; 16]);
@@ -350,12 +353,34 @@ mod tests {
         let topics = vec![by_id, by_name];
         let request = DeleteTopicsRequest { topics, ..Default::default() };
         let named = named(&request, &Image::default());
-        assert!(matches!(deletions(&named), Ask::Delete { names } if names == ["gone"]));
+        let gone = MeantTopic { name: "gone".to_owned(), id: None };
+        assert!(matches!(deletions(&named), Ask::Delete { names } if names == [gone]));
         let answer = Answer::Deleted(vec![("gone".to_owned(), Ok(ID))]);
         let response = deleted(named, Some(answer));
         let codes: Vec<_> = response.responses.iter().map(|result| result.error_code).collect();
         assert_eq!(codes, [ErrorCode::UnknownTopicId, ErrorCode::None]);
         assert_eq!(response.responses[1].topic_id, Some(ID));
+    }
+
+    #[test]
+    fn a_topic_that_is_named_by_its_id_is_meant_by_it() {
+        let node = br#"{"partitions":{"0":[1]},"topic_id":"2AoYbHmeRFmrj6Tnl-VdtQ","adding_replicas":{},"removing_replicas":{},"version":3}"#;
+        let item = Item {
+            kind: ItemKind::Present,
+            path: "/brokers/topics/t".to_owned(),
+            data: node.to_vec(),
+            stat: Stat::default(),
+        };
+        let mut feed = ImageFeed::default();
+        feed.apply(FeedEvent::SnapshotBegin { zxid: Zxid::new(1) });
+        feed.apply(FeedEvent::SnapshotChunk { items: vec![item] });
+        feed.apply(FeedEvent::SnapshotEnd { zxid: Zxid::new(1) });
+        let id = feed.image().topic("t").map(|topic| topic.node.id);
+        let by_id = DeleteTopicState { name: None, topic_id: id };
+        let request = DeleteTopicsRequest { topics: vec![by_id], ..Default::default() };
+        let asked = deletions(&named(&request, feed.image()));
+        let meant = MeantTopic { name: "t".to_owned(), id };
+        assert!(id.is_some() && matches!(asked, Ask::Delete { names } if names == [meant]));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use client_protocol::messages::list_offsets::{
 };
 use tokio::task::JoinSet;
 
-use super::peers::Peers;
+use super::peers::{Asking, Peers};
 
 const VERSION: i16 = 7;
 
@@ -33,7 +33,8 @@ pub(super) async fn ask(
     for (leader, request) in requests(&image, me, wanted) {
         let (peers, image) = (Arc::clone(&peers), Arc::clone(&image));
         asking.spawn(async move {
-            let asked = peers.ask(&image, leader, (&request, VERSION), limit);
+            let asking = Asking::again(&request, VERSION);
+            let asked = peers.ask(&image, leader, asking, limit);
             // A connection is waited for longer than that.
             tokio::time::timeout(limit, asked).await.ok()?.ok()
         });

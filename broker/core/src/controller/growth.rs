@@ -185,7 +185,7 @@ impl Controller {
         let open = wishes.iter().map(|wish| wish.name.clone()).collect();
         let mut answers = OpenTopics { open, answer: Answer::Grown(Vec::new()) };
         let Some(office) = self.office.as_mut().filter(|office| office.complete) else {
-            effects.push(Effect::Answer { request, answer: answers.abandon() });
+            effects.push(Effect::Answer { request, answer: answers.abandon(false) });
             return;
         };
         let (mut growths, mut loads) = (Vec::new(), Loads::of(&self.image));
@@ -202,11 +202,7 @@ impl Controller {
             let ops = growth.ops(office, topic);
             let name = growth.wish.name.clone();
             let kind = TopicWorkKind::Grow(growth);
-            office.send_topic(
-                TopicWork { request: Some(request), name, tries: 1, kind },
-                ops,
-                effects,
-            );
+            office.send_topic(TopicWork::new(request, name, kind), ops, effects);
         }
         office.finish_topics(request, effects);
     }

@@ -115,6 +115,15 @@ pub struct MorePartitions {
     pub assignment: Option<Vec<Vec<BrokerId>>>,
 }
 
+/// A topic to delete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MeantTopic {
+    /// Name.
+    pub name: String,
+    /// The id that it must have; none: whichever has the name is meant.
+    pub id: Option<TopicId>,
+}
+
 /// Why a topic is not created, deleted or given more partitions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicRefusal {

@@ -26,7 +26,7 @@ pub mod write;
 
 pub use message::{
     AlterItem, AlterPartitions, AlteredPartition, Answer, CreatedTopic, Effect, Elected, Election,
-    MorePartitions, NewTopic, Op, PartitionReport, TopicRefusal, WriteOutcome,
+    MeantTopic, MorePartitions, NewTopic, Op, PartitionReport, TopicRefusal, WriteOutcome,
 };
 pub use preferred::ElectionKind;
 pub use tenure::{Controller, ControllerConfig};

@@ -174,7 +174,8 @@ impl Controller {
         self.work(effects);
     }
 
-    /// The office is lost: `/controller` or the session is gone. Answers everything that is open with NOT_CONTROLLER.
+    /// The office is lost: `/controller` or the session is gone. Answers everything that is open: with NOT_CONTROLLER, but where doing it
+    /// twice is not doing it once and some of it may be done, with REQUEST_TIMED_OUT.
     pub fn deposed(&mut self, effects: &mut Vec<Effect>) {
         self.leave_office(effects);
     }
@@ -187,13 +188,14 @@ impl Controller {
 
     fn leave_office(&mut self, effects: &mut Vec<Effect>) {
         let Some(office) = self.office.take() else { return };
+        let begun = office.begun_requests();
         let refused = Err(ErrorCode::NotController);
         for request in office.open_alters.into_keys() {
             let answer = Answer::Altered(refused.clone());
             effects.push(Effect::Answer { request, answer });
         }
         for (request, open) in office.open_topics {
-            let answer = open.abandon();
+            let answer = open.abandon(begun.contains(&request));
             effects.push(Effect::Answer { request, answer });
         }
         for request in office.elections.into_keys() {

@@ -1,6 +1,7 @@
 //! The controller's rules (safety.md B3, B5, C1-C5, D6), each against literal effects.
 
 mod growth;
+mod moving;
 mod preferred;
 
 use std::collections::BTreeMap;
@@ -874,7 +875,8 @@ fn assignment_spreads_leaders_and_replicas() {
 fn a_topic_goes_in_one_multi() {
     let (nodes, mut controller) = office(&[&[1, 2, 3]]);
     let mut effects = Vec::new();
-    controller.delete_topics(5, vec!["t".to_owned(), "x".to_owned()], &mut effects);
+    let named = |name: &str| MeantTopic { name: name.to_owned(), id: None };
+    controller.delete_topics(5, vec![named("t"), named("x")], &mut effects);
     let delete = |path: &str| Op::Delete { path: path.to_owned() };
     assert_eq!(
         effects,

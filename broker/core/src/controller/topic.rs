@@ -13,7 +13,7 @@ use crate::image::{Image, PartitionState, ReplicationSettings, TopicNode, json, 
 use super::assignment::{Loads, assign};
 use super::growth::{Again, Growth};
 use super::message::{
-    Answer, CreatedTopic, Effect, NewTopic, Op, RequestId, TopicRefusal, WriteOutcome,
+    Answer, CreatedTopic, Effect, MeantTopic, NewTopic, Op, RequestId, TopicRefusal, WriteOutcome,
 };
 use super::tenure::{Controller, ControllerConfig, Office};
 use super::write::Pending;
@@ -39,7 +39,16 @@ pub(super) struct TopicWork {
     pub(super) request: Option<RequestId>,
     pub(super) name: String,
     pub(super) tries: u32,
+    /// A multi of it ended without an answer, and the image does not show yet what became of that.
+    pub(super) unsure: bool,
     pub(super) kind: TopicWorkKind,
+}
+
+impl TopicWork {
+    /// What a request asks for, about to be sent for the first time.
+    pub(super) fn new(request: RequestId, name: String, kind: TopicWorkKind) -> Self {
+        Self { request: Some(request), name, tries: 1, unsure: false, kind }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -88,9 +97,19 @@ impl OpenTopics {
         }
     }
 
-    /// The office is lost: the rest is refused.
-    pub(super) fn abandon(mut self) -> Answer {
-        let lost = || refusal(ErrorCode::NotController, "the controller moved");
+    /// The office is lost: the rest is refused. NOT_CONTROLLER has the whole request asked again of the next
+    /// controller, so it is said only where nothing of it was done; `begun`: something of it may have been.
+    pub(super) fn abandon(mut self, begun: bool) -> Answer {
+        let done = match &self.answer {
+            Answer::Created(topics) => topics.iter().any(|(_, result)| result.is_ok()),
+            Answer::Deleted(topics) => topics.iter().any(|(_, result)| result.is_ok()),
+            Answer::Grown(topics) => topics.iter().any(|(_, result)| result.is_ok()),
+            Answer::Altered(_) | Answer::Elected(_) | Answer::ShutDown(_) => false,
+        };
+        let lost = || match begun || done {
+            true => refusal(ErrorCode::RequestTimedOut, "the controller moved meanwhile"),
+            false => refusal(ErrorCode::NotController, "the controller moved"),
+        };
         for name in std::mem::take(&mut self.open) {
             match &mut self.answer {
                 Answer::Created(topics) => topics.push((name, Err(lost()))),
@@ -306,7 +325,7 @@ impl Controller {
         let open = topics.iter().map(|topic| topic.name.clone()).collect();
         let mut answers = OpenTopics { open, answer: Answer::Created(Vec::new()) };
         let Some(office) = self.office.as_mut().filter(|office| office.complete) else {
-            effects.push(Effect::Answer { request, answer: answers.abandon() });
+            effects.push(Effect::Answer { request, answer: answers.abandon(false) });
             return;
         };
         let (mut names, mut loads) = (BTreeSet::new(), Loads::of(&self.image));
@@ -340,28 +359,39 @@ impl Controller {
             let ops = create_ops(office, &self.image, &new, &created);
             let name = new.name.clone();
             let kind = TopicWorkKind::Create(Box::new(new), created);
-            let work = TopicWork { request: Some(request), name, tries: 1, kind };
-            office.send_topic(work, ops, effects);
+            office.send_topic(TopicWork::new(request, name, kind), ops, effects);
         }
         office.finish_topics(request, effects);
     }
 
-    /// Deletes topics, each in a multi of its own.
+    /// Deletes topics, each in a multi of its own. One that is meant by id is deleted only while it has its name.
     pub fn delete_topics(
         &mut self,
         request: RequestId,
-        names: Vec<String>,
+        topics: Vec<MeantTopic>,
         effects: &mut Vec<Effect>,
     ) {
-        let open: BTreeSet<String> = names.into_iter().collect();
-        let mut answers = OpenTopics { open: open.clone(), answer: Answer::Deleted(Vec::new()) };
+        let mut meant: BTreeMap<String, Option<TopicId>> = BTreeMap::new();
+        for topic in topics {
+            let id = meant.entry(topic.name).or_default();
+            *id = topic.id.or(*id);
+        }
+        let open = meant.keys().cloned().collect();
+        let mut answers = OpenTopics { open, answer: Answer::Deleted(Vec::new()) };
         let Some(office) = self.office.as_mut().filter(|office| office.complete) else {
-            effects.push(Effect::Answer { request, answer: answers.abandon() });
+            effects.push(Effect::Answer { request, answer: answers.abandon(false) });
             return;
         };
         let mut deletions = Vec::new();
-        for name in open {
-            match self.image.topic(&name).map(|topic| topic.node.id) {
+        for (name, meant) in meant {
+            let present = self.image.topic(&name).map(|topic| topic.node.id);
+            if meant.is_some_and(|meant| present != Some(meant)) {
+                // By its name it was found in an older image, or in one that is not ours.
+                let why = "there is no topic of this id";
+                answers.deleted(&name, Err(refusal(ErrorCode::UnknownTopicId, why)));
+                continue;
+            }
+            match present {
                 Some(id) if !office.is_under_way(&name) => deletions.push((name, id)),
                 Some(_) | None => {
                     let refused =
@@ -374,8 +404,7 @@ impl Controller {
         for (name, id) in deletions {
             let ops = delete_ops(office, &self.image, &name);
             let kind = TopicWorkKind::Delete(id);
-            let work = TopicWork { request: Some(request), name, tries: 1, kind };
-            office.send_topic(work, ops, effects);
+            office.send_topic(TopicWork::new(request, name, kind), ops, effects);
         }
         office.finish_topics(request, effects);
     }
@@ -388,7 +417,8 @@ impl Controller {
         }
         let id = self.image.topic(name).map(|topic| topic.node.id).unwrap_or_default();
         let kind = TopicWorkKind::Delete(id);
-        let work = TopicWork { request: None, name: name.to_owned(), tries: 0, kind };
+        let name = name.to_owned();
+        let work = TopicWork { request: None, name, tries: 0, unsure: false, kind };
         office.settling_topics.push((Zxid::default(), work));
     }
 
@@ -414,6 +444,16 @@ impl Office {
         });
         let mut works = pending.chain(self.settling_topics.iter().map(|(_, work)| work));
         works.any(|work| work.name == name && !matches!(work.kind, TopicWorkKind::Grow(_)))
+    }
+
+    /// Requests of which something may have been done that nobody was told of.
+    pub(super) fn begun_requests(&self) -> BTreeSet<RequestId> {
+        let under_way = self.pending.values().filter_map(|pending| match pending {
+            Pending::Topic(work) => Some(&**work),
+            Pending::States { .. } => None,
+        });
+        let unsure = self.settling_topics.iter().map(|(_, work)| work).filter(|work| work.unsure);
+        under_way.chain(unsure).filter_map(|work| work.request).collect()
     }
 
     /// Answers a request none of whose topics is open any more.
@@ -449,13 +489,15 @@ impl Office {
     /// A creation's or deletion's multi ended.
     pub(super) fn topic_written(
         &mut self,
-        work: TopicWork,
+        mut work: TopicWork,
         outcome: WriteOutcome,
         effects: &mut Vec<Effect>,
     ) {
         match outcome {
             WriteOutcome::Done { .. } => self.answer_topic(work, None, effects),
-            WriteOutcome::Conflict { zxid, .. } | WriteOutcome::Unknown { zxid } => {
+            WriteOutcome::Conflict { zxid, .. } => self.settling_topics.push((zxid, work)),
+            WriteOutcome::Unknown { zxid } => {
+                work.unsure = true;
                 self.settling_topics.push((zxid, work));
             }
         }
@@ -479,6 +521,8 @@ impl Office {
             );
         }
         work.tries = work.tries.saturating_add(1);
+        // What follows rests on what the image shows.
+        work.unsure = false;
         let ops = match &mut work.kind {
             TopicWorkKind::Create(_, created) if present == Some(created.id) => {
                 return self.answer_topic(work, None, effects);

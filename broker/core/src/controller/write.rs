@@ -149,8 +149,10 @@ impl Controller {
         let Some(office) = &mut self.office else { return };
         let Some(pending) = office.pending.remove(&id) else { return };
         if let WriteOutcome::Conflict { at: 0, .. } = outcome {
-            // Another controller raised the epoch. What was under way is answered like the rest.
-            office.pending.insert(id, pending);
+            // Another controller raised the epoch: nothing of this is written. It is answered like the rest.
+            if let Pending::Topic(work) = pending {
+                office.topic_written(*work, outcome, effects);
+            }
             self.resign(effects);
             return;
         }

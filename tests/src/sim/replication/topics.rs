@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use broker::partitions::worker::LogJob;
-use broker_core::controller::{Effect as ControllerEffect, ElectionKind, MorePartitions, NewTopic};
+use broker_core::controller::{
+    Effect as ControllerEffect, ElectionKind, MeantTopic, MorePartitions, NewTopic,
+};
 use broker_core::ids::{BrokerId, PartitionId, TopicId, TopicPartition};
 use broker_core::image::{Change, PartitionState, path};
 use broker_core::partition::Durability;
@@ -144,11 +146,12 @@ impl World {
         id[15] = 1;
         let is_there = self.ensemble.agreed().tree().get(&path::topic(FLEETING)).is_some();
         let topic = self.new_topic(FLEETING, TopicId::from_bytes(id), 1);
+        let fleeting = MeantTopic { name: FLEETING.to_owned(), id: None };
         self.administer(|process, effects| {
             let number = process.next_number();
             let controller = &mut process.controller;
             match is_there {
-                true => controller.delete_topics(number, vec![FLEETING.to_owned()], effects),
+                true => controller.delete_topics(number, vec![fleeting], effects),
                 false => controller.create_topics(number, vec![topic], false, effects),
             }
         });

@@ -217,7 +217,8 @@ fn a_topic_that_grows_can_be_deleted() {
     let (_, mut controller) = office(&[&[1, 2]]);
     grow(&mut controller, wish(2, None));
     let mut effects = Vec::new();
-    controller.delete_topics(10, vec!["t".to_owned()], &mut effects);
+    let topic = MeantTopic { name: "t".to_owned(), id: None };
+    controller.delete_topics(10, vec![topic], &mut effects);
     assert!(matches!(effects.as_slice(), [Effect::Write { id: 2, .. }]), "{effects:?}");
 }
 

@@ -258,7 +258,10 @@ impl Consumer {
         let Some(position) = known.position else { return };
         let end_offset = end.end_offset.unwrap_or(Offset::ZERO);
         let parting = match (end.leader_epoch, known.narrowed) {
-            (Some(_), None) if end_offset >= position.offset => return self.checked(partition),
+            (Some(epoch), None) if end_offset >= position.offset => {
+                known.epochs.keep_up_to(epoch);
+                return self.checked(partition);
+            }
             (Some(epoch), Some(at)) if at.epoch == Some(epoch) && end_offset >= at.offset => {
                 Parting::At(at)
             }

@@ -47,6 +47,17 @@ impl Epochs {
         }
     }
 
+    /// The log that is read from now on knows nothing above this epoch before the position: what was read of later ones is not part of it, or was
+    /// compacted away there. If nothing was read of this one, nobody knows where it begins.
+    pub(super) fn keep_up_to(&mut self, epoch: LeaderEpoch) {
+        while self.0.back().is_some_and(|(last, _)| *last > epoch) {
+            self.0.pop_back();
+        }
+        if self.0.back().is_some_and(|(last, _)| *last < epoch) {
+            self.0.clear();
+        }
+    }
+
     /// Where the two part when the log knows, of the epochs that were read before `end`, this one at most.
     pub(super) fn parting(&self, epoch: LeaderEpoch, mut end: Offset) -> Parting {
         for &(of, from) in self.0.iter().rev() {
@@ -108,6 +119,19 @@ mod tests {
         read = epochs(&[(3, 217)]);
         read.keep_before(Position { epoch: None, ..position(3, 240) });
         assert!(read.0.is_empty(), "anything may stand before it");
+    }
+
+    #[test]
+    fn what_another_log_has_in_place_of_later_epochs_is_remembered_as_that() {
+        for known in [0, 1] {
+            let mut read = epochs(&[(known, 0), (3, 209)]);
+            read.keep_up_to(LeaderEpoch::new(1));
+            assert_eq!(read.0.is_empty(), known == 0, "where 1 begins is known when it was read");
+            read.push(LeaderEpoch::new(1), Offset::new(230));
+            read.push(LeaderEpoch::new(5), Offset::new(293));
+            let at = read.parting(LeaderEpoch::new(3), Offset::new(240));
+            assert_eq!(at, Parting::Before(position(1, 240)));
+        }
     }
 
     #[test]

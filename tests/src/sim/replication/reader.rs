@@ -168,8 +168,8 @@ impl Reader {
         self.core.seek(&name_of(partition), Start::At(Position { offset, epoch }));
     }
 
-    /// A leader that says that the epoch is not in its log, but that an older one reaches as far, tells no more: records of later epochs may have been
-    /// replaced, or compacted away. Kafka's consumer reads on then, and so does this one.
+    /// A leader that says that the epoch is not in its log, but that an older one reaches as far, tells no more: what was read behind that one's records,
+    /// or all if none of its were read, may have been replaced, or compacted away. Kafka's consumer reads on then, and so does this one.
     fn doubt(&mut self, asked: &OffsetForLeaderEpochRequest, told: &OffsetForLeaderEpochResponse) {
         let asked = asked.topics.iter().flat_map(|topic| &topic.partitions);
         for asked in asked {
@@ -182,7 +182,9 @@ impl Reader {
                 let place = self.place(asked.partition);
                 // What lies behind it is cut, and has to be told.
                 if place.position.is_some_and(|position| end.end_offset >= Some(position)) {
-                    place.read.retain(|_, (_, of)| *of <= epoch);
+                    let common = place.read.iter().rev().find(|(_, (_, of))| *of == epoch);
+                    let end = common.map_or(0, |(offset, _)| offset + 1);
+                    place.read.split_off(&end);
                 }
             }
         }

@@ -88,7 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     server.stop().await;
     match failed {
         None => Ok(()),
-        Some(reason) => Err(anyhow::anyhow!("a log directory has failed: {reason}")),
+        Some(reason) => Err(anyhow::anyhow!(reason)),
     }
 }
 

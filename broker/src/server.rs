@@ -172,14 +172,22 @@ impl Server {
         self.addresses
     }
 
-    /// Waits until a log directory fails; yields why. The broker should then be stopped: what it
-    /// holds cannot be relied upon.
+    /// Waits until a log directory fails, or the cluster does not want this broker any more; yields why. The broker should then be stopped: what it
+    /// holds cannot be relied upon, or nobody asks for it.
     pub async fn failed(&self) -> String {
         let mut failed = self.outlets.failed.subscribe();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // The sender lives as long as this server.
-            Err(_) => std::future::pending().await,
+        let failed = async {
+            match failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                // The sender lives as long as this server.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Both are cancel-safe. A failing directory also ends the membership: it is the cause.
+            biased;
+            reason = failed => format!("a log directory has failed: {reason}"),
+            reason = self.membership.ended() => format!("no member of the cluster any more: {reason}"),
         }
     }
 

@@ -73,6 +73,7 @@ pub struct Membership {
 pub struct Running {
     stop: watch::Sender<bool>,
     tasks: [JoinHandle<()>; 2],
+    ended: watch::Receiver<Option<String>>,
 }
 
 /// Makes a membership and the handle to it. Nothing is done yet; `listeners` get every image with what
@@ -102,6 +103,7 @@ impl Membership {
     pub async fn start(self, local: Arc<dyn Local>) -> Result<Running, StartError> {
         let (stop, stopping) = watch::channel(false);
         let (started_sender, started) = oneshot::channel();
+        let (ended, has_ended) = watch::channel(None);
         let handle = Arc::clone(&self.handle);
         let mut images = handle.images();
         let altering = alters::run(
@@ -119,6 +121,7 @@ impl Membership {
             local,
             started: Some(started_sender),
             is_first: true,
+            ended,
         };
         let broker = sessions.member.broker;
         let mut alters_stop = stopping.clone();
@@ -129,7 +132,8 @@ impl Membership {
                 _ = alters_stop.wait_for(|stop| *stop) => {}
             }
         });
-        let running = Running { stop, tasks: [tokio::spawn(sessions.run(stopping)), altering] };
+        let tasks = [tokio::spawn(sessions.run(stopping)), altering];
+        let running = Running { stop, tasks, ended: has_ended };
         let epoch = match started.await {
             Ok(Ok(epoch)) => epoch,
             Ok(Err(error)) => {
@@ -145,6 +149,16 @@ impl Membership {
 }
 
 impl Running {
+    /// Why this broker is no member any more and will not be one again by itself; pending until then. Cancel-safe.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // It was stopped.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Ends the session, and with it the registration, and waits until nothing runs any more.
     pub async fn stop(self) {
         // The task may have ended by itself.
@@ -168,6 +182,8 @@ struct Sessions {
     started: Option<oneshot::Sender<Result<BrokerEpoch, RegistrationError>>>,
     /// No registration of this process went through yet.
     is_first: bool,
+    /// Why there is no other session after the last one.
+    ended: watch::Sender<Option<String>>,
 }
 
 impl Sessions {
@@ -202,9 +218,10 @@ impl Sessions {
     fn is_hopeless(&mut self, error: RegistrationError) -> bool {
         let RegistrationError::Coordinator(error) = error else {
             error!(%error, "this broker may not be a member");
-            if let Some(started) = self.started.take() {
+            match self.started.take() {
                 // The start may have been given up.
-                let _ = started.send(Err(error));
+                Some(started) => drop(started.send(Err(error))),
+                None => drop(self.ended.send_replace(Some(error.to_string()))),
             }
             return true;
         };

@@ -157,8 +157,16 @@ impl Office {
         let vacant = image.controller().is_none() && image.complete_to() >= self.stand_after;
         let registered = image.broker(self.seat.broker).map(|broker| broker.epoch);
         let registered = registered.is_some() && registered == *self.seat.epoch.borrow();
-        if vacant && registered && !self.controller.is_elected() {
+        if !registered || self.controller.is_elected() {
+            return Ok(());
+        }
+        if vacant {
             return self.stand().await;
+        }
+        // An office that was left and not given up, as the connection broke: nobody else can take it while this session lives.
+        let holder = image.controller().map(|node| node.broker);
+        if holder == Some(self.seat.broker) && image.complete_to() >= self.stand_after {
+            election::give_up(&self.client).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use broker_core::controller::ControllerConfig;
 use broker_core::ids::{BrokerEpoch, BrokerId, DirectoryId, PartitionId, TopicPartition, Zxid};
 use broker_core::image::{
-    Applied, Change, Endpoint, FeedEvent, Image, ImageFeed, Item, ItemKind, Stat,
+    Applied, Change, Endpoint, FeedEvent, Image, ImageFeed, Item, ItemKind, Stat, json, path,
 };
 use broker_core::registration::DirectoryRecord;
 use client_protocol::ErrorCode;
@@ -17,6 +18,8 @@ use client_protocol::messages::create_topics::CreatableTopic;
 use client_protocol::messages::delete_topics::DeleteTopicState;
 use client_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 use coordinator::embedded::Embedded;
+use coordinator_client::protocol::{CreateMode, MultiOp};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -158,6 +161,36 @@ impl Ensemble {
     }
 }
 
+/// A way to a server that can be shut.
+struct Way {
+    address: SocketAddr,
+    is_open: watch::Sender<bool>,
+}
+
+impl Way {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (is_open, open) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut open = open.clone();
+                tokio::spawn(async move {
+                    if *open.borrow()
+                        && let Ok(mut server) = TcpStream::connect(server).await
+                    {
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                            _ = open.wait_for(|is_open| !is_open) => {}
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, is_open }
+    }
+}
+
 impl Broker {
     async fn sees(&self, what: impl Fn(&Image) -> bool) -> Arc<Image> {
         let mut images = self.handle.images();
@@ -274,6 +307,50 @@ async fn a_broker_whose_directories_cannot_be_written_does_not_register() {
     assert!(matches!(refused, StartError::Registration(RegistrationError::Directories(_))));
     let other = ensemble.join(2).await;
     other.sees(|image| image.broker(BrokerId::new(1)).is_none()).await;
+    other.running.stop().await;
+}
+
+/// The node is this session's, and tells of no election of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_office_that_only_its_node_holds_is_taken_again() {
+    let ensemble = Ensemble::start();
+    let broker = ensemble.join(1).await;
+    let image = broker.sees(|image| is_controller(image, 1)).await;
+    let epoch = image.controller_epoch().unwrap().0;
+    let client = broker.handle.client.lock().unwrap().clone().unwrap();
+    let node = json::encode_controller(BrokerId::new(1), 0);
+    let ops = vec![
+        MultiOp::delete(path::CONTROLLER, None),
+        MultiOp::create2(path::CONTROLLER, Some(node.into()), CreateMode::Ephemeral),
+    ];
+    client.multi(ops).await.unwrap();
+    broker.sees(|image| image.controller_epoch().unwrap().0 > epoch).await;
+    assert_eq!(broker.create("t", 1).await, ErrorCode::None);
+    broker.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_cannot_register_again_says_so() {
+    let ensemble = Ensemble::start();
+    let other = ensemble.join(2).await;
+    let way = Way::to(ensemble.server.client_address()).await;
+    let mut member = ensemble.member(1);
+    member.coordinator.servers = vec![way.address.to_string()];
+    let (handle, membership) = prepare(member, Vec::new());
+    let logs = Logs::new(1);
+    let local: Arc<dyn Local> = Arc::clone(&logs) as Arc<dyn Local>;
+    let running = timeout(SOON, membership.start(local)).await.unwrap().map_err(|e| e.to_string());
+    let running = running.unwrap();
+
+    // Its session ends while it cannot be reached, and its disk fails when it comes back.
+    logs.fails.store(true, Ordering::Relaxed);
+    way.is_open.send_replace(false);
+    other.sees(|image| image.broker(BrokerId::new(1)).is_none()).await;
+    way.is_open.send_replace(true);
+    let reason = timeout(SOON, running.ended()).await.unwrap();
+    assert!(reason.contains("the disk is broken"), "{reason}");
+    assert!(!handle.may_serve());
+    running.stop().await;
     other.running.stop().await;
 }
 

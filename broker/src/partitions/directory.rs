@@ -177,8 +177,9 @@ impl Directory {
     pub fn set_cluster(&self, cluster: &str) -> Result<(), DirectoryError> {
         let path = self.folder.path.join(CLUSTER_FILE);
         let bytes = envelope::encode(CLUSTER, &cluster.to_owned()).expect("a short text");
-        small_file::replace(&*self.folder.disk, &path, &bytes)
-            .map_err(|source| DirectoryError::Disk { path, source })
+        let written = small_file::replace(&*self.folder.disk, &path, &bytes);
+        let written = written.map_err(|source| DirectoryError::Disk { path, source });
+        written.inspect_err(|error| self.fail(&error.to_string()))
     }
 
     /// Remembers incarnations; durable when it returns.
@@ -188,7 +189,8 @@ impl Directory {
         if record.confirmed == record.intended {
             identity.boot_id.clone_from(&self.boot_id);
         }
-        write_identity(&*self.folder.disk, &self.folder.path, &identity)
+        let written = write_identity(&*self.folder.disk, &self.folder.path, &identity);
+        written.inspect_err(|error| self.fail(&error.to_string()))
     }
 
     fn has_told_of_boot(&self) -> bool {

@@ -3,10 +3,11 @@
 mod client;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::Client;
@@ -260,19 +261,42 @@ fn session_moves_to_another_member() {
     assert!(client.is_closed_by_server(), "the older connection of a session ends");
 }
 
+/// Ends another thread's loop, by a panic too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn sockets_that_say_nothing_do_not_keep_a_member_out() {
     let mut ensemble = Ensemble::start(2);
     let leader = ensemble.leader();
     let back = if leader == 1 { 2 } else { 1 };
     ensemble.members.remove(&back).unwrap().stop().unwrap();
-    let others = ensemble.peers.iter().filter(|(id, _)| **id != back);
-    let silent: Vec<TcpStream> = others
-        .flat_map(|(_, address)| std::iter::repeat_n(address, 150))
-        .map(|address| TcpStream::connect(address).unwrap())
-        .collect();
-    ensemble.start_member(back);
-    let mut client = ensemble.client(back);
-    assert_eq!(client.ask(&Request::Sync("/".into())).0, ErrorCode::Ok);
-    drop(silent);
+    // Of each of the two that stay, more than it shakes hands with at once, and new ones all the time.
+    let others: Vec<SocketAddr> =
+        ensemble.peers.iter().filter(|(id, _)| **id != back).map(|(_, at)| *at).collect();
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut silent = VecDeque::new();
+            while going.load(Ordering::Relaxed) {
+                for address in &others {
+                    silent.push_back(TcpStream::connect_timeout(address, SOON).unwrap());
+                }
+                if silent.len() > 400 {
+                    silent.drain(..2);
+                }
+                // A pace: thousands in a second would be a flood, which this is not about.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let _stop = Stop(&going);
+        ensemble.start_member(back);
+        let mut client = ensemble.client(back);
+        assert_eq!(client.ask(&Request::Sync("/".into())).0, ErrorCode::Ok);
+    });
 }

@@ -4,11 +4,13 @@ mod connection;
 mod four_letter;
 mod gate;
 mod listener;
+mod newcomers;
 mod outbox;
 mod socket;
 
 pub use four_letter::{average, gauges, mode_name, status};
 pub use gate::Gate;
 pub use listener::ClientListener;
+pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
 pub use socket::Socket;

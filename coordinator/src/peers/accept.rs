@@ -5,8 +5,9 @@
 //! newer one speaks. Memory grows with bytes that arrived, not with a declared length.
 //! Does not know: what messages mean.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,40 +15,47 @@ use coordinator_core::ServerId;
 use coordinator_core::server::Event;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::handshake::{Credentials, Link};
+use super::hosts::Hosts;
 use super::{HANDSHAKE_WAIT, MESSAGE_BYTES_MAX, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
+use crate::net::{Newcomers, Ticket};
 
-/// Handshakes at once. The oldest makes room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep
-/// them out.
-const HANDSHAKES_MAX: usize = 64;
+/// Handshakes at once, with those who come from where a member lives, and again with all others. One of them makes
+/// room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep them out.
+const HANDSHAKES_MAX: usize = 128;
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
+/// What the other ends of new links have to do with.
+pub struct Door {
+    /// How they prove who they are.
+    pub credentials: Arc<Credentials>,
+    /// Where members come from.
+    pub hosts: Arc<Hosts>,
+    /// Rung when a member is in.
+    pub kicks: BTreeMap<ServerId, Arc<Notify>>,
+}
+
 /// Accepts until the task is dropped.
-pub async fn run(
-    listener: TcpListener,
-    credentials: Arc<Credentials>,
-    kicks: BTreeMap<ServerId, Arc<Notify>>,
-    inputs: Inputs,
-) {
+pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
     let (proven, mut links) = mpsc::channel(HANDSHAKES_MAX);
+    let (members, strangers) = (Newcomers::default(), Newcomers::default());
     let mut handshakes = JoinSet::new();
-    let mut begun: VecDeque<AbortHandle> = VecDeque::new();
     let mut readers = Readers::default();
     loop {
         // Accepting and receiving lose nothing when the other arm wins.
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let proof = prove(stream, Arc::clone(&credentials), proven.clone());
-                    begun.push_back(handshakes.spawn(proof));
-                    if begun.len() > HANDSHAKES_MAX {
-                        begun.pop_front().inspect(AbortHandle::abort);
+                Ok((stream, from)) => {
+                    let newcomers = if door.hosts.has(from.ip()) { &members } else { &strangers };
+                    if let Some(ticket) = enter(newcomers, from.ip()) {
+                        let credentials = Arc::clone(&door.credentials);
+                        handshakes.spawn(prove(stream, ticket, credentials, proven.clone()));
                     }
                 }
                 Err(error) => {
@@ -58,7 +66,7 @@ pub async fn run(
             Some(link) = links.recv() => {
                 let peer = link.peer;
                 readers.replace(link, &inputs).await;
-                if let Some(kick) = kicks.get(&peer) {
+                if let Some(kick) = door.kicks.get(&peer) {
                     kick.notify_one();
                 }
             }
@@ -67,15 +75,33 @@ pub async fn run(
     }
 }
 
-async fn prove(stream: TcpStream, credentials: Arc<Credentials>, proven: mpsc::Sender<Link>) {
+/// A place among those who have to prove themselves, `None` when there is none to be had.
+fn enter(newcomers: &Newcomers, from: IpAddr) -> Option<Ticket> {
+    if newcomers.count() >= HANDSHAKES_MAX && !newcomers.make_room() {
+        return None;
+    }
+    Some(newcomers.enter(from))
+}
+
+async fn prove(
+    stream: TcpStream,
+    ticket: Ticket,
+    credentials: Arc<Credentials>,
+    proven: mpsc::Sender<Link>,
+) {
     if tune(&stream).is_err() {
         return;
     }
-    match timeout(HANDSHAKE_WAIT, credentials.accept(stream)).await {
-        Ok(Ok(link)) => {
+    let proof = tokio::select! {
+        proof = timeout(HANDSHAKE_WAIT, credentials.accept(stream)) => proof,
+        () = ticket.sent_away() => return debug!("a peer makes room for another"),
+    };
+    match proof {
+        Ok(Ok(link)) if ticket.admit() => {
             // The receiver only goes with the whole server.
             let _ = proven.send(link).await;
         }
+        Ok(Ok(_)) => debug!("a peer made room for another"),
         Ok(Err(error)) => warn!(%error, "a peer is refused"),
         Err(_) => debug!("a peer said nothing"),
     }
@@ -156,6 +182,16 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn newcomer_beyond_the_limit_takes_the_place_of_the_oldest() {
+        let (newcomers, from) = (Newcomers::default(), IpAddr::from([127, 0, 0, 1]));
+        let mut tickets: Vec<Ticket> =
+            (0..=HANDSHAKES_MAX).map(|_| enter(&newcomers, from).unwrap()).collect();
+        assert_eq!(newcomers.count(), HANDSHAKES_MAX);
+        assert!(!tickets.remove(0).admit());
+        assert!(tickets.into_iter().all(Ticket::admit));
+    }
 
     #[test]
     fn message_at_the_limit_waits_for_its_bytes_and_one_above_is_refused() {

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::handshake::Credentials;
+use super::hosts::Hosts;
 use super::{HANDSHAKE_WAIT, tune};
 use crate::core_loop::{Input, Inputs};
 use crate::net::{Outbox, Socket, WriteEnd};
@@ -35,15 +36,18 @@ pub struct Target {
     pub address: String,
     /// Rung when the peer is known to be there.
     pub kick: Arc<Notify>,
+    /// Where its addresses are kept.
+    pub hosts: Arc<Hosts>,
 }
 
 /// Keeps the link up until the task is dropped.
 pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) {
-    let Target { peer, address, kick } = target;
+    let Target { peer, address, kick, .. } = &target;
+    let peer = *peer;
     let mut retry = RETRY_FIRST;
     let mut reported = String::new();
     loop {
-        match connect(&address, peer, &credentials).await {
+        match connect(&target, &credentials).await {
             Ok(socket) => {
                 retry = RETRY_FIRST;
                 reported.clear();
@@ -70,17 +74,15 @@ pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) 
     }
 }
 
-async fn connect(
-    address: &str,
-    peer: ServerId,
-    credentials: &Credentials,
-) -> Result<Socket, String> {
+async fn connect(target: &Target, credentials: &Credentials) -> Result<Socket, String> {
+    let Target { peer, address, hosts, .. } = target;
     let attempt = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let found = hosts.resolve(*peer, address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(&*found).await.map_err(|error| error.to_string())?;
         tune(&stream).map_err(|error| error.to_string())?;
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         let host = host.trim_matches(['[', ']']);
-        credentials.dial((stream, host), peer).await.map_err(|error| error.to_string())
+        credentials.dial((stream, host), *peer).await.map_err(|error| error.to_string())
     };
     match timeout(HANDSHAKE_WAIT, attempt).await {
         Ok(outcome) => outcome,

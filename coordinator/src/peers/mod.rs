@@ -13,6 +13,7 @@
 mod accept;
 mod dial;
 mod handshake;
+mod hosts;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use crate::core_loop::Inputs;
 use crate::net::Outbox;
 use handshake::Credentials;
+use hosts::Hosts;
 
 /// Largest message of a peer, without its length prefix.
 const MESSAGE_BYTES_MAX: usize = 80 << 20;
@@ -65,18 +67,19 @@ pub struct PeerTls {
 
 /// Runs all links until the task is dropped.
 pub async fn run(listener: TcpListener, ensemble: Ensemble, inputs: Inputs) {
-    let credentials = Arc::new(Credentials::new(&ensemble));
+    let (credentials, hosts) = (Arc::new(Credentials::new(&ensemble)), Arc::new(Hosts::default()));
     // An accepted link shows that the other side is there: dial it without waiting for the next try.
     let kicks: BTreeMap<ServerId, Arc<Notify>> =
         ensemble.others.keys().map(|peer| (*peer, Arc::new(Notify::new()))).collect();
     let mut tasks = JoinSet::new();
     for (peer, address) in ensemble.others {
         if let Some(kick) = kicks.get(&peer) {
-            let target = dial::Target { peer, address, kick: Arc::clone(kick) };
+            let (kick, hosts) = (Arc::clone(kick), Arc::clone(&hosts));
+            let target = dial::Target { peer, address, kick, hosts };
             tasks.spawn(dial::run(target, Arc::clone(&credentials), inputs.clone()));
         }
     }
-    tasks.spawn(accept::run(listener, credentials, kicks, inputs));
+    tasks.spawn(accept::run(listener, accept::Door { credentials, hosts, kicks }, inputs));
     // Dropping the set, with this task, ends all of them.
     while tasks.join_next().await.is_some() {}
 }

@@ -1,13 +1,15 @@
 //! A socket, encrypted or not, in the ways that it is used here: everything tries, and waits apart from that.
 //!
 //! Called by: outboxes, connections, links between members. Calls: the socket, `tls`.
-//! Invariant: who waits and then tries gets on, whichever kind it is.
+//! Invariant: who waits and then tries gets on, whichever kind it is; who does so for ever lets others run.
 //! Does not know: frames.
 
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 
 use crate::tls::{Peeked, TlsSession};
 
@@ -35,8 +37,15 @@ impl Socket {
 
     /// Returns when there may be something to read. Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
-        if self.tls.as_ref().is_some_and(|session| session.has_plain()) {
-            return Ok(());
+        // A socket that somebody fills as fast as it is read is always readable.
+        consume_budget().await;
+        if let Some(session) = &self.tls {
+            if session.has_plain() {
+                return Ok(());
+            }
+            if session.takes_turns() {
+                yield_now().await;
+            }
         }
         self.stream.readable().await
     }
@@ -79,7 +88,7 @@ impl Socket {
                     Ok(Peeked::End) => return Ok(()),
                     Ok(Peeked::More) => std::future::pending().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.stream.readable().await?;
+                        self.readable().await?;
                     }
                     Err(error) => return Err(error),
                 }

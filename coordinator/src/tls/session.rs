@@ -2,7 +2,7 @@
 //!
 //! Called by: `net::socket`. Calls: rustls, the socket.
 //! Invariant: nothing is lost between calls: what was decrypted and not taken, and what was encrypted and not sent, stays
-//! with the session. A call never waits for the socket but in the handshake.
+//! with the session. A call never waits for the socket but in the handshake, and none takes longer than a record.
 //! Does not know: what is inside.
 
 use std::io::{self, IoSlice, Read, Write};
@@ -10,19 +10,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, IoState, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
 use super::subject;
 
-/// Reads in a row that bring nothing to read, before a connection is given up: more than any record takes. Records without contents could keep
-/// the thread busy for ever else, for all that is needed is to send them as fast as they are looked at.
-const EMPTY_READS_MAX: usize = 64;
+/// Bytes in a row that bring nothing to read, before a connection is given up: three records of the greatest length and
+/// more. Records without contents would cost time for ever else, for all that is needed is to send them.
+const BARREN_BYTES_MAX: usize = 64 << 10;
+/// Reads from the socket within one call: what a whole record takes.
+const RECEIVES_MAX: usize = 5;
 /// Taken out of a session at a time.
 const PLAIN_BYTES: usize = 16 << 10;
 
 /// An encrypted connection after its handshake.
-pub struct TlsSession(Mutex<Connection>);
+pub struct TlsSession(Mutex<State>);
+
+struct State {
+    connection: Connection,
+    /// Received since there was something to read last.
+    barren_bytes: usize,
+    /// Whether a call ended with nothing to read before the socket was empty.
+    has_more: bool,
+}
 
 impl TlsSession {
     /// The listener's side of the handshake.
@@ -50,14 +60,20 @@ impl TlsSession {
 
     /// The subject of the certificate that the other side has shown.
     pub fn subject(&self) -> Option<String> {
-        let session = self.session();
-        subject(session.peer_certificates()?.first()?)
+        let state = self.state();
+        subject(state.connection.peer_certificates()?.first()?)
     }
 
     /// Whether something was decrypted that nobody has taken yet: the socket says nothing of it.
     pub fn has_plain(&self) -> bool {
-        // Everything that is there is taken by each read; only looking out for the end leaves some.
-        matches!(self.session().process_new_packets(), Ok(state) if state.plaintext_bytes_to_read() > 0)
+        let processed = self.state().connection.process_new_packets();
+        matches!(processed, Ok(state) if state.plaintext_bytes_to_read() > 0)
+    }
+
+    /// Whether it is somebody else's turn before the next try: the last one found nothing to read, but did not look at
+    /// all that is there. True once.
+    pub fn takes_turns(&self) -> bool {
+        std::mem::take(&mut self.state().has_more)
     }
 
     /// Takes what the other side sent, as `TcpStream::try_read_buf`: 0 for its end.
@@ -65,17 +81,19 @@ impl TlsSession {
     /// # Errors
     /// `WouldBlock` when there is nothing yet, `InvalidData` when the other side breaks the rules.
     pub fn try_read(&self, stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
-        let mut session = self.session();
-        for _ in 0..EMPTY_READS_MAX {
-            match take_plain(&mut session, buffer) {
+        let mut state = self.state();
+        for _ in 0..RECEIVES_MAX {
+            match take_plain(&mut state.connection, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 taken => return taken,
             }
-            if receive(&mut session, stream)? == 0 {
+            if state.receive(stream)? == 0 {
                 return Ok(0);
             }
         }
-        Err(nothing_but_empty())
+        let taken = take_plain(&mut state.connection, buffer);
+        state.has_more = taken.is_err();
+        taken
     }
 
     /// Whether the other side has said that it ends, or sent something that is not taken. What it sent stays.
@@ -83,17 +101,18 @@ impl TlsSession {
     /// # Errors
     /// As [`TlsSession::try_read`].
     pub fn try_peek_end(&self, stream: &TcpStream) -> io::Result<Peeked> {
-        let mut session = self.session();
-        for _ in 0..EMPTY_READS_MAX {
-            let state = session.process_new_packets().map_err(broken)?;
-            if state.plaintext_bytes_to_read() > 0 {
+        let mut state = self.state();
+        for _ in 0..RECEIVES_MAX {
+            let found = state.connection.process_new_packets().map_err(broken)?;
+            if found.plaintext_bytes_to_read() > 0 {
                 return Ok(Peeked::More);
             }
-            if state.peer_has_closed() || receive(&mut session, stream)? == 0 {
+            if found.peer_has_closed() || state.receive(stream)? == 0 {
                 return Ok(Peeked::End);
             }
         }
-        Err(nothing_but_empty())
+        state.has_more = true;
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Encrypts and sends some of `parts`, as `TcpStream::try_write_vectored`. What was encrypted and did not fit into the
@@ -102,12 +121,12 @@ impl TlsSession {
     /// # Errors
     /// `WouldBlock` while the socket takes nothing.
     pub fn try_write(&self, stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut session = self.session();
-        if !send(&mut session, stream)? {
+        let connection = &mut self.state().connection;
+        if !send(connection, stream)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let taken = session.writer().write_vectored(parts)?;
-        send(&mut session, stream)?;
+        let taken = connection.writer().write_vectored(parts)?;
+        send(connection, stream)?;
         if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
@@ -116,19 +135,33 @@ impl TlsSession {
     /// # Errors
     /// Those of the socket.
     pub fn try_flush(&self, stream: &TcpStream) -> io::Result<bool> {
-        send(&mut self.session(), stream)
+        send(&mut self.state().connection, stream)
     }
 
     /// Says that nothing more comes.
     pub fn close(&self, stream: &TcpStream) {
-        let mut session = self.session();
-        session.send_close_notify();
+        let connection = &mut self.state().connection;
+        connection.send_close_notify();
         // The other side may be gone.
-        let _ = send(&mut session, stream);
+        let _ = send(connection, stream);
     }
 
-    fn session(&self) -> MutexGuard<'_, Connection> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reads from the socket once: 0 for its end.
+    fn receive(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let (count, found) = receive(&mut self.connection, stream)?;
+        self.barren_bytes =
+            if found.plaintext_bytes_to_read() > 0 { 0 } else { self.barren_bytes + count };
+        if self.barren_bytes > BARREN_BYTES_MAX {
+            let text = "records without contents, one after the other";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(count)
     }
 }
 
@@ -149,7 +182,7 @@ async fn shake_hands(stream: &TcpStream, mut session: Connection) -> io::Result<
         } else {
             stream.readable().await?;
             match receive(&mut session, stream) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Ok(_) | Err(_) => {}
             }
@@ -157,7 +190,7 @@ async fn shake_hands(stream: &TcpStream, mut session: Connection) -> io::Result<
     }
     // The last words of the handshake; what does not fit goes before the first answer.
     send(&mut session, stream)?;
-    Ok(TlsSession(Mutex::new(session)))
+    Ok(TlsSession(Mutex::new(State { connection: session, barren_bytes: 0, has_more: false })))
 }
 
 /// All that is decrypted, up to a bound: 0 when the other side has closed.
@@ -168,15 +201,15 @@ fn take_plain(session: &mut Connection, buffer: &mut BytesMut) -> io::Result<usi
     Ok(count)
 }
 
-/// Reads from the socket once: 0 for its end.
-fn receive(session: &mut Connection, stream: &TcpStream) -> io::Result<usize> {
+/// Reads from the socket once, 0 for its end, and says what the session has then.
+fn receive(session: &mut Connection, stream: &TcpStream) -> io::Result<(usize, IoState)> {
     let count = session.read_tls(&mut Raw(stream))?;
     let processed = session.process_new_packets();
     // Answers of the protocol itself, such as the alert that says what is wrong.
     let sent = send(session, stream);
-    processed.map_err(broken)?;
+    let state = processed.map_err(broken)?;
     sent?;
-    Ok(count)
+    Ok((count, state))
 }
 
 /// Sends what the socket takes of what is encrypted; whether that was all.
@@ -190,10 +223,6 @@ fn send(session: &mut Connection, stream: &TcpStream) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn nothing_but_empty() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "records without contents, one after the other")
 }
 
 fn broken(error: rustls::Error) -> io::Error {
@@ -222,3 +251,6 @@ impl Write for Raw<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use super::four_letter;
 use super::gate::Gate;
 use super::outbox::{Outbox, WriteEnd};
 use crate::core_loop::{Input, Inputs};
+use crate::tls::{Handshakes, Turn};
 
 /// Read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -52,10 +53,12 @@ enum End {
 pub async fn serve(
     id: ConnectionId,
     (stream, from): (TcpStream, IpAddr),
-    gate: Arc<Gate>,
+    gate: Arc<(Gate, Handshakes)>,
     inputs: Inputs,
 ) {
-    let Ok(Ok(socket)) = timeout(HANDSHAKE_WAIT, gate.admit(stream, from)).await else { return };
+    let (gate, handshakes) = &*gate;
+    let admitted = gate.admit(stream, from, Turn { handshakes, attendance: &() });
+    let Ok(Ok(socket)) = timeout(HANDSHAKE_WAIT, admitted).await else { return };
     let certificate = socket.subject();
     let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
     let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };

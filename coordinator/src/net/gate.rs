@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use super::socket::Socket;
-use crate::tls::TlsSession;
+use crate::tls::{TlsSession, Turn};
 
 /// The first byte of a handshake of TLS.
 const HANDSHAKE: u8 = 0x16;
@@ -30,13 +30,18 @@ pub struct Gate {
 
 impl Gate {
     /// Waits for the client's first byte, and for the end of its handshake if that is one of TLS.
-    pub async fn admit(&self, stream: TcpStream, from: IpAddr) -> io::Result<Socket> {
+    pub async fn admit(
+        &self,
+        stream: TcpStream,
+        from: IpAddr,
+        turn: Turn<'_>,
+    ) -> io::Result<Socket> {
         let mut first = [0];
         let count = stream.peek(&mut first).await?;
         let encrypts = count > 0 && first == [HANDSHAKE];
         match &self.tls {
             Some(config) if encrypts => {
-                let shaken = TlsSession::accept(&stream, Arc::clone(config)).await;
+                let shaken = TlsSession::accept(&stream, Arc::clone(config), turn).await;
                 let session =
                     shaken.inspect_err(|error| debug!(%from, %error, "no handshake of TLS"))?;
                 Ok(Socket::encrypted(stream, session))

@@ -18,12 +18,13 @@ use tracing::{debug, warn};
 use super::connection;
 use super::gate::Gate;
 use crate::core_loop::Inputs;
+use crate::tls::Handshakes;
 
 /// The socket that clients connect to.
 pub struct ClientListener {
     listener: TcpListener,
     connections_max: usize,
-    gate: Arc<Gate>,
+    gate: Arc<(Gate, Handshakes)>,
     inputs: Inputs,
 }
 
@@ -36,7 +37,8 @@ impl ClientListener {
         gate: Gate,
         inputs: Inputs,
     ) -> ClientListener {
-        ClientListener { listener, connections_max, gate: Arc::new(gate), inputs }
+        let gate = Arc::new((gate, Handshakes::new()));
+        ClientListener { listener, connections_max, gate, inputs }
     }
 
     /// Accepts until the task is dropped, and every client's task with it.

@@ -2,7 +2,7 @@
 //!
 //! Called by: the listener of members, and the tasks of its sockets. Calls: nothing.
 //! Invariant: room is made by whoever has held up their own proof for longest, of the network that has the most of
-//! such; never by anybody who has proved themselves.
+//! such; never by somebody whom this server keeps waiting, nor by anybody who has proved themselves.
 //! Does not know: sockets, what a proof is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use crate::tls::Attendance;
 
 /// Everybody who has not proved themselves yet, at one listener.
 #[derive(Clone, Default)]
@@ -27,7 +29,7 @@ struct Room {
     next: u64,
     /// By number, which grows with the time of arrival.
     newcomers: BTreeMap<u64, Newcomer>,
-    /// Those who may be sent away, by their network.
+    /// Those who have to speak now, by their network.
     silent: BTreeMap<IpAddr, BTreeSet<u64>>,
     /// How many of `silent` each network has.
     counts: BTreeSet<(usize, IpAddr)>,
@@ -51,7 +53,7 @@ impl Newcomers {
         self.room().newcomers.len()
     }
 
-    /// Sends one away; false when nobody is there.
+    /// Sends one away; false when this server keeps all of them waiting, or nobody is there.
     pub fn make_room(&self) -> bool {
         self.room().send_one_away()
     }
@@ -70,6 +72,17 @@ impl Ticket {
     /// Returns when this newcomer is to go. Cancel-safe.
     pub async fn sent_away(&self) {
         self.sent_away.notified().await;
+    }
+}
+
+impl Attendance for Ticket {
+    fn attend(&self, on: bool) {
+        let mut room = self.room.room();
+        if on {
+            room.unlist(self.number);
+        } else {
+            room.list(self.number);
+        }
     }
 }
 
@@ -170,12 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_stays() {
+    fn who_waits_for_this_server_or_is_in_stays() {
         let newcomers = Newcomers::default();
         assert!(!newcomers.make_room(), "nobody is there");
-        assert!(newcomers.enter(address("::1")).admit());
-        drop(newcomers.enter(address("::1")));
+        let (waiting, inside) = (newcomers.enter(address("::1")), newcomers.enter(address("::1")));
+        assert!(inside.admit());
+        waiting.attend(true);
         assert!(!newcomers.make_room());
+        waiting.attend(false);
+        assert!(newcomers.make_room());
+        // What comes too late changes nothing.
+        waiting.attend(true);
+        waiting.attend(false);
+        assert!(!newcomers.make_room());
+        assert!(is_sent_away(waiting));
+        drop(newcomers.enter(address("::1")));
         let room = newcomers.room();
         assert!(room.newcomers.is_empty() && room.silent.is_empty() && room.counts.is_empty());
     }

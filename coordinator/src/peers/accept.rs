@@ -93,7 +93,7 @@ async fn prove(
         return;
     }
     let proof = tokio::select! {
-        proof = timeout(HANDSHAKE_WAIT, credentials.accept(stream)) => proof,
+        proof = timeout(HANDSHAKE_WAIT, credentials.accept(stream, &ticket)) => proof,
         () = ticket.sent_away() => return debug!("a peer makes room for another"),
     };
     match proof {

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 
 use super::{Ensemble, PeerTls};
 use crate::net::Socket;
-use crate::tls::TlsSession;
+use crate::tls::{Attendance, Handshakes, TlsSession, Turn};
 
 /// Version of everything that members say to one another; both sides must have the same.
 const PROTOCOL_VERSION: u32 = 1;
@@ -113,6 +113,9 @@ pub struct Credentials {
     tls: Option<PeerTls>,
     own_id: ServerId,
     others: Vec<ServerId>,
+    /// Apart from one another: strangers who have this member shake hands do not hold its own links up.
+    accepting: Handshakes,
+    dialling: Handshakes,
 }
 
 impl Credentials {
@@ -124,6 +127,8 @@ impl Credentials {
             tls: ensemble.tls.clone(),
             own_id: ensemble.own_id,
             others: ensemble.others.keys().copied().collect(),
+            accepting: Handshakes::new(),
+            dialling: Handshakes::new(),
         }
     }
 
@@ -136,7 +141,9 @@ impl Credentials {
         let socket = match &self.tls {
             None => Socket::plain(stream),
             Some(tls) => {
-                let session = TlsSession::dial(&stream, Arc::clone(&tls.dialling), host).await;
+                let turn = Turn { handshakes: &self.dialling, attendance: &() };
+                let config = Arc::clone(&tls.dialling);
+                let session = TlsSession::dial(&stream, config, host, turn).await;
                 Socket::encrypted(stream, session.map_err(encryption)?)
             }
         };
@@ -157,11 +164,16 @@ impl Credentials {
     }
 
     /// The acceptor's side; returns who is there, and what it has sent since.
-    pub async fn accept(&self, stream: TcpStream) -> Result<Link, HandshakeError> {
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        attendance: &dyn Attendance,
+    ) -> Result<Link, HandshakeError> {
         let socket = match &self.tls {
             None => Socket::plain(stream),
             Some(tls) => {
-                let session = TlsSession::accept(&stream, Arc::clone(&tls.serving)).await;
+                let turn = Turn { handshakes: &self.accepting, attendance };
+                let session = TlsSession::accept(&stream, Arc::clone(&tls.serving), turn).await;
                 Socket::encrypted(stream, session.map_err(encryption)?)
             }
         };
@@ -292,7 +304,7 @@ mod tests {
         };
         let accept = async {
             let (stream, _) = listener.accept().await.unwrap();
-            acceptor.accept(stream).await.map(|link| link.peer)
+            acceptor.accept(stream, &()).await.map(|link| link.peer)
         };
         tokio::join!(dial, accept)
     }

@@ -1,9 +1,10 @@
 //! TLS: certificates off files, and sockets that are encrypted.
 //!
 //! ```text
-//! files     keys, certificates and whom to trust, from PEM files
-//! session   one encrypted connection over a socket, in the ways that an outbox uses a socket
-//! subject   a certificate's subject as text, the identity of scheme x509
+//! files       keys, certificates and whom to trust, from PEM files
+//! handshakes  their costly part, off the thread that everything else runs on
+//! session     one encrypted connection over a socket, in the ways that an outbox uses a socket
+//! subject     a certificate's subject as text, the identity of scheme x509
 //! ```
 //!
 //! Called by: `config` (files), `net` and `peers` (sockets). Calls: rustls.
@@ -11,9 +12,11 @@
 //! Does not know: frames, sessions, members.
 
 mod files;
+mod handshakes;
 mod session;
 mod subject;
 
 pub use files::{ClientAuth, TlsError, dialling, serving};
-pub use session::{Peeked, TlsSession};
+pub use handshakes::{Attendance, Handshakes};
+pub use session::{Peeked, TlsSession, Turn};
 pub use subject::subject;

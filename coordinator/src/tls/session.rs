@@ -1,6 +1,6 @@
 //! One encrypted connection over a socket, in the ways that an outbox uses a socket.
 //!
-//! Called by: `net::socket`. Calls: rustls, the socket.
+//! Called by: `net::socket`. Calls: rustls, the socket, `handshakes`.
 //! Invariant: nothing is lost between calls: what was decrypted and not taken, and what was encrypted and not sent, stays
 //! with the session. A call never waits for the socket but in the handshake, and none takes longer than a record.
 //! Does not know: what is inside.
@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, IoState, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
-use super::subject;
+use super::{Attendance, Handshakes, subject};
 
 /// Bytes in a row that bring nothing to read, before a connection is given up: three records of the greatest length and
 /// more. Records without contents would cost time for ever else, for all that is needed is to send them.
@@ -25,6 +25,15 @@ const PLAIN_BYTES: usize = 16 << 10;
 
 /// An encrypted connection after its handshake.
 pub struct TlsSession(Mutex<State>);
+
+/// How a handshake gets its share of this server.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// Where it is worked on.
+    pub handshakes: &'a Handshakes,
+    /// Told who keeps whom waiting.
+    pub attendance: &'a dyn Attendance,
+}
 
 struct State {
     connection: Connection,
@@ -39,9 +48,13 @@ impl TlsSession {
     ///
     /// # Errors
     /// When the other side breaks the rules, shows a certificate that is not good, or goes.
-    pub async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsSession> {
+    pub async fn accept(
+        stream: &TcpStream,
+        config: Arc<ServerConfig>,
+        turn: Turn<'_>,
+    ) -> io::Result<TlsSession> {
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-        shake_hands(stream, connection.into()).await
+        shake_hands(stream, connection.into(), turn).await
     }
 
     /// The dialler's side. The other side's certificate must be for `host`.
@@ -52,10 +65,11 @@ impl TlsSession {
         stream: &TcpStream,
         config: Arc<ClientConfig>,
         host: &str,
+        turn: Turn<'_>,
     ) -> io::Result<TlsSession> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        shake_hands(stream, connection.into()).await
+        shake_hands(stream, connection.into(), turn).await
     }
 
     /// The subject of the certificate that the other side has shown.
@@ -174,19 +188,27 @@ pub enum Peeked {
     More,
 }
 
-async fn shake_hands(stream: &TcpStream, mut session: Connection) -> io::Result<TlsSession> {
+async fn shake_hands(
+    stream: &TcpStream,
+    mut session: Connection,
+    turn: Turn<'_>,
+) -> io::Result<TlsSession> {
     while session.is_handshaking() {
         if session.wants_write() {
             stream.writable().await?;
             send(&mut session, stream)?;
-        } else {
-            stream.readable().await?;
-            match receive(&mut session, stream) {
-                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Ok(_) | Err(_) => {}
-            }
+            continue;
         }
+        stream.readable().await?;
+        match session.read_tls(&mut Raw(stream)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let processed;
+        (session, processed) = turn.handshakes.process(session, turn.attendance).await?;
+        after(&mut session, stream, processed)?;
     }
     // The last words of the handshake; what does not fit goes before the first answer.
     send(&mut session, stream)?;
@@ -205,11 +227,20 @@ fn take_plain(session: &mut Connection, buffer: &mut BytesMut) -> io::Result<usi
 fn receive(session: &mut Connection, stream: &TcpStream) -> io::Result<(usize, IoState)> {
     let count = session.read_tls(&mut Raw(stream))?;
     let processed = session.process_new_packets();
-    // Answers of the protocol itself, such as the alert that says what is wrong.
+    Ok((count, after(session, stream, processed)?))
+}
+
+/// What has to be done whether or not the other side keeps the rules: the protocol's own answers are sent, such as the
+/// alert that says what is wrong.
+fn after(
+    session: &mut Connection,
+    stream: &TcpStream,
+    processed: Result<IoState, rustls::Error>,
+) -> io::Result<IoState> {
     let sent = send(session, stream);
     let state = processed.map_err(broken)?;
     sent?;
-    Ok((count, state))
+    Ok(state)
 }
 
 /// Sends what the socket takes of what is encrypted; whether that was all.

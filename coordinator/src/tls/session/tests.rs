@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -7,10 +8,15 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WantsServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
-    ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, SupportedCipherSuite,
+    ConfigBuilder, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore,
+    SupportedCipherSuite,
 };
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -48,12 +54,44 @@ impl Pair {
     }
 
     fn server(&self) -> Arc<ServerConfig> {
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key());
+        let config = builder().with_single_cert(vec![self.certificate.clone()], self.key());
         Arc::new(config.unwrap())
+    }
+
+    /// One whose handshakes stand still until they are let go on, and say when they begin.
+    fn slow_server(&self) -> (Arc<ServerConfig>, UnboundedReceiver<()>, mpsc::Sender<()>) {
+        let key = ring::sign::any_supported_type(&self.key()).unwrap();
+        let key = Arc::new(CertifiedKey::new(vec![self.certificate.clone()], key));
+        let ((begun, begins), (leave, left)) = (unbounded_channel(), mpsc::channel());
+        let slow = Slow { key, begun, left: Mutex::new(left) };
+        (Arc::new(builder().with_cert_resolver(Arc::new(slow))), begins, leave)
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+}
+
+fn builder() -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+}
+
+/// Asked for the certificate in the midst of a handshake, it waits for leave.
+#[derive(Debug)]
+struct Slow {
+    key: Arc<CertifiedKey>,
+    begun: UnboundedSender<()>,
+    left: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ResolvesServerCert for Slow {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.begun.send(()).unwrap();
+        self.left.lock().unwrap().recv_timeout(SOON).ok()?;
+        Some(Arc::clone(&self.key))
     }
 }
 
@@ -64,15 +102,18 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Shakes hands as a client that waits for each byte.
-fn client(config: ClientConfig, address: SocketAddr) -> (ClientConnection, std::net::TcpStream) {
+fn client(
+    config: ClientConfig,
+    address: SocketAddr,
+) -> io::Result<(ClientConnection, std::net::TcpStream)> {
     let name = ServerName::try_from("localhost").unwrap();
     let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut socket = std::net::TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
+    let mut socket = std::net::TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(SOON))?;
     while session.is_handshaking() || session.wants_write() {
-        session.complete_io(&mut socket).unwrap();
+        session.complete_io(&mut socket)?;
     }
-    (session, socket)
+    Ok((session, socket))
 }
 
 /// A client that makes records by hand.
@@ -124,9 +165,11 @@ async fn connect() -> (TcpStream, TlsSession, Records) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = pair.client.clone();
-    let client = tokio::task::spawn_blocking(move || Records::new(client(config, address)));
+    let client =
+        tokio::task::spawn_blocking(move || Records::new(client(config, address).unwrap()));
     let (stream, _) = listener.accept().await.unwrap();
-    let session = TlsSession::accept(&stream, pair.server()).await.unwrap();
+    let turn = Turn { handshakes: &Handshakes::new(), attendance: &() };
+    let session = TlsSession::accept(&stream, pair.server(), turn).await.unwrap();
     (stream, session, client.await.unwrap())
 }
 
@@ -193,4 +236,72 @@ async fn who_sends_nothing_but_records_does_not_keep_others_from_running() {
     assert!(ended.as_mut().poll(&mut context).is_pending());
     client.send_data(b"x");
     assert_eq!(read(&socket, &mut BytesMut::new()).await.unwrap(), 1);
+}
+
+/// Tells of each change.
+struct Told(UnboundedSender<bool>);
+
+impl Attendance for Told {
+    fn attend(&self, on: bool) {
+        // Nobody listens to the end.
+        let _ = self.0.send(on);
+    }
+}
+
+/// A handshake of both sides with a server of these settings, and who keeps whom waiting in it.
+async fn begin(
+    (pair, config): (&Pair, &Arc<ServerConfig>),
+    handshakes: &Arc<Handshakes>,
+) -> (JoinHandle<io::Result<TlsSession>>, UnboundedReceiver<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (own, address) = (pair.client.clone(), listener.local_addr().unwrap());
+    drop(tokio::task::spawn_blocking(move || drop(client(own, address))));
+    let (stream, _) = listener.accept().await.unwrap();
+    let (told, tells) = unbounded_channel();
+    let (config, handshakes) = (Arc::clone(config), Arc::clone(handshakes));
+    let shaken = tokio::spawn(async move {
+        let turn = Turn { handshakes: &handshakes, attendance: &Told(told) };
+        TlsSession::accept(&stream, config, turn).await
+    });
+    (shaken, tells)
+}
+
+async fn next<T>(receiver: &mut UnboundedReceiver<T>) -> T {
+    timeout(SOON, receiver.recv()).await.expect("in time").expect("a sender")
+}
+
+#[tokio::test]
+async fn handshakes_leave_the_thread_to_others_and_wait_for_one_another() {
+    let pair = Pair::new();
+    let (config, mut begins, leave) = pair.slow_server();
+    let handshakes = Arc::new(Handshakes::with_places(1));
+    let (first, mut first_tells) = begin((&pair, &config), &handshakes).await;
+    // On this one thread that is only heard while the handshake, which goes on when it is let, is elsewhere.
+    next(&mut begins).await;
+    assert!(next(&mut first_tells).await);
+    let (second, mut second_tells) = begin((&pair, &config), &handshakes).await;
+    assert!(next(&mut second_tells).await);
+    assert!(begins.try_recv().is_err(), "two at once");
+    leave.send(()).unwrap();
+    assert!(!next(&mut first_tells).await, "the client has to speak");
+    next(&mut begins).await;
+    leave.send(()).unwrap();
+    for shaken in [first, second] {
+        timeout(SOON, shaken).await.expect("in time").unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn handshake_that_nobody_waits_for_keeps_its_place_while_it_is_worked_on() {
+    let pair = Pair::new();
+    let (config, mut begins, leave) = pair.slow_server();
+    let handshakes = Arc::new(Handshakes::with_places(1));
+    let (abandoned, mut tells) = begin((&pair, &config), &handshakes).await;
+    next(&mut begins).await;
+    assert!(next(&mut tells).await);
+    abandoned.abort();
+    assert!(!next(&mut tells).await);
+    assert_eq!(handshakes.0.available_permits(), 0);
+    leave.send(()).unwrap();
+    drop(timeout(SOON, handshakes.0.acquire()).await.expect("in time").unwrap());
 }

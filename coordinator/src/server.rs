@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
 use crate::http;
-use crate::net::{ClientListener, Gate};
+use crate::net::{ClientListener, Gate, Limits};
 use crate::peers::{self, Ensemble};
 use crate::storage::{self, Storage, StorageError};
 
@@ -72,7 +72,7 @@ pub struct Server {
     http: Option<TcpListener>,
     ensemble: Ensemble,
     gate: Gate,
-    connections_max: usize,
+    limits: Limits,
     core_loop: CoreLoop,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
@@ -117,8 +117,12 @@ impl Server {
         let (events, stored) = mpsc::unbounded_channel();
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
         let core_loop = CoreLoop::new(core, clock, storage);
-        let (connections_max, gate) = (config.connections_max, config.gate);
-        Ok(Server { client, peer, http, ensemble, gate, connections_max, core_loop, stored })
+        let limits = Limits {
+            clients_max: config.connections_max,
+            per_address_max: config.connections_per_address_max,
+        };
+        let gate = config.gate;
+        Ok(Server { client, peer, http, ensemble, gate, limits, core_loop, stored })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -144,8 +148,7 @@ impl Server {
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
         let (end, ended) = oneshot::channel();
         let mut tasks = JoinSet::new();
-        let clients =
-            ClientListener::new(self.client, self.connections_max, self.gate, inputs.clone());
+        let clients = ClientListener::new(self.client, self.limits, self.gate, inputs.clone());
         tasks.spawn(clients.run());
         if let Some(listener) = self.peer {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));

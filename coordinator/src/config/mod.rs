@@ -49,6 +49,8 @@ pub struct Config {
     pub gate: Gate,
     /// Clients that may be in at once.
     pub connections_max: usize,
+    /// Of those, from one address; `None` for all.
+    pub connections_per_address_max: Option<usize>,
     /// What the core is told.
     pub core: core::Config,
 }

@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 29] = [
+pub const SETTINGS: [Setting; 30] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -41,6 +41,11 @@ pub const SETTINGS: [Setting; 29] = [
     setting("minSessionTimeout", "", "least session time-out in ms; without: 2 x tickTime"),
     setting("maxSessionTimeout", "", "greatest session time-out in ms; without: 20 x tickTime"),
     setting("maxCnxns", "10000", "clients that may be connected at once"),
+    setting(
+        "maxClientCnxns",
+        "0",
+        "of those from one address; 0 for as many as there is room for (ZooKeeper: 60)",
+    ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting("peerSecret", "", "what members prove to know; needed with more than one member"),
     setting(

@@ -132,6 +132,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         None => None,
     };
     let connections_max = values.value("maxCnxns", COUNT)?;
+    let per_address: usize = values.value("maxClientCnxns", "a number")?;
     Ok(Config {
         data_dir: PathBuf::from(values.text("dataDir")),
         client_address,
@@ -142,6 +143,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         peer_tls,
         gate,
         connections_max,
+        connections_per_address_max: (per_address > 0).then_some(per_address),
         core,
     })
 }

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::four_letter;
 use super::gate::Gate;
+use super::newcomers::Ticket;
 use super::outbox::{Outbox, WriteEnd};
 use crate::core_loop::{Input, Inputs};
 use crate::tls::{Handshakes, Turn};
@@ -32,8 +33,6 @@ const READ_BYTES: usize = 16 << 10;
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// Unsent bytes at which a client that does not read is given up.
 const UNSENT_BYTES_MAX: usize = 256 << 20;
-/// How long a new connection may stay silent.
-const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// How long a closed connection's last bytes may take, and the peer's own close after them.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is thrown away after a close, so that the kernel does not reset what was sent.
@@ -49,30 +48,56 @@ enum End {
     Closed,
 }
 
+/// What all clients of a listener pass on their way in.
+pub struct Entrance {
+    /// Who gets in.
+    pub gate: Gate,
+    /// Where handshakes of TLS are worked on.
+    pub handshakes: Handshakes,
+    /// How long a client may take from its socket's first moment to the end of what it says first.
+    pub greeting_max: Duration,
+    /// The way to the core.
+    pub inputs: Inputs,
+}
+
+/// A client that has just connected.
+pub struct Guest {
+    /// Its socket.
+    pub stream: TcpStream,
+    /// Where that comes from.
+    pub from: IpAddr,
+    /// Its time as a newcomer.
+    pub ticket: Ticket,
+}
+
 /// Serves one client until either side ends it.
-pub async fn serve(
-    id: ConnectionId,
-    (stream, from): (TcpStream, IpAddr),
-    gate: Arc<(Gate, Handshakes)>,
-    inputs: Inputs,
-) {
-    let (gate, handshakes) = &*gate;
-    let admitted = gate.admit(stream, from, Turn { handshakes, attendance: &() });
-    let Ok(Ok(socket)) = timeout(HANDSHAKE_WAIT, admitted).await else { return };
-    let certificate = socket.subject();
-    let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
-    let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
-    let first = timeout(HANDSHAKE_WAIT, reader.first()).await;
+pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
+    let Guest { stream, from, ticket } = guest;
+    let greeting = tokio::select! {
+        greeting = timeout(entrance.greeting_max, greet((stream, from), &ticket, &entrance)) => greeting,
+        () = ticket.sent_away() => return debug!(connection = %id, %from, "makes room for another"),
+    };
+    let Ok(Some(Greeting { first, outbox, buffer })) = greeting else { return };
+    let inputs = &entrance.inputs;
     let frame = match first {
-        Ok(Ok(First::Word(word))) => return answer_word(&outbox, word, &inputs).await,
-        Ok(Ok(First::Frame(frame))) => frame,
-        Ok(Err(_)) | Err(_) => return,
+        First::Frame(frame) => frame,
+        First::Word(word) => {
+            return tokio::select! {
+                () = answer_word(&outbox, word, inputs) => {}
+                () = ticket.sent_away() => {}
+            };
+        }
     };
     let Ok(request) = ConnectRequest::decode_frame(frame) else {
         debug!(connection = %id, "the handshake cannot be read");
         return;
     };
     let Ok(entropy) = entropy() else { return };
+    if !ticket.admit() {
+        return;
+    }
+    let certificate = outbox.socket().subject();
+    let mut reader = Reader { outbox: &outbox, buffer };
     // The core lets it go on once the session is there.
     outbox.set_reading(false);
     let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
@@ -84,8 +109,8 @@ pub async fn serve(
     }
     // Dropping either half loses nothing that anybody needs: the connection ends with the first.
     let end = tokio::select! {
-        end = reader.requests(id, &inputs) => end,
-        end = write(id, &outbox, &inputs) => end,
+        end = reader.requests(id, inputs) => end,
+        end = write(id, &outbox, inputs) => end,
     };
     let by_peer = matches!(end, End::Peer);
     debug!(connection = %id, by_peer, "connection ends");
@@ -100,6 +125,28 @@ pub async fn serve(
 enum First {
     Word(FourLetterWord),
     Frame(Bytes),
+}
+
+/// What a client has said first, and what it says it on.
+struct Greeting {
+    first: First,
+    outbox: Arc<Outbox>,
+    buffer: BytesMut,
+}
+
+/// Waits for what the client says first; `None` when it goes, or says what it may not.
+async fn greet(
+    (stream, from): (TcpStream, IpAddr),
+    ticket: &Ticket,
+    entrance: &Entrance,
+) -> Option<Greeting> {
+    let turn = Turn { handshakes: &entrance.handshakes, attendance: ticket };
+    let socket = entrance.gate.admit(stream, from, turn).await.ok()?;
+    let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
+    let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
+    let first = reader.first().await.ok()?;
+    let buffer = reader.buffer;
+    Some(Greeting { first, outbox, buffer })
 }
 
 struct Reader<'a> {

@@ -1,50 +1,49 @@
 //! Takes clients in.
 //!
 //! Called by: `server`. Calls: one `connection` task per client.
-//! Invariant: at most `connections_max` clients are in; one more is closed at once. A connection's number is not used
-//! twice while the process runs.
+//! Invariant: at most so many clients are in as there are places; one more is closed at once, unless another has not said
+//! yet who it is, which is closed instead. A connection's number is not used twice while the process runs.
 //! Does not know: what clients say.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use coordinator_core::ConnectionId;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::connection;
+use super::connection::{self, Entrance, Guest};
 use super::gate::Gate;
+use super::places::{Limits, Places};
 use crate::core_loop::Inputs;
 use crate::tls::Handshakes;
+
+/// From a client's connect to the end of what it says first, the handshake of TLS included.
+const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// The socket that clients connect to.
 pub struct ClientListener {
     listener: TcpListener,
-    connections_max: usize,
-    gate: Arc<(Gate, Handshakes)>,
-    inputs: Inputs,
+    limits: Limits,
+    entrance: Entrance,
 }
 
 impl ClientListener {
-    /// A listener whose clients, `connections_max` at most and those that the gate admits, talk to the core behind
+    /// A listener whose clients, as many as `limits` says and those that the gate admits, talk to the core behind
     /// `inputs`.
-    pub fn new(
-        listener: TcpListener,
-        connections_max: usize,
-        gate: Gate,
-        inputs: Inputs,
-    ) -> ClientListener {
-        let gate = Arc::new((gate, Handshakes::new()));
-        ClientListener { listener, connections_max, gate, inputs }
+    pub fn new(listener: TcpListener, limits: Limits, gate: Gate, inputs: Inputs) -> Self {
+        let handshakes = Handshakes::new();
+        let entrance = Entrance { gate, handshakes, greeting_max: GREETING_MAX, inputs };
+        ClientListener { listener, limits, entrance }
     }
 
     /// Accepts until the task is dropped, and every client's task with it.
     pub async fn run(self) {
         let mut clients = JoinSet::new();
-        let places = Arc::new(Semaphore::new(self.connections_max));
+        let (places, entrance) = (Places::new(self.limits), Arc::new(self.entrance));
         let numbers = AtomicU64::new(1);
         loop {
             let (stream, address) = match self.listener.accept().await {
@@ -54,18 +53,22 @@ impl ClientListener {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                warn!(%address, max = self.connections_max, "too many clients, one is sent away");
-                continue;
+            let from = address.ip();
+            let (place, ticket) = match places.take(from).await {
+                Ok(taken) => taken,
+                Err(full) => {
+                    warn!(%address, ?full, "too many clients, one is sent away");
+                    continue;
+                }
             };
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%address, %error, "a client went before it was in");
                 continue;
             }
             let id = ConnectionId::new(numbers.fetch_add(1, Ordering::Relaxed));
-            let (inputs, gate) = (self.inputs.clone(), Arc::clone(&self.gate));
+            let (guest, entrance) = (Guest { stream, from, ticket }, Arc::clone(&entrance));
             clients.spawn(async move {
-                connection::serve(id, (stream, address.ip()), gate, inputs).await;
+                connection::serve(id, guest, entrance).await;
                 drop(place);
             });
             // Ended tasks are kept until they are asked for.
@@ -77,5 +80,8 @@ impl ClientListener {
 /// Running out of descriptors does not mend itself within a microsecond: others have to close first.
 async fn pause_after(error: &io::Error) {
     warn!(%error, "cannot take a client in");
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod gate;
 mod listener;
 mod newcomers;
 mod outbox;
+mod places;
 mod socket;
 
 pub use four_letter::{average, gauges, mode_name, status};
@@ -13,4 +14,5 @@ pub use gate::Gate;
 pub use listener::ClientListener;
 pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
+pub use places::Limits;
 pub use socket::Socket;

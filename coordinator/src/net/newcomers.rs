@@ -1,6 +1,6 @@
 //! Who has come and not proved yet who they are, and which of them makes room for the next.
 //!
-//! Called by: the listener of members, and the tasks of its sockets. Calls: nothing.
+//! Called by: the listeners of clients and of members, and the tasks of their sockets. Calls: nothing.
 //! Invariant: room is made by whoever has held up their own proof for longest, of the network that has the most of
 //! such; never by somebody whom this server keeps waiting, nor by anybody who has proved themselves.
 //! Does not know: sockets, what a proof is.

@@ -1,0 +1,112 @@
+use std::net::SocketAddr;
+
+use coordinator_core::server::Event;
+use coordinator_protocol::{ConnectRequest, SessionId, SessionPassword, Zxid};
+use rcgen::KeyPair;
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::core_loop::Input;
+
+/// A hang guard, no measure.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A listener, and what its clients tell the core.
+struct Running {
+    address: SocketAddr,
+    inputs: Receiver<Input>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(clients_max: usize, greeting_max: Duration) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, inputs) = mpsc::channel(16);
+        let limits = Limits { clients_max, per_address_max: None };
+        let gate = Gate { tls: Some(encryption()), only_tls: false };
+        let mut listener = ClientListener::new(listener, limits, gate, sender);
+        listener.entrance.greeting_max = greeting_max;
+        Running { address, inputs, task: tokio::spawn(listener.run()) }
+    }
+
+    async fn say(&self, bytes: &[u8]) -> TcpStream {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        socket
+    }
+
+    /// Waits until a client is in.
+    async fn expect_client(&mut self) {
+        let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
+        assert!(matches!(next, Input::Opened { .. }));
+        let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
+        assert!(matches!(next, Input::Event(Event::Connect { .. })));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn encryption() -> Arc<ServerConfig> {
+    let key = KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key.serialize_der().try_into().unwrap());
+    Arc::new(config.unwrap())
+}
+
+fn connect_request() -> Vec<u8> {
+    let request = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: Zxid::new(0),
+        timeout_ms: 30_000,
+        session: SessionId::NONE,
+        password: SessionPassword::zeros(),
+        read_only: Some(false),
+    };
+    request.encode_frame().to_vec()
+}
+
+/// An end-of-file or a reset; an alert of TLS may come before.
+async fn is_closed(socket: &mut TcpStream) -> bool {
+    timeout(SOON, socket.read_to_end(&mut Vec::new())).await.is_ok()
+}
+
+#[tokio::test]
+async fn who_does_not_say_who_it_is_in_time_is_closed() {
+    let running = Running::start(9, Duration::from_millis(20)).await;
+    // Nothing; the beginning of a handshake of TLS; the beginning of a frame.
+    for said in [&[][..], &[0x16], &[0x16, 3, 1, 2, 0, 1], &[0, 0, 0, 45, 0]] {
+        let mut socket = running.say(said).await;
+        assert!(is_closed(&mut socket).await, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn silent_ones_make_room_and_clients_do_not() {
+    let mut running = Running::start(2, 4 * SOON).await;
+    let (mut first, mut second) = (running.say(&[]).await, running.say(&[0, 0]).await);
+    let _client = running.say(&connect_request()).await;
+    running.expect_client().await;
+    assert!(is_closed(&mut first).await);
+    let _other = running.say(&connect_request()).await;
+    running.expect_client().await;
+    assert!(is_closed(&mut second).await);
+    let mut third = running.say(&connect_request()).await;
+    assert!(is_closed(&mut third).await);
+    assert!(running.inputs.try_recv().is_err());
+}

@@ -1,11 +1,11 @@
 //! A private authority, and certificates that it signs.
 //!
-//! *Called by* `main`. *Calls* rcgen and the file system.
+//! *Called by* `main`. *Calls* rcgen, rustls and the file system.
 //!
 //! Keys are readable by their owner only, and nothing that is there is ever replaced: a certificate that somebody uses
 //! cannot be lost by a command that was given twice.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::args::CertsCommand;
 
@@ -36,13 +39,28 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the authority.
+/// Makes the authority: both of its files, or none.
 fn init(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for name in [AUTHORITY_KEY, AUTHORITY_CERTIFICATE] {
+        let path = dir.join(name);
+        if path.symlink_metadata().is_ok() {
+            bail!(
+                "{} is there: what it has signed would not be good beside another",
+                path.display()
+            );
+        }
+    }
     let authority = CertifiedIssuer::self_signed(authority()?, KeyPair::generate()?)?;
     let key = write(dir, AUTHORITY_KEY, &authority.key().serialize_pem(), 0o600)?;
-    let certificate = write(dir, AUTHORITY_CERTIFICATE, &authority.pem(), 0o644)?;
-    Ok(vec![key, certificate])
+    match write(dir, AUTHORITY_CERTIFICATE, &authority.pem(), 0o644) {
+        Ok(certificate) => Ok(vec![key, certificate]),
+        Err(error) => {
+            // Made a moment ago, and nobody has used it: the error is what has to be told.
+            let _ = std::fs::remove_file(&key);
+            Err(error)
+        }
+    }
 }
 
 /// Key and certificate of `CN=name`, good for `hosts`, in one file.
@@ -58,6 +76,7 @@ fn sign(dir: &Path, name: &str, hosts: &[String]) -> anyhow::Result<PathBuf> {
     let key = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}; `certs init` makes it", path.display()))?;
     let key = KeyPair::from_pem(&key).with_context(|| format!("in {}", path.display()))?;
+    check_authority(dir, &key)?;
     let issuer = Issuer::new(authority()?, key);
     let all: Vec<String> =
         OWN_HOSTS.into_iter().map(str::to_owned).chain(hosts.iter().cloned()).collect();
@@ -83,13 +102,42 @@ fn authority() -> anyhow::Result<CertificateParams> {
     Ok(params)
 }
 
+/// Whether `key` is that of the authority whom everybody trusts: what another key signs is good nowhere.
+fn check_authority(dir: &Path, key: &KeyPair) -> anyhow::Result<()> {
+    let path = dir.join(AUTHORITY_CERTIFICATE);
+    let certificate = CertificateDer::from_pem_file(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let mut store = RootCertStore::empty();
+    store.add(certificate).with_context(|| format!("in {}", path.display()))?;
+    let own = key.subject_public_key_info();
+    // Without the head, of 2 to 4 bytes.
+    let is_same = |trusted: &[u8]| own.ends_with(trusted) && own.len() <= trusted.len() + 4;
+    if !store.roots.iter().any(|root| is_same(&root.subject_public_key_info)) {
+        bail!("{AUTHORITY_KEY} is not the key of {}: it is another authority's", path.display());
+    }
+    Ok(())
+}
+
+/// Makes a file that is there whole or not at all.
 fn write(dir: &Path, name: &str, text: &str, mode: u32) -> anyhow::Result<PathBuf> {
-    let path = dir.join(name);
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
-    let mut file = made.with_context(|| format!("cannot make {}", path.display()))?;
-    file.write_all(text.as_bytes())
+    let (path, begun) = (dir.join(name), dir.join(format!(".{name}.{}", std::process::id())));
+    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&begun);
+    let mut file = made.with_context(|| format!("cannot make {}", begun.display()))?;
+    let written = file
+        .write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+        .with_context(|| format!("cannot write {}", begun.display()))
+        // A link, unlike a rename, replaces nothing.
+        .and_then(|()| {
+            std::fs::hard_link(&begun, &path)
+                .with_context(|| format!("cannot make {}", path.display()))
+        });
+    // Its other name is all that is wanted, if there is one.
+    let _ = std::fs::remove_file(&begun);
+    written?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .with_context(|| format!("cannot write {}", dir.display()))?;
     Ok(path)
 }
 
@@ -118,5 +166,43 @@ mod tests {
         for name in ["", "../bob", "ca", "ca-key", ".bob", "b/b"] {
             assert!(sign(&dir, name, &[]).is_err(), "{name:?}");
         }
+    }
+
+    /// The names in `dir`, in order.
+    fn names(dir: &Path) -> Vec<String> {
+        let found = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> =
+            found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn authority_is_there_whole_or_not_at_all() {
+        for lone in [AUTHORITY_CERTIFICATE, AUTHORITY_KEY] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(lone), "what was there").unwrap();
+            assert!(init(folder.path()).is_err());
+            assert_eq!(names(folder.path()), [lone]);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // A link to nothing is a name that cannot be had, too.
+        std::os::unix::fs::symlink("nowhere", folder.path().join(AUTHORITY_CERTIFICATE)).unwrap();
+        assert!(init(folder.path()).is_err());
+        assert_eq!(names(folder.path()), [AUTHORITY_CERTIFICATE]);
+    }
+
+    #[test]
+    fn key_that_is_not_that_of_the_certificate_signs_nothing() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        init(one.path()).unwrap();
+        init(other.path()).unwrap();
+        let key = one.path().join(AUTHORITY_KEY);
+        std::fs::copy(&key, other.path().join(AUTHORITY_KEY)).unwrap();
+        let refused = sign(other.path(), "bob", &[]).unwrap_err().to_string();
+        assert!(refused.contains("another authority's"), "{refused}");
+        assert_eq!(names(other.path()), [AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
+        sign(one.path(), "bob", &[]).unwrap();
+        assert_eq!(names(one.path()), ["bob.pem", AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
     }
 }

@@ -96,7 +96,12 @@ pub const SETTINGS: [Setting; 30] = [
         "PEM file of the authorities that have signed the certificates of clients",
     ),
     setting("ssl.clientAuth", "need", "need, want or none: certificates of clients that use TLS"),
-    setting("client.portUnification", "true", "false refuses clients without TLS"),
+    setting(
+        "client.portUnification",
+        "",
+        "true serves clients without TLS, and so without certificates, beside those with; false refuses them, as \
+         does a key store without this setting",
+    ),
     setting(
         "sslQuorum",
         "false",

@@ -24,7 +24,7 @@ const QUORUM_TRUST_STORE: &str = "ssl.quorum.trustStore.location";
 pub fn gate(values: &Values) -> Result<(Gate, bool), SettingError> {
     let key_store: Option<PathBuf> = values.optional(KEY_STORE, "a file")?;
     let trust_store: Option<PathBuf> = values.optional(TRUST_STORE, "a file")?;
-    let unified: bool = values.value(UNIFICATION, "true or false")?;
+    let unified: Option<bool> = values.optional(UNIFICATION, "true or false")?;
     let auth: String = values.value(CLIENT_AUTH, "need, want or none")?;
     let auth = match &*auth {
         "need" => ClientAuth::Need,
@@ -37,14 +37,20 @@ pub fn gate(values: &Values) -> Result<(Gate, bool), SettingError> {
         }
     };
     let Some(key_store) = key_store else {
-        if !unified || trust_store.is_some() {
+        if unified == Some(false) || trust_store.is_some() {
             return Err(SettingError(format!("{KEY_STORE} is needed for TLS")));
         }
         return Ok((Gate::default(), false));
     };
+    if auth == ClientAuth::None && trust_store.is_some() {
+        return Err(SettingError(format!(
+            "{TRUST_STORE} is for certificates of clients, which {CLIENT_AUTH} = none does not ask for"
+        )));
+    }
     let serving =
         tls::serving(&key_store, trust_store.as_deref(), auth).map_err(named(KEY_STORE))?;
-    let gate = Gate { tls: Some(serving), only_tls: !unified };
+    // Who encrypts means it: clients that do not are let in where that was said.
+    let gate = Gate { tls: Some(serving), only_tls: unified != Some(true) };
     let all_proved = gate.only_tls && auth == ClientAuth::Need;
     Ok((gate, all_proved))
 }
@@ -54,6 +60,12 @@ pub fn peers(values: &Values) -> Result<Option<PeerTls>, SettingError> {
     let key_store: Option<PathBuf> = values.optional(QUORUM_KEY_STORE, "a file")?;
     let trust_store: Option<PathBuf> = values.optional(QUORUM_TRUST_STORE, "a file")?;
     if !values.value::<bool>(QUORUM, "true or false")? {
+        if key_store.is_some() || trust_store.is_some() {
+            return Err(SettingError(format!(
+                "{QUORUM_KEY_STORE} and {QUORUM_TRUST_STORE} need {QUORUM} = true; links between members would not be \
+                 encrypted"
+            )));
+        }
         return Ok(None);
     }
     let (Some(key_store), Some(trust_store)) = (key_store, trust_store) else {

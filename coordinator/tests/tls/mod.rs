@@ -113,7 +113,11 @@ fn get(path: &str) -> Request {
 fn one_port_serves_both_and_a_certificate_is_an_identity() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let (own, trust) = (authority.sign("server"), authority.trust());
-    let pairs = [("ssl.keyStore.location", text(&own)), ("ssl.trustStore.location", text(&trust))];
+    let pairs = [
+        ("ssl.keyStore.location", text(&own)),
+        ("ssl.trustStore.location", text(&trust)),
+        ("client.portUnification", "true"),
+    ];
     let server = Embedded::start_with(settings(folder.path(), &pairs)).unwrap();
     let address = server.client_address();
     let mut plain = Client::connect(address);
@@ -158,11 +162,7 @@ fn answers_larger_than_any_buffer_arrive_whole() {
 fn port_that_is_not_unified_refuses_who_does_not_encrypt() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let (own, trust) = (authority.sign("server"), authority.trust());
-    let pairs = [
-        ("ssl.keyStore.location", text(&own)),
-        ("ssl.trustStore.location", text(&trust)),
-        ("client.portUnification", "false"),
-    ];
+    let pairs = [("ssl.keyStore.location", text(&own)), ("ssl.trustStore.location", text(&trust))];
     let server = Embedded::start_with(settings(folder.path(), &pairs)).unwrap();
     assert!(Client::try_connect(server.client_address()).is_none());
     let bob = authority.sign("bob");

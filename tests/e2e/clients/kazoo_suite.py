@@ -66,6 +66,7 @@ class Server:
             "saslUsers": self.folder + "/users",
             "ssl.keyStore.location": self.folder + "/server.pem",
             "ssl.trustStore.location": self.folder + "/ca.pem",
+            "client.portUnification": "true",
         }
         if self.count > 1:
             settings["peerSecret"] = "only these members know this"

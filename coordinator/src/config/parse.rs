@@ -123,10 +123,10 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     let host = values.text("clientPortAddress");
     let (gate, all_proved) = tls::gate(values)?;
     let core = core_config(values, id, &members)?;
-    // Encrypted, and nobody gets anywhere who has not proved who they are.
-    let is_safe = all_proved || (gate.only_tls && core.sasl.required);
+    // SASL, required or not, is not enough: before its proof anybody asks for four-letter words and has sessions made, which
+    // all members write down.
     let port = values.value("clientPort", PORT)?;
-    let client_address = address("clientPort", host, port, insecure || is_safe)?;
+    let client_address = address("clientPort", host, port, insecure || all_proved)?;
     let http_address = match values.optional("httpPort", PORT)? {
         Some(port) => Some(address("httpPort", host, port, insecure)?),
         None => None,

@@ -74,3 +74,110 @@ fn flag_wins_over_the_file() {
     assert_eq!(Config::from_values(&values).unwrap().client_address.port(), 0);
     assert!(values.add_assignment("clientPort").is_err());
 }
+
+/// Files for TLS, in a folder that goes with them.
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Files {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+        write("own.pem", &(key.serialize_pem() + &certificate)).unwrap();
+        write("ca.pem", &certificate).unwrap();
+        write("users", "bob:secret").unwrap();
+        Files { folder }
+    }
+
+    /// `name = 'file'`.
+    fn setting(&self, name: &str, file: &str) -> String {
+        format!("{name} = '{}'\n", self.folder.path().join(file).display())
+    }
+}
+
+/// Each of `choices` with each text that was there before.
+fn each_with(texts: &[String], choices: &[String]) -> Vec<String> {
+    texts.iter().flat_map(|text| choices.iter().map(move |one| format!("{text}{one}"))).collect()
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+#[test]
+fn client_port_is_public_where_every_client_shows_a_certificate() {
+    let files = Files::new();
+    let key = files.setting("ssl.keyStore.location", "own.pem");
+    let trust = files.setting("ssl.trustStore.location", "ca.pem");
+    let sasl = files.setting("saslUsers", "users") + "sessionRequireClientSASLAuth = true\n";
+    let auth = |name: &str| format!("ssl.clientAuth = '{name}'\n");
+    let mut all = each_with(&texts(&[""]), &[String::new(), key.clone()]);
+    all = each_with(&all, &[String::new(), trust.clone()]);
+    all = each_with(&all, &[String::new(), auth("need"), auth("want"), auth("none")]);
+    let unified = ["", "client.portUnification = true\n", "client.portUnification = false\n"];
+    all = each_with(&all, &texts(&unified));
+    all = each_with(&all, &[String::new(), sasl]);
+    assert_eq!(all.len(), 96);
+    let mut found = (0, 0);
+    for text in all {
+        let (encrypts, checks) = (text.contains(&key), text.contains(&trust));
+        let only_plain = !checks && !text.contains(unified[2]);
+        let can_be = if encrypts { checks != text.contains(&auth("none")) } else { only_plain };
+        let shown = !text.contains(&auth("none")) && !text.contains(&auth("want"));
+        let is_safe = can_be && encrypts && shown && !text.contains(unified[1]);
+        assert_eq!(parse(&text).is_ok(), can_be, "{text}: {:?}", parse(&text).err());
+        let public = format!("{text}clientPortAddress = '0.0.0.0'\n");
+        assert_eq!(parse(&public).is_ok(), is_safe, "{text}");
+        if can_be && !is_safe {
+            assert!(refused(&public).contains("insecure = true"), "{text}");
+        }
+        assert_eq!(parse(&format!("insecure = true\n{public}")).is_ok(), can_be, "{text}");
+        if is_safe {
+            let with_http = format!("{public}httpPort = 1\n");
+            assert!(refused(&with_http).starts_with("httpPort: "), "{text}");
+            let gate = parse(&public).unwrap().gate;
+            assert!(gate.tls.is_some() && gate.only_tls);
+        }
+        found.0 += usize::from(can_be);
+        found.1 += usize::from(is_safe);
+    }
+    // Of 96: with a key store 3 ways with authorities and 1 without, without one 4 of clientAuth that nobody asks, each
+    // in the ways of unification that fit, twice for SASL. Public are those with need, said or not, and nobody in the clear.
+    assert_eq!(found, (2 * (4 * 3 + 4 * 2), 2 * 2 * 2));
+}
+
+#[test]
+fn members_are_public_where_they_encrypt() {
+    let files = Files::new();
+    let key = files.setting("ssl.quorum.keyStore.location", "own.pem");
+    let trust = files.setting("ssl.quorum.trustStore.location", "ca.pem");
+    let on = "sslQuorum = true\n";
+    let mut all =
+        each_with(&texts(&["", "sslQuorum = false\n", on]), &[String::new(), key.clone()]);
+    all = each_with(&all, &[String::new(), trust.clone()]);
+    for text in all {
+        let files = [text.contains(&key), text.contains(&trust)];
+        let encrypts = text.contains(on);
+        let can_be = if encrypts { files == [true; 2] } else { files == [false; 2] };
+        let with = |host: &str| format!("{text}peerSecret = 's'\n[server]\n1 = '{host}:2888'");
+        assert_eq!(parse(&with("127.0.0.1")).is_ok(), can_be, "{text}");
+        let public = with("0.0.0.0");
+        assert_eq!(parse(&public).is_ok(), can_be && encrypts, "{text}");
+        if can_be && !encrypts {
+            assert!(refused(&public).contains("insecure = true"), "{text}");
+        }
+        if !can_be {
+            assert!(refused(&public).starts_with(if encrypts {
+                "sslQuorum"
+            } else {
+                "ssl.quorum"
+            }));
+        } else {
+            assert_eq!(parse(&with("127.0.0.1")).unwrap().peer_tls.is_some(), encrypts);
+        }
+    }
+}

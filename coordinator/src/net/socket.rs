@@ -35,6 +35,11 @@ impl Socket {
         self.tls.as_ref()?.subject()
     }
 
+    /// Whether the other side has shown a certificate that is for `host`.
+    pub fn is_for(&self, host: &str) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_for(host))
+    }
+
     /// Returns when there may be something to read. Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
         // A socket that somebody fills as fast as it is read is always readable.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::handshake::Credentials;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, host_of};
 use super::{HANDSHAKE_WAIT, tune};
 use crate::core_loop::{Input, Inputs};
 use crate::net::{Outbox, Socket, WriteEnd};
@@ -80,9 +80,7 @@ async fn connect(target: &Target, credentials: &Credentials) -> Result<Socket, S
         let found = hosts.resolve(*peer, address).await.map_err(|error| error.to_string())?;
         let stream = TcpStream::connect(&*found).await.map_err(|error| error.to_string())?;
         tune(&stream).map_err(|error| error.to_string())?;
-        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        let host = host.trim_matches(['[', ']']);
-        credentials.dial((stream, host), *peer).await.map_err(|error| error.to_string())
+        credentials.dial((stream, host_of(address)), *peer).await.map_err(|error| error.to_string())
     };
     match timeout(HANDSHAKE_WAIT, attempt).await {
         Ok(outcome) => outcome,

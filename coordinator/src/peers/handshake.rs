@@ -1,7 +1,8 @@
 //! How two members prove to one another that they belong together.
 //!
 //! Called by: both ends of a new link. Calls: HMAC-SHA-256.
-//! Invariant: nothing secret is sent; a proof holds for one link, one direction and one pair of members only.
+//! Invariant: nothing secret is sent; a proof holds for one link, one direction and one pair of members only, and on an
+//! encrypted link for that one session of TLS: who only relays what two members say has no link.
 //! Does not know: what the link is for.
 //!
 //! ```text
@@ -11,6 +12,7 @@
 //!   | -- Proof ------------------------------------> |   link is up
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -22,12 +24,15 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::net::TcpStream;
 
+use super::hosts::host_of;
 use super::{Ensemble, PeerTls};
 use crate::net::Socket;
 use crate::tls::{Attendance, Handshakes, TlsSession, Turn};
 
 /// Version of everything that members say to one another; both sides must have the same.
 const PROTOCOL_VERSION: u32 = 1;
+/// The same on encrypted links, whose proofs are made of more.
+const ENCRYPTED_PROTOCOL_VERSION: u32 = 2;
 /// A handshake message may be no longer.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 
@@ -37,6 +42,8 @@ const PROOF: Schema = Schema { kind: 0x0203, version: 1 };
 
 type Digest = [u8; 32];
 type Nonce = [u8; 16];
+/// What only the two ends of an encrypted link know of it; none in the clear.
+type Binding = Option<[u8; 32]>;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Hello {
@@ -65,10 +72,12 @@ pub enum HandshakeError {
     #[error("the other side ended the handshake: {0}")]
     Broken(String),
     /// The other side speaks another version.
-    #[error("peer protocol version {found}, this server has {PROTOCOL_VERSION}")]
+    #[error("peer protocol version {found}, this server has {expected}")]
     Version {
         /// Its version.
         found: u32,
+        /// Ours.
+        expected: u32,
     },
     /// The other side belongs to another ensemble.
     #[error("it belongs to cluster {found:?}, this server to {expected:?}")]
@@ -91,6 +100,14 @@ pub enum HandshakeError {
     /// It does not encrypt, or its certificate is not good.
     #[error("no TLS with it: {0}")]
     Encryption(String),
+    /// Its certificate is good, but another's.
+    #[error("it says it is server {from}, but its certificate is not for {host}")]
+    Host {
+        /// Who it says it is.
+        from: u64,
+        /// Where that member is.
+        host: String,
+    },
     /// It does not know the secret.
     #[error("it does not know this ensemble's peerSecret")]
     Secret,
@@ -112,7 +129,8 @@ pub struct Credentials {
     secret: String,
     tls: Option<PeerTls>,
     own_id: ServerId,
-    others: Vec<ServerId>,
+    /// With their hosts.
+    others: BTreeMap<ServerId, String>,
     /// Apart from one another: strangers who have this member shake hands do not hold its own links up.
     accepting: Handshakes,
     dialling: Handshakes,
@@ -126,7 +144,11 @@ impl Credentials {
             secret: ensemble.secret.clone(),
             tls: ensemble.tls.clone(),
             own_id: ensemble.own_id,
-            others: ensemble.others.keys().copied().collect(),
+            others: ensemble
+                .others
+                .iter()
+                .map(|(peer, address)| (*peer, host_of(address).to_owned()))
+                .collect(),
             accepting: Handshakes::new(),
             dialling: Handshakes::new(),
         }
@@ -138,18 +160,18 @@ impl Credentials {
         (stream, host): (TcpStream, &str),
         peer: ServerId,
     ) -> Result<Socket, HandshakeError> {
-        let socket = match &self.tls {
-            None => Socket::plain(stream),
+        let (socket, binding) = match &self.tls {
+            None => (Socket::plain(stream), None),
             Some(tls) => {
                 let turn = Turn { handshakes: &self.dialling, attendance: &() };
                 let config = Arc::clone(&tls.dialling);
                 let session = TlsSession::dial(&stream, config, host, turn).await;
-                Socket::encrypted(stream, session.map_err(encryption)?)
+                encrypted(stream, session.map_err(encryption)?)?
             }
         };
         let buffer = &mut BytesMut::new();
         let hello = Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: self.protocol_version(),
             cluster_id: self.cluster_id.clone(),
             from: self.own_id.get(),
             to: peer.get(),
@@ -157,8 +179,9 @@ impl Credentials {
         };
         send(&socket, HELLO, &hello).await?;
         let challenge: Challenge = receive(&socket, buffer, CHALLENGE).await?;
-        self.verify("acceptor", &hello, challenge.nonce, &challenge.proof)?;
-        let proof = self.prove("dialler", &hello, challenge.nonce).finalize().into_bytes().into();
+        let talk = Talk { hello, nonce: challenge.nonce, binding };
+        self.verify("acceptor", &talk, &challenge.proof)?;
+        let proof = self.prove("dialler", &talk).finalize().into_bytes().into();
         send(&socket, PROOF, &Proof { proof }).await?;
         Ok(socket)
     }
@@ -169,64 +192,85 @@ impl Credentials {
         stream: TcpStream,
         attendance: &dyn Attendance,
     ) -> Result<Link, HandshakeError> {
-        let socket = match &self.tls {
-            None => Socket::plain(stream),
+        let (socket, binding) = match &self.tls {
+            None => (Socket::plain(stream), None),
             Some(tls) => {
                 let turn = Turn { handshakes: &self.accepting, attendance };
                 let session = TlsSession::accept(&stream, Arc::clone(&tls.serving), turn).await;
-                Socket::encrypted(stream, session.map_err(encryption)?)
+                encrypted(stream, session.map_err(encryption)?)?
             }
         };
         let mut buffer = BytesMut::new();
         let hello: Hello = receive(&socket, &mut buffer, HELLO).await?;
-        let peer = self.check(&hello)?;
-        let nonce = nonce()?;
-        let proof = self.prove("acceptor", &hello, nonce).finalize().into_bytes().into();
-        send(&socket, CHALLENGE, &Challenge { nonce, proof }).await?;
+        let (peer, host) = self.check(&hello)?;
+        if binding.is_some() && !socket.is_for(host) {
+            return Err(HandshakeError::Host { from: hello.from, host: host.to_owned() });
+        }
+        let talk = Talk { hello, nonce: nonce()?, binding };
+        let proof = self.prove("acceptor", &talk).finalize().into_bytes().into();
+        send(&socket, CHALLENGE, &Challenge { nonce: talk.nonce, proof }).await?;
         let answer: Proof = receive(&socket, &mut buffer, PROOF).await?;
-        self.verify("dialler", &hello, nonce, &answer.proof)?;
+        self.verify("dialler", &talk, &answer.proof)?;
         Ok(Link { peer, socket, buffer })
     }
 
-    fn check(&self, hello: &Hello) -> Result<ServerId, HandshakeError> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            return Err(HandshakeError::Version { found: hello.protocol_version });
+    fn protocol_version(&self) -> u32 {
+        if self.tls.is_some() { ENCRYPTED_PROTOCOL_VERSION } else { PROTOCOL_VERSION }
+    }
+
+    /// Who says hello, and the host where that member is.
+    fn check(&self, hello: &Hello) -> Result<(ServerId, &str), HandshakeError> {
+        let (found, expected) = (hello.protocol_version, self.protocol_version());
+        if found != expected {
+            return Err(HandshakeError::Version { found, expected });
         }
         if hello.cluster_id != self.cluster_id {
             let (found, expected) = (hello.cluster_id.clone(), self.cluster_id.clone());
             return Err(HandshakeError::Cluster { found, expected });
         }
-        let peer = ServerId::new(hello.from).filter(|peer| self.others.contains(peer));
+        let peer = ServerId::new(hello.from).and_then(|peer| self.others.get_key_value(&peer));
         match peer {
-            Some(peer) if hello.to == self.own_id.get() => Ok(peer),
+            Some((peer, host)) if hello.to == self.own_id.get() => Ok((*peer, host)),
             _ => Err(HandshakeError::Member { from: hello.from, to: hello.to }),
         }
     }
 
-    fn prove(&self, role: &str, hello: &Hello, nonce: Nonce) -> Hmac<Sha256> {
+    fn prove(&self, role: &str, talk: &Talk) -> Hmac<Sha256> {
+        let Talk { hello, nonce, binding } = talk;
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())
             .expect("HMAC takes a key of any length");
-        // Every part has a fixed length or is followed by a byte that it cannot hold.
+        // Every part has a fixed length or is followed by a byte that it cannot hold; the version tells whether there
+        // is a binding.
         mac.update(role.as_bytes());
         mac.update(&[0]);
         mac.update(&hello.protocol_version.to_be_bytes());
         mac.update(&hello.from.to_be_bytes());
         mac.update(&hello.to.to_be_bytes());
         mac.update(&hello.nonce);
-        mac.update(&nonce);
+        mac.update(nonce);
+        if let Some(binding) = binding {
+            mac.update(binding);
+        }
         mac.update(hello.cluster_id.as_bytes());
         mac
     }
 
-    fn verify(
-        &self,
-        role: &str,
-        hello: &Hello,
-        nonce: Nonce,
-        proof: &Digest,
-    ) -> Result<(), HandshakeError> {
-        self.prove(role, hello, nonce).verify_slice(proof).map_err(|_| HandshakeError::Secret)
+    fn verify(&self, role: &str, talk: &Talk, proof: &Digest) -> Result<(), HandshakeError> {
+        self.prove(role, talk).verify_slice(proof).map_err(|_| HandshakeError::Secret)
     }
+}
+
+/// What a proof is about.
+struct Talk {
+    hello: Hello,
+    /// The acceptor's.
+    nonce: Nonce,
+    binding: Binding,
+}
+
+fn encrypted(stream: TcpStream, session: TlsSession) -> Result<(Socket, Binding), HandshakeError> {
+    let binding = session.binding().map_err(encryption)?;
+    Ok((Socket::encrypted(stream, session), Some(binding)))
 }
 
 async fn send<T: Serialize>(
@@ -272,60 +316,4 @@ fn nonce() -> Result<Nonce, HandshakeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    fn member(id: u64, cluster_id: &str, secret: &str) -> Credentials {
-        let other = ServerId::new(3 - id).unwrap();
-        Credentials::new(&Ensemble {
-            cluster_id: cluster_id.into(),
-            secret: secret.into(),
-            tls: None,
-            own_id: ServerId::new(id).unwrap(),
-            others: BTreeMap::from([(other, String::new())]),
-        })
-    }
-
-    async fn meet(
-        dialler: &Credentials,
-        acceptor: &Credentials,
-        called: u64,
-    ) -> (Result<(), HandshakeError>, Result<ServerId, HandshakeError>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let dial = async {
-            let stream = TcpStream::connect(address).await.unwrap();
-            let peer = ServerId::new(called).unwrap();
-            dialler.dial((stream, "localhost"), peer).await.map(|_| ())
-        };
-        let accept = async {
-            let (stream, _) = listener.accept().await.unwrap();
-            acceptor.accept(stream, &()).await.map(|link| link.peer)
-        };
-        tokio::join!(dial, accept)
-    }
-
-    #[tokio::test]
-    async fn members_of_one_ensemble_recognise_each_other() {
-        let (dialled, accepted) = meet(&member(1, "a", "s"), &member(2, "a", "s"), 2).await;
-        assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(1).unwrap())));
-    }
-
-    #[tokio::test]
-    async fn stranger_is_refused_for_what_differs() {
-        let own = member(2, "a", "s");
-        let (_, accepted) = meet(&member(1, "b", "s"), &own, 2).await;
-        assert!(matches!(accepted, Err(HandshakeError::Cluster { .. })), "{accepted:?}");
-        let (dialled, accepted) = meet(&member(1, "a", "t"), &own, 2).await;
-        assert_eq!(dialled, Err(HandshakeError::Secret));
-        assert!(accepted.is_err());
-        let (_, accepted) = meet(&member(1, "a", "s"), &own, 3).await;
-        assert_eq!(accepted, Err(HandshakeError::Member { from: 1, to: 3 }));
-        let (_, accepted) = meet(&member(2, "a", "s"), &own, 2).await;
-        assert_eq!(accepted, Err(HandshakeError::Member { from: 2, to: 2 }));
-    }
-}
+mod tests;

@@ -35,6 +35,12 @@ impl Hosts {
     }
 }
 
+/// The host of `host:port`.
+pub fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_matches(['[', ']'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +58,13 @@ mod tests {
         assert!(has("127.0.0.1"));
         hosts.resolve(peer, "127.0.0.2:7").await.unwrap();
         assert!(has("127.0.0.2") && !has("127.0.0.1"));
+    }
+
+    #[test]
+    fn host_is_what_stands_before_the_port() {
+        for (address, host) in [("a.b:1", "a.b"), ("127.0.0.1:1", "127.0.0.1"), ("[::1]:1", "::1")]
+        {
+            assert_eq!(host_of(address), host);
+        }
     }
 }

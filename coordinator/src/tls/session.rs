@@ -9,7 +9,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
+use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, ClientConnection, Connection, IoState, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
@@ -20,6 +22,8 @@ use super::{Attendance, Handshakes, subject};
 const BARREN_BYTES_MAX: usize = 64 << 10;
 /// Reads from the socket within one call: what a whole record takes.
 const RECEIVES_MAX: usize = 5;
+/// What [`TlsSession::binding`] is for; labels of private use begin so.
+const BINDING: &[u8] = b"EXPERIMENTAL tidegate member proof";
 /// Taken out of a session at a time.
 const PLAIN_BYTES: usize = 16 << 10;
 
@@ -76,6 +80,27 @@ impl TlsSession {
     pub fn subject(&self) -> Option<String> {
         let state = self.state();
         subject(state.connection.peer_certificates()?.first()?)
+    }
+
+    /// Whether the certificate that the other side has shown is for `host`. That a trusted authority has signed it was
+    /// checked in the handshake.
+    pub fn is_for(&self, host: &str) -> bool {
+        let state = self.state();
+        let shown = state.connection.peer_certificates().and_then(|chain| chain.first());
+        let parsed = shown.and_then(|shown| ParsedCertificate::try_from(shown).ok());
+        let (Some(certificate), Ok(name)) = (parsed, ServerName::try_from(host)) else {
+            return false;
+        };
+        verify_server_name(&certificate, &name).is_ok()
+    }
+
+    /// What only the two ends of this session know, the same at both (RFC 5705).
+    ///
+    /// # Errors
+    /// When the session cannot tell, which none does after its handshake.
+    pub fn binding(&self) -> io::Result<[u8; 32]> {
+        let exported = self.state().connection.export_keying_material([0; 32], BINDING, None);
+        exported.map_err(io::Error::other)
     }
 
     /// Whether something was decrypted that nobody has taken yet: the socket says nothing of it.

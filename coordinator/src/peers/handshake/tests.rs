@@ -1,0 +1,206 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::*;
+use crate::tls::{self, ClientAuth};
+
+/// A hang guard, no measure.
+const SOON: Duration = Duration::from_secs(60);
+const HOST: &str = "localhost";
+
+fn member(id: u64, cluster_id: &str, secret: &str) -> Credentials {
+    encrypted_member(id, cluster_id, secret, None)
+}
+
+fn encrypted_member(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls>) -> Credentials {
+    let other = ServerId::new(3 - id).unwrap();
+    Credentials::new(&Ensemble {
+        cluster_id: cluster_id.into(),
+        secret: secret.into(),
+        tls,
+        own_id: ServerId::new(id).unwrap(),
+        others: BTreeMap::from([(other, format!("{HOST}:1"))]),
+    })
+}
+
+type Dialled = Result<(), HandshakeError>;
+type Accepted = Result<ServerId, HandshakeError>;
+
+async fn meet(dialler: &Credentials, acceptor: &Credentials, called: u64) -> (Dialled, Accepted) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    let peer = ServerId::new(called).unwrap();
+    let dial = async { dialler.dial((stream, HOST), peer).await.map(|_| ()) };
+    let accept = async { acceptor.accept(accepted, &()).await.map(|link| link.peer) };
+    timeout(SOON, async { tokio::join!(dial, accept) }).await.expect("in time")
+}
+
+#[tokio::test]
+async fn members_of_one_ensemble_recognise_each_other() {
+    let (dialled, accepted) = meet(&member(1, "a", "s"), &member(2, "a", "s"), 2).await;
+    assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(1).unwrap())));
+}
+
+#[tokio::test]
+async fn stranger_is_refused_for_what_differs() {
+    let own = member(2, "a", "s");
+    let (_, accepted) = meet(&member(1, "b", "s"), &own, 2).await;
+    assert!(matches!(accepted, Err(HandshakeError::Cluster { .. })), "{accepted:?}");
+    let (dialled, accepted) = meet(&member(1, "a", "t"), &own, 2).await;
+    assert_eq!(dialled, Err(HandshakeError::Secret));
+    assert!(accepted.is_err());
+    let (_, accepted) = meet(&member(1, "a", "s"), &own, 3).await;
+    assert_eq!(accepted, Err(HandshakeError::Member { from: 1, to: 3 }));
+    let (_, accepted) = meet(&member(2, "a", "s"), &own, 2).await;
+    assert_eq!(accepted, Err(HandshakeError::Member { from: 2, to: 2 }));
+}
+
+/// An authority, and what it has signed, in files.
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Authority { folder, issuer }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What somebody has whose certificate is for `hosts`.
+    fn sign(&self, hosts: &[&str]) -> PeerTls {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(hosts).unwrap();
+        let signed = params.signed_by(&key, &self.issuer).unwrap();
+        let (path, trust) = (self.file("own.pem"), self.file("ca.pem"));
+        std::fs::write(&path, key.serialize_pem() + &signed.pem()).unwrap();
+        PeerTls {
+            serving: tls::serving(&path, Some(&trust), ClientAuth::Need).unwrap(),
+            dialling: tls::dialling(&path, &trust).unwrap(),
+        }
+    }
+
+    /// Trust without a certificate to show.
+    fn trusting(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+}
+
+/// Member 1, which dials, and member 2, with one secret.
+fn pair(dialler: PeerTls, acceptor: PeerTls) -> (Credentials, Credentials) {
+    let member = |id, tls| encrypted_member(id, "a", "s", Some(tls));
+    (member(1, dialler), member(2, acceptor))
+}
+
+#[tokio::test]
+async fn member_is_who_has_a_certificate_for_its_host_and_the_secret() {
+    let authority = Authority::new();
+    let member = || authority.sign(&[HOST]);
+    let (dialler, acceptor) = pair(member(), member());
+    let met = meet(&dialler, &acceptor, 2).await;
+    assert_eq!(met, (Ok(()), Ok(ServerId::new(1).unwrap())));
+    // The secret alone.
+    let without = PeerTls { dialling: authority.trusting(), ..member() };
+    let others = Authority::new();
+    others.sign(&[HOST]);
+    let shown = tls::dialling(&others.file("own.pem"), &authority.file("ca.pem")).unwrap();
+    let others = PeerTls { dialling: shown, ..member() };
+    for tls in [without, others] {
+        let (_, accepted) = meet(&pair(tls, member()).0, &acceptor, 2).await;
+        assert!(matches!(accepted, Err(HandshakeError::Encryption(_))), "{accepted:?}");
+    }
+    // The secret, and a certificate of somebody else whom the authority has signed.
+    for hosts in [&[][..], &["example.org"]] {
+        let (_, accepted) = meet(&pair(authority.sign(hosts), member()).0, &acceptor, 2).await;
+        assert_eq!(accepted, Err(HandshakeError::Host { from: 1, host: HOST.into() }));
+        let (dialled, _) = meet(&dialler, &pair(member(), authority.sign(hosts)).1, 2).await;
+        assert!(matches!(dialled, Err(HandshakeError::Encryption(_))), "{dialled:?}");
+    }
+    // The certificate alone.
+    let stranger = encrypted_member(1, "a", "t", Some(member()));
+    let (dialled, accepted) = meet(&stranger, &acceptor, 2).await;
+    assert_eq!(dialled, Err(HandshakeError::Secret));
+    assert!(matches!(accepted, Err(HandshakeError::Broken(_))), "{accepted:?}");
+    let stranger = encrypted_member(2, "a", "t", Some(member()));
+    let (dialled, _) = meet(&dialler, &stranger, 2).await;
+    assert_eq!(dialled, Err(HandshakeError::Secret));
+    // In the clear.
+    let plain = encrypted_member(1, "a", "s", None);
+    let (_, accepted) = meet(&plain, &acceptor, 2).await;
+    assert!(matches!(accepted, Err(HandshakeError::Encryption(_))), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn who_relays_between_two_members_has_no_link() {
+    let authority = Authority::new();
+    let member = || authority.sign(&[HOST]);
+    let (dialler, acceptor) = pair(member(), member());
+    let (front, back) = (listen().await, listen().await);
+    let (front_address, back_address) = (front.local_addr().unwrap(), back.local_addr().unwrap());
+    let relay = tokio::spawn(async move {
+        let tls = authority.sign(&[HOST]);
+        let turn = Turn { handshakes: &Handshakes::new(), attendance: &() };
+        let (stream, _) = front.accept().await.unwrap();
+        let session = TlsSession::accept(&stream, tls.serving, turn).await.unwrap();
+        let one = Socket::encrypted(stream, session);
+        let stream = TcpStream::connect(back_address).await.unwrap();
+        let session = TlsSession::dial(&stream, tls.dialling, HOST, turn).await.unwrap();
+        let other = Socket::encrypted(stream, session);
+        // Whichever way ends first.
+        tokio::select! {
+            _ = forward(&one, &other) => {}
+            _ = forward(&other, &one) => {}
+        }
+    });
+    let dial = async {
+        let stream = TcpStream::connect(front_address).await.unwrap();
+        dialler.dial((stream, HOST), ServerId::new(2).unwrap()).await.map(|_| ())
+    };
+    let accept = async {
+        let (stream, _) = back.accept().await.unwrap();
+        acceptor.accept(stream, &()).await.map(|link| link.peer)
+    };
+    let met = timeout(SOON, async { tokio::join!(dial, accept) }).await.expect("in time");
+    // The proof came from who knows the secret, but not through this session.
+    assert_eq!(met.0, Err(HandshakeError::Secret));
+    assert!(met.1.is_err());
+    timeout(SOON, relay).await.expect("in time").unwrap();
+}
+
+async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+async fn forward(from: &Socket, to: &Socket) -> io::Result<()> {
+    loop {
+        let mut buffer = BytesMut::new();
+        from.read_until(&mut buffer, 1).await?;
+        to.write_all(buffer.freeze()).await?;
+    }
+}

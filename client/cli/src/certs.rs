@@ -24,14 +24,17 @@ use crate::args::CertsCommand;
 const AUTHORITY: &str = "Tidegate authority";
 const AUTHORITY_CERTIFICATE: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca-key.pem";
-/// For which every certificate is good, beside the hosts that are named.
+/// For which a server's certificate is good when no host is named.
 const OWN_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// Does what was said, and tells what it wrote.
 pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
     let written = match command {
         CertsCommand::Init { dir } => init(dir)?,
-        CertsCommand::Sign { name, hosts, dir } => vec![sign(dir, name, hosts)?],
+        CertsCommand::Sign { name, hosts, client, dir } => {
+            let purpose = if *client { Purpose::Client } else { Purpose::Server { hosts } };
+            vec![sign(dir, name, purpose)?]
+        }
     };
     for path in written {
         println!("{}", path.display());
@@ -63,8 +66,39 @@ fn init(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// Key and certificate of `CN=name`, good for `hosts`, in one file.
-fn sign(dir: &Path, name: &str, hosts: &[String]) -> anyhow::Result<PathBuf> {
+/// What a certificate is good for.
+#[derive(Clone, Copy)]
+enum Purpose<'a> {
+    /// To serve at these hosts, at this one without any; and to dial other servers.
+    Server {
+        /// Names and addresses.
+        hosts: &'a [String],
+    },
+    /// To dial servers.
+    Client,
+}
+
+impl Purpose<'_> {
+    fn hosts(self) -> Vec<String> {
+        match self {
+            Purpose::Server { hosts: [] } => OWN_HOSTS.map(str::to_owned).to_vec(),
+            Purpose::Server { hosts } => hosts.to_vec(),
+            Purpose::Client => Vec::new(),
+        }
+    }
+
+    fn usages(self) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Purpose::Server { .. } => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        }
+    }
+}
+
+/// Key and certificate of `CN=name` in one file.
+fn sign(dir: &Path, name: &str, purpose: Purpose<'_>) -> anyhow::Result<PathBuf> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(plain) || name.starts_with('.') {
         bail!("{name:?} is no name: letters, digits, hyphens, underscores and dots");
@@ -78,14 +112,11 @@ fn sign(dir: &Path, name: &str, hosts: &[String]) -> anyhow::Result<PathBuf> {
     let key = KeyPair::from_pem(&key).with_context(|| format!("in {}", path.display()))?;
     check_authority(dir, &key)?;
     let issuer = Issuer::new(authority()?, key);
-    let all: Vec<String> =
-        OWN_HOSTS.into_iter().map(str::to_owned).chain(hosts.iter().cloned()).collect();
-    let mut params = CertificateParams::new(all)?;
+    let mut params = CertificateParams::new(purpose.hosts())?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = purpose.usages();
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
@@ -144,27 +175,36 @@ fn write(dir: &Path, name: &str, text: &str, mode: u32) -> anyhow::Result<PathBu
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::crypto::ring;
+    use rustls::pki_types::{ServerName, UnixTime};
+    use rustls::server::WebPkiClientVerifier;
 
     use super::*;
+
+    const SERVER: Purpose<'_> = Purpose::Server { hosts: &[] };
 
     #[test]
     fn authority_is_made_once_and_signs_what_is_asked() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("certs");
-        assert!(sign(&dir, "bob", &[]).unwrap_err().to_string().contains("certs init"));
+        assert!(sign(&dir, "bob", SERVER).unwrap_err().to_string().contains("certs init"));
         let written = init(&dir).unwrap();
         let key = std::fs::read(&written[0]).unwrap();
         assert!(init(&dir).is_err(), "a second authority in the same place");
         assert_eq!(std::fs::read(&written[0]).unwrap(), key);
-        let bob = sign(&dir, "bob", &["example.org".to_owned(), "10.0.0.1".to_owned()]).unwrap();
-        assert!(sign(&dir, "bob", &[]).is_err(), "the key of somebody who has one");
+        let bob = sign(&dir, "bob", SERVER).unwrap();
+        assert!(sign(&dir, "bob", SERVER).is_err(), "the key of somebody who has one");
         let text = std::fs::read_to_string(&bob).unwrap();
         assert!(text.contains("PRIVATE KEY") && text.contains("BEGIN CERTIFICATE"));
         for (path, mode) in [(&bob, 0o600), (&written[0], 0o600), (&written[1], 0o644)] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
         }
         for name in ["", "../bob", "ca", "ca-key", ".bob", "b/b"] {
-            assert!(sign(&dir, name, &[]).is_err(), "{name:?}");
+            assert!(sign(&dir, name, SERVER).is_err(), "{name:?}");
         }
     }
 
@@ -199,10 +239,44 @@ mod tests {
         init(other.path()).unwrap();
         let key = one.path().join(AUTHORITY_KEY);
         std::fs::copy(&key, other.path().join(AUTHORITY_KEY)).unwrap();
-        let refused = sign(other.path(), "bob", &[]).unwrap_err().to_string();
+        let refused = sign(other.path(), "bob", SERVER).unwrap_err().to_string();
         assert!(refused.contains("another authority's"), "{refused}");
         assert_eq!(names(other.path()), [AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
-        sign(one.path(), "bob", &[]).unwrap();
+        sign(one.path(), "bob", SERVER).unwrap();
         assert_eq!(names(one.path()), ["bob.pem", AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
+    }
+
+    /// Who takes the certificate in `path`: those who dial `hosts`, and servers for that of a client.
+    fn takers(dir: &Path, path: &Path, hosts: &[&str]) -> (Vec<bool>, bool) {
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_file(dir.join(AUTHORITY_CERTIFICATE)).unwrap()).unwrap();
+        let (store, provider) = (Arc::new(store), Arc::new(ring::default_provider()));
+        let certificate = CertificateDer::from_pem_file(path).unwrap();
+        let dialler =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider));
+        let dialler = dialler.build().unwrap();
+        let dials = |host: &&str| {
+            let name = ServerName::try_from(*host).unwrap();
+            dialler.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now()).is_ok()
+        };
+        let server = WebPkiClientVerifier::builder_with_provider(store, provider).build().unwrap();
+        let serves = server.verify_client_cert(&certificate, &[], UnixTime::now()).is_ok();
+        (hosts.iter().map(dials).collect(), serves)
+    }
+
+    #[test]
+    fn certificate_is_good_for_what_was_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        init(dir).unwrap();
+        let hosts = ["example.org".to_owned(), "10.0.0.1".to_owned()];
+        let tried = ["localhost", "127.0.0.1", "example.org", "10.0.0.1"];
+        let check = |name: &str, purpose: Purpose<'_>, expected: [bool; 4]| {
+            let path = sign(dir, name, purpose).unwrap();
+            assert_eq!(takers(dir, &path, &tried), (expected.to_vec(), true), "{name}");
+        };
+        check("here", SERVER, [true, true, false, false]);
+        check("there", Purpose::Server { hosts: &hosts }, [false, false, true, true]);
+        check("client", Purpose::Client, [false; 4]);
     }
 }

@@ -23,7 +23,14 @@ and in the settings of the first:
   ssl.keyStore.location = \"one.pem\"
   ssl.trustStore.location = \"ca.pem\"
 
-For Java's clients:
+Certificates of clients are made by `certs sign NAME --client`, without which they are good for coordinators on localhost.
+It is safer still to have an authority of their own for clients, in another --dir: its ca.pem is what the coordinators'
+ssl.trustStore.location names, and nothing that it signs is good between coordinators.
+
+A certificate cannot be taken back before its time is over, but by a new authority. Coordinators read their files at
+their start.
+
+For Java's clients (tidegate certs sign client --client):
   openssl pkcs12 -export -in client.pem -out client.p12
   keytool -importcert -file ca.pem -keystore trust.p12")]
     Init {
@@ -35,9 +42,12 @@ For Java's clients:
     Sign {
         /// Its name, which is the identity x509:CN=NAME in access lists.
         name: String,
-        /// A host name or address that it serves at; may be repeated. localhost is always among them.
+        /// A host name or address that it serves at; may be repeated. Without any: localhost and 127.0.0.1.
         #[arg(long = "host", value_name = "HOST")]
         hosts: Vec<String>,
+        /// For a client, which serves nowhere: nobody takes it for a coordinator.
+        #[arg(long, conflicts_with = "hosts")]
+        client: bool,
         /// Where the authority is.
         #[arg(long, value_name = "FOLDER", default_value = "certs")]
         dir: PathBuf,

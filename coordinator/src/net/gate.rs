@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use coordinator_core::server::IDENTITY_BYTES_MAX;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
@@ -44,7 +45,11 @@ impl Gate {
                 let shaken = TlsSession::accept(&stream, Arc::clone(config), turn).await;
                 let session =
                     shaken.inspect_err(|error| debug!(%from, %error, "no handshake of TLS"))?;
-                Ok(Socket::encrypted(stream, session))
+                let socket = Socket::encrypted(stream, session);
+                check_subject(socket.subject().as_deref()).inspect_err(
+                    |_| warn!(%from, max = IDENTITY_BYTES_MAX, "a client is refused: its certificate has a longer subject"),
+                )?;
+                Ok(socket)
             }
             _ if encrypts || self.only_tls => {
                 let expected = if encrypts { "without TLS" } else { "by TLS only" };
@@ -53,5 +58,15 @@ impl Gate {
             }
             _ => Ok(Socket::plain(stream)),
         }
+    }
+}
+
+/// A certificate that can be no identity would silently let its owner do nothing.
+fn check_subject(subject: Option<&str>) -> io::Result<()> {
+    match subject {
+        Some(subject) if subject.len() > IDENTITY_BYTES_MAX => {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+        Some(_) | None => Ok(()),
     }
 }

@@ -103,8 +103,11 @@ fn authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(path, error))?;
-    let found: Result<Vec<_>, _> = found.take(CERTIFICATES_MAX).collect();
+    let found: Result<Vec<_>, _> = found.take(CERTIFICATES_MAX + 1).collect();
     let found = found.map_err(|error| wrong(path, error))?;
+    if found.len() > CERTIFICATES_MAX {
+        return Err(wrong(path, format!("it holds more than {CERTIFICATES_MAX} certificates")));
+    }
     if found.is_empty() {
         return Err(wrong(path, "it holds no certificate in PEM form"));
     }
@@ -113,4 +116,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn wrong(path: &Path, error: impl std::fmt::Display) -> TlsError {
     TlsError(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn file_holds_certificates_up_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let one = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        let count = |count: usize| {
+            std::fs::write(&path, one.repeat(count)).unwrap();
+            authorities(&path).map(|store| store.len())
+        };
+        assert!(count(0).unwrap_err().to_string().contains("holds no certificate"));
+        assert_eq!(count(CERTIFICATES_MAX), Ok(CERTIFICATES_MAX));
+        let refused = count(CERTIFICATES_MAX + 1).unwrap_err().to_string();
+        assert!(refused.contains("more than 1000 certificates"), "{refused}");
+    }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use coordinator::ServerError;
 use coordinator::config::{Config, Values};
 use coordinator::embedded::Embedded;
+use coordinator_core::server::IDENTITY_BYTES_MAX;
 use coordinator_protocol::{
     Acl, CreateRequest, ErrorCode, PathWatch, Request, Response, SessionId, SessionPassword, Zxid,
 };
@@ -57,7 +58,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let path = self.folder.path().join(format!("{name}.pem"));
+        // A file's name may be no longer than 255 bytes.
+        let path = self.folder.path().join(format!("{}.pem", &name[..name.len().min(200)]));
         std::fs::write(&path, certificate.pem() + &key.serialize_pem()).unwrap();
         path
     }
@@ -137,6 +139,22 @@ fn one_port_serves_both_and_a_certificate_is_an_identity() {
     let stranger = strangers.sign("bob");
     assert!(connect(address, &trust, None).is_none(), "a certificate is needed");
     assert!(connect(address, &trust, Some(&stranger)).is_none(), "by a trusted authority");
+}
+
+#[test]
+fn subject_is_an_identity_up_to_the_limit_and_longer_ones_are_refused() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (own, trust) = (authority.sign("server"), authority.trust());
+    let pairs = [("ssl.keyStore.location", text(&own)), ("ssl.trustStore.location", text(&trust))];
+    let server = Embedded::start_with(settings(folder.path(), &pairs)).unwrap();
+    let name = "n".repeat(IDENTITY_BYTES_MAX - "CN=,O=people".len());
+    let shown = authority.sign(&name);
+    let mut client = connect(server.client_address(), &trust, Some(&shown)).expect("a session");
+    let (_, who) = client.ask(&Request::WhoAmI);
+    let Some(Response::ClientInfos(who)) = who else { panic!("{who:?}") };
+    assert_eq!(who.last().map(|info| info.user.clone()), Some(format!("CN={name},O=people")));
+    let shown = authority.sign(&format!("{name}n"));
+    assert!(connect(server.client_address(), &trust, Some(&shown)).is_none());
 }
 
 #[test]

@@ -18,12 +18,13 @@ use coordinator_protocol::{
 };
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::four_letter;
-use super::gate::Gate;
+use super::gate::{Gate, Refusal};
 use super::newcomers::Ticket;
 use super::outbox::{Outbox, WriteEnd};
+use super::seldom::Seldom;
 use crate::core_loop::{Input, Inputs};
 use crate::tls::{Handshakes, Turn};
 
@@ -58,6 +59,19 @@ pub struct Entrance {
     pub greeting_max: Duration,
     /// The way to the core.
     pub inputs: Inputs,
+    /// Those whom the gate refused.
+    pub refused: Seldom,
+}
+
+impl Entrance {
+    /// One line for many: whoever likes can come again and again.
+    fn tell(&self, from: IpAddr, refusal: &Refusal) {
+        debug!(%from, %refusal, "a client is refused");
+        let is_worth_it = !matches!(refusal, Refusal::HungUp);
+        if let Some(clients) = is_worth_it.then(|| self.refused.count()).flatten() {
+            warn!(%from, %refusal, clients, "a client is refused, one of so many since the last such line");
+        }
+    }
 }
 
 /// A client that has just connected.
@@ -141,7 +155,13 @@ async fn greet(
     entrance: &Entrance,
 ) -> Option<Greeting> {
     let turn = Turn { handshakes: &entrance.handshakes, attendance: ticket };
-    let socket = entrance.gate.admit(stream, from, turn).await.ok()?;
+    let socket = match entrance.gate.admit(stream, turn).await {
+        Ok(socket) => socket,
+        Err(refusal) => {
+            entrance.tell(from, &refusal);
+            return None;
+        }
+    };
     let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
     let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
     let first = reader.first().await.ok()?;

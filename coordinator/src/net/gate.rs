@@ -5,14 +5,12 @@
 //! ZooKeeper's clients say first begins with a length below 2^24 or a letter.
 //! Does not know: sessions.
 
-use std::io;
-use std::net::IpAddr;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use coordinator_core::server::IDENTITY_BYTES_MAX;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tracing::{debug, warn};
 
 use super::socket::Socket;
 use crate::tls::{TlsSession, Turn};
@@ -29,44 +27,51 @@ pub struct Gate {
     pub only_tls: bool,
 }
 
-impl Gate {
-    /// Waits for the client's first byte, and for the end of its handshake if that is one of TLS.
-    pub async fn admit(
-        &self,
-        stream: TcpStream,
-        from: IpAddr,
-        turn: Turn<'_>,
-    ) -> io::Result<Socket> {
-        let mut first = [0];
-        let count = stream.peek(&mut first).await?;
-        let encrypts = count > 0 && first == [HANDSHAKE];
-        match &self.tls {
-            Some(config) if encrypts => {
-                let shaken = TlsSession::accept(&stream, Arc::clone(config), turn).await;
-                let session =
-                    shaken.inspect_err(|error| debug!(%from, %error, "no handshake of TLS"))?;
-                let socket = Socket::encrypted(stream, session);
-                check_subject(socket.subject().as_deref()).inspect_err(
-                    |_| warn!(%from, max = IDENTITY_BYTES_MAX, "a client is refused: its certificate has a longer subject"),
-                )?;
-                Ok(socket)
-            }
-            _ if encrypts || self.only_tls => {
-                let expected = if encrypts { "without TLS" } else { "by TLS only" };
-                warn!(%from, "a client is refused: this port is used {expected}");
-                Err(io::ErrorKind::InvalidData.into())
-            }
-            _ => Ok(Socket::plain(stream)),
-        }
-    }
+/// Why a client does not get in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It went before it was in.
+    #[error("it hung up")]
+    HungUp,
+    /// It does not encrypt.
+    #[error("this port is used by TLS only")]
+    OnlyTls,
+    /// It encrypts.
+    #[error("this port is used without TLS")]
+    NoTls,
+    /// It breaks the rules of TLS, or its certificate is not good.
+    #[error("no handshake of TLS: {0}")]
+    Handshake(String),
+    /// Its certificate cannot be an identity, and would silently let it do nothing.
+    #[error("the subject of its certificate is longer than {IDENTITY_BYTES_MAX} bytes")]
+    Subject,
 }
 
-/// A certificate that can be no identity would silently let its owner do nothing.
-fn check_subject(subject: Option<&str>) -> io::Result<()> {
-    match subject {
-        Some(subject) if subject.len() > IDENTITY_BYTES_MAX => {
-            Err(io::ErrorKind::InvalidData.into())
+impl Gate {
+    /// Waits for the client's first byte, and for the end of its handshake if that is one of TLS.
+    pub async fn admit(&self, stream: TcpStream, turn: Turn<'_>) -> Result<Socket, Refusal> {
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(0) | Err(_) => return Err(Refusal::HungUp),
+            Ok(_) => {}
         }
-        Some(_) | None => Ok(()),
+        let encrypts = first == [HANDSHAKE];
+        match &self.tls {
+            Some(config) if encrypts => {
+                let session = TlsSession::accept(&stream, Arc::clone(config), turn).await;
+                let session = session.map_err(|error| match error.kind() {
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Refusal::HungUp,
+                    _ => Refusal::Handshake(error.to_string()),
+                })?;
+                let socket = Socket::encrypted(stream, session);
+                match socket.subject() {
+                    Some(subject) if subject.len() > IDENTITY_BYTES_MAX => Err(Refusal::Subject),
+                    Some(_) | None => Ok(socket),
+                }
+            }
+            _ if encrypts => Err(Refusal::NoTls),
+            _ if self.only_tls => Err(Refusal::OnlyTls),
+            _ => Ok(Socket::plain(stream)),
+        }
     }
 }

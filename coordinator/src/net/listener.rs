@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::connection::{self, Entrance, Guest};
 use super::gate::Gate;
 use super::places::{Limits, Places};
+use super::seldom::Seldom;
 use crate::core_loop::Inputs;
 use crate::tls::Handshakes;
 
@@ -36,7 +37,8 @@ impl ClientListener {
     /// `inputs`.
     pub fn new(listener: TcpListener, limits: Limits, gate: Gate, inputs: Inputs) -> Self {
         let handshakes = Handshakes::new();
-        let entrance = Entrance { gate, handshakes, greeting_max: GREETING_MAX, inputs };
+        let refused = Seldom::default();
+        let entrance = Entrance { gate, handshakes, greeting_max: GREETING_MAX, inputs, refused };
         ClientListener { listener, limits, entrance }
     }
 
@@ -44,7 +46,7 @@ impl ClientListener {
     pub async fn run(self) {
         let mut clients = JoinSet::new();
         let (places, entrance) = (Places::new(self.limits), Arc::new(self.entrance));
-        let numbers = AtomicU64::new(1);
+        let (numbers, sent_away) = (AtomicU64::new(1), Seldom::default());
         loop {
             let (stream, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -57,7 +59,9 @@ impl ClientListener {
             let (place, ticket) = match places.take(from).await {
                 Ok(taken) => taken,
                 Err(full) => {
-                    warn!(%address, ?full, "too many clients, one is sent away");
+                    if let Some(clients) = sent_away.count() {
+                        warn!(%address, ?full, clients, "too many, one of so many since the last such line is sent away");
+                    }
                     continue;
                 }
             };

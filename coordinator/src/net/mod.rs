@@ -7,6 +7,7 @@ mod listener;
 mod newcomers;
 mod outbox;
 mod places;
+mod seldom;
 mod socket;
 
 pub use four_letter::{average, gauges, mode_name, status};
@@ -15,4 +16,5 @@ pub use listener::ClientListener;
 pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
 pub use places::Limits;
+pub use seldom::Seldom;
 pub use socket::Socket;

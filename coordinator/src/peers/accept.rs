@@ -23,7 +23,7 @@ use super::handshake::{Credentials, Link};
 use super::hosts::Hosts;
 use super::{HANDSHAKE_WAIT, MESSAGE_BYTES_MAX, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
-use crate::net::{Newcomers, Ticket};
+use crate::net::{Newcomers, Seldom, Ticket};
 
 /// Handshakes at once, with those who come from where a member lives, and again with all others. One of them makes
 /// room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep them out.
@@ -39,12 +39,15 @@ pub struct Door {
     pub hosts: Arc<Hosts>,
     /// Rung when a member is in.
     pub kicks: BTreeMap<ServerId, Arc<Notify>>,
+    /// Those who proved nothing, or something else.
+    pub refused: Seldom,
 }
 
 /// Accepts until the task is dropped.
 pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
     let (proven, mut links) = mpsc::channel(HANDSHAKES_MAX);
     let (members, strangers) = (Newcomers::default(), Newcomers::default());
+    let door = Arc::new(door);
     let mut handshakes = JoinSet::new();
     let mut readers = Readers::default();
     loop {
@@ -54,8 +57,7 @@ pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
                 Ok((stream, from)) => {
                     let newcomers = if door.hosts.has(from.ip()) { &members } else { &strangers };
                     if let Some(ticket) = enter(newcomers, from.ip()) {
-                        let credentials = Arc::clone(&door.credentials);
-                        handshakes.spawn(prove(stream, ticket, credentials, proven.clone()));
+                        handshakes.spawn(prove(stream, ticket, Arc::clone(&door), proven.clone()));
                     }
                 }
                 Err(error) => {
@@ -83,17 +85,12 @@ fn enter(newcomers: &Newcomers, from: IpAddr) -> Option<Ticket> {
     Some(newcomers.enter(from))
 }
 
-async fn prove(
-    stream: TcpStream,
-    ticket: Ticket,
-    credentials: Arc<Credentials>,
-    proven: mpsc::Sender<Link>,
-) {
+async fn prove(stream: TcpStream, ticket: Ticket, door: Arc<Door>, proven: mpsc::Sender<Link>) {
     if tune(&stream).is_err() {
         return;
     }
     let proof = tokio::select! {
-        proof = timeout(HANDSHAKE_WAIT, credentials.accept(stream, &ticket)) => proof,
+        proof = timeout(HANDSHAKE_WAIT, door.credentials.accept(stream, &ticket)) => proof,
         () = ticket.sent_away() => return debug!("a peer makes room for another"),
     };
     match proof {
@@ -102,7 +99,12 @@ async fn prove(
             let _ = proven.send(link).await;
         }
         Ok(Ok(_)) => debug!("a peer made room for another"),
-        Ok(Err(error)) => warn!(%error, "a peer is refused"),
+        Ok(Err(error)) => {
+            debug!(%error, "a peer is refused");
+            if let Some(peers) = door.refused.count() {
+                warn!(%error, peers, "a peer is refused, one of so many since the last such line");
+            }
+        }
         Err(_) => debug!("a peer said nothing"),
     }
 }

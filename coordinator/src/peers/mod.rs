@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::core_loop::Inputs;
-use crate::net::Outbox;
+use crate::net::{Outbox, Seldom};
 use handshake::Credentials;
 use hosts::Hosts;
 
@@ -79,7 +79,8 @@ pub async fn run(listener: TcpListener, ensemble: Ensemble, inputs: Inputs) {
             tasks.spawn(dial::run(target, Arc::clone(&credentials), inputs.clone()));
         }
     }
-    tasks.spawn(accept::run(listener, accept::Door { credentials, hosts, kicks }, inputs));
+    let door = accept::Door { credentials, hosts, kicks, refused: Seldom::default() };
+    tasks.spawn(accept::run(listener, door, inputs));
     // Dropping the set, with this task, ends all of them.
     while tasks.join_next().await.is_some() {}
 }

@@ -14,9 +14,10 @@ const VERSION: u8 = 0xa0;
 /// Texts that are UTF-8 or a part of it: UTF8String, PrintableString, IA5String, NumericString.
 const TEXTS: [u8; 4] = [0x0c, 0x13, 0x16, 0x12];
 
-/// The subject: the last part first, as in `CN=client,O=people`; `None` for what is no certificate.
+/// The subject: the last part first, as in `CN=client,O=people`; `None` for what is no certificate, and for one without
+/// a subject, which names nobody.
 pub fn subject(certificate: &[u8]) -> Option<String> {
-    let (mut outer, _) = take(certificate, SEQUENCE)?;
+    let mut outer = take_all(certificate, SEQUENCE)?;
     let (mut body, _) = take_from(&mut outer, SEQUENCE)?;
     if body.first() == Some(&VERSION) {
         take_from(&mut body, VERSION)?;
@@ -35,14 +36,19 @@ pub fn subject(certificate: &[u8]) -> Option<String> {
             let (id, _) = take_from(&mut attribute, OBJECT_ID)?;
             texts.push(attribute_text(id, attribute)?);
         }
+        if texts.is_empty() {
+            return None;
+        }
         parts.push(texts.join("+"));
     }
     parts.reverse();
-    Some(parts.join(","))
+    (!parts.is_empty()).then(|| parts.join(","))
 }
 
 /// `CN=value`; with a name that is not known, or a value that is no text, by numbers.
 fn attribute_text(id: &[u8], value: &[u8]) -> Option<String> {
+    let tag = *value.first()?;
+    let content = take_all(value, tag)?;
     let name = match id {
         [0x55, 0x04, 0x03] => "CN",
         [0x55, 0x04, 0x06] => "C",
@@ -55,8 +61,6 @@ fn attribute_text(id: &[u8], value: &[u8]) -> Option<String> {
         [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x01] => "UID",
         _ => return Some(format!("{}=#{}", dotted(id)?, hex(value))),
     };
-    let tag = *value.first()?;
-    let (content, _) = take(value, tag)?;
     let text = TEXTS.contains(&tag).then(|| std::str::from_utf8(content).ok()).flatten();
     Some(match text {
         Some(text) => format!("{name}={}", escaped(text)),
@@ -124,7 +128,13 @@ fn take(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// The same, and `input` goes on behind it.
+/// The element that `input` is, with nothing behind it.
+fn take_all(input: &[u8], tag: u8) -> Option<&[u8]> {
+    let (content, rest) = take(input, tag)?;
+    rest.is_empty().then_some(content)
+}
+
+/// The same as [`take`], and `input` goes on behind it.
 fn take_from<'a>(input: &mut &'a [u8], tag: u8) -> Option<(&'a [u8], &'a [u8])> {
     let found = take(input, tag)?;
     *input = found.1;
@@ -156,10 +166,23 @@ mod tests {
         ]);
         let expected = "CN=\\#bob \u{e9},OU=\\ a\\+b\\ ,O=Acme\\, Inc.,C=NL";
         assert_eq!(subject(&plain).as_deref(), Some(expected));
-        assert_eq!(subject(&made(&[])).as_deref(), Some(""));
+        assert_eq!(subject(&made(&[])), None, "nobody is named");
         let other = DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]);
         let text = subject(&made(&[(other, "b@c")])).unwrap();
         assert_eq!(text, "1.2.840.113549.1.9.1=#0c03624063");
+    }
+
+    #[test]
+    fn nothing_may_stand_behind_a_value() {
+        let name = [0x55, 0x04, 0x03];
+        let value = [0x0c, 3, b'b', b'o', b'b'];
+        assert_eq!(attribute_text(&name, &value).as_deref(), Some("CN=bob"));
+        let more = [&value[..], &[0]].concat();
+        assert_eq!(attribute_text(&name, &more), None);
+        assert_eq!(attribute_text(&[0x2a, 3], &value).as_deref(), Some("1.2.3=#0c03626f62"));
+        assert_eq!(attribute_text(&[0x2a, 3], &more), None);
+        let certificate = made(&[(DnType::CommonName, "bob")]);
+        assert_eq!(subject(&[&certificate[..], &[0]].concat()), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Invariant: what is returned was checked whole: the key fits its certificate, the authorities can be used.
 //! Does not know: which socket it is for.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +13,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tracing::warn;
 
 /// Certificates of one chain, or of trusted authorities, that are read from one file.
 const CERTIFICATES_MAX: usize = 1_000;
+
+/// Of a file's mode.
+const OTHERS_READ: u32 = 0o004;
 
 /// Why files cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +50,11 @@ pub fn serving(
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError(error.to_string()))?;
     let (chain, key) = key_and_chain(key_store)?;
+    // No error: some systems keep keys so on purpose, in a folder that is closed.
+    if anybody_may_read(key_store) {
+        let path = key_store.display();
+        warn!(%path, "every user of this machine may read this key; chmod o= takes that back");
+    }
     let builder = match (auth, trust_store) {
         (ClientAuth::None, _) => builder.with_no_client_auth(),
         (ClientAuth::Need | ClientAuth::Want, None) => {
@@ -93,6 +103,11 @@ fn key_and_chain(
     Ok((certificates(path)?, key))
 }
 
+/// Whether the file's mode lets others than its owner and group read it.
+fn anybody_may_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & OTHERS_READ != 0)
+}
+
 fn authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(path)? {
@@ -138,5 +153,17 @@ mod tests {
         assert_eq!(count(CERTIFICATES_MAX), Ok(CERTIFICATES_MAX));
         let refused = count(CERTIFICATES_MAX + 1).unwrap_err().to_string();
         assert!(refused.contains("more than 1000 certificates"), "{refused}");
+    }
+
+    #[test]
+    fn key_that_anybody_may_read_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.pem");
+        std::fs::write(&path, "").unwrap();
+        for (mode, expected) in [(0o600, false), (0o640, false), (0o604, true), (0o644, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(anybody_may_read(&path), expected, "{mode:o}");
+        }
+        assert!(!anybody_may_read(&folder.path().join("none")));
     }
 }

@@ -9,11 +9,12 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -24,16 +25,17 @@ use crate::args::CertsCommand;
 const AUTHORITY: &str = "Tidegate authority";
 const AUTHORITY_CERTIFICATE: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca-key.pem";
+const HOUR: Duration = Duration::from_secs(3600);
 /// For which a server's certificate is good when no host is named.
 const OWN_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// Does what was said, and tells what it wrote.
 pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
     let written = match command {
-        CertsCommand::Init { dir } => init(dir)?,
-        CertsCommand::Sign { name, hosts, client, dir } => {
+        CertsCommand::Init { days, dir } => init(dir, *days)?,
+        CertsCommand::Sign { name, hosts, client, days, dir } => {
             let purpose = if *client { Purpose::Client } else { Purpose::Server { hosts } };
-            vec![sign(dir, name, purpose)?]
+            vec![sign(dir, name, purpose, *days)?]
         }
     };
     for path in written {
@@ -43,7 +45,7 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
 }
 
 /// Makes the authority: both of its files, or none.
-fn init(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn init(dir: &Path, days: u32) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for name in [AUTHORITY_KEY, AUTHORITY_CERTIFICATE] {
         let path = dir.join(name);
@@ -54,7 +56,9 @@ fn init(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
             );
         }
     }
-    let authority = CertifiedIssuer::self_signed(authority()?, KeyPair::generate()?)?;
+    let mut params = authority()?;
+    limit(&mut params, days)?;
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = write(dir, AUTHORITY_KEY, &authority.key().serialize_pem(), 0o600)?;
     match write(dir, AUTHORITY_CERTIFICATE, &authority.pem(), 0o644) {
         Ok(certificate) => Ok(vec![key, certificate]),
@@ -98,7 +102,7 @@ impl Purpose<'_> {
 }
 
 /// Key and certificate of `CN=name` in one file.
-fn sign(dir: &Path, name: &str, purpose: Purpose<'_>) -> anyhow::Result<PathBuf> {
+fn sign(dir: &Path, name: &str, purpose: Purpose<'_>, days: u32) -> anyhow::Result<PathBuf> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(plain) || name.starts_with('.') {
         bail!("{name:?} is no name: letters, digits, hyphens, underscores and dots");
@@ -118,12 +122,21 @@ fn sign(dir: &Path, name: &str, purpose: Purpose<'_>) -> anyhow::Result<PathBuf>
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = purpose.usages();
     params.use_authority_key_identifier_extension = true;
+    limit(&mut params, days)?;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
     write(dir, &format!("{name}.pem"), &(key.serialize_pem() + &certificate.pem()), 0o600)
 }
 
-/// The same each time, so that its key alone is enough to sign with.
+/// Has it good from now on for so many days, of which the first hour is over: clocks differ.
+fn limit(params: &mut CertificateParams, days: u32) -> anyhow::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    params.not_before = date_time_ymd(1970, 1, 1) + now.saturating_sub(HOUR);
+    params.not_after = params.not_before + 24 * HOUR * days;
+    Ok(())
+}
+
+/// The same each time but for its days, so that its key is enough to sign with.
 fn authority() -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = DistinguishedName::new();
@@ -186,25 +199,26 @@ mod tests {
     use super::*;
 
     const SERVER: Purpose<'_> = Purpose::Server { hosts: &[] };
+    const DAYS: u32 = 30;
 
     #[test]
     fn authority_is_made_once_and_signs_what_is_asked() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("certs");
-        assert!(sign(&dir, "bob", SERVER).unwrap_err().to_string().contains("certs init"));
-        let written = init(&dir).unwrap();
+        assert!(sign(&dir, "bob", SERVER, DAYS).unwrap_err().to_string().contains("certs init"));
+        let written = init(&dir, DAYS).unwrap();
         let key = std::fs::read(&written[0]).unwrap();
-        assert!(init(&dir).is_err(), "a second authority in the same place");
+        assert!(init(&dir, DAYS).is_err(), "a second authority in the same place");
         assert_eq!(std::fs::read(&written[0]).unwrap(), key);
-        let bob = sign(&dir, "bob", SERVER).unwrap();
-        assert!(sign(&dir, "bob", SERVER).is_err(), "the key of somebody who has one");
+        let bob = sign(&dir, "bob", SERVER, DAYS).unwrap();
+        assert!(sign(&dir, "bob", SERVER, DAYS).is_err(), "the key of somebody who has one");
         let text = std::fs::read_to_string(&bob).unwrap();
         assert!(text.contains("PRIVATE KEY") && text.contains("BEGIN CERTIFICATE"));
         for (path, mode) in [(&bob, 0o600), (&written[0], 0o600), (&written[1], 0o644)] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
         }
         for name in ["", "../bob", "ca", "ca-key", ".bob", "b/b"] {
-            assert!(sign(&dir, name, SERVER).is_err(), "{name:?}");
+            assert!(sign(&dir, name, SERVER, DAYS).is_err(), "{name:?}");
         }
     }
 
@@ -222,32 +236,34 @@ mod tests {
         for lone in [AUTHORITY_CERTIFICATE, AUTHORITY_KEY] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(lone), "what was there").unwrap();
-            assert!(init(folder.path()).is_err());
+            assert!(init(folder.path(), DAYS).is_err());
             assert_eq!(names(folder.path()), [lone]);
         }
         let folder = tempfile::tempdir().unwrap();
         // A link to nothing is a name that cannot be had, too.
         std::os::unix::fs::symlink("nowhere", folder.path().join(AUTHORITY_CERTIFICATE)).unwrap();
-        assert!(init(folder.path()).is_err());
+        assert!(init(folder.path(), DAYS).is_err());
         assert_eq!(names(folder.path()), [AUTHORITY_CERTIFICATE]);
     }
 
     #[test]
     fn key_that_is_not_that_of_the_certificate_signs_nothing() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        init(one.path()).unwrap();
-        init(other.path()).unwrap();
+        init(one.path(), DAYS).unwrap();
+        init(other.path(), DAYS).unwrap();
         let key = one.path().join(AUTHORITY_KEY);
         std::fs::copy(&key, other.path().join(AUTHORITY_KEY)).unwrap();
-        let refused = sign(other.path(), "bob", SERVER).unwrap_err().to_string();
+        let refused = sign(other.path(), "bob", SERVER, DAYS).unwrap_err().to_string();
         assert!(refused.contains("another authority's"), "{refused}");
         assert_eq!(names(other.path()), [AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
-        sign(one.path(), "bob", SERVER).unwrap();
+        sign(one.path(), "bob", SERVER, DAYS).unwrap();
         assert_eq!(names(one.path()), ["bob.pem", AUTHORITY_KEY, AUTHORITY_CERTIFICATE]);
     }
 
-    /// Who takes the certificate in `path`: those who dial `hosts`, and servers for that of a client.
-    fn takers(dir: &Path, path: &Path, hosts: &[&str]) -> (Vec<bool>, bool) {
+    /// Who takes the certificate in `path` some time from now: those who dial `hosts`, and servers for that of a client.
+    fn takers(dir: &Path, path: &Path, hosts: &[&str], after: Duration) -> (Vec<bool>, bool) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let at = UnixTime::since_unix_epoch(now + after);
         let mut store = RootCertStore::empty();
         store.add(CertificateDer::from_pem_file(dir.join(AUTHORITY_CERTIFICATE)).unwrap()).unwrap();
         let (store, provider) = (Arc::new(store), Arc::new(ring::default_provider()));
@@ -257,10 +273,10 @@ mod tests {
         let dialler = dialler.build().unwrap();
         let dials = |host: &&str| {
             let name = ServerName::try_from(*host).unwrap();
-            dialler.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now()).is_ok()
+            dialler.verify_server_cert(&certificate, &[], &name, &[], at).is_ok()
         };
         let server = WebPkiClientVerifier::builder_with_provider(store, provider).build().unwrap();
-        let serves = server.verify_client_cert(&certificate, &[], UnixTime::now()).is_ok();
+        let serves = server.verify_client_cert(&certificate, &[], at).is_ok();
         (hosts.iter().map(dials).collect(), serves)
     }
 
@@ -268,15 +284,37 @@ mod tests {
     fn certificate_is_good_for_what_was_asked() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
-        init(dir).unwrap();
+        init(dir, DAYS).unwrap();
         let hosts = ["example.org".to_owned(), "10.0.0.1".to_owned()];
         let tried = ["localhost", "127.0.0.1", "example.org", "10.0.0.1"];
         let check = |name: &str, purpose: Purpose<'_>, expected: [bool; 4]| {
-            let path = sign(dir, name, purpose).unwrap();
-            assert_eq!(takers(dir, &path, &tried), (expected.to_vec(), true), "{name}");
+            let path = sign(dir, name, purpose, DAYS).unwrap();
+            assert_eq!(
+                takers(dir, &path, &tried, Duration::ZERO),
+                (expected.to_vec(), true),
+                "{name}"
+            );
         };
         check("here", SERVER, [true, true, false, false]);
         check("there", Purpose::Server { hosts: &hosts }, [false, false, true, true]);
         check("client", Purpose::Client, [false; 4]);
+    }
+
+    #[test]
+    fn certificate_is_good_for_so_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        init(dir, DAYS).unwrap();
+        let short = sign(dir, "short", SERVER, 1).unwrap();
+        let long = sign(dir, "long", SERVER, 9).unwrap();
+        // An hour is over, and a minute is for the test.
+        let minute = Duration::from_secs(60);
+        let check = |path: &Path, after: Duration, expected: bool| {
+            assert_eq!(takers(dir, path, &["localhost"], after), (vec![expected], expected));
+        };
+        check(&short, 23 * HOUR - minute, true);
+        check(&short, 23 * HOUR + minute, false);
+        check(&long, (9 * 24 - 1) * HOUR - minute, true);
+        check(&long, (9 * 24 - 1) * HOUR + minute, false);
     }
 }

@@ -5,6 +5,14 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use clap::builder::RangedI64ValueParser;
+
+/// A hundred years.
+const DAYS_MAX: i64 = 36_500;
+
+fn days() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=DAYS_MAX)
+}
 
 /// What to make.
 #[derive(Debug, Subcommand)]
@@ -27,13 +35,16 @@ Certificates of clients are made by `certs sign NAME --client`, without which th
 It is safer still to have an authority of their own for clients, in another --dir: its ca.pem is what the coordinators'
 ssl.trustStore.location names, and nothing that it signs is good between coordinators.
 
-A certificate cannot be taken back before its time is over, but by a new authority. Coordinators read their files at
+A certificate cannot be taken back before its --days are over, but by a new authority. Coordinators read their files at
 their start.
 
 For Java's clients (tidegate certs sign client --client):
   openssl pkcs12 -export -in client.pem -out client.p12
   keytool -importcert -file ca.pem -keystore trust.p12")]
     Init {
+        /// How long it is good from now on. Most programs, though not all, take nothing that it has signed after that.
+        #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = days())]
+        days: u32,
         /// Where; made if it is not there.
         #[arg(long, value_name = "FOLDER", default_value = "certs")]
         dir: PathBuf,
@@ -48,6 +59,9 @@ For Java's clients (tidegate certs sign client --client):
         /// For a client, which serves nowhere: nobody takes it for a coordinator.
         #[arg(long, conflicts_with = "hosts")]
         client: bool,
+        /// How long it is good from now on. Some programs refuse a server's that is good for longer than 825.
+        #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = days())]
+        days: u32,
         /// Where the authority is.
         #[arg(long, value_name = "FOLDER", default_value = "certs")]
         dir: PathBuf,

@@ -4,7 +4,7 @@
 //! Invariant: nothing is guessed: an unknown name, a value of the wrong kind or a contradiction is an error.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,9 +17,16 @@ use super::{Config, SettingError};
 use super::{sasl, tls};
 
 /// Settings by name, as text; later ones replace earlier ones.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Values {
     texts: BTreeMap<String, String>,
+}
+
+/// The names alone: some of the texts are secret.
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.texts.keys()).finish()
+    }
 }
 
 impl Values {

@@ -75,6 +75,20 @@ fn flag_wins_over_the_file() {
     assert!(values.add_assignment("clientPort").is_err());
 }
 
+#[test]
+fn what_is_secret_is_not_shown() {
+    let digest = "DigestAuthenticationProvider.superDigest = 'super:classified'";
+    let mut values = Values::default();
+    values.add_toml(&format!("peerSecret = 'classified'\ndataDir = 'here'\n{digest}")).unwrap();
+    let config = Config::from_values(&values).unwrap();
+    assert_eq!(config.peer_secret, "classified");
+    for shown in [format!("{values:?}"), format!("{config:?}"), format!("{config:#?}")] {
+        assert!(!shown.contains("classified"), "{shown}");
+    }
+    assert!(format!("{config:?}").contains("here"));
+    assert!(format!("{values:?}").contains("dataDir"));
+}
+
 /// Files for TLS, in a folder that goes with them.
 struct Files {
     folder: tempfile::TempDir,

@@ -41,8 +41,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
 /// Sent bytes may stay unacknowledged for so long before the kernel gives the link up.
 const UNACKNOWLEDGED_MS_MAX: u32 = 5_000;
 
-/// Who this member is, and who the others are.
-#[derive(Debug, Clone)]
+/// Who this member is, and who the others are. It is not shown: what is secret is in it.
+#[derive(Clone)]
 pub struct Ensemble {
     /// All members on all sides have the same.
     pub cluster_id: String,

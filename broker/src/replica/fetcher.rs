@@ -14,7 +14,7 @@ use broker_core::ids::TopicPartition;
 use broker_core::image::Image;
 use broker_core::partition::FetchPosition;
 use client_protocol::messages::FetchResponse;
-use client_protocol::{BrokerId, ErrorCode, LeaderEpoch};
+use client_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -43,9 +43,19 @@ const APPEND_WAIT_MAX: Duration = Duration::from_millis(100);
 const ANSWER_OVERHEAD_BYTES: usize = 4 << 20;
 
 /// A partition whose last answer was an error; left alone for a while, unless its leader changes.
+#[derive(Clone, Copy)]
 struct Resting {
     until: Instant,
     leader_epoch: LeaderEpoch,
+    /// Only while it would be asked for this offset again; none: for any.
+    fetch_offset: Option<Offset>,
+}
+
+impl Resting {
+    fn holds(&self, position: &FetchPosition) -> bool {
+        self.leader_epoch == position.leader_epoch
+            && self.fetch_offset.is_none_or(|rested| rested == position.fetch_offset)
+    }
 }
 
 struct Sent {
@@ -210,8 +220,7 @@ impl Session<'_> {
             if position.leader != self.leader {
                 continue;
             }
-            let resting = self.resting.get(&key);
-            if resting.is_none_or(|resting| resting.leader_epoch != position.leader_epoch) {
+            if self.resting.get(&key).is_none_or(|resting| !resting.holds(&position)) {
                 positions.insert(key, position);
             }
         }
@@ -225,7 +234,7 @@ impl Session<'_> {
             debug!(leader = %self.leader, "fetch refused: {}", response.body.error_code);
             for (key, position) in asked {
                 let leader_epoch = position.leader_epoch;
-                self.resting.insert(key, Resting { until, leader_epoch });
+                self.resting.insert(key, Resting { until, leader_epoch, fetch_offset: None });
             }
             return;
         }
@@ -236,13 +245,23 @@ impl Session<'_> {
             if answer.has_records {
                 appending.push(key);
             }
-            if !matches!(answer.error, ErrorCode::None | ErrorCode::OffsetOutOfRange) {
-                debug!(leader = %self.leader, ?key, "fetch refused: {}", answer.error);
-                self.resting.insert(key, Resting { until, leader_epoch });
+            let rests = Resting { until, leader_epoch, fetch_offset: None };
+            match answer.error {
+                ErrorCode::None => {}
+                // The log begins anew elsewhere as a rule, and is fetched from there at once; where it does
+                // not, the leader would say the same again.
+                ErrorCode::OffsetOutOfRange => {
+                    let fetch_offset = Some(answer.fetch_offset);
+                    self.resting.insert(key, Resting { fetch_offset, ..rests });
+                }
+                _ => {
+                    debug!(leader = %self.leader, ?key, "fetch refused: {}", answer.error);
+                    self.resting.insert(key, rests);
+                }
             }
             let records = answered.records.freeze();
             if self.context.partitions.fetch_answered(key, &answer, &records).is_err() {
-                self.resting.insert(key, Resting { until, leader_epoch });
+                self.resting.insert(key, rests);
             }
         }
         if !appending.is_empty() {

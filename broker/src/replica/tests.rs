@@ -12,14 +12,23 @@ use broker_core::image::{
 use broker_core::partition::AlterRequest;
 use bytes::{Bytes, BytesMut};
 use client_protocol::api::Scope;
+use client_protocol::messages::fetch::{FetchPartitionResponse, FetchTopicResponse};
+use client_protocol::messages::{FetchRequest, FetchResponse, Message};
 use client_protocol::records::{BatchBuilder, Record};
-use client_protocol::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
+use client_protocol::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, Reader, TopicId, decode_request_header,
+    encode_response,
+};
 use coordinator_disk::{Disk, RealDisk};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::Fetchers;
+use super::exchange::FETCH_VERSION;
 use crate::api::local_cluster::LocalCluster;
 use crate::api::{Api, Reach, Shared};
 use crate::config::Config;
@@ -234,9 +243,9 @@ fn status(partitions: &Partitions) -> Option<ReplicaStatus> {
 
 /// Waits for other threads; fails after many looks.
 async fn wait_until(holds: impl Fn() -> bool) {
-    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+    let limit = Instant::now() + Duration::from_secs(60);
     while !holds() {
-        assert!(tokio::time::Instant::now() < limit, "it does not come true");
+        assert!(Instant::now() < limit, "it does not come true");
         tokio::task::yield_now().await;
     }
 }
@@ -286,5 +295,66 @@ async fn lost_leader_is_suspected_and_followed_again_where_it_returns() {
     pair.elect(1, 1);
     pair.produce(0, "b").await.expect("the follower is back");
     assert!(!contacts.is_lost(BrokerId::new(1)));
+    pair.stop().await;
+}
+
+/// A leader that calls every offset out of range. The first answer does not tell where its log begins, the
+/// others do. Tells when it was asked for records, and from which offset on.
+async fn out_of_range(listener: TcpListener, asked: mpsc::UnboundedSender<(Instant, Offset)>) {
+    let (mut stream, _) = listener.accept().await.expect("the follower comes");
+    let mut log_start_offset = None;
+    loop {
+        let length = stream.read_u32().await.expect("a request");
+        let mut frame = vec![0; usize::try_from(length).expect("short")];
+        stream.read_exact(&mut frame).await.expect("all of it");
+        let mut reader = Reader::new(&frame);
+        let header = decode_request_header(&mut reader).expect("ours");
+        let request = FetchRequest::decode(&mut reader, FETCH_VERSION).expect("ours");
+        let fetch_offset = request.topics[0].partitions[0].fetch_offset;
+        // What only tells of progress does not wait.
+        if request.max_wait_ms > 0 && asked.send((Instant::now(), fetch_offset)).is_err() {
+            return;
+        }
+        let answer = FetchPartitionResponse {
+            partition_index: PARTITION.partition,
+            error_code: ErrorCode::OffsetOutOfRange,
+            log_start_offset,
+            ..Default::default()
+        };
+        log_start_offset = Some(Offset::new(7));
+        let topic_id = PARTITION.topic;
+        let topic = FetchTopicResponse { topic_id, partitions: vec![answer], ..Default::default() };
+        let response = FetchResponse { responses: vec![topic], ..Default::default() };
+        let frame = encode_response(header.correlation_id, FETCH_VERSION, &response);
+        stream.write_all(&frame.expect("fits").bytes).await.expect("the follower reads");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_knows_no_offset_of_ours_is_asked_again_after_a_rest() {
+    let mut pair = Pair::start().await;
+    pair.brokers[0].hang_up().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let (asked, mut was_asked) = mpsc::unbounded_channel();
+    let leader = tokio::spawn(out_of_range(listener, asked));
+    pair.write(&[("/brokers/ids/1".to_owned(), registration(port))]);
+    pair.elect(1, 0);
+    let mut asks = Vec::new();
+    while asks.len() < 4 {
+        let next = timeout(Duration::from_secs(60), was_asked.recv()).await;
+        asks.push(next.unwrap_or_else(|_| panic!("asked no more: {asks:?}")).expect("serves"));
+    }
+    let offsets: Vec<i64> = asks.iter().map(|(_, offset)| offset.get()).collect();
+    assert_eq!(offsets, [0, 0, 7, 7]);
+    let config = Config::from_values(&Values::default()).expect("consistent");
+    // Not so from the second to the third, where the log began anew.
+    for (before, after) in [(0, 1), (2, 3)] {
+        let rested = asks[after].0 - asks[before].0;
+        assert!(rested >= config.replica.backoff, "{rested:?} of {:?}", config.replica.backoff);
+    }
+    leader.abort();
+    let images = pair.images.clone();
+    pair.brokers[0].serve(&images).await;
     pair.stop().await;
 }

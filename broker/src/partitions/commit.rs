@@ -98,6 +98,7 @@ pub(super) fn run(directory: &Arc<Directory>) {
     if pace.is_waiting() && !directory.is_failed() {
         sync_marks(directory);
     }
+    directory.set_committed();
 }
 
 fn sync_marks(directory: &Directory) {

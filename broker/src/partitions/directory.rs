@@ -104,6 +104,8 @@ pub(super) struct Directory {
     failed: AtomicBool,
     /// The append thread closed every log in order.
     closed: AtomicBool,
+    /// The commit thread came to its end, with all that was submitted before.
+    committed: AtomicBool,
     /// Segments that were taken out of logs, whose start is not durable yet.
     discards: Mutex<Vec<(Arc<Partition>, Vec<i64>)>>,
     unlinks: Mutex<Vec<PathBuf>>,
@@ -144,6 +146,7 @@ impl Directory {
             boot_id,
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            committed: AtomicBool::new(false),
             discards: Mutex::default(),
             unlinks: Mutex::default(),
             lock: Mutex::new(Some(lock)),
@@ -262,11 +265,17 @@ impl Directory {
         self.closed.store(in_order, Ordering::Release);
     }
 
+    /// The commit thread ends by itself. One that panicked never says so, and what it had taken is not synced.
+    pub fn set_committed(&self) {
+        self.committed.store(true, Ordering::Release);
+    }
+
     /// Both threads have ended: notes it if everything is closed and synced. Not while no registration
     /// has told that the boot changed: what the process before this one lost was not closed in order, and
     /// the next start would take the marker for a word on that too.
     pub fn note_clean_shutdown(&self) {
-        if !self.closed.load(Ordering::Acquire) || self.is_failed() || !self.has_told_of_boot() {
+        let ended = self.closed.load(Ordering::Acquire) && self.committed.load(Ordering::Acquire);
+        if !ended || self.is_failed() || !self.has_told_of_boot() {
             return;
         }
         if let Err(error) = self.folder.note_clean_shutdown() {

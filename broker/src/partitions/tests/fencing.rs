@@ -11,6 +11,8 @@ use coordinator_disk::{Entry, File, Lock, OpenMode};
 #[derive(Default)]
 struct FailingDisk {
     fails: Arc<AtomicBool>,
+    /// Commit rounds come upon a bug.
+    panics: Arc<AtomicBool>,
     always_fails: Option<&'static str>,
     boot: Arc<Mutex<String>>,
 }
@@ -38,6 +40,7 @@ impl Disk for FailingDisk {
         Ok(Arc::new(FailingFile { file, fails }))
     }
     fn sync_many(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        assert!(!self.panics.load(Ordering::SeqCst), "planted");
         files.iter().try_for_each(|file| file.sync())
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -118,6 +121,28 @@ async fn failed_sync_fences_the_directory_and_acknowledges_nothing() {
     assert_eq!(bench.status().durable_end.get(), 1);
     bench.partitions.stop();
     assert!(!bench.folder.join("logs/clean-shutdown").exists());
+}
+
+#[tokio::test]
+async fn commit_thread_that_panicked_leaves_no_word_of_a_clean_shutdown() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let disk: Arc<dyn Disk> =
+        Arc::new(FailingDisk { panics: Arc::clone(&panics), ..FailingDisk::default() });
+    let mut bench = Bench::on(&disk, "");
+    bench.create("[1]", &state(1, 0, "[1]"));
+    bench.until(Bench::leads);
+    assert_eq!(bench.produce(-1, batch(&["a"])).await, Ok(0));
+    let marker = bench.folder.join("logs/clean-shutdown");
+    bench.partitions.stop();
+    assert!(marker.exists(), "as every stop in order does");
+    bench.restart(true);
+    assert!(!marker.exists());
+    bench.set_state(&state(1, 1, "[1]"));
+    bench.until(Bench::leads);
+    panics.store(true, Ordering::SeqCst);
+    assert_eq!(bench.produce(1, batch(&["b"])).await, Ok(1));
+    bench.partitions.stop();
+    assert!(!marker.exists(), "the last record was never synced");
 }
 
 #[tokio::test]

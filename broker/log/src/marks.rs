@@ -224,11 +224,10 @@ impl Marks {
     /// [`MarksError`].
     pub fn set_damage(&self, MarkId(id): MarkId, from: Option<i64>) -> Result<(), MarksError> {
         let mut inner = self.lock();
-        let mark = inner.marks.entry(id).or_default();
-        if mark.damaged_from == from {
+        if inner.marks.get(&id).and_then(|mark| mark.damaged_from) == from {
             return Ok(());
         }
-        mark.damaged_from = from;
+        inner.marks.entry(id).or_default().damaged_from = from;
         self.write(&mut inner, &[Entry::Damage(id, from)])?;
         inner.sync()
     }

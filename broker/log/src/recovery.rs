@@ -117,10 +117,9 @@ impl Log {
         let next_offset = state.end;
         let view = LogView::new(disk, directory, options.config.index_interval_bytes, state);
         let damage = report.damage;
-        if let Some(damage) = damage {
-            let noted = context.marks.set_damage(mark_id, Some(damage.from_offset));
-            noted.map_err(|error| marks_error(&context.directory, error))?;
-        }
+        // Where none is found any more it was cut, by a process that ended before it had said so, or somebody put a file back.
+        let noted = context.marks.set_damage(mark_id, damage.map(|damage| damage.from_offset));
+        noted.map_err(|error| marks_error(&context.directory, error))?;
         let is_as_sealed = report.segments_checked == 0 && !bases.is_empty() && !dirty.epochs;
         let mut log = Self {
             context,
@@ -162,8 +161,10 @@ impl Walk<'_> {
 
     /// Takes the next segment; `Ok(false)` when the log ends in it.
     fn take_segment(&mut self, base_offset: i64, is_last: bool) -> Result<bool, LogError> {
-        let is_behind_damage = self.damaged_from.is_some_and(|from| base_offset > from);
-        let follows = match self.last.as_ref().map(|last| last.end) {
+        let last_end = self.last.as_ref().map(|last| last.end);
+        let is_damage = |from: i64| base_offset > from && last_end.is_none_or(|end| end <= from);
+        let is_behind_damage = self.damaged_from.is_some_and(is_damage);
+        let follows = match last_end {
             Some(_) if is_behind_damage => false,
             Some(end) if base_offset > end => self.is_compacted_before(base_offset)?,
             Some(end) => base_offset == end,

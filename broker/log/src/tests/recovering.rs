@@ -333,3 +333,23 @@ fn no_epoch_begins_behind_the_end_of_a_log_whose_sealed_segment_is_not_what_its_
     assert_eq!(recovery.damage.map(|damage| damage.from_offset), Some(0));
     assert_eq!((log.view().ends().end, log.view().epochs().latest()), (0, None));
 }
+
+/// A process that was killed right behind a cut has not said yet that nothing is damaged any more.
+#[test]
+fn a_log_that_is_whole_is_not_damaged_by_what_an_earlier_start_noted() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append_many(&mut log, 60);
+    log.sync().unwrap();
+    let end = log.end_offset();
+    let name = log.context.directory.file_name().unwrap().to_str().unwrap().to_owned();
+    drop(log);
+    for from in 0..=end {
+        let id = bench.marks.register(&name).unwrap();
+        bench.marks.set_damage(id, Some(from)).unwrap();
+        let (log, recovery) = bench.try_open_at(Some(0));
+        assert_eq!(recovery.damage, None, "noted from {from}");
+        assert_eq!((log.end_offset(), log.cut_below_mark()), (end, false), "noted from {from}");
+        assert_eq!(bench.marks.get(&name).unwrap().damaged_from, None, "noted from {from}");
+    }
+}

@@ -142,6 +142,7 @@ impl ImageFeed {
         }
         changes.retain(|change| matches!(change, Change::Unreadable { .. }));
         image.complete_to = zxid;
+        keep_unreadable(&self.image, &mut image, &changes);
         diff(&self.image, &image, &mut changes);
         self.image = image;
         self.complete = true;
@@ -159,6 +160,55 @@ impl ImageFeed {
         self.image.complete_to = zxid;
         Some(Applied { image: self.image.clone(), changes })
     }
+}
+
+/// What nobody can read in a snapshot stays as it was known, as it does after a change: it is not gone, and nothing of it may be deleted.
+fn keep_unreadable(former: &Image, image: &mut Image, changes: &[Change]) {
+    for change in changes {
+        let Change::Unreadable { path, .. } = change else { continue };
+        match path::parse(path) {
+            Node::Topic(name) => {
+                if let Some(topic) = former.topic(name) {
+                    keep_topic(topic, image);
+                }
+            }
+            Node::State(name, partition) => {
+                if let Some(stored) = former.state(name, partition).cloned() {
+                    with_entry(image, name, |entry| {
+                        entry.states.insert(partition, stored);
+                    });
+                }
+            }
+            Node::TopicConfig(name) => {
+                let config = former.topics.get(name).and_then(|entry| entry.config.clone());
+                with_entry(image, name, |entry| entry.config = config);
+            }
+            Node::Broker(id) => {
+                if let Some(broker) = former.brokers.get(&id) {
+                    Arc::make_mut(&mut image.brokers).insert(id, Arc::clone(broker));
+                }
+            }
+            Node::Identity(id) => {
+                if let Some(identity) = former.identities.get(&id) {
+                    Arc::make_mut(&mut image.identities).insert(id, Arc::clone(identity));
+                }
+            }
+            Node::ClusterId => image.cluster_id.clone_from(&former.cluster_id),
+            Node::Controller => image.controller = former.controller,
+            Node::ControllerEpoch => image.controller_epoch = former.controller_epoch,
+            Node::Deletion(_) | Node::Other => {}
+        }
+    }
+}
+
+/// Another node may show the topic's id meanwhile: who had it first keeps it.
+fn keep_topic(topic: &Topic, image: &mut Image) {
+    let (name, id) = (&topic.name, topic.node.id);
+    if let Some(other) = image.names.get(&id).filter(|holder| *holder != name).cloned() {
+        with_entry(image, &other, |entry| entry.topic = None);
+    }
+    with_entry(image, name, |entry| entry.topic = Some(topic.clone()));
+    Arc::make_mut(&mut image.names).insert(id, Arc::clone(name));
 }
 
 fn apply_item(image: &mut Image, item: &Item, changes: &mut Vec<Change>) {

@@ -119,6 +119,30 @@ fn unreadable_node_is_reported_and_the_former_value_kept() {
 }
 
 #[test]
+fn what_cannot_be_read_in_a_snapshot_is_not_gone() {
+    let state = "/brokers/topics/t/partitions/0/state";
+    let duplicate = item(ItemKind::Present, "/brokers/topics/a", TOPIC, 11, 11, 0);
+    let whole = item(ItemKind::Present, "/brokers/topics/t", TOPIC, 5, 5, 0);
+    let broken = item(ItemKind::Present, "/brokers/topics/t", b"{", 5, 11, 1);
+    for items in [vec![broken], vec![duplicate, whole]] {
+        let mut feed = loaded();
+        let former = feed.image().clone();
+        feed.apply(FeedEvent::SnapshotBegin { zxid: z(11) });
+        let mut items = items;
+        items.push(item(ItemKind::Present, state, b"{", 6, 11, 1));
+        feed.apply(FeedEvent::SnapshotChunk { items });
+        let applied = feed.apply(FeedEvent::SnapshotEnd { zxid: z(11) }).expect("newer");
+        applied.image.check();
+        let is_gone = |change: &Change| matches!(change, Change::TopicGone { .. });
+        assert!(!applied.changes.iter().any(is_gone), "{:?}", applied.changes);
+        assert_eq!(applied.image.topic("t"), former.topic("t"));
+        assert_eq!(applied.image.topic_by_id(topic_id()), former.topic_by_id(topic_id()));
+        let partition = PartitionId::new(0);
+        assert_eq!(applied.image.state("t", partition), former.state("t", partition));
+    }
+}
+
+#[test]
 fn topic_created_again_has_another_id() {
     let mut feed = loaded();
     let other = String::from_utf8(TOPIC.to_vec()).expect("text").replace("2AoY", "3AoY");

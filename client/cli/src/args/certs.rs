@@ -31,6 +31,9 @@ and in the settings of the first:
   ssl.keyStore.location = \"one.pem\"
   ssl.trustStore.location = \"ca.pem\"
 
+Brokers speak to coordinators without TLS as yet: where there are some, set client.portUnification = true (which on an address that others
+can reach takes insecure = true), or leave ssl.keyStore.location out.
+
 Certificates of clients are made by `certs sign NAME --client`, without which they are good for coordinators on localhost.
 It is safer still to have an authority of their own for clients, in another --dir: its ca.pem is what the coordinators'
 ssl.trustStore.location names, and nothing that it signs is good between coordinators.

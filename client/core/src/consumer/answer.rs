@@ -236,7 +236,11 @@ impl Consumer {
         }
         for partition in waiting {
             match by_name.remove(&(partition.topic.to_string(), partition.partition)) {
-                Some(end) if end.error_code.is_none() => self.compare(&partition, &end),
+                Some(end) if end.error_code.is_none() => {
+                    if !self.compare(&partition, &end) {
+                        self.retry(&partition, now_ms);
+                    }
+                }
                 Some(_) | None => self.retry(&partition, now_ms),
             }
         }
@@ -252,15 +256,24 @@ impl Consumer {
         }
     }
 
-    /// Compares a position with where its epoch ends in the new leader's log.
-    fn compare(&mut self, partition: &TopicPartition, end: &OffsetForLeaderPartitionResult) {
-        let Some(known) = self.partitions.get_mut(partition) else { return };
-        let Some(position) = known.position else { return };
+    /// Compares a position with where its epoch ends in the new leader's log. Whether the answer told anything.
+    fn compare(
+        &mut self,
+        partition: &TopicPartition,
+        end: &OffsetForLeaderPartitionResult,
+    ) -> bool {
+        let Some(known) = self.partitions.get_mut(partition) else { return true };
+        let Some(position) = known.position else { return true };
+        if end.leader_epoch > known.narrowed.unwrap_or(position).epoch {
+            // An epoch above the one that was asked for is no answer.
+            return false;
+        }
         let end_offset = end.end_offset.unwrap_or(Offset::ZERO);
         let parting = match (end.leader_epoch, known.narrowed) {
             (Some(epoch), None) if end_offset >= position.offset => {
                 known.epochs.keep_up_to(epoch);
-                return self.checked(partition);
+                self.checked(partition);
+                return true;
             }
             (Some(epoch), Some(at)) if at.epoch == Some(epoch) && end_offset >= at.offset => {
                 Parting::At(at)
@@ -273,7 +286,7 @@ impl Consumer {
                 if let Some(known) = self.partitions.get_mut(partition) {
                     known.is_doubted = true;
                 }
-                return;
+                return true;
             }
             (None, Some(at)) => Parting::At(at),
         };
@@ -288,6 +301,7 @@ impl Consumer {
                 self.go_back(partition, at, is_doubted);
             }
         }
+        true
     }
 
     /// What was read from `end` on is not what the log holds now. Where the caller is behind it nothing is lost to it.

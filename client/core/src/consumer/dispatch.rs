@@ -75,7 +75,7 @@ impl Consumer {
             if known.under_way.is_some() {
                 continue;
             }
-            known.waits_for_caller &= is_buffered(&self.buffer, partition);
+            known.waits_for_caller = known.waits_for_caller && is_buffered(&self.buffer, partition);
             let is_wanted = match known.phase {
                 Phase::Elsewhere | Phase::Stopped => false,
                 Phase::Find(_) => true,

@@ -48,6 +48,8 @@ struct World {
     given: BTreeMap<i32, Vec<(i64, i32)>>,
     deadline_ms: u64,
     faults: bool,
+    /// Taken without the caller, in all: a bound for what waits for something that does not come.
+    steps: u64,
 }
 
 fn partition(index: usize) -> TopicPartition {
@@ -100,6 +102,7 @@ impl World {
             given: BTreeMap::new(),
             deadline_ms: 0,
             faults: true,
+            steps: 0,
         }
     }
 
@@ -399,8 +402,11 @@ fn after_partings(reset: Reset, epochs: &[i32]) -> World {
         world.logs[0].epochs.resize(end, epoch);
         world.logs[0].epoch = epoch;
         world.logs[0].committed = end;
+        let mut steps = 0;
         while world.given.get(&0).map_or(0, Vec::len) < end {
             world.step();
+            steps += 1;
+            assert!(steps < 10_000, "{:?}", world.core);
         }
     }
     world.logs[0].epochs = epochs.to_vec();
@@ -575,6 +581,8 @@ fn a_log_that_has_other_records_in_place_of_all_that_was_read_was_cut() {
 
 impl World {
     fn step_without_taking(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < 100_000, "{:?}", self.core);
         self.poll();
         if self.asked.is_empty() && self.metadata.is_empty() {
             // Nothing else makes it look: a stale view is refused by the leader.

@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use broker_core::group::{Effect, GroupRecord, Now, Request, Response, Settings, Shard, Ticket};
+use broker_core::group::{
+    Effect, GroupRecord, Now, Request, Response, Settings, Shard, Ticket, WriteId,
+};
 use broker_core::ids::Millis;
 use client_core::group::Settings as MemberSettings;
 use client_protocol::messages::offset_fetch::OffsetFetchGroup;
@@ -39,6 +41,8 @@ pub struct Report {
     pub handed_out: u64,
     /// How often another broker took over.
     pub failovers: u64,
+    /// Writes that the log did not take.
+    pub refused: u64,
     /// What native members told their callers.
     pub decisions: Decisions,
     /// A number that two runs share only if they are the same.
@@ -57,6 +61,8 @@ pub(super) enum Event {
     GiveUp { member: usize, number: u64 },
     /// Replicas fetch.
     Replicate,
+    /// The log did not take a write: too few replicas were in sync.
+    Refused { epoch: u32, write: WriteId },
     /// Time passes for a shard.
     Tick,
     /// Something breaks.
@@ -77,12 +83,38 @@ pub(super) struct Coordinator {
     owed: BTreeMap<Ticket, (u64, usize, Request)>,
 }
 
+/// Times at which too few replicas are in sync, in a third of the runs.
+struct Shortage {
+    random: Random,
+    occurs: bool,
+    until_ms: u64,
+}
+
+impl Shortage {
+    fn new(mut random: Random) -> Self {
+        let occurs = random.chance(1, 3);
+        Self { random, occurs, until_ms: 0 }
+    }
+
+    fn maybe_begin(&mut self, now_ms: u64) {
+        if self.occurs && self.random.chance(1, 4) {
+            self.until_ms = (now_ms + self.random.below(3_000)).min(BREAKING_MS);
+        }
+    }
+
+    /// After how long a write is refused, if it is.
+    fn refuses(&mut self, now_ms: u64) -> Option<u64> {
+        (now_ms < self.until_ms).then(|| 1 + self.random.below(20))
+    }
+}
+
 pub(super) struct World {
     pub(super) now_ms: u64,
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     random: Random,
     faults: Random,
+    shortage: Shortage,
     settings: Settings,
     pub(super) log: Log,
     /// By leader epoch: the newest leads, an older one has not heard that its time is over.
@@ -143,12 +175,14 @@ impl World {
         let is_mixed = !natives.all.is_empty();
         let mut streams = Random::new(seed);
         let (random, faults) = (Random::new(streams.number()), Random::new(streams.number()));
+        let shortage = Shortage::new(Random::new(streams.number()));
         let mut world = World {
             now_ms: 0,
             heap: BinaryHeap::new(),
             events: Vec::new(),
             random,
             faults,
+            shortage,
             settings,
             log: Log::default(),
             coordinators: BTreeMap::new(),
@@ -210,6 +244,10 @@ impl World {
                 self.later(delay, Event::Replicate);
                 self.replicate();
             }
+            Event::Refused { epoch, write } => {
+                let (now, too_few) = (self.now(), Err(ErrorCode::NotEnoughReplicas));
+                self.with_shard(epoch, |shard, out| shard.settled(write, too_few, now, out));
+            }
             Event::Tick => {
                 self.later(100, Event::Tick);
                 for epoch in self.coordinators.keys().copied().collect::<Vec<_>>() {
@@ -227,6 +265,7 @@ impl World {
                 let delay = 1 + self.faults.below(4_000);
                 self.later(delay, Event::Break);
                 if !resting {
+                    self.shortage.maybe_begin(self.now_ms);
                     self.break_something();
                 }
             }
@@ -364,6 +403,13 @@ impl World {
                 Effect::Respond { ticket, response } => self.respond(epoch, ticket, response),
                 Effect::Write { write, records } => {
                     self.look_at_write(epoch, &records);
+                    let is_leader = epoch == self.log.epoch();
+                    let refused = self.shortage.refuses(self.now_ms).filter(|_| is_leader);
+                    if let Some(delay) = refused {
+                        self.report.refused += 1;
+                        self.later(delay, Event::Refused { epoch, write });
+                        continue;
+                    }
                     if !self.log.append(epoch, write, records) {
                         // Whoever may not write hears by that that its time is over.
                         return self.drop_coordinators(|of, _| of == epoch);

@@ -21,6 +21,10 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
         error if error.is(coordinator_client::protocol::ErrorCode::Unimplemented) => Some(
             "that is a ZooKeeper server: only Tidegate's own coordinators tell of changes by subscription",
         ),
+        error if error.is(coordinator_client::protocol::ErrorCode::NoAuth) => Some(
+            "show who you are: --auth digest:super:PASSWORD or TIDEGATE_COORDINATOR_AUTH, as the servers' setting \
+             DigestAuthenticationProvider.superDigest or the access list of /zookeeper/config names you",
+        ),
         coordinator_client::Error::Unavailable => Some(
             "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR",
         ),

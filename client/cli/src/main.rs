@@ -10,6 +10,7 @@ mod bench;
 mod certs;
 mod cluster;
 mod consume;
+mod coordinator;
 mod group;
 mod hint;
 mod output;
@@ -71,6 +72,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Bench { command } => bench::run(&settings, command, format).await,
             Command::Cluster { command: ClusterCommand::Status } => {
                 tell_if_late(ASKING, cluster::status(&settings, format)).await
+            }
+            Command::Coordinator(asked) => {
+                let work = coordinator::run(&settings, asked, format);
+                tell_if_late("the coordinators have been asked", work).await
             }
             Command::Certs { command } => certs::run(&command),
             Command::Cluster { command: ClusterCommand::Watch(watch) } => {

@@ -16,8 +16,9 @@ use crate::watch::Watch;
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, AddWatchMode, AddWatchRequest, ChildrenPageRequest, CreateMode, CreateRequest,
-    DeleteRequest, ErrorCode, MultiOp, MultiResult, PathWatch, Request, Response, SessionId,
-    SetAclRequest, SetDataRequest, Stat, SubscribeRequest, Zxid,
+    DeleteRequest, EnsembleInfo, ErrorCode, MultiOp, MultiResult, PathWatch, Request, Response,
+    SessionId, SetAclRequest, SetDataRequest, Stat, SubscribeRequest, TransferAnswer,
+    TransferRequest, Zxid,
 };
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -399,6 +400,32 @@ impl Client {
             SubscribeRequest { subscription, path: self.full(path), from_zxid: Zxid::ZERO };
         let hook = Hook::Subscribe(subscription, sink);
         self.call(Request::Subscribe(request), hook).await.map(|_| receiver)
+    }
+
+    /// Asks the leader to hand its office to the server `to`, or to the most suitable one for `None`, and waits
+    /// until that is so, or is known not to be.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `NoAuth` for who may not write `/zookeeper/config`, with `Unimplemented` by servers
+    /// that are not ours; [`Error::ConnectionLoss`].
+    pub async fn transfer_leader(&self, to: Option<i32>) -> Result<TransferAnswer, Error> {
+        let request = TransferRequest { to: to.unwrap_or(0) };
+        match self.request(Request::TransferLeader(request)).await?.1 {
+            Response::Transfer(answer) => Ok(answer),
+            _ => Err(Error::UnexpectedAnswer),
+        }
+    }
+
+    /// Who is in the ensemble and who leads it, as the server sees it that has the session, and the last write
+    /// that this server had applied.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `Unimplemented` by servers that are not ours.
+    pub async fn describe_ensemble(&self) -> Result<(EnsembleInfo, Zxid), Error> {
+        match self.request(Request::DescribeEnsemble).await? {
+            (zxid, Response::Ensemble(info)) => Ok((info, zxid)),
+            _ => Err(Error::UnexpectedAnswer),
+        }
     }
 
     /// Any request without a watch, for what has no method of its own; paths are sent as they are,

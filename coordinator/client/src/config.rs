@@ -2,7 +2,24 @@
 //!
 //! Called by: whoever opens a [`crate::Client`].
 
+use std::fmt;
 use std::time::Duration;
+
+/// What a client shows of itself on each of its connections.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// `digest` and the like.
+    pub scheme: String,
+    /// In the scheme's form: of `digest`, `user:password`. Secret.
+    pub secret: String,
+}
+
+/// Without what is secret.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("scheme", &self.scheme).finish_non_exhaustive()
+    }
+}
 
 /// How to reach an ensemble, and what session to ask for.
 #[derive(Clone, Debug)]
@@ -21,6 +38,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a call may wait for a connection before it ends in [`crate::Error::Unavailable`].
     pub queue_timeout: Duration,
+    /// Shown before anything else is asked. A server that refuses one closes the connection.
+    pub credentials: Vec<Credentials>,
 }
 
 impl Config {
@@ -34,6 +53,7 @@ impl Config {
             fast_death_grace: None,
             connect_timeout: Duration::from_secs(1),
             queue_timeout: Duration::from_secs(30),
+            credentials: Vec::new(),
         }
     }
 }

@@ -20,7 +20,7 @@ mod subscription;
 mod watch;
 
 pub use client::{Client, MultiReply, PendingMulti};
-pub use config::Config;
+pub use config::{Config, Credentials};
 pub use error::Error;
 pub use recipes::{CompareAndSet, Election, Registration, compare_and_set, elect, register};
 pub use session::SessionState;

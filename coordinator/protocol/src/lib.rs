@@ -20,6 +20,7 @@
 )]
 
 mod acl;
+mod ensemble;
 mod error_code;
 mod event;
 mod four_letter_word;
@@ -36,6 +37,7 @@ mod stat;
 mod subscription;
 
 pub use acl::{Acl, Permissions};
+pub use ensemble::{EnsembleInfo, MemberInfo, TransferAnswer, TransferOutcome, TransferRequest};
 pub use error_code::ErrorCode;
 pub use event::{EventType, KeeperState, WatcherEvent};
 pub use four_letter_word::FourLetterWord;

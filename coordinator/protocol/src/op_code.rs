@@ -77,6 +77,10 @@ open_enum! {
         SessionOptions = 1002,
         /// Ours: asks for some of the children's names.
         GetChildrenPage = 1003,
+        /// Ours: moves leadership.
+        TransferLeader = 1004,
+        /// Ours: asks who is in the ensemble and who leads it.
+        DescribeEnsemble = 1005,
         /// Opens a session; servers only.
         CreateSession = -10,
         /// Ends the session.

@@ -7,6 +7,7 @@
 //! It does not check paths, versions or permissions.
 
 use crate::acl::Acl;
+use crate::ensemble::TransferRequest;
 use crate::frame::FrameWriter;
 use crate::header::RequestHeader;
 use crate::ids::{Xid, Zxid};
@@ -433,12 +434,16 @@ requests! {
         Unsubscribe(i32),
         /// Ours: sets the session's options.
         SessionOptions(SessionOptionsRequest),
+        /// Ours: moves leadership; answered with what became of it.
+        TransferLeader(TransferRequest),
     }
     empty {
         /// Keeps the session alive; its xid is -2.
         Ping,
         /// Asks for the connection's identities.
         WhoAmI,
+        /// Ours: asks who is in the ensemble and who leads it.
+        DescribeEnsemble,
         /// Ends the session.
         CloseSession,
     }

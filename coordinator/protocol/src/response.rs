@@ -6,6 +6,7 @@
 //! It does not know which request an answer belongs to.
 
 use crate::acl::Acl;
+use crate::ensemble::{EnsembleInfo, TransferAnswer};
 use crate::error_code::ErrorCode;
 use crate::event::WatcherEvent;
 use crate::frame::FrameWriter;
@@ -63,6 +64,10 @@ pub enum Response {
     Code(ErrorCode),
     /// whoAmI.
     ClientInfos(Vec<ClientInfo>),
+    /// transferLeader.
+    Transfer(TransferAnswer),
+    /// describeEnsemble.
+    Ensemble(EnsembleInfo),
 }
 
 impl Response {
@@ -100,6 +105,8 @@ impl Response {
             OpCode::Sasl => Self::Token(Record::decode(reader)?),
             OpCode::AddWatch => Self::Code(Record::decode(reader)?),
             OpCode::WhoAmI => Self::ClientInfos(Record::decode(reader)?),
+            OpCode::TransferLeader => Self::Transfer(Record::decode(reader)?),
+            OpCode::DescribeEnsemble => Self::Ensemble(Record::decode(reader)?),
             OpCode::Delete
             | OpCode::DeleteContainer
             | OpCode::Ping
@@ -152,6 +159,8 @@ impl Response {
             Self::Token(token) => token.encode(writer),
             Self::Code(code) => code.encode(writer),
             Self::ClientInfos(infos) => infos.encode(writer),
+            Self::Transfer(answer) => answer.encode(writer),
+            Self::Ensemble(info) => info.encode(writer),
         }
     }
 }

@@ -4,11 +4,12 @@
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ChildrenPageRequest, ClientInfo,
-    CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, ErrorCode, EventType, Item,
-    ItemKind, MultiOp, MultiReadOp, MultiReadResult, MultiResult, OpCode, PathWatch, Reader,
-    ReconfigRequest, Record, ReplyHeader, Request, Response, SessionId, SessionOptionsRequest,
-    SetAclRequest, SetDataRequest, SetWatchesRequest, Stat, SubscribeRequest, SubscriptionEvent,
-    SubscriptionEventKind, WatchKind, WatchKindRequest, WatcherEvent, Xid, Zxid, decode_request,
+    CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, EnsembleInfo, ErrorCode, EventType,
+    Item, ItemKind, MemberInfo, MultiOp, MultiReadOp, MultiReadResult, MultiResult, OpCode,
+    PathWatch, Reader, ReconfigRequest, Record, ReplyHeader, Request, Response, SessionId,
+    SessionOptionsRequest, SetAclRequest, SetDataRequest, SetWatchesRequest, Stat,
+    SubscribeRequest, SubscriptionEvent, SubscriptionEventKind, TransferAnswer, TransferOutcome,
+    TransferRequest, WatchKind, WatchKindRequest, WatcherEvent, Xid, Zxid, decode_request,
     encode_event, encode_reply, encode_request, encode_subscription_event,
 };
 
@@ -91,6 +92,7 @@ fn writes() -> Vec<Request> {
             config_id: -1,
         }),
         Request::SessionOptions(SessionOptionsRequest { fast_death_grace_ms: 200 }),
+        Request::TransferLeader(TransferRequest { to: 3 }),
         Request::CloseSession,
     ]
 }
@@ -116,6 +118,7 @@ fn reads() -> Vec<Request> {
             MultiReadOp::GetChildren(path_watch()),
         ]),
         Request::WhoAmI,
+        Request::DescribeEnsemble,
         Request::Ping,
     ]
 }
@@ -187,6 +190,19 @@ fn responses() -> Vec<(OpCode, Response)> {
         (OpCode::Sasl, Response::Token(data())),
         (OpCode::AddWatch, Response::Code(ErrorCode::Ok)),
         (OpCode::WhoAmI, Response::ClientInfos(vec![info])),
+        (
+            OpCode::TransferLeader,
+            Response::Transfer(TransferAnswer { outcome: TransferOutcome::NotUp, leader: 2 }),
+        ),
+        (
+            OpCode::DescribeEnsemble,
+            Response::Ensemble(EnsembleInfo {
+                server: 1,
+                leader: 2,
+                term: 7,
+                members: vec![MemberInfo { id: 1, up: true }, MemberInfo { id: 2, up: false }],
+            }),
+        ),
     ]
 }
 

@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 30] = [
+pub const SETTINGS: [Setting; 31] = [
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -69,6 +69,7 @@ pub const SETTINGS: [Setting; 30] = [
         "",
         "digest of the super user's credentials, `super:` and Base64; nobody is without",
     ),
+    setting("skipACL", "no", "yes lets everybody do what access lists forbid, as the super user"),
     setting(
         "saslUsers",
         "",

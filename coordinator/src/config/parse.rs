@@ -177,6 +177,11 @@ fn core_config(
     if config.super_digest.as_ref().is_some_and(|digest| !digest.starts_with("super:")) {
         return Err(wrong(SUPER_DIGEST, values.text(SUPER_DIGEST), "super:DIGEST"));
     }
+    config.skip_acl = match values.text("skipACL") {
+        "yes" => true,
+        "no" => false,
+        other => return Err(wrong("skipACL", other, "yes or no")),
+    };
     config.sasl = sasl::config(values)?;
     config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;

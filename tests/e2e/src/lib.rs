@@ -8,6 +8,7 @@
 
 pub mod chaos;
 pub mod clients;
+pub mod coordinators;
 pub mod history;
 pub mod load;
 pub mod members;

@@ -3,6 +3,7 @@
 //! *Called by* `main`. Decides nothing.
 
 mod certs;
+mod coordinator;
 mod group;
 mod records;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use certs::CertsCommand;
+pub use coordinator::{CoordinatorArguments, CoordinatorCommand};
 pub use group::{GroupCommand, ResetArguments, ResetTo};
 pub use records::{
     AcksArgument, BenchCommand, ConsumeArguments, FromArgument, ProduceArguments, ProducerArguments,
@@ -31,6 +33,7 @@ Examples:
   tidegate consume orders --group billing
   tidegate group describe billing
   tidegate cluster status
+  tidegate coordinator list
 
 Where the cluster is, strongest first: --bootstrap and --coordinator, the environment
 (TIDEGATE_BOOTSTRAP, TIDEGATE_COORDINATOR), the configuration file, 127.0.0.1:9092 and
@@ -106,6 +109,8 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Look at the coordinators, and move leadership among them.
+    Coordinator(CoordinatorArguments),
     /// Make a private authority and certificates, for TLS.
     Certs {
         /// What to make.

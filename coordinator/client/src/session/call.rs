@@ -67,6 +67,7 @@ impl Call {
                 | OpCode::GetAllChildrenNumber
                 | OpCode::GetChildrenPage
                 | OpCode::WhoAmI
+                | OpCode::DescribeEnsemble
                 | OpCode::AddWatch
                 | OpCode::Subscribe
                 | OpCode::Unsubscribe

@@ -6,7 +6,7 @@
 //! again stands in `out` before any call of a user.
 //! It does not know sockets or which server it talks to.
 
-use crate::config::Config;
+use crate::config::{Config, Credentials};
 use crate::contact::Contact;
 use crate::error::Error;
 use crate::session::call::{Call, Hook, Reply};
@@ -14,9 +14,9 @@ use crate::session::subscriptions::Subscriptions;
 use crate::session::watches::{OneShot, Watches};
 use bytes::{Bytes, BytesMut};
 use coordinator_protocol::{
-    ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Reader, Record, ReplyHeader, Request,
-    Response, SessionId, SessionOptionsRequest, SessionPassword, SubscriptionEvent, WatcherEvent,
-    Xid, Zxid, encode_request,
+    AuthRequest, ConnectRequest, ConnectResponse, DecodeError, ErrorCode, Reader, Record,
+    ReplyHeader, Request, Response, SessionId, SessionOptionsRequest, SessionPassword,
+    SubscriptionEvent, WatcherEvent, Xid, Zxid, encode_request,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub(crate) enum Broken {
     OutOfOrder { got: Xid, expected: Option<Xid> },
     #[error("the server did not set the watches again: {0}")]
     Watches(ErrorCode),
+    #[error("the server refused the credentials: {0}")]
+    Credentials(ErrorCode),
 }
 
 #[derive(Debug)]
@@ -169,6 +171,11 @@ impl Session {
 
     /// What the new server has to know before it gets calls.
     fn set_up_again(&mut self, now: Instant) {
+        for Credentials { scheme, secret } in &self.config.credentials {
+            let (scheme, auth) = (scheme.clone(), Some(Bytes::from(secret.clone())));
+            let request = Request::Auth(AuthRequest { auth_type: 0, scheme, auth });
+            self.out.extend_from_slice(&encode_request(Xid::AUTH, &request));
+        }
         if let (true, Some(grace)) = (self.options_due, self.config.fast_death_grace) {
             let fast_death_grace_ms = i32::try_from(grace.as_millis()).unwrap_or(i32::MAX);
             let options = SessionOptionsRequest { fast_death_grace_ms };
@@ -234,6 +241,7 @@ impl Session {
         match header.xid {
             Xid::PING => self.on_pong(header.zxid),
             Xid::SET_WATCHES if !header.error.is_ok() => return Err(Broken::Watches(header.error)),
+            Xid::AUTH if !header.error.is_ok() => return Err(Broken::Credentials(header.error)),
             Xid::SET_WATCHES | Xid::AUTH => {}
             Xid::NOTIFICATION => {
                 // It does not raise `last_zxid`: more events of the same write may follow.

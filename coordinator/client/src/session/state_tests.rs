@@ -223,6 +223,32 @@ fn options_are_sent_before_everything_until_they_are_answered() {
     assert_eq!(setup.sent(), []);
 }
 
+#[test]
+fn credentials_are_shown_first_on_each_connection() {
+    let mut config = Config::new(Vec::new());
+    config.fast_death_grace = Some(Duration::from_millis(200));
+    let (scheme, secret) = ("digest".to_owned(), "user:password".to_owned());
+    config.credentials = vec![Credentials { scheme: scheme.clone(), secret }];
+    assert!(!format!("{config:?}").contains("password"));
+    let mut setup = Setup::new(config);
+    let shown = Request::Auth(AuthRequest {
+        auth_type: 0,
+        scheme,
+        auth: Some(Bytes::from_static(b"user:password")),
+    });
+    let options = Request::SessionOptions(SessionOptionsRequest { fast_death_grace_ms: 200 });
+    for _ in 0..2 {
+        assert!(setup.connect(0));
+        assert_eq!(setup.sent(), [(-4, shown.clone()), (1, options.clone())]);
+        setup.session.on_lost(setup.start);
+    }
+    assert!(setup.connect(0));
+    let answer = |error| encode_reply(Xid::AUTH, Zxid::ZERO, error).slice(4..);
+    setup.session.on_frame(answer(Ok(&Response::Empty)), setup.start).unwrap();
+    let refused = setup.session.on_frame(answer(Err(ErrorCode::AuthFailed)), setup.start);
+    assert_eq!(refused, Err(Broken::Credentials(ErrorCode::AuthFailed)));
+}
+
 fn subscribe(from_zxid: i64) -> Request {
     let (path, from_zxid) = ("/a".to_owned(), Zxid::new(from_zxid));
     Request::Subscribe(SubscribeRequest { subscription: 1, path, from_zxid })

@@ -382,7 +382,7 @@ impl Consensus {
             self.begin_read_round(now);
             if self.is_held_up_by_its_disk(now) {
                 self.gave_up_at = Some(now);
-                self.resign(now, out);
+                self.hand_over(None, now, out);
             }
         }
         self.campaign_if_due(now);
@@ -405,20 +405,6 @@ impl Consensus {
         self.lagging = Some((log.persisted, since));
         let paused = self.gave_up_at.is_none_or(|at| now.since(at) >= GIVE_UP_PAUSE_MS);
         paused && now.since(since) >= LAGGING_MS
-    }
-
-    /// Hands a leader's office to the most advanced peer that can be reached.
-    pub fn resign(&mut self, now: Millis, out: &mut Vec<Output>) {
-        if !self.is_leader() {
-            return;
-        }
-        let matched = |peer: &ServerId| {
-            self.node.raft.prs().get(peer.get()).map_or(0, |progress| progress.matched)
-        };
-        if let Some(heir) = self.peers_up.iter().copied().max_by_key(matched) {
-            self.node.transfer_leader(heir.get());
-        }
-        self.after_input(now, out);
     }
 
     /// Gives the snapshot that [`Output::SnapshotWanted`] asked for; it must be of what was applied

@@ -11,6 +11,7 @@
 //! log_store    the log in memory, as the engine reads it
 //! contact      when a quorum was last heard of (safety.md A7)
 //! election     our own jitter, and campaigning at once after a closed socket
+//! hand_over    an office that goes to another member on purpose
 //! read_index   rounds for linearizable reads
 //! transfer     snapshots in chunks
 //! ```
@@ -23,6 +24,7 @@ mod catch_up;
 mod contact;
 mod election;
 mod engine;
+mod hand_over;
 mod log_store;
 mod message;
 mod output;

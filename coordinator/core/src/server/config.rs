@@ -56,6 +56,8 @@ pub struct Config {
     pub linearizable_reads: bool,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
     pub super_digest: Option<String>,
+    /// Whether everybody who connects here stands above all access lists.
+    pub skip_acl: bool,
     /// Users who can prove their password by SASL.
     pub sasl: SaslConfig,
     /// A bug put in on purpose.
@@ -105,6 +107,7 @@ impl Config {
             container_check_ms: 60_000,
             linearizable_reads: false,
             super_digest: None,
+            skip_acl: false,
             sasl: SaslConfig::default(),
             #[cfg(planted)]
             planted: None,

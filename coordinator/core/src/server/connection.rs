@@ -116,6 +116,8 @@ pub(super) enum Step {
     LargeRead(Request),
     /// Waits for a read index, then for the log to be applied up to it.
     Sync { then: AfterSync, read: ReadId, index: Option<u64> },
+    /// Waits until leadership has moved: a transfer's number.
+    Transfer(u64),
     /// An answer that waits for its turn.
     Answer(Result<Response, ErrorCode>),
 }
@@ -140,6 +142,7 @@ impl Step {
         match self {
             Self::Write(write) => write.sent,
             Self::Sync { .. }
+            | Self::Transfer(_)
             | Self::Written(_)
             | Self::Read(_)
             | Self::LargeRead(_)
@@ -227,7 +230,7 @@ impl Connection {
             Step::Read(_) => Some(&mut self.reads),
             Step::Write(write) if write.sent.is_some() => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
-            Step::Written(_) | Step::Answer(_) => None,
+            Step::Written(_) | Step::Transfer(_) | Step::Answer(_) => None,
         }
     }
 
@@ -268,6 +271,7 @@ impl Connection {
                 | Step::LargeRead(_)
                 | Step::Write(_)
                 | Step::Written(_)
+                | Step::Transfer(_)
                 | Step::Answer(_) => {}
             }
         }

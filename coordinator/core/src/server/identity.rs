@@ -13,12 +13,14 @@ use crate::ConnectionId;
 use crate::tree::{Identities, Identity, SUPER_SCHEME};
 
 /// What a client is at first: the address that it comes from, and the subject of its certificate. One that is longer
-/// than identities may be counts as none.
-pub(super) fn of_socket(address: &str, certificate: Option<String>) -> Identities {
+/// than identities may be counts as none. A server that skips access lists takes everybody for the super user: lists are
+/// looked at where a write is applied, on every member alike, and what this one skips must be known there.
+pub(super) fn of_socket(address: &str, certificate: Option<String>, skip_acl: bool) -> Identities {
     let identity = |scheme: &str, id: String| Identity { scheme: scheme.to_owned(), id };
     let subject = certificate.filter(|subject| subject.len() <= IDENTITY_BYTES_MAX);
     let shown = subject.map(|subject| identity("x509", subject));
-    std::iter::once(identity("ip", address.to_owned())).chain(shown).collect()
+    let above = skip_acl.then(|| identity(SUPER_SCHEME, String::new()));
+    std::iter::once(identity("ip", address.to_owned())).chain(shown).chain(above).collect()
 }
 
 /// As whoAmI tells it: of a digest only the user.

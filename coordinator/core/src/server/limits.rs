@@ -23,6 +23,8 @@ pub const EARLY_REQUESTS_MAX: usize = 16;
 pub const EARLY_BYTES_MAX: usize = 2 << 20;
 /// Bytes of unanswered requests of all connections at which reading stops everywhere.
 pub const PENDING_BYTES_ALL_MAX: usize = 256 << 20;
+/// Transfers of leadership that wait at one server; more are answered with `ThrottledOp`.
+pub const TRANSFERS_MAX: usize = 16;
 /// Commands in one log entry.
 pub const BATCH_COMMANDS_MAX: usize = 2_000;
 /// Bytes in one log entry, beyond its first command.

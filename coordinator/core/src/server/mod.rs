@@ -14,6 +14,7 @@
 //! repetition     what is in that queue already
 //! peer           messages between members                    snapshot   when to take one
 //! identity       who a connection has shown to be            sasl      one way to show it
+//! transfer       an operator moves leadership
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! ```
@@ -50,6 +51,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod transfer;
 mod weight;
 
 pub use config::{Config, ConfigError, MEMBERS_MAX};

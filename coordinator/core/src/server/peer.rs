@@ -5,7 +5,7 @@
 //! sockets; streams are ordered, and what is sent over a broken one is lost.
 
 use bytes::Bytes;
-use coordinator_disk::envelope::{self, Schema};
+use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_protocol::SessionId;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,9 @@ use crate::consensus::ConsensusMessage;
 use crate::state::Command;
 
 const SCHEMA: Schema = Schema { kind: 0x04, version: 2 };
+/// The form that has [`PeerMessage::Transfer`], and is otherwise the same. A message goes out in the first
+/// form that has it: members of the build before understand all others while an ensemble is upgraded.
+const SCHEMA_3: Schema = Schema { kind: 0x04, version: 3 };
 
 /// What one member tells another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +33,34 @@ pub(super) enum PeerMessage {
     Lost(Vec<(SessionId, u64)>),
     /// The leader dropped commands of this server for want of room, and has room now.
     Resend,
+    /// An operator wants this member to lead, or the most suitable one.
+    Transfer(Option<ServerId>),
+}
+
+impl PeerMessage {
+    fn schema(&self) -> Schema {
+        match self {
+            Self::Consensus(_)
+            | Self::Forward(_)
+            | Self::Touched(_)
+            | Self::Lost(_)
+            | Self::Resend => SCHEMA,
+            Self::Transfer(_) => SCHEMA_3,
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        match envelope::decode(SCHEMA, bytes) {
+            Err(EnvelopeError::Schema { found: SCHEMA_3, .. }) => envelope::decode(SCHEMA_3, bytes),
+            decoded => decoded,
+        }
+    }
 }
 
 impl Server {
     pub(super) fn send_peer(&mut self, to: ServerId, message: &PeerMessage) {
         // Only a message beyond the envelope's size fails, and all of them are cut far below.
-        if let Ok(bytes) = envelope::encode(SCHEMA, message) {
+        if let Ok(bytes) = envelope::encode(message.schema(), message) {
             self.effects.push(Effect::SendPeer { to, bytes: bytes.into() });
         }
     }
@@ -48,7 +73,7 @@ impl Server {
         if from == self.config.id || !self.config.members.contains(&from) {
             return;
         }
-        let Ok(message) = envelope::decode::<PeerMessage>(SCHEMA, bytes) else { return };
+        let Ok(message) = PeerMessage::decode(bytes) else { return };
         let now = self.now.mono;
         match message {
             PeerMessage::Consensus(message) => {
@@ -74,6 +99,7 @@ impl Server {
                     self.link.resend_at_once();
                 }
             }
+            PeerMessage::Transfer(to) => self.consensus.hand_over(to, now, &mut self.outputs),
         }
     }
 
@@ -99,16 +125,20 @@ mod tests {
     #[test]
     fn golden_bytes_stay() {
         let session = SessionId::new(0x0102);
-        let check = |message: PeerMessage, payload: &[u8]| {
-            let bytes = envelope::encode(SCHEMA, &message).unwrap();
-            assert_eq!(&bytes[..8], b"TGEV\x04\x00\x02\x00");
+        let check_in = |version: u8, message: PeerMessage, payload: &[u8]| {
+            let bytes = envelope::encode(message.schema(), &message).unwrap();
+            assert_eq!(&bytes[..6], b"TGEV\x04\x00");
+            assert_eq!(&bytes[6..8], [version, 0]);
             assert_eq!(&bytes[envelope::HEADER_BYTES..], payload, "{message:?}");
-            assert_eq!(envelope::decode::<PeerMessage>(SCHEMA, &bytes), Ok(message));
+            assert_eq!(PeerMessage::decode(&bytes), Ok(message));
         };
+        let check = |message, payload: &[u8]| check_in(2, message, payload);
         let expire = Command::Expire { session, generation: 7 };
         check(PeerMessage::Forward(vec![expire]), &[1, 1, 3, 0xfb, 0x04, 0x02, 7]);
         check(PeerMessage::Touched(vec![(session, 9)]), &[2, 1, 0xfb, 0x04, 0x02, 9]);
         check(PeerMessage::Lost(vec![(session, 1)]), &[3, 1, 0xfb, 0x04, 0x02, 1]);
         check(PeerMessage::Resend, &[4]);
+        check_in(3, PeerMessage::Transfer(None), &[5, 0]);
+        check_in(3, PeerMessage::Transfer(ServerId::new(3)), &[5, 1, 3]);
     }
 }

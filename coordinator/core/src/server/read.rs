@@ -53,6 +53,7 @@ impl Server {
                 if found { Ok(Response::Empty) } else { Err(ErrorCode::BadArguments) }
             }
             Request::WhoAmI => self.who_am_i(id),
+            Request::DescribeEnsemble => Ok(Response::Ensemble(self.describe_ensemble())),
             _ => Err(ErrorCode::Unimplemented),
         }
     }
@@ -67,7 +68,7 @@ impl Server {
         if self.may(id, Permissions::READ, node.acl()) { Ok(node) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn may(&self, id: ConnectionId, permissions: i32, acl: &[Acl]) -> bool {
+    pub(super) fn may(&self, id: ConnectionId, permissions: i32, acl: &[Acl]) -> bool {
         let connection = self.connections.get(id);
         connection.is_some_and(|held| is_allowed(acl, permissions, &held.identities))
     }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use coordinator_protocol::{
     AuthRequest, CreateMode, CreateRequest, DecodeError, ErrorCode, OpCode, Request, RequestHeader,
-    Response,
+    Response, TransferRequest,
 };
 
 use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Step};
@@ -24,6 +24,7 @@ enum Sorted {
     Write(WriteOp),
     Read(Request),
     Sync(String),
+    Transfer(TransferRequest),
     Answer(Result<Response, ErrorCode>),
     Auth(AuthRequest),
     Sasl(Option<Bytes>),
@@ -84,6 +85,7 @@ impl Server {
                 false => Step::Read(request),
             },
             Sorted::Sync(path) => self.ask_quorum(id, AfterSync::Path(path)),
+            Sorted::Transfer(request) => self.begin_transfer(id, &request),
             Sorted::Answer(answer) => Step::Answer(answer),
             Sorted::Auth(auth) => Step::Answer(self.authenticate(id, auth)),
             Sorted::Sasl(token) => Step::Answer(self.exchange(id, token)),
@@ -239,6 +241,7 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         }),
         Request::CloseSession => Sorted::Write(WriteOp::CloseSession),
         Request::Sync(path) => Sorted::Sync(path),
+        Request::TransferLeader(request) => Sorted::Transfer(request),
         Request::Ping => Sorted::Answer(Ok(Response::Empty)),
         Request::Auth(auth) => Sorted::Auth(auth),
         Request::Exists(_)
@@ -255,6 +258,7 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         | Request::Subscribe(_)
         | Request::Unsubscribe(_)
         | Request::WhoAmI
+        | Request::DescribeEnsemble
         | Request::SetWatches(_)
         | Request::SetWatches2(_)
         | Request::MultiRead(_) => Sorted::Read(request),

@@ -24,6 +24,7 @@ use super::proposals::Proposals;
 use super::snapshot::SnapshotPlan;
 use super::status::{Mode, Status};
 use super::sync::Syncs;
+use super::transfer::Transfers;
 
 /// One member of an ensemble.
 pub struct Server {
@@ -52,6 +53,7 @@ pub struct Server {
     pub(super) office: Office,
     pub(super) presence: Presence,
     pub(super) syncs: Syncs,
+    pub(super) transfers: Transfers,
     pub(super) snapshots: SnapshotPlan,
     pub(super) counters: Counters,
 }
@@ -112,6 +114,7 @@ impl Server {
             office: Office::default(),
             presence: Presence::default(),
             syncs: Syncs::default(),
+            transfers: Transfers::default(),
             counters: Counters::default(),
         })
     }
@@ -145,7 +148,11 @@ impl Server {
             return Some(self.now.mono);
         }
         let consensus = self.consensus.next_deadline()?;
-        let times = [self.office.next_deadline(), self.presence.next_deadline()];
+        let times = [
+            self.office.next_deadline(),
+            self.presence.next_deadline(),
+            self.transfers.next_deadline(),
+        ];
         Some(times.into_iter().flatten().fold(consensus, Millis::min))
     }
 
@@ -236,7 +243,8 @@ impl Server {
         let now = self.now.mono;
         match event {
             Event::Connect { connection, address, certificate, request, entropy } => {
-                let shown = identity::of_socket(&address, certificate);
+                let skip_acl = self.config.skip_acl;
+                let shown = identity::of_socket(&address, certificate, skip_acl);
                 self.on_connect((connection, shown), request, &entropy);
             }
             Event::Request { connection, header, request } => {
@@ -260,7 +268,7 @@ impl Server {
             Event::SnapshotSaved { image } => self.on_snapshot_saved(image),
             Event::SnapshotFailed { index } => self.snapshots.failed(index),
             Event::Tick => {}
-            Event::Resign => self.consensus.resign(now, &mut self.outputs),
+            Event::Resign => self.consensus.hand_over(None, now, &mut self.outputs),
         }
         self.settle();
     }
@@ -277,6 +285,7 @@ impl Server {
             // Answers that this lets go may send writes.
             self.deliver_subscriptions();
             self.follow_leader();
+            self.follow_transfers();
             // What was heard in this step counts before anything expires.
             self.flush_presence();
             self.office_duties();

@@ -89,6 +89,8 @@ fn varying_bytes(request: &Request) -> usize {
         | Request::SessionOptions(_)
         | Request::Ping
         | Request::WhoAmI
+        | Request::TransferLeader(_)
+        | Request::DescribeEnsemble
         | Request::CloseSession
         | Request::Unknown(_) => 0,
     }

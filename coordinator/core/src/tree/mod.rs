@@ -30,6 +30,7 @@ pub use node::{Node, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
 pub use quota::Usage;
 pub use record::{NodeNumbers, NodeRecord, RecordError};
+pub(crate) use store::CONFIG_PATH;
 pub use store::{Due, FrozenTree, Look, Names, Subtree, Tree};
 pub use transaction::{ADDED_ACL_BYTES_MAX, Stamp, Transaction};
 

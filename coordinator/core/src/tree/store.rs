@@ -26,7 +26,7 @@ use super::quota::{self, Quotas, Usage};
 const SHARED_ACLS_MAX: usize = 16;
 
 /// Where the ensemble's membership is read; nobody writes it through the tree.
-pub(super) const CONFIG_PATH: &str = "/zookeeper/config";
+pub(crate) const CONFIG_PATH: &str = "/zookeeper/config";
 
 /// Nodes that exist from the start and cannot be deleted.
 const SYSTEM_PATHS: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG_PATH];

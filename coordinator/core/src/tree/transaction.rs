@@ -265,9 +265,6 @@ impl<'a> Transaction<'a> {
         validate_path(path)?;
         let acl = access::resolve(&request.acl, self.identities)?;
         let (key, node) = self.tree.nodes.get_key_value(path).ok_or(ErrorCode::NoNode)?;
-        if path == CONFIG_PATH {
-            return Err(ErrorCode::NoAuth);
-        }
         self.demand(Permissions::ADMIN, node)?;
         expect_version(request.version, node.aversion)?;
         let path = key.clone();

@@ -14,6 +14,7 @@ mod single;
 mod slow_disk;
 mod subscribers;
 mod three;
+mod transfers;
 
 use bytes::Bytes;
 use coordinator_protocol::{Acl, CreateRequest, DeleteRequest, PathWatch, Request, SetDataRequest};

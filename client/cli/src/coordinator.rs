@@ -1,0 +1,239 @@
+//! `tidegate coordinator`: the members of the ensemble, and who leads them.
+//!
+//! *Called by* `main`. *Calls* `coordinator_client`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use coordinator_client::protocol::{EnsembleInfo, ErrorCode, TransferOutcome, Zxid};
+use coordinator_client::{Client, Config, Credentials};
+use serde_json::json;
+
+use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
+use crate::output::{Table, print_json, print_line};
+use crate::settings::Settings;
+
+/// For one coordinator to take a session and say what it knows.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a session with any of them.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Does what the command says.
+pub async fn run(
+    settings: &Settings,
+    asked: CoordinatorArguments,
+    format: Format,
+) -> anyhow::Result<()> {
+    let credentials: Vec<_> =
+        asked.auth.into_iter().map(|(scheme, secret)| Credentials { scheme, secret }).collect();
+    match asked.command {
+        CoordinatorCommand::List => list(settings, &credentials, format).await,
+        CoordinatorCommand::Transfer { to } => transfer(settings, credentials, to, format).await,
+    }
+}
+
+fn open(servers: Vec<String>, credentials: Vec<Credentials>, limit: Duration) -> Client {
+    let mut config = Config::new(servers);
+    config.credentials = credentials;
+    config.queue_timeout = limit;
+    Client::open(config)
+}
+
+async fn transfer(
+    settings: &Settings,
+    credentials: Vec<Credentials>,
+    to: Option<i32>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
+    let answered = client.transfer_leader(to).await;
+    client.close().await;
+    let answer = match answered {
+        Err(error) if error.is(ErrorCode::NoAuth) => {
+            return Err(error).context("you may not move leadership");
+        }
+        other => other?,
+    };
+    let leader = Some(answer.leader).filter(|leader| *leader > 0);
+    let member = to.map_or("another member".to_owned(), |to| format!("member {to}"));
+    match answer.outcome {
+        TransferOutcome::Done => {}
+        TransferOutcome::AlreadyLeader => {}
+        TransferOutcome::NotMember => anyhow::bail!(
+            "{member} is not a voting member; `tidegate coordinator list` shows who is"
+        ),
+        TransferOutcome::NotUp => anyhow::bail!("{member} is not up"),
+        TransferOutcome::TookTooLong => anyhow::bail!(
+            "{member} did not take over in time, and {}; is its disk slow, or is it far behind?",
+            leader.map_or("nobody leads".to_owned(), |leader| format!("{leader} leads"))
+        ),
+    }
+    let moved = answer.outcome == TransferOutcome::Done;
+    match format {
+        Format::Json => print_json(&json!({ "leader": leader, "moved": moved }))?,
+        Format::Table if moved => print_line(&format!("member {} leads", answer.leader))?,
+        Format::Table => print_line(&format!("member {} leads already", answer.leader))?,
+    }
+    Ok(())
+}
+
+/// What one address said.
+type Told = anyhow::Result<(EnsembleInfo, Zxid)>;
+
+async fn list(
+    settings: &Settings,
+    credentials: &[Credentials],
+    format: Format,
+) -> anyhow::Result<()> {
+    let mut asked = Vec::new();
+    for address in &settings.coordinators {
+        let work = ask(address.clone(), credentials.to_vec());
+        asked.push((address.clone(), tokio::spawn(work)));
+    }
+    let mut told = Vec::new();
+    for (address, work) in asked {
+        told.push((address, work.await?));
+    }
+    let ensemble = Ensemble::of(&told);
+    match format {
+        Format::Json => print_json(&ensemble.document(&told))?,
+        Format::Table => ensemble.show(&told)?,
+    }
+    anyhow::ensure!(
+        !ensemble.members.is_empty(),
+        "no coordinator answers at {}",
+        settings.coordinators.join(", ")
+    );
+    Ok(())
+}
+
+async fn ask(address: String, credentials: Vec<Credentials>) -> Told {
+    let client = open(vec![address], credentials, ANSWER_TIMEOUT);
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.describe_ensemble()).await;
+    client.close().await;
+    Ok(answer.context("no answer in time: not up, or without a majority")??)
+}
+
+/// One member, by what all say together.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Member {
+    address: Option<String>,
+    zxid: Option<Zxid>,
+    up: bool,
+}
+
+/// What comes out of all answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ensemble {
+    leader: Option<i32>,
+    term: i64,
+    members: BTreeMap<i32, Member>,
+}
+
+impl Ensemble {
+    /// Who knows of the latest term knows who leads; a member that spoke is up, of others the leader's word counts most.
+    fn of(told: &[(String, Told)]) -> Self {
+        let mut ensemble = Self::default();
+        let mut infos: Vec<_> = told
+            .iter()
+            .filter_map(|(address, told)| Some((address, told.as_ref().ok()?)))
+            .collect();
+        infos.sort_by_key(|(_, (info, _))| (info.term, info.server == info.leader));
+        for (_, (info, _)) in &infos {
+            ensemble.term = info.term;
+            ensemble.leader = Some(info.leader).filter(|leader| *leader > 0);
+            let member = |up| Member { up, ..Member::default() };
+            ensemble.members = info.members.iter().map(|one| (one.id, member(one.up))).collect();
+        }
+        for (address, (info, zxid)) in infos {
+            let member = ensemble.members.entry(info.server).or_default();
+            *member = Member { address: Some(address.clone()), zxid: Some(*zxid), up: true };
+        }
+        ensemble
+    }
+
+    fn role(&self, id: i32, member: &Member) -> &'static str {
+        match member.up {
+            _ if self.leader == Some(id) && self.members.len() == 1 => "standalone",
+            _ if self.leader == Some(id) => "leader",
+            true => "follower",
+            false => "down",
+        }
+    }
+
+    fn show(&self, told: &[(String, Told)]) -> anyhow::Result<()> {
+        let mut table = Table::new(&["MEMBER", "ADDRESS", "ROLE", "ZXID"]);
+        let dash = || "-".to_owned();
+        for (id, member) in &self.members {
+            table.row([
+                id.to_string(),
+                member.address.clone().unwrap_or_else(dash),
+                self.role(*id, member).to_owned(),
+                member.zxid.map_or_else(dash, hex),
+            ]);
+        }
+        for (address, error) in failures(told) {
+            table.row([dash(), address.to_owned(), error, dash()]);
+        }
+        Ok(table.print()?)
+    }
+
+    fn document(&self, told: &[(String, Told)]) -> serde_json::Value {
+        let member = |(id, member): (&i32, &Member)| {
+            json!({
+                "id": id,
+                "address": member.address,
+                "role": self.role(*id, member),
+                "up": member.up,
+                "zxid": member.zxid.map(hex),
+            })
+        };
+        let failure = |(address, error)| json!({ "address": address, "error": error });
+        json!({
+            "leader": self.leader,
+            "term": self.term,
+            "members": self.members.iter().map(member).collect::<Vec<_>>(),
+            "failures": failures(told).map(failure).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn failures(told: &[(String, Told)]) -> impl Iterator<Item = (&str, String)> {
+    told.iter()
+        .filter_map(|(address, told)| Some((&**address, format!("{:#}", told.as_ref().err()?))))
+}
+
+fn hex(zxid: Zxid) -> String {
+    format!("0x{:x}", zxid.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator_client::protocol::MemberInfo;
+
+    use super::*;
+
+    fn told(address: &str, server: i32, leader: i32, up: &[i32]) -> (String, Told) {
+        let members = (1..=3).map(|id| MemberInfo { id, up: up.contains(&id) }).collect();
+        let info = EnsembleInfo { server, leader, term: 7, members };
+        (address.to_owned(), Ok((info, Zxid::new(0x2a))))
+    }
+
+    #[test]
+    fn members_are_those_of_all_answers_together() {
+        let failed = ("c:1".to_owned(), Err(anyhow::anyhow!("no answer")));
+        let answers = [told("a:1", 1, 1, &[1, 2]), told("b:1", 2, 1, &[1, 2, 3]), failed];
+        let ensemble = Ensemble::of(&answers);
+        let roles: Vec<_> =
+            ensemble.members.iter().map(|(id, member)| ensemble.role(*id, member)).collect();
+        assert_eq!(roles, ["leader", "follower", "down"], "the leader's word counts");
+        let document = ensemble.document(&answers);
+        assert_eq!(document["leader"], 1);
+        assert_eq!(document["members"][1]["address"], "b:1");
+        assert_eq!(document["members"][1]["zxid"], "0x2a");
+        assert_eq!(document["members"][2]["up"], false);
+        assert_eq!(document["failures"][0]["error"], "no answer");
+        assert_eq!(Ensemble::of(&[]), Ensemble::default());
+    }
+}

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator_core::server::{Effect, Event, Server as Core, Status};
+use coordinator_core::server::{DiskRoom, Effect, Event, Server as Core, Status};
 use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
+use crate::disk_room;
 use crate::net::Outbox;
 use crate::peers;
 use crate::storage::Storage;
@@ -87,6 +88,8 @@ pub struct CoreLoop {
     round: Vec<Event>,
     effects: Vec<Effect>,
     halted: Option<&'static str>,
+    /// What the log was told of last.
+    room: DiskRoom,
 }
 
 struct Client {
@@ -108,6 +111,7 @@ impl CoreLoop {
             round: Vec::new(),
             effects: Vec::new(),
             halted: None,
+            room: DiskRoom::default(),
         }
     }
 
@@ -211,6 +215,8 @@ impl CoreLoop {
         if cfg!(debug_assertions) {
             self.core.check();
         }
+        let room = self.core.disk_room();
+        disk_room::tell(std::mem::replace(&mut self.room, room), room);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);

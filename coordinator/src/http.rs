@@ -84,6 +84,9 @@ async fn answer(path: &str, inputs: &Inputs) -> (&'static str, String) {
         return ("200 OK", metrics::text(&status));
     }
     match mode_name(status.mode).filter(|_| status.confirmed) {
+        Some(mode) if status.disk.refuses_writes => {
+            ("200 OK", format!("ready, {mode}, for reads only: little room on the disk\n"))
+        }
         Some(mode) => ("200 OK", format!("ready, {mode}\n")),
         None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
     }

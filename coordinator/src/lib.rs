@@ -17,6 +17,7 @@
 
 mod clock;
 mod core_loop;
+mod disk_room;
 mod http;
 mod metrics;
 mod net;

@@ -125,6 +125,7 @@ mod tests {
             latency_ms_sum: 6,
             latency_count: 4,
             peers_up: 2,
+            disk: coordinator_core::server::DiskRoom::default(),
         }
     }
 

@@ -19,10 +19,11 @@ use tracing::info;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
+use crate::disk_room;
 use crate::http;
 use crate::net::{ClientListener, Gate, Limits};
 use crate::peers::{self, Ensemble};
-use crate::storage::{self, Storage, StorageError};
+use crate::storage::{self, RoomGauge, Storage, StorageError};
 
 /// How long a leader may take to hand its office over when it stops.
 const RESIGN_MS_MAX: u64 = 1_000;
@@ -74,6 +75,7 @@ pub struct Server {
     gate: Gate,
     limits: Limits,
     core_loop: CoreLoop,
+    room_gauge: RoomGauge,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
 
@@ -115,6 +117,7 @@ impl Server {
         let core = core::Server::new(settings, restored)
             .map_err(|error| ServerError::Restore(error.to_string()))?;
         let (events, stored) = mpsc::unbounded_channel();
+        let room_gauge = opened.room_gauge();
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
         let core_loop = CoreLoop::new(core, clock, storage);
         let limits = Limits {
@@ -122,7 +125,7 @@ impl Server {
             per_address_max: config.connections_per_address_max,
         };
         let gate = config.gate;
-        Ok(Server { client, peer, http, ensemble, gate, limits, core_loop, stored })
+        Ok(Server { client, peer, http, ensemble, gate, limits, core_loop, room_gauge, stored })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -156,6 +159,7 @@ impl Server {
         if let Some(listener) = self.http {
             tasks.spawn(http::run(listener, inputs.clone()));
         }
+        tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));
         let core = self.core_loop.run(waiting, self.stored, ended);
         tokio::pin!(core);
         let outcome = tokio::select! {

@@ -1,6 +1,7 @@
 //! Whole servers on loopback sockets: what a client, an operator and another member meet.
 
 mod client;
+mod room;
 mod tls;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -87,6 +87,11 @@ pub trait Disk: Send + Sync {
     /// `WouldBlock` while another holder, in this process or another one, has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 
+    /// Bytes that this process may still write below the folder `path`; `None` where nobody can know.
+    fn free_bytes(&self, _path: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Names the running period of the machine below: it changes exactly when unsynced contents may have been lost.
     fn boot_id(&self) -> io::Result<String>;
 }

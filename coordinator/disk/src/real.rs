@@ -139,6 +139,11 @@ impl Disk for RealDisk {
         }
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(path).map_err(|error| named(path, error.into()))?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
     fn boot_id(&self) -> io::Result<String> {
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let text = fs::read_to_string(path).map_err(|e| named(path, e))?;
@@ -287,6 +292,14 @@ mod tests {
         let error = RealDisk.open(Path::new("/nowhere/at/all"), OpenMode::Read).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn room_is_that_of_the_filesystem() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(RealDisk.free_bytes(folder.path()).unwrap().is_some_and(|free| free > 0));
+        let error = RealDisk.free_bytes(Path::new("/nowhere/at/all")).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

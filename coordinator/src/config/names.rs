@@ -22,7 +22,7 @@ const fn setting(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// All settings but the members.
-pub const SETTINGS: [Setting; 31] = [
+pub const SETTINGS: &[Setting] = &[
     setting("id", "1", "this server's id in the ensemble, 1 to 254 (ZooKeeper's myid)"),
     setting(
         "clusterId",
@@ -47,6 +47,12 @@ pub const SETTINGS: [Setting; 31] = [
         "of those from one address; 0 for as many as there is room for (ZooKeeper: 60)",
     ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
+    setting(
+        "diskFreeBytesMin",
+        "67108864",
+        "bytes to be free on dataDir's disk, beside those for a snapshot: with fewer clients can read and delete only, \
+         other writes get -125 until there is half as much more; 0 for never",
+    ),
     setting("peerSecret", "", "what members prove to know; needed with more than one member"),
     setting(
         "electionTimeout",
@@ -135,7 +141,7 @@ pub fn help() -> String {
     let mut text = String::from(
         "Settings (in the file given by --config, or by --set NAME=VALUE, which wins):\n\n",
     );
-    for Setting { name, default, about } in &SETTINGS {
+    for Setting { name, default, about } in SETTINGS {
         let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
         let _ = writeln!(text, "  {name:<30} {about}{default}");
     }

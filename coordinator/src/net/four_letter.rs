@@ -108,7 +108,7 @@ fn measures(status: &Status, mode: &str) -> String {
 }
 
 /// Every measure by its name in `mntr`, without the prefix.
-pub fn gauges(status: &Status) -> [(&'static str, u64); 23] {
+pub fn gauges(status: &Status) -> [(&'static str, u64); 27] {
     [
         ("server_id", status.id.get()),
         ("leader_id", status.leader.map_or(0, u64::from)),
@@ -120,6 +120,10 @@ pub fn gauges(status: &Status) -> [(&'static str, u64); 23] {
         ("log_applied_index", status.applied_index),
         ("log_unsynced_bytes", status.unsynced_bytes),
         ("snapshot_index", status.snapshot_index),
+        ("disk_free_bytes", status.disk.free_bytes.unwrap_or(0)),
+        ("disk_free_bytes_wanted", status.disk.low_mark_bytes),
+        ("disk_low", u64::from(status.disk.is_low)),
+        ("writes_refused", u64::from(status.disk.refuses_writes)),
         ("znode_count", status.nodes as u64),
         ("ephemerals_count", status.ephemerals as u64),
         ("approximate_data_size", status.data_bytes),

@@ -6,12 +6,14 @@
 //! Does not know: ids of writes, threads.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use coordinator_core::consensus::{HardState, LogEntry, PersistWrite};
 use coordinator_disk::envelope::{self, Schema};
-use coordinator_disk::record_file::RecordFile;
+use coordinator_disk::record_file::{RecordFile, RecordFileError};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{Place, StorageError, snapshot};
 
@@ -232,7 +234,13 @@ fn create_segment(
     let path = segment_path(place, number);
     let identity = segment_identity(place, number);
     let mut file = RecordFile::create(&*place.disk, &path, &identity)?;
-    file.preallocate(SEGMENT_BYTES)?;
+    match file.preallocate(SEGMENT_BYTES) {
+        // Entries may still fit, and those that end sessions or delete nodes are how room comes back.
+        Err(RecordFileError::Io { error, .. }) if error.kind() == ErrorKind::StorageFull => {
+            warn!(path = %path.display(), "the disk has no room for a whole segment");
+        }
+        outcome => outcome?,
+    }
     let mut frames = Vec::new();
     encode(&LogRecordView::HardState(hard_state), &mut frames)?;
     for frame in &frames {

@@ -15,6 +15,7 @@ mod found;
 mod inspect;
 mod log;
 mod restore;
+mod room;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use log::Log;
 
 pub use found::{found, found_from};
 pub use inspect::{Inspection, inspect};
+pub use room::RoomGauge;
 
 /// How long nothing is written before the log says of its end that it was synced.
 const MARK_AFTER: Duration = Duration::from_millis(500);
@@ -97,6 +99,20 @@ pub enum StorageError {
     },
 }
 
+impl StorageError {
+    /// Whether room on the disk is all that is missing.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            StorageError::Io { error, .. }
+            | StorageError::File(RecordFileError::Io { error, .. }) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What the files belong to; stands in each of them.
 #[derive(Debug, Clone)]
 pub struct Owner {
@@ -135,6 +151,12 @@ impl Opened {
     pub fn with_segments_of(mut self, bytes: u64) -> Opened {
         self.log.set_segment_bytes(bytes);
         self
+    }
+
+    /// What tells how much room there is.
+    #[must_use]
+    pub fn room_gauge(&self) -> RoomGauge {
+        RoomGauge(self.place.clone())
     }
 
     /// Writes at once, on the caller's thread; durable when it returns, where a write asks for it.
@@ -286,7 +308,7 @@ fn write_log(mut log: Log, waiting: &mpsc::Receiver<Group>, events: &UnboundedSe
         let event = match outcome {
             Ok(()) => Event::Persisted { id: last },
             Err(error) => {
-                error!(%error, "the log cannot be written: this server stops being a voter");
+                tell_failure(&error);
                 let _ = events.send(Event::PersistFailed { id: first });
                 return;
             }
@@ -311,13 +333,22 @@ fn next_group(
         Err(error) => error,
     };
     if let Err(error) = log.mark_synced() {
-        error!(%error, "the log cannot be written: this server stops being a voter");
+        tell_failure(&error);
         let _ = events.send(Event::PersistFailed { id: PersistId::default() });
         return None;
     }
     match error {
         mpsc::RecvTimeoutError::Timeout => waiting.recv().ok(),
         mpsc::RecvTimeoutError::Disconnected => None,
+    }
+}
+
+fn tell_failure(error: &StorageError) {
+    error!(%error, "the log cannot be written: this server stops being a voter");
+    if error.is_full() {
+        error!(
+            "the disk is full: make room (dataDir), then start this server again; what it acknowledged is kept"
+        );
     }
 }
 

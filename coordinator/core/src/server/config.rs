@@ -54,6 +54,8 @@ pub struct Config {
     pub container_check_ms: u64,
     /// Whether each read first asks a quorum what is committed, as if a sync stood before it.
     pub linearizable_reads: bool,
+    /// Free bytes of the disk, beside those for a snapshot, below which clients' writes are refused; 0 for never.
+    pub disk_free_bytes_min: u64,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
     pub super_digest: Option<String>,
     /// Whether everybody who connects here stands above all access lists.
@@ -106,6 +108,7 @@ impl Config {
             subscription_history_max: 100_000,
             container_check_ms: 60_000,
             linearizable_reads: false,
+            disk_free_bytes_min: 64 * 1024 * 1024,
             super_digest: None,
             skip_acl: false,
             sasl: SaslConfig::default(),

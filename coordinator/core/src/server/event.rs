@@ -96,6 +96,11 @@ pub enum Event {
         /// Log index of the snapshot.
         index: u64,
     },
+    /// The disk of log and snapshots was measured.
+    DiskRoom {
+        /// Bytes that this process may still write to it.
+        free_bytes: u64,
+    },
     /// Time passed: [`super::Server::next_deadline`] is due. Harmless at any other time.
     Tick,
     /// The process is asked to end: a leader hands its office to the most advanced follower.

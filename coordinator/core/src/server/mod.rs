@@ -17,6 +17,7 @@
 //! transfer       an operator moves leadership
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
+//! room           no writes without room on the disks
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -42,6 +43,7 @@ mod read;
 mod repetition;
 mod reply;
 mod request;
+mod room;
 mod sasl;
 mod session;
 mod snapshot;
@@ -58,6 +60,7 @@ pub use config::{Config, ConfigError, MEMBERS_MAX};
 pub use effect::Effect;
 pub use event::Event;
 pub use limits::*;
+pub use room::DiskRoom;
 pub use sasl::SaslConfig;
 pub use status::{Mode, Status};
 pub use step::Server;

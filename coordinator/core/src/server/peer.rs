@@ -73,7 +73,10 @@ impl Server {
         if from == self.config.id || !self.config.members.contains(&from) {
             return;
         }
-        let Ok(message) = PeerMessage::decode(bytes) else { return };
+        let Ok(message) = PeerMessage::decode(bytes) else {
+            self.on_room_message(from, bytes);
+            return;
+        };
         let now = self.now.mono;
         match message {
             PeerMessage::Consensus(message) => {
@@ -109,10 +112,12 @@ impl Server {
         }
         self.link.broke(peer);
         self.consensus.on_peer_up(peer, self.now.mono, &mut self.outputs);
+        self.greet_with_room(peer);
     }
 
     pub(super) fn on_peer_lost(&mut self, peer: ServerId) {
         self.link.broke(peer);
+        self.forget_room_of(peer);
         self.consensus.on_peer_lost(peer, self.now.mono, &mut self.outputs);
     }
 }

@@ -73,6 +73,9 @@ impl Server {
 
     fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, bytes: usize, sorted: Sorted) {
         let step = match sorted {
+            Sorted::Write(op) if self.has_no_room_for(&op) => {
+                Step::Answer(Err(ErrorCode::QuotaExceeded))
+            }
             Sorted::Write(op) => match self.begin_write(id, op) {
                 Some(write) => Step::Write(write),
                 None => return,

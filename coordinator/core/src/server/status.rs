@@ -5,6 +5,7 @@
 
 use coordinator_protocol::Zxid;
 
+use super::room::DiskRoom;
 use crate::ServerId;
 
 /// Part in the ensemble, in ZooKeeper's words.
@@ -77,4 +78,6 @@ pub struct Status {
     pub latency_count: u64,
     /// Peers whose stream works.
     pub peers_up: usize,
+    /// Room on the disks.
+    pub disk: DiskRoom,
 }

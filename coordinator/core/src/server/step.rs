@@ -21,6 +21,7 @@ use super::link::Link;
 use super::office::Office;
 use super::presence::Presence;
 use super::proposals::Proposals;
+use super::room::Room;
 use super::snapshot::SnapshotPlan;
 use super::status::{Mode, Status};
 use super::sync::Syncs;
@@ -52,6 +53,7 @@ pub struct Server {
     pub(super) link: Link,
     pub(super) office: Office,
     pub(super) presence: Presence,
+    pub(super) room: Room,
     pub(super) syncs: Syncs,
     pub(super) transfers: Transfers,
     pub(super) snapshots: SnapshotPlan,
@@ -113,6 +115,7 @@ impl Server {
             link: Link::default(),
             office: Office::default(),
             presence: Presence::default(),
+            room: Room::default(),
             syncs: Syncs::default(),
             transfers: Transfers::default(),
             counters: Counters::default(),
@@ -187,6 +190,7 @@ impl Server {
             latency_ms_sum: counters.latency_ms_sum,
             latency_count: counters.latency_count,
             peers_up: self.consensus.peers_up(),
+            disk: self.disk_room(),
         }
     }
 
@@ -267,6 +271,7 @@ impl Server {
             Event::PersistFailed { .. } => self.consensus.on_persist_failed(&mut self.outputs),
             Event::SnapshotSaved { image } => self.on_snapshot_saved(image),
             Event::SnapshotFailed { index } => self.snapshots.failed(index),
+            Event::DiskRoom { free_bytes } => self.on_disk_room(free_bytes),
             Event::Tick => {}
             Event::Resign => self.consensus.hand_over(None, now, &mut self.outputs),
         }
@@ -299,6 +304,7 @@ impl Server {
     fn on_tick(&mut self) {
         self.close_late_handshakes();
         self.resend_if_stuck();
+        self.decide_on_room();
         self.deliver_bookmarks();
     }
 

@@ -8,6 +8,7 @@ mod forwarding;
 mod pauses;
 mod random;
 mod returning;
+mod room;
 mod sasl;
 mod sessions;
 mod single;

@@ -12,6 +12,8 @@ use broker_core::image::{json, path};
 use coordinator_client::protocol::{CreateMode, ErrorCode, MultiOp, MultiResult};
 use coordinator_client::{Client, Error};
 
+use super::writes::NO_ROOM_PAUSE;
+
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -56,6 +58,10 @@ pub(super) async fn stand(client: &Client, broker: BrokerId) -> Result<Outcome, 
             ..
         }) => Ok(Outcome::Lost(Zxid::new(zxid.get()))),
         Err(Error::ConnectionLoss) => look_up(client, session).await,
+        Err(Error::Refused(ErrorCode::QuotaExceeded)) => {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+            Ok(Outcome::Lost(Zxid::new(client.sync("/").await?.get())))
+        }
         Err(error) => Err(error),
     }
 }

@@ -4,12 +4,18 @@
 //! Invariant: a multi whose answer was lost ends in `Unknown` only once the ensemble has answered a
 //! question that was asked after it: what the old connection sent is done by then, or never.
 
+use std::time::Duration;
+
 use broker_core::controller::message::WriteId;
 use broker_core::controller::{Op, WriteOutcome};
 use broker_core::ids::Zxid;
-use coordinator_client::protocol::{self, CreateMode, MultiOp};
+use coordinator_client::protocol::{self, CreateMode, ErrorCode, MultiOp};
 use coordinator_client::{Client, Error, PendingMulti};
 use tokio::task::JoinSet;
+
+/// Before a write is decided anew that the coordinators refused for want of room on their disks. Its session is worth
+/// more than the write: without it the broker would be gone.
+pub(super) const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a multi ended: `Err` means that this broker can no longer tell, and has to leave the office.
 pub(super) type Ended = (WriteId, Result<WriteOutcome, Error>);
@@ -58,6 +64,10 @@ async fn outcome(
         Ok(reply) => Ok(WriteOutcome::Done { zxid: zxid(reply.zxid) }),
         Err(Error::MultiRefused { index, zxid: refused, .. }) => {
             Ok(WriteOutcome::Conflict { at: index, zxid: zxid(refused) })
+        }
+        Err(Error::Refused(ErrorCode::QuotaExceeded)) => {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+            Ok(WriteOutcome::Unknown { zxid: zxid(client.sync("/").await?) })
         }
         Err(error) if error.is_retriable() => {
             Ok(WriteOutcome::Unknown { zxid: zxid(client.sync("/").await?) })

@@ -103,6 +103,8 @@ pub struct Client {
     pub(super) name: String,
     pub(super) written: u64,
     servers: usize,
+    /// The only server that it dials, if it does not choose.
+    pub(super) home: Option<usize>,
     pub(super) line: Line,
     session: Option<(SessionId, SessionPassword)>,
     /// The time-out it asks for, and holds itself to.
@@ -158,6 +160,7 @@ impl Client {
             name: format!("c{number}"),
             written: 0,
             servers,
+            home: None,
             line: Line::Down { dial_at },
             session: None,
             timeout,
@@ -319,7 +322,8 @@ impl Client {
     }
 
     fn dial(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let server = self.random.below(self.servers as u64) as usize;
+        let chosen = self.random.below(self.servers as u64) as usize;
+        let server = self.home.unwrap_or(chosen);
         let (session, password) = match &self.session {
             Some((session, password)) => (*session, password.clone()),
             None => (SessionId::NONE, SessionPassword::zeros()),

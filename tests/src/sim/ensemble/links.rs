@@ -44,6 +44,11 @@ impl Links {
         self.links.keys().copied().collect()
     }
 
+    /// Whether two servers are connected.
+    pub(super) fn is_up(&self, a: usize, b: usize) -> bool {
+        self.links.get(&(a.min(b), a.max(b))).is_some_and(|link| link.up)
+    }
+
     fn between(&mut self, a: usize, b: usize) -> &mut Link {
         self.links.get_mut(&(a.min(b), a.max(b))).expect("all pairs exist")
     }

@@ -25,6 +25,10 @@ pub struct Member {
     pub storage: Storage,
     /// Its disk takes long.
     pub slow_disk: bool,
+    /// Its disk completes nothing that the process asks for.
+    pub disk_held: bool,
+    /// What was being written would be done by now.
+    pub write_due: bool,
     /// Its process is stopped.
     pub paused: bool,
     /// What came while it was.
@@ -50,6 +54,8 @@ impl Member {
             server: None,
             life: 0,
             slow_disk: false,
+            disk_held: false,
+            write_due: false,
             paused: false,
             inbox: Vec::new(),
             tick: None,
@@ -81,6 +87,8 @@ impl Member {
         self.tick = None;
         self.paused = false;
         self.slow_disk = false;
+        self.disk_held = false;
+        self.write_due = false;
         self.idles = false;
     }
 

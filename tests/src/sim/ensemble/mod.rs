@@ -10,6 +10,7 @@
 //! nemesis      what goes wrong
 //! locker       clients that take a lock as the recipe has it
 //! puppet       clients that are pulled from outside: the sessions of brokers
+//! script       a run in which somebody wrote down what goes wrong, and when
 //! ledger       what was agreed on; checked after each step
 //! model/       what should have been agreed on, by a second reading of the rules
 //! audit/       what clients saw against the ledger, at the end
@@ -30,6 +31,7 @@ mod network;
 mod puppet;
 mod run;
 pub(super) mod schedule;
+mod script;
 mod settings;
 mod sockets;
 mod storage;
@@ -37,7 +39,9 @@ pub(super) mod trace;
 mod workload;
 mod world;
 
+pub use audit::Audited;
 pub use puppet::Heard;
 pub use run::{LONG_FROM, Profile, Report, draw, lengthen, run, run_with};
+pub use script::Script;
 pub use settings::Settings;
 pub use world::World;

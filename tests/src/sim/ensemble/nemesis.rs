@@ -201,7 +201,7 @@ impl World {
         runs
     }
 
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let leads = |member: &Member| {
             member.server.as_ref().is_some_and(|server| server.status().mode == Mode::Leader)
         };
@@ -279,7 +279,7 @@ impl World {
         self.schedule.after(restart, Happening::Nemesis(Deed::Start(server)));
     }
 
-    fn go_down(&mut self, server: usize, how: Crash) {
+    pub(super) fn go_down(&mut self, server: usize, how: Crash) {
         let member = &mut self.members[server];
         member.stop();
         member.storage.crash(how, &mut self.disk);

@@ -138,7 +138,7 @@ fn kill_clients_until(world: &mut World, end: Time, random: &mut Random) {
 }
 
 /// Everyone must be answered again, and then nothing may be left to do.
-fn come_to_rest(world: &mut World, end: Time) {
+pub(super) fn come_to_rest(world: &mut World, end: Time) {
     let working = world.now() + 8 * SECOND;
     world.run_until(working);
     for client in &mut world.clients {

@@ -93,6 +93,38 @@ impl Settings {
         Self { faults, slow_network, disorder, servers: 3, ..Self::chaos(random) }
     }
 
+    /// Three servers, one puppet for each of them, and nothing goes wrong by itself: what does is in a script.
+    pub fn scripted() -> Self {
+        Self {
+            servers: 3,
+            clients: 3,
+            puppets: 3,
+            lockers: 0,
+            puppet_timeout: 6 * SECOND,
+            faults: false,
+            slow_network: false,
+            voters_die: false,
+            disorder: Disorder::default(),
+            without: BTreeSet::new(),
+            pace: 1,
+            work: 0,
+            #[cfg(planted)]
+            planted: None,
+            segment_bytes: 16 << 20,
+            snapshot_entries: 100_000,
+            log_entries_kept: 10_000,
+            snapshot_chunk_bytes: 256 << 10,
+            history: 100_000,
+            proposals_in_flight_max: 2,
+        }
+    }
+
+    /// The same, but servers take snapshots of so many entries, keep a few before them, and send them in small chunks.
+    pub fn with_snapshots_of(self, snapshot_entries: u64) -> Self {
+        let (log_entries_kept, snapshot_chunk_bytes) = (snapshot_entries / 4, 512);
+        Self { snapshot_entries, log_entries_kept, snapshot_chunk_bytes, ..self }
+    }
+
     /// A server's settings.
     pub(super) fn configure(&self, config: Config) -> Config {
         Config {

@@ -30,6 +30,8 @@ pub enum Crash {
     Kill,
     /// The machine: what was not synced may go, in parts.
     Power,
+    /// The machine: all that was not synced goes, and what was being written has not begun.
+    Blackout,
 }
 
 /// A server's storage.
@@ -263,6 +265,23 @@ impl Storage {
         Ok(image)
     }
 
+    /// Whether entries are being written.
+    pub fn writes_entries(&self) -> bool {
+        self.writing.iter().any(|(_, write)| !write.entries.is_empty())
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &SimulatedDisk {
+        &self.disk
+    }
+
+    /// While no process is there: another disk is in its place.
+    pub fn replace_disk(&mut self, disk: SimulatedDisk) {
+        assert!(self.opened.is_none(), "a process has the disk");
+        disk.boot_after(&self.disk);
+        self.disk = disk;
+    }
+
     /// The next sync of the process that runs fails.
     pub fn fail_sync(&self) {
         if self.opened.is_some() {
@@ -278,6 +297,9 @@ impl Storage {
     /// The process is gone, perhaps in the middle of what it was writing; with `Power` the machine too.
     pub fn crash(&mut self, how: Crash, random: &mut Random) {
         let died_writing = !self.writing.is_empty();
+        if how == Crash::Blackout {
+            self.opened = None;
+        }
         if let Some(mut opened) = self.opened.take() {
             self.disk.die_after(random.below(8));
             let snapshot_first = random.chance(1, 2);
@@ -294,6 +316,11 @@ impl Storage {
         match how {
             Crash::Kill => self.disk.kill(),
             Crash::Power => self.disk.crash(random.number()),
+            Crash::Blackout => {
+                let left = self.disk.durable_copy();
+                left.boot_after(&self.disk);
+                self.disk = left;
+            }
         }
         self.writing.clear();
         self.queued.clear();

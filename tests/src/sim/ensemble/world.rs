@@ -236,6 +236,7 @@ impl World {
                     self.deliver(server, Event::Tick);
                 }
             }
+            Inside::DiskDone if member.disk_held => member.write_due = true,
             Inside::DiskDone => self.disk_done(server),
             Inside::DiskIdle => self.disk_idle(server),
             Inside::SnapshotDone => match member.storage.finish_saving() {
@@ -245,7 +246,7 @@ impl World {
         }
     }
 
-    fn disk_done(&mut self, server: usize) {
+    pub(super) fn disk_done(&mut self, server: usize) {
         let now = self.schedule.now();
         self.members[server].wrote_at = now;
         self.expect_idle(server, now + MARK_AFTER);
@@ -272,6 +273,8 @@ impl World {
         let due = member.wrote_at + MARK_AFTER;
         if due > now {
             self.expect_idle(server, due);
+        } else if member.disk_held {
+            self.expect_idle(server, now + MARK_AFTER);
         } else if member.storage.mark().is_err() {
             self.disk_failed(server);
         }
@@ -292,9 +295,9 @@ impl World {
     }
 
     /// Starts to write what waits, if the disk is free.
-    fn begin_writing(&mut self, server: usize) {
+    pub(super) fn begin_writing(&mut self, server: usize) {
         let member = &mut self.members[server];
-        if member.server.is_some() && member.storage.begin() {
+        if member.server.is_some() && !member.disk_held && member.storage.begin() {
             let usual = 100 + self.disk.below(2 * MS);
             let stalls = member.slow_disk && self.disk.chance(1, 100);
             let longest = if stalls { 5 * SECOND } else { 300 * MS };

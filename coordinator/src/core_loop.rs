@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator_core::server::{DiskRoom, Effect, Event, Server as Core, Status};
+use coordinator_core::server::{DiskRoom, Effect, Event, Measures, Server as Core, Status};
 use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
@@ -60,6 +60,8 @@ pub enum Input {
     Event(Event),
     /// A question about the core's state.
     Status(oneshot::Sender<Status>),
+    /// The same, with all that is counted.
+    Measures(oneshot::Sender<(Status, Measures)>),
 }
 
 /// The sending side: bounded, so that a flood waits in its sockets.
@@ -187,6 +189,9 @@ impl CoreLoop {
             Input::Status(answer) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = answer.send(self.core.status());
+            }
+            Input::Measures(answer) => {
+                let _ = answer.send((self.core.status(), self.core.measures()));
             }
         }
     }

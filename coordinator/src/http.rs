@@ -5,17 +5,20 @@
 //! Does not know: HTTP beyond a GET.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::core_loop::Inputs;
-use crate::metrics;
+use crate::core_loop::{INPUTS_MAX, Input, Inputs};
+use crate::metrics::{self, Reading};
 use crate::net::{mode_name, status};
+use crate::storage::SyncTimes;
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -24,8 +27,17 @@ const EXCHANGE_MAX: Duration = Duration::from_secs(5);
 /// Exchanges at once.
 const EXCHANGES_MAX: usize = 64;
 
+/// What probes are answered from.
+#[derive(Clone)]
+pub struct Probed {
+    /// The way to the core.
+    pub inputs: Inputs,
+    /// Of the log.
+    pub sync_times: Arc<SyncTimes>,
+}
+
 /// Answers probes until the task is dropped.
-pub async fn run(listener: TcpListener, inputs: Inputs) {
+pub async fn run(listener: TcpListener, probed: Probed) {
     let mut exchanges = JoinSet::new();
     loop {
         // The kernel's backlog holds what is more.
@@ -37,9 +49,9 @@ pub async fn run(listener: TcpListener, inputs: Inputs) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let inputs = inputs.clone();
+        let probed = probed.clone();
         exchanges.spawn(async move {
-            let exchange = timeout(EXCHANGE_MAX, exchange(stream, &inputs)).await;
+            let exchange = timeout(EXCHANGE_MAX, exchange(stream, &probed)).await;
             if let Ok(Err(error)) = exchange {
                 debug!(%error, "a probe went away");
             }
@@ -47,7 +59,7 @@ pub async fn run(listener: TcpListener, inputs: Inputs) {
     }
 }
 
-async fn exchange(mut stream: TcpStream, inputs: &Inputs) -> io::Result<()> {
+async fn exchange(mut stream: TcpStream, probed: &Probed) -> io::Result<()> {
     let mut head = Vec::new();
     let mut chunk = [0; 512];
     while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
@@ -66,23 +78,27 @@ async fn exchange(mut stream: TcpStream, inputs: &Inputs) -> io::Result<()> {
     if !matches!(method, "GET" | "HEAD") {
         return respond(&mut stream, "405 Method Not Allowed", "").await;
     }
-    let (status, body) = answer(target.split('?').next().unwrap_or_default(), inputs).await;
+    let (status, body) = answer(target.split('?').next().unwrap_or_default(), probed).await;
     respond(&mut stream, status, if method == "GET" { &body } else { "" }).await
 }
 
-async fn answer(path: &str, inputs: &Inputs) -> (&'static str, String) {
+async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
     if path == "/live" {
         return ("200 OK", "live\n".to_owned());
     }
     if !matches!(path, "/ready" | "/metrics") {
         return ("404 Not Found", "try /live, /ready or /metrics\n".to_owned());
     }
-    let Some(status) = status(inputs).await else {
-        return ("503 Service Unavailable", "stopping\n".to_owned());
-    };
+    const STOPPING: (&str, &str) = ("503 Service Unavailable", "stopping\n");
     if path == "/metrics" {
-        return ("200 OK", metrics::text(&status));
+        return match metrics_text(probed).await {
+            Some(text) => ("200 OK", text),
+            None => (STOPPING.0, STOPPING.1.to_owned()),
+        };
     }
+    let Some(status) = status(&probed.inputs).await else {
+        return (STOPPING.0, STOPPING.1.to_owned());
+    };
     match mode_name(status.mode).filter(|_| status.confirmed) {
         Some(mode) if status.disk.refuses_writes => {
             ("200 OK", format!("ready, {mode}, for reads only: little room on the disk\n"))
@@ -90,6 +106,16 @@ async fn answer(path: &str, inputs: &Inputs) -> (&'static str, String) {
         Some(mode) => ("200 OK", format!("ready, {mode}\n")),
         None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
     }
+}
+
+/// `None` while the server stops.
+async fn metrics_text(probed: &Probed) -> Option<String> {
+    let inputs_waiting = INPUTS_MAX.saturating_sub(probed.inputs.capacity());
+    let (answer, measured) = oneshot::channel();
+    probed.inputs.send(Input::Measures(answer)).await.ok()?;
+    let (status, measures) = measured.await.ok()?;
+    let (status, measures, syncs) = (&status, &measures, &*probed.sync_times);
+    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting }))
 }
 
 async fn respond(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {

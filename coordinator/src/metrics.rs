@@ -6,9 +6,12 @@
 
 use std::fmt::Write;
 
-use coordinator_core::server::{Mode, Status};
+use coordinator_core::server::{Measures, Mode, Status};
 
 use crate::net::{average, gauges};
+use crate::storage::SyncTimes;
+
+mod distributions;
 
 /// Of `mntr`'s, those that count up.
 const COUNTERS: [&str; 3] = ["packets_received", "packets_sent", "latency_count"];
@@ -26,8 +29,21 @@ const OF_ZOOKEEPER: [&str; 10] = [
     "max_latency",
 ];
 
+/// What metrics are made of.
+pub struct Reading<'a> {
+    /// Of the core.
+    pub status: &'a Status,
+    /// Of the core, too.
+    pub measures: &'a Measures,
+    /// Of the log.
+    pub syncs: &'a SyncTimes,
+    /// Inputs that wait for the core.
+    pub inputs_waiting: usize,
+}
+
 /// All of it in Prometheus' text form.
-pub fn text(status: &Status) -> String {
+pub fn text(reading: &Reading<'_>) -> String {
+    let Reading { status, measures, syncs, inputs_waiting } = *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
         let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
@@ -39,8 +55,10 @@ pub fn text(status: &Status) -> String {
     }
     put(&mut text, "avg_latency", "gauge", average(status));
     if status.mode == Mode::Leader {
-        put(&mut text, "synced_followers", "gauge", status.peers_up);
+        put(&mut text, "synced_followers", "gauge", measures.synced_followers);
     }
+    distributions::queues(&mut text, measures, inputs_waiting);
+    distributions::text(&mut text, measures, syncs);
     raft(&mut text, status);
     process(&mut text);
     text
@@ -93,6 +111,7 @@ fn put(text: &mut String, name: &str, kind: &str, value: impl std::fmt::Display)
 #[cfg(test)]
 mod tests {
     use coordinator_core::ServerId;
+    use coordinator_core::server::{Fired, Histogram, Summary};
     use coordinator_protocol::Zxid;
 
     use super::*;
@@ -129,14 +148,49 @@ mod tests {
         }
     }
 
+    fn measures() -> Measures {
+        let mut latency = Histogram::new(&[1, 10]);
+        (latency.counts, latency.sum) = (vec![2, 0, 1], 21);
+        Measures {
+            latencies_ms: vec![("create", latency.clone()), ("getData", latency.clone())],
+            reads_ms: Summary { count: 3, sum: 21 },
+            updates_ms: Summary { count: 3, sum: 21 },
+            fan_out: latency,
+            fired: Fired::default(),
+            quorum_size: 3,
+            synced_followers: 1,
+            commands_waiting: 0,
+            commands_waiting_bytes: 0,
+            entries_in_flight: 1,
+            outstanding_bytes: 7,
+        }
+    }
+
+    fn shown(mode: Mode) -> String {
+        let (status, measures, syncs) = (status(mode), measures(), SyncTimes::default());
+        syncs.add(std::time::Duration::from_micros(1_500));
+        text(&Reading { status: &status, measures: &measures, syncs: &syncs, inputs_waiting: 4 })
+    }
+
     #[test]
     fn boards_find_their_names() {
-        let text = text(&status(Mode::Leader));
+        let text = shown(Mode::Leader);
         for line in [
             "znode_count 5",
             "coordinator_znode_count 5",
             "avg_latency 1.5",
-            "synced_followers 2",
+            "synced_followers 1",
+            "quorum_size 3",
+            "coordinator_queue_inputs 4",
+            "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
+            "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",
+            "coordinator_request_latency_seconds_sum{operation=\"create\"} 0.021",
+            "coordinator_watch_notifications_per_change_bucket{le=\"10\"} 2",
+            "readlatency_count 3",
+            "updatelatency_sum 21",
+            "coordinator_fsync_seconds_bucket{le=\"0.001\"} 0",
+            "coordinator_fsync_seconds_bucket{le=\"0.0025\"} 1",
+            "fsynctime_sum 1",
             "kafka_server_raftmetrics_current_leader 2",
             "kafka_server_raftmetrics_current_epoch 7",
             "kafka_server_raftmetrics_high_watermark 40",
@@ -151,13 +205,11 @@ mod tests {
         {
             assert!(text.contains(&format!("\n{name} ")), "no {name} in\n{text}");
         }
-        let named = text.lines().filter(|line| line.starts_with("# TYPE")).count();
-        let values = text.lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(named, values, "each has its type");
+        distributions::tests::check_form(&text);
     }
 
     #[test]
     fn only_a_leader_has_followers() {
-        assert!(!text(&status(Mode::Follower)).contains("synced_followers"));
+        assert!(!shown(Mode::Follower).contains("synced_followers"));
     }
 }

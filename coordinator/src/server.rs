@@ -20,10 +20,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
 use crate::disk_room;
-use crate::http;
+use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits};
 use crate::peers::{self, Ensemble};
-use crate::storage::{self, RoomGauge, Storage, StorageError};
+use crate::storage::{self, RoomGauge, Storage, StorageError, SyncTimes};
 
 /// How long a leader may take to hand its office over when it stops.
 const RESIGN_MS_MAX: u64 = 1_000;
@@ -76,6 +76,7 @@ pub struct Server {
     limits: Limits,
     core_loop: CoreLoop,
     room_gauge: RoomGauge,
+    sync_times: Arc<SyncTimes>,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
 
@@ -117,7 +118,7 @@ impl Server {
         let core = core::Server::new(settings, restored)
             .map_err(|error| ServerError::Restore(error.to_string()))?;
         let (events, stored) = mpsc::unbounded_channel();
-        let room_gauge = opened.room_gauge();
+        let (room_gauge, sync_times) = (opened.room_gauge(), opened.sync_times());
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
         let core_loop = CoreLoop::new(core, clock, storage);
         let limits = Limits {
@@ -125,7 +126,18 @@ impl Server {
             per_address_max: config.connections_per_address_max,
         };
         let gate = config.gate;
-        Ok(Server { client, peer, http, ensemble, gate, limits, core_loop, room_gauge, stored })
+        Ok(Server {
+            client,
+            peer,
+            http,
+            ensemble,
+            gate,
+            limits,
+            core_loop,
+            room_gauge,
+            sync_times,
+            stored,
+        })
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -157,7 +169,10 @@ impl Server {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
         if let Some(listener) = self.http {
-            tasks.spawn(http::run(listener, inputs.clone()));
+            tasks.spawn(http::run(
+                listener,
+                Probed { inputs: inputs.clone(), sync_times: self.sync_times },
+            ));
         }
         tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));
         let core = self.core_loop.run(waiting, self.stored, ended);

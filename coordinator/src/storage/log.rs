@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use coordinator_core::consensus::{HardState, LogEntry, PersistWrite};
 use coordinator_disk::envelope::{self, Schema};
@@ -15,7 +17,7 @@ use coordinator_disk::record_file::{RecordFile, RecordFileError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{Place, StorageError, snapshot};
+use super::{Place, StorageError, SyncTimes, snapshot};
 
 /// A segment is followed by the next when it has grown to this many bytes. Each change of segments costs the filesystem's
 /// journal a few commits, which everything that is being written then waits for.
@@ -75,6 +77,7 @@ pub struct Log {
     segment_bytes: u64,
     /// Whether a later frame says of everything written that it was synced.
     is_marked: bool,
+    times: Arc<SyncTimes>,
 }
 
 impl Log {
@@ -86,10 +89,16 @@ impl Log {
         hard_state: HardState,
     ) -> Log {
         let (active, active_info) = active;
-        let segment_bytes = SEGMENT_BYTES;
-        let is_marked = false;
-        let mut log =
-            Log { place, sealed, active, active_info, hard_state, segment_bytes, is_marked };
+        let mut log = Log {
+            place,
+            sealed,
+            active,
+            active_info,
+            hard_state,
+            segment_bytes: SEGMENT_BYTES,
+            is_marked: false,
+            times: Arc::default(),
+        };
         log.fill_ahead();
         log
     }
@@ -111,6 +120,11 @@ impl Log {
     pub fn set_segment_bytes(&mut self, bytes: u64) {
         self.segment_bytes = bytes;
         self.fill_ahead();
+    }
+
+    /// What tells how long syncs took.
+    pub fn sync_times(&self) -> Arc<SyncTimes> {
+        Arc::clone(&self.times)
     }
 
     /// Whether [`Log::mark_synced`] would tell anything new.
@@ -176,7 +190,9 @@ impl Log {
             frames.clear();
         }
         if sync {
+            let began = Instant::now();
             self.active.sync()?;
+            self.times.add(began.elapsed());
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod room;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ use log::Log;
 pub use found::{found, found_from};
 pub use inspect::{Inspection, inspect};
 pub use room::RoomGauge;
+pub use times::{SYNC_BOUNDS_US, SyncTimes};
 
 /// How long nothing is written before the log says of its end that it was synced.
 const MARK_AFTER: Duration = Duration::from_millis(500);
@@ -157,6 +159,12 @@ impl Opened {
     #[must_use]
     pub fn room_gauge(&self) -> RoomGauge {
         RoomGauge(self.place.clone())
+    }
+
+    /// What tells how long syncs took.
+    #[must_use]
+    pub fn sync_times(&self) -> Arc<SyncTimes> {
+        self.log.sync_times()
     }
 
     /// Writes at once, on the caller's thread; durable when it returns, where a write asks for it.

@@ -12,6 +12,7 @@
 //! contact      when a quorum was last heard of (safety.md A7)
 //! election     our own jitter, and campaigning at once after a closed socket
 //! hand_over    an office that goes to another member on purpose
+//! progress     how far the others are
 //! read_index   rounds for linearizable reads
 //! transfer     snapshots in chunks
 //! ```
@@ -29,6 +30,7 @@ mod log_store;
 mod message;
 mod output;
 mod persist_queue;
+mod progress;
 mod read_index;
 mod ready;
 mod record;

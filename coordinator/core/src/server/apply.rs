@@ -67,7 +67,9 @@ impl Server {
         let AppliedCommand { zxid, outcome, changes } = applied;
         let mut notifications = Vec::new();
         for change in &changes {
+            let before = notifications.len();
             self.watches.collect(change, &mut notifications);
+            self.counters.counted.fired(notifications.get(before..).unwrap_or_default());
         }
         notifications.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseNotification) && zxid.get() % 16 == 0 {

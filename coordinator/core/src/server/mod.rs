@@ -17,7 +17,7 @@
 //! transfer       an operator moves leadership
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
-//! room           no writes without room on the disks
+//! room           no writes without room on the disks         measures   what is counted
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -33,6 +33,7 @@ mod handshake;
 mod identity;
 mod limits;
 mod link;
+mod measures;
 mod office;
 mod peer;
 mod pipeline;
@@ -60,6 +61,7 @@ pub use config::{Config, ConfigError, MEMBERS_MAX};
 pub use effect::Effect;
 pub use event::Event;
 pub use limits::*;
+pub use measures::{Fired, Histogram, Measures, Summary};
 pub use room::DiskRoom;
 pub use sasl::SaslConfig;
 pub use status::{Mode, Status};

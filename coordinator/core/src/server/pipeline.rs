@@ -98,6 +98,7 @@ impl Server {
 
     fn answer(&mut self, id: ConnectionId, pending: Pending) {
         let Pending { xid, op, received, step, .. } = pending;
+        let is_update = matches!(step, Step::Written(_));
         let outcome = match step {
             Step::Written(result) => result.map(reply::to_response),
             Step::Read(request) | Step::LargeRead(request) => self.read(id, request),
@@ -110,7 +111,7 @@ impl Server {
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
         self.respond_in_turn(id, frame);
-        self.count_latency(received);
+        self.count_latency(op, is_update, received);
         if ends_connection(op, error) {
             self.deliver_last_changes(id);
             self.send_stash(id);

@@ -70,6 +70,11 @@ impl Proposals {
         }
     }
 
+    /// Commands that wait, their weight, and entries that are on their way.
+    pub(super) fn depths(&self) -> (usize, usize, usize) {
+        (self.queue.len(), self.queued_bytes, self.in_flight.len())
+    }
+
     /// Members to ask for what found no room, once half of it is free.
     fn take_refused(&mut self) -> BTreeSet<ServerId> {
         let roomy = self.queue.len() <= PROPOSAL_QUEUE_MAX / 2

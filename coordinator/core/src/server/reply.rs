@@ -4,7 +4,7 @@
 //! pushed in the order in which they must leave. It does not know why something is answered.
 
 use bytes::Bytes;
-use coordinator_protocol::{ErrorCode, MultiResult, Response, WatcherEvent, encode_event};
+use coordinator_protocol::{ErrorCode, MultiResult, OpCode, Response, WatcherEvent, encode_event};
 
 use super::effect::Effect;
 use super::step::Server;
@@ -72,9 +72,10 @@ impl Server {
         }
     }
 
-    pub(super) fn count_latency(&mut self, received: Millis) {
+    pub(super) fn count_latency(&mut self, op: OpCode, is_update: bool, received: Millis) {
         let took = self.now.mono.since(received);
         let counters = &mut self.counters;
+        counters.counted.answered(op, is_update, took);
         counters.latency_ms_min = Some(counters.latency_ms_min.map_or(took, |min| min.min(took)));
         counters.latency_ms_max = counters.latency_ms_max.max(took);
         counters.latency_ms_sum = counters.latency_ms_sum.saturating_add(took);

@@ -18,6 +18,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::identity;
 use super::link::Link;
+use super::measures::Counted;
 use super::office::Office;
 use super::presence::Presence;
 use super::proposals::Proposals;
@@ -71,6 +72,7 @@ pub(super) struct Counters {
     pub(super) latency_count: u64,
     /// Weight of unanswered requests of all connections.
     pub(super) pending_bytes: usize,
+    pub(super) counted: Counted,
 }
 
 impl Server {

@@ -5,6 +5,7 @@ mod containers;
 mod ensemble;
 mod failures;
 mod forwarding;
+mod measures;
 mod pauses;
 mod random;
 mod returning;

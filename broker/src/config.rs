@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_core::controller::Balance;
 use broker_log::KEY_ENTRY_BYTES;
 use client_protocol::BrokerId;
 
@@ -120,7 +121,7 @@ pub struct ClusterConfig {
     /// Pause between them.
     pub controlled_shutdown_backoff: Duration,
     /// How leaders are brought back; `None`: only on request.
-    pub balance: Option<crate::cluster::Balance>,
+    pub balance: Option<Balance>,
     /// Topics that do not say themselves may elect uncleanly.
     pub unclean: bool,
     /// The settings under the topics' overrides.
@@ -238,11 +239,10 @@ fn cluster(values: &Values, coordinator: Option<CoordinatorAddress>) -> ClusterC
         controlled_shutdown: values.flag("controlled.shutdown.enable"),
         controlled_shutdown_retries_max: values.count("controlled.shutdown.max.retries"),
         controlled_shutdown_backoff: duration(values, "controlled.shutdown.retry.backoff.ms"),
-        balance: values.flag("auto.leader.rebalance.enable").then(|| crate::cluster::Balance {
-            interval: Duration::from_secs(
-                u64::try_from(count(values, "leader.imbalance.check.interval.seconds"))
-                    .unwrap_or(u64::MAX),
-            ),
+        balance: values.flag("auto.leader.rebalance.enable").then(|| Balance {
+            interval_ms: u64::try_from(count(values, "leader.imbalance.check.interval.seconds"))
+                .unwrap_or(u64::MAX)
+                .saturating_mul(1000),
             percentage: u32::try_from(count(values, "leader.imbalance.per.broker.percentage"))
                 .unwrap_or(u32::MAX),
         }),

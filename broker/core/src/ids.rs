@@ -45,6 +45,10 @@ number! {
     Zxid(i64)
 }
 number! {
+    /// A session at the coordinator, as a bare number.
+    SessionId(i64)
+}
+number! {
     /// czxid of a broker's registration: which life of the broker this is.
     BrokerEpoch(i64)
 }

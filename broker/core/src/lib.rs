@@ -13,6 +13,7 @@
 //! - [`hosted`]: a partition as a broker holds it: from before its log is open to its end.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fetch_session`]: what a consumer wants and was told.
+//! - [`store`]: what is asked of the coordinator, and how it ends.
 //! - [`fence`]: when a broker without coordinator contact stops serving.
 #![cfg_attr(
     not(test),
@@ -53,3 +54,4 @@ pub mod planted;
 pub mod purgatory;
 pub mod refusals;
 pub mod registration;
+pub mod store;

@@ -21,10 +21,10 @@ use super::feed::{Publisher, Updated};
 use super::forward::Forward;
 use super::handle::Handle;
 use super::local::Local;
-use super::office::{self, Office, Request, Seat};
+use super::office::{self, Needs, Office, Request};
 use super::peers::Peers;
-use super::registration::{Registrant, RegistrationError};
-use super::{alters, election, layout};
+use super::registration::{Applicant, RegistrationError};
+use super::{alters, layout};
 use crate::config::{ClusterConfig, CoordinatorAddress};
 
 /// How long after its connection broke a broker's session goes on (safety.md A6).
@@ -248,7 +248,7 @@ impl Sessions {
         }
         let mut office_updates = self.publisher.listen();
         let mut local_updates = self.publisher.listen();
-        let seat = Seat {
+        let needs = Needs {
             broker: self.member.broker,
             epoch: self.epoch.subscribe(),
             config: self.member.controller,
@@ -258,7 +258,7 @@ impl Sessions {
             balance: self.member.cluster.balance,
             unclean_elections: self.handle.unclean_elections(),
         };
-        let mut office = Office::new(seat, client.clone());
+        let mut office = Office::new(needs, client.clone());
         let mut epochs = self.epoch.subscribe();
         let life = Life { member: &self.member, local: &self.local, epoch: &self.epoch };
         let (requests, is_first) = (&mut self.requests, &mut self.is_first);
@@ -298,18 +298,18 @@ impl Life<'_> {
         client: &Client,
         is_first: &mut bool,
     ) -> Result<(), RegistrationError> {
-        let registrant = Registrant {
+        let applicant = Applicant {
             client,
             broker: self.member.broker,
             registration: BrokerRegistration {
                 endpoints: self.member.endpoints.clone(),
                 rack: self.member.rack.clone(),
-                timestamp_ms: election::wall_ms(),
+                timestamp_ms: office::wall_ms(),
             },
             local: self.local,
             is_first: *is_first,
         };
-        let epoch = registrant.register().await?;
+        let epoch = applicant.register().await?;
         info!(epoch = epoch.get(), "registered");
         *is_first = false;
         self.epoch.send_replace(Some(epoch));

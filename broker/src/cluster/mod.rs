@@ -6,16 +6,16 @@
 //! - `membership`: one session after the other: layout, registration, following, office.
 //! - `layout`: the znodes that have to be there. `registration`: the one multi of a start.
 //! - `feed`: the subscription into images.
-//! - `office`: the controller's loop; `broker_core::controller` decides. `election`: who is in office.
-//! - `writes`: the controller's multis. `describe`: what it asks other brokers.
+//! - `office`: the controller's loop; `broker_core::controller` decides.
+//! - `asking`: what deciding code asks of the ensemble. `writes`: the controller's multis. `describe`: what it asks other brokers.
 //! - `handle`: what others ask of the cluster. `forward`: to the controller, wherever it is.
 //! - `alters`: what this broker's leaders ask. `local`: its partitions, as seen from here.
 //! - `requests`: wire messages into the controller's, and back. `peers`: connections to brokers.
 //! - `producer_ids`: blocks of them.
 
 mod alters;
+mod asking;
 mod describe;
-mod election;
 mod feed;
 mod forward;
 mod handle;
@@ -35,7 +35,6 @@ pub use feed::{IMAGES_WAITING_MAX, Updated};
 pub use handle::Handle;
 pub use local::Local;
 pub use membership::{Member, Membership, Running, StartError, prepare};
-pub use office::Balance;
 pub use registration::RegistrationError;
 pub use watermarks::Watermarks;
 

@@ -1,24 +1,25 @@
-//! The controller's loop: stands for election, feeds `broker_core::controller`, does its effects.
+//! The controller's loop: feeds `broker_core::controller` and does its effects.
 //!
-//! Called by: `membership`, for as long as a session lasts. Calls: `election`, `writes`, `describe`.
+//! Called by: `membership`, for as long as a session lasts. Calls: `asking`, `writes`, `describe`.
 //! Invariant: every request is answered, at the latest when the session ends; nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use broker_core::controller::message::RequestId;
-use broker_core::controller::{Answer, Controller, ControllerConfig, Effect};
-use broker_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, Zxid};
+use broker_core::controller::{Answer, Balance, ControllerConfig, Effect, Seat, Sitter};
+use broker_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, Millis};
 use broker_core::image::{Applied, Image};
+use broker_core::store;
 use coordinator_client::{Client, Error};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use super::asking::{self, Answered};
 use super::describe::{self, Described, Question};
-use super::election::{self, Outcome};
 use super::feed::Updated;
 use super::peers::Peers;
 use super::requests::Ask;
@@ -30,8 +31,6 @@ pub(super) const REQUESTS_MAX: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often the office is looked at without anything happening.
 const TICK: Duration = Duration::from_secs(1);
-/// How long after its election a controller looks for leaders to bring back.
-const FIRST_BALANCE: Duration = Duration::from_secs(5);
 
 /// A request and who waits for its answer.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(super) struct Request {
 
 /// What the loop needs of its broker.
 #[derive(Clone)]
-pub(super) struct Seat {
+pub(super) struct Needs {
     pub(super) broker: BrokerId,
     /// This broker's registration; another one of the same number is another process.
     pub(super) epoch: watch::Receiver<Option<BrokerEpoch>>,
@@ -56,60 +55,52 @@ pub(super) struct Seat {
     pub(super) unclean_elections: Arc<AtomicU64>,
 }
 
-/// How leaders are brought back.
-#[derive(Clone, Copy, Debug)]
-pub struct Balance {
-    /// `leader.imbalance.check.interval.seconds`
-    pub interval: Duration,
-    /// `leader.imbalance.per.broker.percentage`
-    pub percentage: u32,
-}
-
 /// The loop's state during one session.
 pub(super) struct Office {
-    seat: Seat,
+    needs: Needs,
     client: Client,
-    controller: Controller,
+    seat: Seat,
+    began: Instant,
     epoch: ControllerEpoch,
-    elected_at: Zxid,
-    /// Standing again makes sense once the image has reached this.
-    stand_after: Zxid,
     writes: Writes,
     describing: JoinSet<Option<Described>>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: RequestId,
-    effects: Vec<Effect>,
-    balance_at: Instant,
+    effects: VecDeque<Effect>,
 }
 
 impl Office {
-    pub(super) fn new(seat: Seat, client: Client) -> Self {
+    pub(super) fn new(needs: Needs, client: Client) -> Self {
         Self {
-            controller: Controller::new(seat.config),
-            seat,
+            seat: Seat::new(needs.config, needs.balance),
+            needs,
+            began: Instant::now(),
             epoch: ControllerEpoch::new(0),
-            elected_at: Zxid::default(),
-            stand_after: Zxid::default(),
             writes: Writes::new(client.clone()),
             client,
             describing: JoinSet::new(),
             waiting: BTreeMap::new(),
             next_request: 0,
-            effects: Vec::new(),
-            balance_at: Instant::now(),
+            effects: VecDeque::new(),
         }
     }
 
-    /// Runs until the session is over.
+    /// Runs until the session is over. It has a registration.
     pub(super) async fn run(
         &mut self,
         updates: &mut mpsc::Receiver<Updated>,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Error {
+        if let Err(error) = self.sit_down().await {
+            return error;
+        }
         loop {
             let step = tokio::select! {
                 // Receiving is cancel-safe in all arms: what is not taken stays.
-                Some(updated) = updates.recv() => self.updated(&updated).await,
+                Some(updated) = updates.recv() => {
+                    self.updated(&updated);
+                    Ok(())
+                }
                 Some(request) = requests.recv() => {
                     self.ask(request);
                     Ok(())
@@ -120,9 +111,9 @@ impl Office {
                     Ok(())
                 }
                 // Made anew in each round.
-                () = tokio::time::sleep(TICK) => self.stand_if_vacant().await,
+                () = tokio::time::sleep(TICK) => Ok(()),
             };
-            self.balance_if_due();
+            self.tick();
             let step = match step {
                 Ok(()) => self.work().await,
                 Err(error) => Err(error),
@@ -132,108 +123,81 @@ impl Office {
                     return error;
                 }
                 warn!(%error, "the controller leaves its office");
-                self.leave().await;
+                self.leave();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    async fn updated(&mut self, applied: &Applied) -> Result<(), Error> {
-        self.controller.image_applied(applied, &mut self.effects);
-        let image = &applied.image;
-        let holder = image.controller();
-        if self.controller.is_elected() {
-            let held = holder.is_some_and(|node| node.czxid == self.elected_at);
-            if !held && image.complete_to() >= self.elected_at {
-                info!("no longer the controller");
-                self.controller.deposed(&mut self.effects);
-            }
-        }
-        self.stand_if_vacant().await
-    }
-
-    async fn stand_if_vacant(&mut self) -> Result<(), Error> {
-        let image = Arc::clone(&self.seat.images.borrow());
-        let vacant = image.controller().is_none() && image.complete_to() >= self.stand_after;
-        let registered = image.broker(self.seat.broker).map(|broker| broker.epoch);
-        let registered = registered.is_some() && registered == *self.seat.epoch.borrow();
-        if !registered || self.controller.is_elected() {
-            return Ok(());
-        }
-        if vacant {
-            return self.stand().await;
-        }
-        // An office that was left and not given up, as the connection broke: nobody else can take it while this session lives.
-        let holder = image.controller().map(|node| node.broker);
-        if holder == Some(self.seat.broker) && image.complete_to() >= self.stand_after {
-            election::give_up(&self.client).await?;
+    async fn sit_down(&mut self) -> Result<(), Error> {
+        let session = asking::session_id(self.client.connected().await?);
+        let epoch = *self.needs.epoch.borrow();
+        self.tick();
+        if let Some(epoch) = epoch {
+            let sitter = Sitter { broker: self.needs.broker, session, epoch };
+            self.step(|seat, effects| seat.registered(sitter, effects));
         }
         Ok(())
     }
 
-    fn balance_if_due(&mut self) {
-        let Some(balance) = self.seat.balance else { return };
-        let now = Instant::now();
-        if self.controller.is_active() && now >= self.balance_at {
-            self.balance_at = now + balance.interval;
-            self.controller.balance(balance.percentage, &mut self.effects);
-        }
+    fn step(&mut self, act: impl FnOnce(&mut Seat, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        act(&mut self.seat, &mut effects);
+        self.effects.extend(effects);
     }
 
-    async fn stand(&mut self) -> Result<(), Error> {
-        match election::stand(&self.client, self.seat.broker).await? {
-            Outcome::Won(election) => {
-                info!(epoch = election.epoch.get(), zxid = election.zxid.get(), "controller");
-                self.epoch = election.epoch;
-                self.elected_at = election.zxid;
-                // Nobody can be in office before us: what shows next is this election.
-                self.stand_after = election.zxid;
-                self.writes.forget();
-                self.balance_at = Instant::now() + FIRST_BALANCE;
-                self.controller.elected(election, &mut self.effects);
-            }
-            Outcome::Lost(zxid) => self.stand_after = zxid,
-        }
-        Ok(())
+    fn updated(&mut self, applied: &Applied) {
+        self.step(|seat, effects| seat.image_applied(applied, effects));
+    }
+
+    fn tick(&mut self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.step(|seat, effects| seat.tick(Millis::new(now), wall_ms(), effects));
     }
 
     fn ask(&mut self, Request { ask, answer }: Request) {
         self.next_request += 1;
         let request = self.next_request;
         self.waiting.insert(request, answer);
-        let (controller, effects) = (&mut self.controller, &mut self.effects);
-        match ask {
-            Ask::Create { topics, validate_only } => {
-                controller.create_topics(request, topics, validate_only, effects);
+        self.step(|seat, effects| {
+            let controller = seat.controller_mut();
+            match ask {
+                Ask::Create { topics, validate_only } => {
+                    controller.create_topics(request, topics, validate_only, effects);
+                }
+                Ask::Grow { wishes, validate_only } => {
+                    controller.create_partitions(request, wishes, validate_only, effects);
+                }
+                Ask::Delete { names } => controller.delete_topics(request, names, effects),
+                Ask::Elect { kind, asked } => {
+                    controller.elect_leaders(request, kind, asked, effects);
+                }
+                Ask::Alter(alter) => controller.alter_partitions(request, alter, effects),
+                Ask::ShutDown { broker, epoch } => {
+                    controller.controlled_shutdown(request, broker, epoch, effects);
+                }
             }
-            Ask::Grow { wishes, validate_only } => {
-                controller.create_partitions(request, wishes, validate_only, effects);
-            }
-            Ask::Delete { names } => controller.delete_topics(request, names, effects),
-            Ask::Elect { kind, asked } => {
-                controller.elect_leaders(request, kind, asked, effects);
-            }
-            Ask::Alter(alter) => controller.alter_partitions(request, alter, effects),
-            Ask::ShutDown { broker, epoch } => {
-                controller.controlled_shutdown(request, broker, epoch, effects);
-            }
-        }
+        });
     }
 
     fn written(&mut self, (id, outcome): Ended) -> Result<(), Error> {
-        self.controller.write_done(id, outcome?, &mut self.effects);
+        let outcome = outcome?;
+        self.step(|seat, effects| seat.controller_mut().write_done(id, outcome, effects));
         Ok(())
     }
 
     fn described(&mut self, described: Option<Described>) {
         let Some(Described { broker, epoch, reports }) = described else { return };
-        self.controller.described(broker, epoch, &reports, &mut self.effects);
+        self.step(|seat, effects| {
+            seat.controller_mut().described(broker, epoch, &reports, effects);
+        });
     }
 
-    /// Does what the controller wants done.
+    /// Does what the controller wants done; what an error leaves undone stays.
     async fn work(&mut self) -> Result<(), Error> {
-        for effect in std::mem::take(&mut self.effects) {
+        while let Some(effect) = self.effects.pop_front() {
             match effect {
+                Effect::Ask(ask) => self.ask_ensemble(ask).await?,
                 Effect::Write { id, ops } => self.writes.send(id, ops).await,
                 Effect::Answer { request, answer } => self.answer(request, answer),
                 Effect::Describe { broker, epoch, partitions } => {
@@ -242,24 +206,42 @@ impl Office {
                     self.describe(question);
                 }
                 Effect::UncleanElection { topic, partition, leader, leader_epoch, report } => {
-                    self.seat.unclean_elections.fetch_add(1, Ordering::Relaxed);
+                    self.needs.unclean_elections.fetch_add(1, Ordering::Relaxed);
                     error!(
                         %topic, %partition, ?leader, %leader_epoch, ?report,
                         "no eligible replica: electing one that may lack committed records"
                     );
                 }
-                Effect::Resign => {
-                    info!("another controller is in office");
-                    election::give_up(&self.client).await?;
+                Effect::Won(election) => {
+                    info!(epoch = election.epoch.get(), zxid = election.zxid.get(), "controller");
+                    self.epoch = election.epoch;
+                    self.writes.forget();
                 }
+                Effect::Resign => info!("no longer the controller"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_ensemble(&mut self, ask: store::Ask) -> Result<(), Error> {
+        match asking::ask(&self.client, ask).await {
+            Ok(Answered::Found(nodes, zxid)) => {
+                self.step(|seat, effects| seat.found(&nodes, zxid, effects));
+            }
+            Ok(Answered::Written(outcome)) => {
+                self.step(|seat, effects| seat.written(outcome, effects));
+            }
+            Err(error) => {
+                self.seat.put_off();
+                return Err(error);
             }
         }
         Ok(())
     }
 
     fn describe(&mut self, question: Question) {
-        let (peers, images) = (Arc::clone(&self.seat.peers), self.seat.images.clone());
-        let timeout = self.seat.request_timeout;
+        let (peers, images) = (Arc::clone(&self.needs.peers), self.needs.images.clone());
+        let timeout = self.needs.request_timeout;
         self.describing.spawn(describe::ask(peers, images, question, timeout));
     }
 
@@ -270,18 +252,24 @@ impl Office {
         }
     }
 
-    /// What cannot be told any more is better begun anew, by this broker or another one.
-    async fn leave(&mut self) {
-        self.controller.deposed(&mut self.effects);
+    /// What cannot be told any more is better begun anew, by this broker or another one. Who waits is answered now.
+    fn leave(&mut self) {
+        // Of what the lost office still wanted only the answers have a meaning.
+        self.effects.retain(|effect| matches!(effect, Effect::Answer { .. }));
+        self.step(Seat::leave);
         self.writes.forget();
         self.describing = JoinSet::new();
         for effect in std::mem::take(&mut self.effects) {
-            if let Effect::Answer { request, answer } = effect {
-                self.answer(request, answer);
+            match effect {
+                Effect::Answer { request, answer } => self.answer(request, answer),
+                other => self.effects.push_back(other),
             }
         }
-        if let Err(error) = election::give_up(&self.client).await {
-            warn!(%error, "/controller is not given up");
-        }
     }
+}
+
+/// What humans read in `/controller` and `/brokers/ids/N`; nothing is decided by it.
+pub(super) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -11,9 +11,10 @@ use client_protocol::ErrorCode;
 use crate::group::OFFSETS_TOPIC;
 use crate::ids::{BrokerId, PartitionId, TopicId};
 use crate::image::{Image, Topic, TopicNode, path};
+use crate::store::Op;
 
 use super::assignment::{Assignment, Loads, assign};
-use super::message::{Answer, Effect, MorePartitions, Op, RequestId, TopicRefusal};
+use super::message::{Answer, Effect, MorePartitions, RequestId, TopicRefusal};
 use super::tenure::{Controller, Office};
 use super::topic::{
     NEW_PARTITIONS_MAX, OpenTopics, TopicWork, TopicWorkKind, can_be_deleted, partition_ops,

@@ -13,6 +13,7 @@ use crate::ids::{
     TopicPartition, Zxid,
 };
 use crate::partition::ReplicaReport;
+use crate::store::{Ask, Op};
 
 /// Number of a request, chosen by the shell, never used twice.
 pub type RequestId = u64;
@@ -29,62 +30,6 @@ pub struct Election {
     pub epoch_version: i32,
     /// zxid of the election: nothing is decided before the image is complete up to it (C4).
     pub zxid: Zxid,
-}
-
-/// One operation of a multi.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Op {
-    /// The node has this version.
-    Check {
-        /// Path.
-        path: String,
-        /// Version.
-        version: i32,
-    },
-    /// Create a persistent node.
-    Create {
-        /// Path.
-        path: String,
-        /// Data.
-        data: Vec<u8>,
-    },
-    /// Write a node that has this version.
-    SetData {
-        /// Path.
-        path: String,
-        /// Data.
-        data: Vec<u8>,
-        /// Version.
-        version: i32,
-    },
-    /// Delete a node, whatever its version.
-    Delete {
-        /// Path.
-        path: String,
-    },
-}
-
-/// How a multi ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WriteOutcome {
-    /// All of it is written, as of this zxid.
-    Done {
-        /// The reply's zxid.
-        zxid: Zxid,
-    },
-    /// Nothing is written because of the operation at this index.
-    Conflict {
-        /// Index in the multi's operations.
-        at: usize,
-        /// The reply's zxid.
-        zxid: Zxid,
-    },
-    /// The connection broke before the reply. Tell it when a new connection of the same session has answered a `sync`: what the old
-    /// connection sent is applied at or before that zxid, or never.
-    Unknown {
-        /// The sync's zxid.
-        zxid: Zxid,
-    },
 }
 
 /// A topic to create.
@@ -256,6 +201,11 @@ pub enum Effect {
         /// What it said that it holds.
         report: ReplicaReport,
     },
-    /// Another controller is in office: give up `/controller` if it is still held, and stand for election again.
+    /// Ask the ensemble, one such thing at a time; tell [`super::Seat::found`], [`super::Seat::written`], or, where it could not be asked,
+    /// [`super::Seat::put_off`].
+    Ask(Ask),
+    /// The election was won: to be logged.
+    Won(Election),
+    /// The office is lost, as another one has it: to be logged.
     Resign,
 }

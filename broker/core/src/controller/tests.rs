@@ -3,6 +3,7 @@
 mod growth;
 mod moving;
 mod preferred;
+mod seat;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use crate::image::{
     PartitionState, Stat, TopicNode, json, path,
 };
 use crate::partition::ReplicaReport;
+use crate::store::{Op, WriteOutcome};
 
 fn id(n: i32) -> BrokerId {
     BrokerId::new(n)
@@ -877,7 +879,7 @@ fn a_topic_goes_in_one_multi() {
     let mut effects = Vec::new();
     let named = |name: &str| MeantTopic { name: name.to_owned(), id: None };
     controller.delete_topics(5, vec![named("t"), named("x")], &mut effects);
-    let delete = |path: &str| Op::Delete { path: path.to_owned() };
+    let delete = |path: &str| Op::Delete { path: path.to_owned(), version: None };
     assert_eq!(
         effects,
         vec![Effect::Write {
@@ -908,7 +910,10 @@ fn a_deletion_mark_deletes_the_topic_and_itself() {
     let applied = nodes.put(&[(path::deletion("t"), Some(vec![]))]).clone();
     let effects = apply(&mut controller, &applied);
     let [Effect::Write { id: 1, ops }] = effects.as_slice() else { panic!("{effects:?}") };
-    assert_eq!(ops.last(), Some(&Op::Delete { path: "/admin/delete_topics/t".to_owned() }));
+    assert_eq!(
+        ops.last(),
+        Some(&Op::Delete { path: "/admin/delete_topics/t".to_owned(), version: None })
+    );
 }
 
 #[test]

@@ -9,12 +9,11 @@ use client_protocol::ErrorCode;
 
 use crate::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId, Zxid};
 use crate::image::{Image, PartitionState, ReplicationSettings, TopicNode, json, path};
+use crate::store::{Op, WriteOutcome};
 
 use super::assignment::{Loads, assign};
 use super::growth::{Again, Growth};
-use super::message::{
-    Answer, CreatedTopic, Effect, MeantTopic, NewTopic, Op, RequestId, TopicRefusal, WriteOutcome,
-};
+use super::message::{Answer, CreatedTopic, Effect, MeantTopic, NewTopic, RequestId, TopicRefusal};
 use super::tenure::{Controller, ControllerConfig, Office};
 use super::write::Pending;
 
@@ -126,10 +125,12 @@ impl OpenTopics {
 pub(super) fn multi_bytes(ops: &[Op]) -> usize {
     let bytes = ops.iter().map(|op| match op {
         Op::Check { path, .. } => OP_BYTES.saturating_add(path.len()),
-        Op::Create { path, data } | Op::SetData { path, data, .. } => {
+        Op::Create { path, data }
+        | Op::CreateEphemeral { path, data }
+        | Op::SetData { path, data, .. } => {
             OP_BYTES.saturating_add(path.len()).saturating_add(data.len())
         }
-        Op::Delete { path } => DELETE_BYTES.saturating_add(path.len()),
+        Op::Delete { path, .. } => DELETE_BYTES.saturating_add(path.len()),
     });
     bytes.fold(0, usize::saturating_add)
 }
@@ -297,18 +298,18 @@ pub(super) fn partition_ops(
 fn delete_ops(office: &Office, image: &Image, name: &str) -> Vec<Op> {
     let mut ops = vec![office.epoch_check()];
     for (partition, _) in image.states(name) {
-        ops.push(Op::Delete { path: path::state(name, partition) });
-        ops.push(Op::Delete { path: path::partition(name, partition) });
+        ops.push(Op::Delete { path: path::state(name, partition), version: None });
+        ops.push(Op::Delete { path: path::partition(name, partition), version: None });
     }
     if image.topic(name).is_some() {
-        ops.push(Op::Delete { path: path::partitions(name) });
-        ops.push(Op::Delete { path: path::topic(name) });
+        ops.push(Op::Delete { path: path::partitions(name), version: None });
+        ops.push(Op::Delete { path: path::topic(name), version: None });
     }
     if image.has_topic_config(name) {
-        ops.push(Op::Delete { path: path::topic_config(name) });
+        ops.push(Op::Delete { path: path::topic_config(name), version: None });
     }
     if image.is_deleting(name) {
-        ops.push(Op::Delete { path: path::deletion(name) });
+        ops.push(Op::Delete { path: path::deletion(name), version: None });
     }
     ops
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::ids::{BrokerId, PartitionEpoch, PartitionId, TopicPartition, Zxid};
 use crate::image::{PartitionState, path};
+use crate::store::{Op, WriteOutcome};
 
 use super::alter::WaitingAlter;
-use super::message::{Effect, Op, WriteId, WriteOutcome};
+use super::message::{Effect, WriteId};
 use super::tenure::{Controller, Office};
 use super::topic::{MULTI_BYTES_MAX, TopicWork, multi_bytes, too_large};
 

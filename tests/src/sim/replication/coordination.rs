@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use broker_core::controller::Op;
-use broker_core::ids::{BrokerId, ControllerEpoch, Zxid};
+use broker_core::ids::{BrokerId, ControllerEpoch, SessionId, Zxid};
 use broker_core::ids::{PartitionEpoch, PartitionId};
 use broker_core::image::{
     FeedEvent, Item, ItemKind, PartitionState, Stat, StoredState, json, path,
 };
+use broker_core::store::{Node, Op};
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, CheckRequest, CreateMode, CreateRequest, DeleteRequest, ErrorCode, ItemKind as WireKind,
@@ -20,7 +20,7 @@ use coordinator_protocol::{
     SubscriptionEventKind as Kind,
 };
 
-use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, StoreOp};
+use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator};
 use super::world::{Event, FAST_DEATH, Machine, TOPIC, World};
 use crate::sim::ensemble::Heard;
 use crate::sim::ensemble::schedule::{MS, SECOND, Time};
@@ -63,21 +63,30 @@ fn create(path: &str, data: &[u8], mode: CreateMode) -> CreateRequest {
     CreateRequest { path: path.to_owned(), data, acl: Acl::open(), flags: mode.code() }
 }
 
-fn operation(op: StoreOp) -> MultiOp {
+fn operation(op: Op) -> MultiOp {
     match op {
-        StoreOp::CreateEphemeral { path, data } => {
+        Op::CreateEphemeral { path, data } => {
             MultiOp::Create2(create(&path, &data, CreateMode::Ephemeral))
         }
-        StoreOp::Core(Op::Create { path, data }) => {
-            MultiOp::Create(create(&path, &data, CreateMode::Persistent))
-        }
-        StoreOp::Core(Op::Check { path, version }) => {
-            MultiOp::Check(CheckRequest { path, version })
-        }
-        StoreOp::Core(Op::SetData { path, data, version }) => {
+        Op::Create { path, data } => MultiOp::Create(create(&path, &data, CreateMode::Persistent)),
+        Op::Check { path, version } => MultiOp::Check(CheckRequest { path, version }),
+        Op::SetData { path, data, version } => {
             MultiOp::SetData(SetDataRequest { path, data: Some(data.into()), version })
         }
-        StoreOp::Core(Op::Delete { path }) => MultiOp::Delete(DeleteRequest { path, version: -1 }),
+        Op::Delete { path, version } => {
+            MultiOp::Delete(DeleteRequest { path, version: version.unwrap_or(-1) })
+        }
+    }
+}
+
+fn node(data: Option<Bytes>, stat: &coordinator_protocol::Stat) -> Node {
+    let owner = stat.ephemeral_owner;
+    Node {
+        data: data.map(Vec::from).unwrap_or_default(),
+        version: stat.version,
+        czxid: Zxid::new(stat.czxid.get()),
+        mzxid: Zxid::new(stat.mzxid.get()),
+        owner: (!owner.is_none()).then(|| SessionId::new(owner.get())),
     }
 }
 
@@ -127,18 +136,7 @@ fn reply(response: Response, reads: Option<Vec<String>>) -> CoordinatorReply {
         Response::MultiRead(results) => {
             let nodes = reads.expect("asked").into_iter().zip(results);
             let found = nodes.filter_map(|(path, result)| match result {
-                MultiReadResult::GetData(data, found) => {
-                    let owner = found.ephemeral_owner;
-                    let data = data.map(Vec::from).unwrap_or_default();
-                    Some((
-                        path,
-                        Node {
-                            data,
-                            stat: stat(&found),
-                            owner: (!owner.is_none()).then_some(owner),
-                        },
-                    ))
-                }
+                MultiReadResult::GetData(data, found) => Some((path, node(data, &found))),
                 _ => None,
             });
             CoordinatorReply::Nodes(found.collect())
@@ -216,6 +214,7 @@ impl World {
                 };
                 let ops = paths.iter().map(read).collect();
                 strings.reads.insert(number, paths);
+                self.ensemble.pull(puppet(id), OWN, Request::Sync("/".to_owned()));
                 Request::MultiRead(ops)
             }
             CoordinatorRequest::Multi(ops) => {

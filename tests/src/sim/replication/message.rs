@@ -2,12 +2,11 @@
 //!
 //! Called by: `process`, `client`, `world`. Invariant: a message carries all that its receiver needs to tell whether it is still meant.
 
-use std::collections::BTreeMap;
-
-use broker_core::controller::{AlterPartitions, Op, PartitionReport};
+use broker_core::controller::{AlterPartitions, PartitionReport};
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
-use broker_core::image::{FeedEvent, Stat};
+use broker_core::image::FeedEvent;
 use broker_core::partition::{FetchAnswer, FollowerFetch};
+use broker_core::store::{Ask, Nodes, Op};
 use bytes::Bytes;
 use client_protocol::ErrorCode;
 use coordinator_protocol::SessionId;
@@ -80,7 +79,16 @@ pub enum CoordinatorRequest {
     Attach,
     Ping,
     Read(Vec<String>),
-    Multi(Vec<StoreOp>),
+    Multi(Vec<Op>),
+}
+
+impl From<Ask> for CoordinatorRequest {
+    fn from(ask: Ask) -> Self {
+        match ask {
+            Ask::Read(paths) => Self::Read(paths),
+            Ask::Write(ops) => Self::Multi(ops),
+        }
+    }
 }
 
 /// What the coordinator answers; it also says its zxid.
@@ -89,7 +97,7 @@ pub enum CoordinatorReply {
     Opened(SessionId),
     Attached,
     Pong,
-    Nodes(BTreeMap<String, Node>),
+    Nodes(Nodes),
     Multi(Result<(), usize>),
 }
 
@@ -104,21 +112,6 @@ pub enum FromCoordinator {
     Feed(FeedEvent),
     /// The session is over.
     Over,
-}
-
-/// A node that was read.
-#[derive(Debug, Clone)]
-pub struct Node {
-    pub data: Vec<u8>,
-    pub stat: Stat,
-    pub owner: Option<SessionId>,
-}
-
-/// One operation of a multi beyond the controller's own.
-#[derive(Debug, Clone)]
-pub enum StoreOp {
-    Core(Op),
-    CreateEphemeral { path: String, data: Vec<u8> },
 }
 
 /// A process's own alarms.

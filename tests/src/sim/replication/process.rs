@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use broker::partitions::worker::{LogJob, Owner as _, Stored};
-use broker_core::controller::Controller;
+use broker_core::controller::Seat;
 use broker_core::fence::SelfFence;
 use broker_core::hosted::{Hosted, Moment, Outcome};
 use broker_core::ids::{
@@ -84,7 +84,7 @@ pub struct Process {
     pub(super) session: Session,
     pub(super) feed: ImageFeed,
     pub image: Image,
-    pub controller: Controller,
+    pub seat: Seat,
     pub(super) fence: SelfFence,
     /// czxid of the first registration.
     pub started: Option<Zxid>,
@@ -138,7 +138,7 @@ impl Process {
             session,
             feed: ImageFeed::default(),
             image: Image::default(),
-            controller: Controller::new(settings.controller_config()),
+            seat: Seat::new(settings.controller_config(), None),
             fence: fence(&settings),
             settings,
             started: None,
@@ -226,11 +226,10 @@ impl Process {
     pub(super) fn apply_image(&mut self, applied: &Applied, now: Time, out: &mut Outbox) {
         self.image = applied.image.clone();
         let mut effects = Vec::new();
-        self.controller.image_applied(applied, &mut effects);
+        self.seat.image_applied(applied, &mut effects);
         self.do_controller(effects, now, out);
         self.drop_topics(&applied.changes, now, out);
         self.apply_metadata(now, out);
-        self.consider_election(out);
     }
 
     /// Tells the partitions what the image says, once this life is registered and in it.
@@ -416,7 +415,12 @@ impl Process {
             (Message::ShutDown { broker, epoch, .. }, _) => {
                 let mut effects = Vec::new();
                 let request = self.next_number();
-                self.controller.controlled_shutdown(request, broker, epoch, &mut effects);
+                self.seat.controller_mut().controlled_shutdown(
+                    request,
+                    broker,
+                    epoch,
+                    &mut effects,
+                );
                 self.do_controller(effects, now, out);
             }
             (Message::Produce { number, topic, key, acks, batch }, to) => {
@@ -439,7 +443,7 @@ impl Process {
         }
         self.check_positions();
         self.directory.check();
-        self.controller.check();
+        self.seat.check();
         self.image.check();
     }
 }

@@ -11,11 +11,12 @@ use broker_core::controller::{
 use broker_core::hosted::Asked;
 use broker_core::ids::{BrokerEpoch, BrokerId, Millis, PartitionId, TopicPartition};
 use broker_core::partition::{AlterRequest, Durability};
+use broker_core::store::{Ask, Op};
 use broker_log::BatchMeta;
 use bytes::{Bytes, BytesMut};
 use client_protocol::ErrorCode;
 
-use super::message::{Address, CoordinatorRequest, Message, Outbox, StoreOp};
+use super::message::{Address, CoordinatorRequest, Message, Outbox};
 use super::process::Process;
 use super::session::Purpose;
 use super::storage::Produce;
@@ -96,7 +97,7 @@ impl Process {
         let number = self.next_number();
         self.alters.insert(number, asker);
         let mut effects = Vec::new();
-        self.controller.alter_partitions(number, request, &mut effects);
+        self.seat.controller_mut().alter_partitions(number, request, &mut effects);
         self.do_controller(effects, now, out);
     }
 
@@ -141,7 +142,7 @@ impl Process {
             asked.remove(&report.partition);
         }
         let mut effects = Vec::new();
-        self.controller.described(from, epoch, reports, &mut effects);
+        self.seat.controller_mut().described(from, epoch, reports, &mut effects);
         self.do_controller(effects, now, out);
     }
 
@@ -183,7 +184,6 @@ impl Process {
             out.decided.push(name_of(&effect));
             match effect {
                 ControllerEffect::Write { id, ops } => {
-                    let ops = ops.into_iter().map(StoreOp::Core).collect();
                     let request = CoordinatorRequest::Multi(ops);
                     self.ask(Purpose::Write(id), request, out);
                 }
@@ -201,6 +201,11 @@ impl Process {
                     let elected = leader.map(|leader| (leader, report.end_offset));
                     out.unclean.extend(key.zip(elected));
                 }
+                ControllerEffect::Ask(ask) => {
+                    let purpose = Purpose::Stand { writes: matches!(ask, Ask::Write(_)) };
+                    self.ask(purpose, ask.into(), out);
+                }
+                ControllerEffect::Won(_) => {}
                 ControllerEffect::Resign => self.describes.clear(),
             }
         }
@@ -256,6 +261,12 @@ fn name_of(effect: &ControllerEffect) -> &'static str {
         ControllerEffect::Answer { .. } => "controller Answer",
         ControllerEffect::Describe { .. } => "controller Describe",
         ControllerEffect::UncleanElection { .. } => "controller UncleanElection",
+        ControllerEffect::Ask(Ask::Read(_)) => "controller Read",
+        ControllerEffect::Ask(Ask::Write(ops)) => match ops.as_slice() {
+            [Op::CreateEphemeral { .. }, ..] => "controller Stand",
+            _ => "controller GiveUp",
+        },
+        ControllerEffect::Won(_) => "controller Won",
         ControllerEffect::Resign => "controller Resign",
     }
 }

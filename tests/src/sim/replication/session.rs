@@ -7,17 +7,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use broker_core::controller::{Effect as ControllerEffect, Election, Op, WriteOutcome};
-use broker_core::ids::{BrokerEpoch, ControllerEpoch, DirectoryId, Incarnation, Millis, Zxid};
-use broker_core::image::{BrokerRegistration, Endpoint, Identity, StoredIdentity, json, path};
-use broker_core::registration::{DirectoryRecord, Found, Plan, plan};
+use broker_core::controller::{Effect as ControllerEffect, Seat, Sitter};
+use broker_core::ids::{self, BrokerEpoch, DirectoryId, Incarnation, Millis, Zxid};
+use broker_core::image::{BrokerRegistration, Endpoint};
+use broker_core::registration::{DirectoryRecord, Held, Next, Refusal, Registrant};
+use broker_core::store::{Ask, Nodes, WriteOutcome};
 use coordinator_disk::envelope::{self, Schema};
 use coordinator_disk::{Disk, small_file};
 use coordinator_protocol::SessionId;
 
-use super::message::{
-    CoordinatorReply, CoordinatorRequest, FromCoordinator, Node, Outbox, StoreOp,
-};
+use super::message::{CoordinatorReply, CoordinatorRequest, FromCoordinator, Outbox};
 use super::process::{Process, TICK};
 use super::storage::{DATA, text};
 use crate::sim::disk::SimulatedDisk;
@@ -30,11 +29,14 @@ pub enum Purpose {
     Open,
     Attach,
     Ping,
-    ReadIdentity,
-    Register(Box<Plan>),
-    ReadEpoch,
-    Elect(ControllerEpoch, i32),
-    GiveUpOffice,
+    /// The registration's, and whether it writes.
+    Register {
+        writes: bool,
+    },
+    /// That of the way into office and out of it.
+    Stand {
+        writes: bool,
+    },
     /// The controller's write of this number.
     Write(u64),
 }
@@ -54,10 +56,9 @@ pub struct Session {
     boot_changed: bool,
     /// The boot that the directory names: the former one until a registration has told of the change.
     boot: String,
-    registering: bool,
+    registrant: Option<Registrant>,
     /// This session holds a registration: until then nothing is served, whatever is heard.
     is_registered: bool,
-    electing: bool,
 }
 
 const IDENTITY: Schema = Schema { kind: 0x5301, version: 1 };
@@ -109,9 +110,8 @@ impl Session {
             record,
             boot_changed,
             boot,
-            registering: false,
+            registrant: None,
             is_registered: false,
-            electing: false,
         })
     }
 
@@ -170,7 +170,9 @@ impl Process {
         if self.session.is_attached && ticks.is_multiple_of(every) {
             self.ask(Purpose::Ping, CoordinatorRequest::Ping, out);
         }
-        self.consider_election(out);
+        let mut effects = Vec::new();
+        self.seat.tick(Millis::new(now / MS), 0, &mut effects);
+        self.do_controller(effects, now, out);
     }
 
     /// Something came on the coordinator connection.
@@ -202,30 +204,25 @@ impl Process {
             (Purpose::Open, CoordinatorReply::Opened(session)) => {
                 self.session.id = Some(session);
                 self.session.is_attached = true;
-                self.read_identity(out);
+                self.begin_registration(session, now, out);
             }
             (Purpose::Attach, _) => self.attached(zxid, now, out),
-            (Purpose::ReadIdentity, CoordinatorReply::Nodes(nodes)) => self.register(&nodes, out),
-            (Purpose::Register(plan), CoordinatorReply::Multi(Ok(()))) => {
-                self.registered(&plan, zxid, now, out);
+            (Purpose::Register { .. }, CoordinatorReply::Nodes(nodes)) => {
+                self.registration_found(&nodes, now, out);
             }
-            (Purpose::Register(_), _) => self.read_identity(out),
-            (Purpose::ReadEpoch, CoordinatorReply::Nodes(nodes)) => self.elect(&nodes, out),
-            (Purpose::Elect(epoch, epoch_version), CoordinatorReply::Multi(result)) => {
-                self.session.electing = false;
-                if result.is_ok() {
-                    let mut effects = Vec::new();
-                    let election = Election { epoch, epoch_version, zxid };
-                    self.controller.elected(election, &mut effects);
-                    self.do_controller(effects, now, out);
-                }
+            (Purpose::Register { .. }, CoordinatorReply::Multi(result)) => {
+                let outcome = outcome(result, zxid);
+                self.on_registration(now, out, |registrant| registrant.written(outcome));
             }
-            (Purpose::GiveUpOffice, _) => self.session.electing = false,
+            (Purpose::Stand { .. }, CoordinatorReply::Nodes(nodes)) => {
+                self.on_seat(now, out, |seat, effects| seat.found(&nodes, zxid, effects));
+            }
+            (Purpose::Stand { .. }, CoordinatorReply::Multi(result)) => {
+                let outcome = outcome(result, zxid);
+                self.on_seat(now, out, |seat, effects| seat.written(outcome, effects));
+            }
             (Purpose::Write(id), CoordinatorReply::Multi(result)) => {
-                let outcome = match result {
-                    Ok(()) => WriteOutcome::Done { zxid },
-                    Err(at) => WriteOutcome::Conflict { at, zxid },
-                };
+                let outcome = outcome(result, zxid);
                 self.written(id, outcome, now, out);
             }
             (Purpose::Ping, _) => {}
@@ -236,10 +233,21 @@ impl Process {
         }
     }
 
-    fn written(&mut self, id: u64, outcome: WriteOutcome, now: Time, out: &mut Outbox) {
-        let mut effects = Vec::<ControllerEffect>::new();
-        self.controller.write_done(id, outcome, &mut effects);
+    fn on_seat(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        act: impl FnOnce(&mut Seat, &mut Vec<ControllerEffect>),
+    ) {
+        let mut effects = Vec::new();
+        act(&mut self.seat, &mut effects);
         self.do_controller(effects, now, out);
+    }
+
+    fn written(&mut self, id: u64, outcome: WriteOutcome, now: Time, out: &mut Outbox) {
+        self.on_seat(now, out, |seat, effects| {
+            seat.controller_mut().write_done(id, outcome, effects);
+        });
     }
 
     /// A new connection carries the session: what the old one left open is decided by now, one way or the other.
@@ -254,9 +262,17 @@ impl Process {
             let Some((purpose, _)) = self.session.waiting.remove(&number) else { continue };
             match purpose {
                 Purpose::Write(id) => self.written(id, WriteOutcome::Unknown { zxid }, now, out),
-                Purpose::ReadIdentity | Purpose::Register(_) => self.read_identity(out),
-                Purpose::ReadEpoch | Purpose::Elect(..) | Purpose::GiveUpOffice => {
-                    self.session.electing = false;
+                Purpose::Register { writes: false } => {
+                    self.on_registration(now, out, |registrant| registrant.begin());
+                }
+                Purpose::Register { writes: true } => {
+                    let unknown = WriteOutcome::Unknown { zxid };
+                    self.on_registration(now, out, |registrant| registrant.written(unknown));
+                }
+                Purpose::Stand { writes: false } => self.seat.put_off(),
+                Purpose::Stand { writes: true } => {
+                    let unknown = WriteOutcome::Unknown { zxid };
+                    self.on_seat(now, out, |seat, effects| seat.written(unknown, effects));
                 }
                 Purpose::Open | Purpose::Attach | Purpose::Ping => {}
             }
@@ -264,57 +280,14 @@ impl Process {
     }
 
     fn session_expired(&mut self, now: Time, out: &mut Outbox) {
-        let mut effects = Vec::new();
-        self.controller.deposed(&mut effects);
-        self.do_controller(effects, now, out);
+        self.on_seat(now, out, Seat::session_over);
         self.fence.session_lost();
         self.session.is_registered = false;
-        self.session.electing = false;
+        self.session.registrant = None;
         self.open_session(out);
     }
 
-    fn read_identity(&mut self, out: &mut Outbox) {
-        self.session.registering = true;
-        let paths = vec![
-            path::identity(self.id),
-            path::broker(self.id),
-            path::CONTROLLER.to_owned(),
-            path::CONTROLLER_EPOCH.to_owned(),
-        ];
-        self.ask(Purpose::ReadIdentity, CoordinatorRequest::Read(paths), out);
-    }
-
-    fn register(&mut self, nodes: &BTreeMap<String, Node>, out: &mut Outbox) {
-        let (identity_path, broker_path) = (path::identity(self.id), path::broker(self.id));
-        let stored = nodes.get(&identity_path).map(|node| StoredIdentity {
-            identity: Identity::decode(&node.data).expect("ours"),
-            version: node.stat.version,
-            mzxid: node.stat.mzxid,
-        });
-        // A process that registers again continues itself.
-        let found = Found {
-            directories: [(self.session.directory, self.session.record)].into(),
-            boot_changed: self.session.boot_changed && self.started.is_none(),
-            registered: false,
-        };
-        let plan = plan(stored.as_ref(), &found).expect("nobody else has this number");
-        if let Err(error) = self.session.write_record(plan.record) {
-            return self.fail(error, out);
-        }
-        let data = plan.identity.encode();
-        let mut ops = vec![StoreOp::Core(match plan.expected_version {
-            Some(version) => Op::SetData { path: identity_path, data, version },
-            None => Op::Create { path: identity_path, data },
-        })];
-        if let Some(old) = nodes.get(&broker_path) {
-            ops.push(StoreOp::Core(Op::Delete { path: broker_path.clone() }));
-            let held = nodes.get(path::CONTROLLER).is_some_and(|node| node.owner == old.owner);
-            if let Some(epoch) = nodes.get(path::CONTROLLER_EPOCH).filter(|_| held) {
-                let path = path::CONTROLLER_EPOCH.to_owned();
-                ops.push(StoreOp::Core(Op::Check { path, version: epoch.stat.version }));
-                ops.push(StoreOp::Core(Op::Delete { path: path::CONTROLLER.to_owned() }));
-            }
-        }
+    fn begin_registration(&mut self, session: SessionId, now: Time, out: &mut Outbox) {
         let endpoint = Endpoint {
             listener: "INTERNAL".to_owned(),
             protocol: "PLAINTEXT".to_owned(),
@@ -323,63 +296,70 @@ impl Process {
         };
         let registration =
             BrokerRegistration { endpoints: vec![endpoint], rack: None, timestamp_ms: 0 };
-        ops.push(StoreOp::CreateEphemeral { path: broker_path, data: registration.encode() });
-        self.ask(Purpose::Register(Box::new(plan)), CoordinatorRequest::Multi(ops), out);
+        let session = ids::SessionId::new(session.get());
+        let registrant = Registrant::new(self.id, session, registration.encode());
+        self.session.registrant = Some(registrant);
+        self.on_registration(now, out, |registrant| registrant.begin());
     }
 
-    fn registered(&mut self, plan: &Plan, zxid: Zxid, now: Time, out: &mut Outbox) {
-        self.session.registering = false;
-        let intended = plan.record.intended;
-        let record = DirectoryRecord { confirmed: intended, intended };
-        if let Err(error) = self.session.write_record(record) {
-            return self.fail(error, out);
+    fn registration_found(&mut self, nodes: &Nodes, now: Time, out: &mut Outbox) {
+        let held = Held {
+            directories: [(self.session.directory, self.session.record)].into(),
+            // A process that registers again continues itself.
+            boot_changed: self.session.boot_changed && self.started.is_none(),
+        };
+        let Some(registrant) = &mut self.session.registrant else { return };
+        match registrant.found(nodes, &held) {
+            Ok(next) => self.on_registration(now, out, |_| next),
+            // Another directory than this one is registered: until its session is over nobody else may be.
+            Err(Refusal::Second(_)) => self.fail("another broker with this number", out),
+            Err(Refusal::Identity(reason)) => {
+                panic!("{} has an identity like this: {reason}", self.id)
+            }
         }
-        self.epoch = Some(BrokerEpoch::new(zxid.get()));
+    }
+
+    fn on_registration(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        act: impl FnOnce(&mut Registrant) -> Next,
+    ) {
+        let Some(registrant) = &mut self.session.registrant else { return };
+        let mut next = act(registrant);
+        while let Next::Record(record) = next {
+            if let Err(error) = self.session.write_record(record) {
+                return self.fail(error, out);
+            }
+            let Some(registrant) = &mut self.session.registrant else { return };
+            next = registrant.recorded();
+        }
+        match next {
+            Next::Record(_) => unreachable!("done above"),
+            Next::Ask(ask) => {
+                let purpose = Purpose::Register { writes: matches!(ask, Ask::Write(_)) };
+                self.ask(purpose, ask.into(), out);
+            }
+            Next::Registered(epoch) => self.registered(epoch, now, out),
+        }
+    }
+
+    fn registered(&mut self, epoch: BrokerEpoch, now: Time, out: &mut Outbox) {
+        self.session.registrant = None;
+        let session = self.session.id.expect("it was opened");
+        self.epoch = Some(epoch);
         self.session.is_registered = true;
-        self.started.get_or_insert(zxid);
+        self.started.get_or_insert(epoch.zxid());
         self.apply_metadata(now, out);
-        self.consider_election(out);
+        let session = ids::SessionId::new(session.get());
+        let sitter = Sitter { broker: self.id, session, epoch };
+        self.on_seat(now, out, |seat, effects| seat.registered(sitter, effects));
     }
+}
 
-    /// Stands for election when nobody is controller; gives up an office that this process holds without knowing how it got it.
-    pub(super) fn consider_election(&mut self, out: &mut Outbox) {
-        let session = &self.session;
-        let registered = self.epoch.is_some_and(|epoch| self.image.complete_to() >= epoch.zxid());
-        if session.electing || session.registering || !session.is_attached || !registered {
-            return;
-        }
-        match self.image.controller() {
-            None if !self.controller.is_elected() => {
-                self.session.electing = true;
-                let paths = vec![path::CONTROLLER_EPOCH.to_owned()];
-                self.ask(Purpose::ReadEpoch, CoordinatorRequest::Read(paths), out);
-            }
-            Some(node) if node.broker == self.id && !self.controller.is_elected() => {
-                self.session.electing = true;
-                let ops = vec![StoreOp::Core(Op::Delete { path: path::CONTROLLER.to_owned() })];
-                self.ask(Purpose::GiveUpOffice, CoordinatorRequest::Multi(ops), out);
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    fn elect(&mut self, nodes: &BTreeMap<String, Node>, out: &mut Outbox) {
-        let former = nodes.get(path::CONTROLLER_EPOCH).map(|node| {
-            let epoch = json::decode_controller_epoch(&node.data).expect("ours");
-            (epoch.get(), node.stat.version)
-        });
-        let epoch = ControllerEpoch::new(former.map_or(1, |(epoch, _)| epoch + 1));
-        let data = json::encode_controller_epoch(epoch);
-        let path = path::CONTROLLER_EPOCH.to_owned();
-        let (raise, version) = match former {
-            Some((_, version)) => (Op::SetData { path, data, version }, version + 1),
-            None => (Op::Create { path, data }, 0),
-        };
-        let controller = StoreOp::CreateEphemeral {
-            path: path::CONTROLLER.to_owned(),
-            data: json::encode_controller(self.id, 0),
-        };
-        let ops = vec![controller, StoreOp::Core(raise)];
-        self.ask(Purpose::Elect(epoch, version), CoordinatorRequest::Multi(ops), out);
+fn outcome(result: Result<(), usize>, zxid: Zxid) -> WriteOutcome {
+    match result {
+        Ok(()) => WriteOutcome::Done { zxid },
+        Err(at) => WriteOutcome::Conflict { at, zxid },
     }
 }

@@ -35,7 +35,7 @@ impl World {
         let brokers = self.settings.brokers as usize;
         let is_ready = |machine: &Machine| {
             machine.process.as_ref().is_some_and(|process| {
-                process.controller.is_active() && process.image.brokers().count() == brokers
+                process.seat.controller().is_active() && process.image.brokers().count() == brokers
             })
         };
         let found = self.machines.iter().find(|(_, machine)| is_ready(machine));
@@ -81,14 +81,14 @@ impl World {
             let topic = self.new_topic(TOPIC, key(0).topic, self.settings.partitions_first);
             return self.administer(|process, effects| {
                 let number = process.next_number();
-                process.controller.create_topics(number, vec![topic], false, effects);
+                process.seat.controller_mut().create_topics(number, vec![topic], false, effects);
             });
         }
         if self.schedule.now() >= self.settings.grows_after || self.calm {
             let more = MorePartitions { name: TOPIC.to_owned(), count: all, assignment: None };
             self.administer(|process, effects| {
                 let number = process.next_number();
-                process.controller.create_partitions(number, vec![more], false, effects);
+                process.seat.controller_mut().create_partitions(number, vec![more], false, effects);
             });
         }
     }
@@ -116,10 +116,10 @@ impl World {
         };
         let is_balanced = which == 5;
         self.administer(|process, effects| match is_balanced {
-            true => process.controller.balance(10, effects),
+            true => process.seat.controller_mut().balance(10, effects),
             false => {
                 let number = process.next_number();
-                process.controller.elect_leaders(number, kind, asked, effects);
+                process.seat.controller_mut().elect_leaders(number, kind, asked, effects);
             }
         });
     }
@@ -149,7 +149,7 @@ impl World {
         let fleeting = MeantTopic { name: FLEETING.to_owned(), id: None };
         self.administer(|process, effects| {
             let number = process.next_number();
-            let controller = &mut process.controller;
+            let controller = process.seat.controller_mut();
             match is_there {
                 true => controller.delete_topics(number, vec![fleeting], effects),
                 false => controller.create_topics(number, vec![topic], false, effects),

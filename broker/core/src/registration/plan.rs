@@ -1,10 +1,7 @@
 //! Who a broker is: what a start writes about itself, and whether it may (safety.md B1-B4).
 //!
-//! *Called by* the shell's start, before it registers. Invariants: only the same directories may replace a live registration; a start that
+//! *Called by* `registrant`. Invariants: only the same directories may replace a live registration; a start that
 //! does not continue the former one on every directory says so, and that stays written until memberships granted later make it moot.
-//!
-//! Order of a start: lock and recover the directories; read the identity node; [`plan`]; write [`Plan::record`] into every directory, synced;
-//! register in one multi: write [`Plan::identity`] at [`Plan::expected_version`], replace `/brokers/ids/N`.
 
 use std::collections::BTreeMap;
 
@@ -20,15 +17,13 @@ pub struct DirectoryRecord {
     pub intended: Incarnation,
 }
 
-/// What a start found.
+/// What a start has.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct Held {
     /// The locked directories with their records; a new one has none.
     pub directories: BTreeMap<DirectoryId, Option<DirectoryRecord>>,
     /// The machine was started since, and the directories were not closed cleanly (B4).
     pub boot_changed: bool,
-    /// `/brokers/ids/N` is there.
-    pub registered: bool,
 }
 
 /// What to write before and with the registration.
@@ -49,12 +44,16 @@ pub struct SecondBroker {
     pub registered: Vec<DirectoryId>,
 }
 
-/// Decides what this start is.
+/// Decides what this start is. `is_registered`: `/brokers/ids/N` is there.
 ///
 /// # Errors
 /// [`SecondBroker`]: a live registration belongs to other directories. Not to be tried again without a human.
-pub fn plan(stored: Option<&StoredIdentity>, found: &Found) -> Result<Plan, SecondBroker> {
-    let directories: Vec<_> = found.directories.keys().copied().collect();
+pub fn plan(
+    stored: Option<&StoredIdentity>,
+    held: &Held,
+    is_registered: bool,
+) -> Result<Plan, SecondBroker> {
+    let directories: Vec<_> = held.directories.keys().copied().collect();
     let Some(stored) = stored else {
         let record = DirectoryRecord {
             confirmed: Incarnation::default(),
@@ -66,19 +65,19 @@ pub fn plan(stored: Option<&StoredIdentity>, found: &Found) -> Result<Plan, Seco
             // Whoever knows this number from before knows nothing of what it holds now.
             lost: true,
             lost_zxid: Zxid::default(),
-            boot_changed: found.boot_changed,
+            boot_changed: held.boot_changed,
             boot_changed_zxid: Zxid::default(),
         };
         return Ok(Plan { record, identity, expected_version: None });
     };
     let known = &stored.identity;
     let same = known.directories.len() == directories.len()
-        && known.directories.iter().all(|id| found.directories.contains_key(id));
-    if found.registered && !same {
+        && known.directories.iter().all(|id| held.directories.contains_key(id));
+    if is_registered && !same {
         return Err(SecondBroker { registered: known.directories.clone() });
     }
     let continues = known.directories.iter().all(|id| {
-        let record = found.directories.get(id).copied().flatten();
+        let record = held.directories.get(id).copied().flatten();
         record.is_some_and(|r| known.incarnation == r.confirmed || known.incarnation == r.intended)
     });
     // A loss is told by the registration alone: until that has gone through the directories must not look as if they
@@ -90,7 +89,7 @@ pub fn plan(stored: Option<&StoredIdentity>, found: &Found) -> Result<Plan, Seco
         directories,
         lost: !continues,
         lost_zxid: if known.lost { stored.mzxid } else { known.lost_zxid },
-        boot_changed: found.boot_changed,
+        boot_changed: held.boot_changed,
         boot_changed_zxid: if known.boot_changed { stored.mzxid } else { known.boot_changed_zxid },
     };
     Ok(Plan { record, identity, expected_version: Some(stored.version) })
@@ -111,9 +110,9 @@ mod tests {
         }
     }
 
-    fn found(directories: &[(u8, Option<DirectoryRecord>)]) -> Found {
+    fn held(directories: &[(u8, Option<DirectoryRecord>)]) -> Held {
         let directories = directories.iter().map(|&(n, record)| (directory(n), record)).collect();
-        Found { directories, boot_changed: false, registered: false }
+        Held { directories, boot_changed: false }
     }
 
     fn stored(incarnation: u64, directories: &[u8]) -> StoredIdentity {
@@ -134,7 +133,8 @@ mod tests {
     #[test]
     fn a_continued_start_raises_the_incarnation() {
         for known in [record(6, 7), record(7, 8)] {
-            let plan = plan(Some(&stored(7, &[1])), &found(&[(1, Some(known))])).expect("may");
+            let plan =
+                plan(Some(&stored(7, &[1])), &held(&[(1, Some(known))]), false).expect("may");
             assert_eq!(plan.record, record(7, 8));
             assert_eq!(plan.expected_version, Some(9));
             assert_eq!(plan.identity.incarnation, Incarnation::new(8));
@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn wiped_restored_or_missing_directories_are_lost() {
         let lost =
-            |found: &Found| plan(Some(&stored(7, &[1, 2])), found).expect("may").identity.lost;
+            |held: &Held| plan(Some(&stored(7, &[1, 2])), held, false).expect("may").identity.lost;
         let good = Some(record(7, 7));
-        assert!(!lost(&found(&[(1, good), (2, good)])));
-        assert!(!lost(&found(&[(1, good), (2, good), (3, None)])), "one more directory");
-        assert!(lost(&found(&[(1, good), (2, None)])), "wiped under the old id");
-        assert!(lost(&found(&[(1, good), (3, None)])), "wiped under a new id");
-        assert!(lost(&found(&[(1, good)])), "missing");
-        assert!(lost(&found(&[(1, good), (2, Some(record(5, 6)))])), "from a backup");
+        assert!(!lost(&held(&[(1, good), (2, good)])));
+        assert!(!lost(&held(&[(1, good), (2, good), (3, None)])), "one more directory");
+        assert!(lost(&held(&[(1, good), (2, None)])), "wiped under the old id");
+        assert!(lost(&held(&[(1, good), (3, None)])), "wiped under a new id");
+        assert!(lost(&held(&[(1, good)])), "missing");
+        assert!(lost(&held(&[(1, good), (2, Some(record(5, 6)))])), "from a backup");
     }
 
     #[test]
@@ -161,14 +161,14 @@ mod tests {
         let mut node = stored(7, &[1]);
         let mut known = Some(record(5, 6));
         for _ in 0..3 {
-            let plan = plan(Some(&node), &found(&[(1, known)])).expect("may");
+            let plan = plan(Some(&node), &held(&[(1, known)]), false).expect("may");
             assert!(plan.identity.lost, "{known:?}");
             known = Some(plan.record);
         }
         // It went through, and the answer was lost.
         node.identity.incarnation = known.expect("recorded").intended;
         node.identity.lost = true;
-        let plan = plan(Some(&node), &found(&[(1, known)])).expect("may");
+        let plan = plan(Some(&node), &held(&[(1, known)]), false).expect("may");
         assert!(!plan.identity.lost);
         assert_eq!(plan.identity.lost_zxid, Zxid::new(50));
     }
@@ -178,7 +178,7 @@ mod tests {
         let mut node = stored(7, &[1]);
         node.identity.lost = true;
         node.identity.boot_changed = true;
-        let plan = plan(Some(&node), &found(&[(1, Some(record(7, 7)))])).expect("may");
+        let plan = plan(Some(&node), &held(&[(1, Some(record(7, 7)))]), false).expect("may");
         assert!(!plan.identity.lost);
         assert_eq!(plan.identity.lost_zxid, Zxid::new(50));
         assert_eq!(plan.identity.boot_changed_zxid, Zxid::new(50));
@@ -186,17 +186,16 @@ mod tests {
 
     #[test]
     fn other_directories_may_not_replace_a_live_registration() {
-        let mut found = found(&[(2, None)]);
-        found.registered = true;
-        let refused = plan(Some(&stored(7, &[1])), &found);
+        let mut held = held(&[(2, None)]);
+        let refused = plan(Some(&stored(7, &[1])), &held, true);
         assert_eq!(refused, Err(SecondBroker { registered: vec![directory(1)] }));
-        found.directories = [(directory(1), Some(record(7, 7)))].into();
-        assert!(plan(Some(&stored(7, &[1])), &found).is_ok());
+        held.directories = [(directory(1), Some(record(7, 7)))].into();
+        assert!(plan(Some(&stored(7, &[1])), &held, true).is_ok());
     }
 
     #[test]
     fn a_number_without_identity_holds_nothing() {
-        let plan = plan(None, &found(&[(1, None)])).expect("may");
+        let plan = plan(None, &held(&[(1, None)]), false).expect("may");
         assert_eq!(plan.expected_version, None);
         assert!(plan.identity.lost);
         assert_eq!(plan.record, record(0, 1));

@@ -14,6 +14,7 @@ use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::disk_room;
 use crate::net::Outbox;
@@ -90,6 +91,7 @@ pub struct CoreLoop {
     round: Vec<Event>,
     effects: Vec<Effect>,
     halted: Option<&'static str>,
+    audit: Option<AuditLog>,
     /// What the log was told of last.
     room: DiskRoom,
 }
@@ -113,8 +115,15 @@ impl CoreLoop {
             round: Vec::new(),
             effects: Vec::new(),
             halted: None,
+            audit: None,
             room: DiskRoom::default(),
         }
+    }
+
+    /// Writes what the core tells for an audit log.
+    #[must_use]
+    pub fn with_audit(self, audit: Option<AuditLog>) -> CoreLoop {
+        CoreLoop { audit, ..self }
     }
 
     /// Runs until `stop` says so or the core halts; then closes every connection and ends the storage.
@@ -155,6 +164,9 @@ impl CoreLoop {
             client.outbox.close();
         }
         self.storage.stop();
+        if let Some(audit) = self.audit {
+            audit.stop();
+        }
         end
     }
 
@@ -256,6 +268,11 @@ impl CoreLoop {
             }
             Effect::Persist { id, write } => self.storage.persist(id, write),
             Effect::SaveSnapshot { state } => self.storage.save_snapshot(state),
+            Effect::Audit { record } => {
+                if let Some(audit) = &self.audit {
+                    audit.put(record);
+                }
+            }
             Effect::Halt { reason } => self.halted = Some(reason),
         }
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input, Inputs};
 use crate::metrics::{self, Reading};
 use crate::net::{mode_name, status};
@@ -34,6 +35,8 @@ pub struct Probed {
     pub inputs: Inputs,
     /// Of the log.
     pub sync_times: Arc<SyncTimes>,
+    /// Of the audit log, if there is one.
+    pub audit_counts: Option<Arc<AuditCounts>>,
 }
 
 /// Answers probes until the task is dropped.
@@ -115,7 +118,8 @@ async fn metrics_text(probed: &Probed) -> Option<String> {
     probed.inputs.send(Input::Measures(answer)).await.ok()?;
     let (status, measures) = measured.await.ok()?;
     let (status, measures, syncs) = (&status, &measures, &*probed.sync_times);
-    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting }))
+    let audit = probed.audit_counts.as_ref().map(|counts| counts.read());
+    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting, audit }))
 }
 
 async fn respond(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {

@@ -39,11 +39,13 @@ pub struct Reading<'a> {
     pub syncs: &'a SyncTimes,
     /// Inputs that wait for the core.
     pub inputs_waiting: usize,
+    /// Records of the audit log that were written, and dropped.
+    pub audit: Option<(u64, u64)>,
 }
 
 /// All of it in Prometheus' text form.
 pub fn text(reading: &Reading<'_>) -> String {
-    let Reading { status, measures, syncs, inputs_waiting } = *reading;
+    let Reading { status, measures, syncs, inputs_waiting, audit } = *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
         let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
@@ -59,6 +61,10 @@ pub fn text(reading: &Reading<'_>) -> String {
     }
     distributions::queues(&mut text, measures, inputs_waiting);
     distributions::text(&mut text, measures, syncs);
+    if let Some((written, dropped)) = audit {
+        put(&mut text, "coordinator_audit_records", "counter", written);
+        put(&mut text, "coordinator_audit_records_dropped", "counter", dropped);
+    }
     raft(&mut text, status);
     process(&mut text);
     text
@@ -169,7 +175,9 @@ mod tests {
     fn shown(mode: Mode) -> String {
         let (status, measures, syncs) = (status(mode), measures(), SyncTimes::default());
         syncs.add(std::time::Duration::from_micros(1_500));
-        text(&Reading { status: &status, measures: &measures, syncs: &syncs, inputs_waiting: 4 })
+        let (status, measures, syncs) = (&status, &measures, &syncs);
+        let (inputs_waiting, audit) = (4, Some((5, 6)));
+        text(&Reading { status, measures, syncs, inputs_waiting, audit })
     }
 
     #[test]
@@ -182,6 +190,7 @@ mod tests {
             "synced_followers 1",
             "quorum_size 3",
             "coordinator_queue_inputs 4",
+            "coordinator_audit_records_dropped 6",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",
             "coordinator_request_latency_seconds_sum{operation=\"create\"} 0.021",

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use coordinator_core::server as core;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::info;
 
+use crate::audit::{AuditCounts, AuditLog, AuditSettings};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
@@ -44,6 +46,14 @@ pub enum ServerError {
         what: &'static str,
         /// Where.
         address: String,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The audit log cannot be written.
+    #[error("audit.file {path}: {error}")]
+    Audit {
+        /// Its file.
+        path: PathBuf,
         /// The system's words.
         error: io::Error,
     },
@@ -77,6 +87,7 @@ pub struct Server {
     core_loop: CoreLoop,
     room_gauge: RoomGauge,
     sync_times: Arc<SyncTimes>,
+    audit_counts: Option<Arc<AuditCounts>>,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
 
@@ -91,7 +102,7 @@ impl Server {
             server_id: config.core.id.get(),
         };
         let clock = Clock::new();
-        let (opened, restored) = storage::open(disk, &config.data_dir, owner)?;
+        let (opened, restored) = storage::open(disk.clone(), &config.data_dir, owner)?;
         let client = listen("clientPort", config.client_address.to_string()).await?;
         let own_id = config.core.id;
         let peer = match config.members.get(&own_id) {
@@ -120,7 +131,12 @@ impl Server {
         let (events, stored) = mpsc::unbounded_channel();
         let (room_gauge, sync_times) = (opened.room_gauge(), opened.sync_times());
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
-        let core_loop = CoreLoop::new(core, clock, storage);
+        let audit = match config.audit {
+            Some(settings) => Some(start_audit(disk, settings)?),
+            None => None,
+        };
+        let audit_counts = audit.as_ref().map(AuditLog::counts);
+        let core_loop = CoreLoop::new(core, clock, storage).with_audit(audit);
         let limits = Limits {
             clients_max: config.connections_max,
             per_address_max: config.connections_per_address_max,
@@ -136,6 +152,7 @@ impl Server {
             core_loop,
             room_gauge,
             sync_times,
+            audit_counts,
             stored,
         })
     }
@@ -169,10 +186,9 @@ impl Server {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
         if let Some(listener) = self.http {
-            tasks.spawn(http::run(
-                listener,
-                Probed { inputs: inputs.clone(), sync_times: self.sync_times },
-            ));
+            let (inputs, sync_times) = (inputs.clone(), self.sync_times);
+            let probed = Probed { inputs, sync_times, audit_counts: self.audit_counts };
+            tasks.spawn(http::run(listener, probed));
         }
         tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));
         let core = self.core_loop.run(waiting, self.stored, ended);
@@ -214,6 +230,11 @@ async fn wait_for_handover(inputs: &crate::core_loop::Inputs) {
     };
     let limit = std::time::Duration::from_millis(RESIGN_MS_MAX);
     let _ = tokio::time::timeout(limit, handover).await;
+}
+
+fn start_audit(disk: Arc<dyn Disk>, settings: AuditSettings) -> Result<AuditLog, ServerError> {
+    let path = settings.path.clone();
+    AuditLog::start(disk, settings).map_err(|error| ServerError::Audit { path, error })
 }
 
 async fn listen(what: &'static str, address: String) -> Result<TcpListener, ServerError> {

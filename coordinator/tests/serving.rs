@@ -1,5 +1,6 @@
 //! Whole servers on loopback sockets: what a client, an operator and another member meet.
 
+mod audit;
 mod client;
 mod room;
 mod tls;

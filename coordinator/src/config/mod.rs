@@ -5,6 +5,7 @@
 //! `insecure` was said.
 //! Does not know: sockets, the core's own rules beyond their settings.
 
+mod audit;
 mod names;
 mod parse;
 mod sasl;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use coordinator_core::ServerId;
 use coordinator_core::server as core;
 
+use crate::audit::AuditSettings;
 use crate::net::Gate;
 use crate::peers::PeerTls;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Of those, from one address; `None` for all.
     pub connections_per_address_max: Option<usize>,
+    /// Where the audit log goes, if there is one.
+    pub audit: Option<AuditSettings>,
     /// What the core is told.
     pub core: core::Config,
 }
@@ -91,6 +95,7 @@ impl fmt::Debug for Config {
             gate,
             connections_max,
             connections_per_address_max,
+            audit,
             core,
         } = self;
         let mut core = core.clone();
@@ -105,6 +110,7 @@ impl fmt::Debug for Config {
             .field("gate", gate)
             .field("connections_max", connections_max)
             .field("connections_per_address_max", connections_per_address_max)
+            .field("audit", audit)
             .field("core", &core)
             .finish_non_exhaustive()
     }

@@ -53,6 +53,14 @@ pub const SETTINGS: &[Setting] = &[
         "bytes to be free on dataDir's disk, beside those for a snapshot: with fewer clients can read and delete only, \
          other writes get -125 until there is half as much more; 0 for never",
     ),
+    setting(
+        "audit.enable",
+        "false",
+        "true writes who changed what, and who was not let, to a file, as ZooKeeper does",
+    ),
+    setting("audit.file", "", "that file; without: audit.log in dataDir"),
+    setting("audit.fileBytesMax", "10485760", "bytes in it, after which it becomes FILE.1"),
+    setting("audit.filesMax", "11", "files of the audit log that are kept, 1 to 1000"),
     setting("peerSecret", "", "what members prove to know; needed with more than one member"),
     setting(
         "electionTimeout",

@@ -14,7 +14,7 @@ use coordinator_core::server as core;
 
 use super::names::{MEMBER_PREFIX, find, nearest};
 use super::{Config, SettingError};
-use super::{sasl, tls};
+use super::{audit, sasl, tls};
 
 /// Settings by name, as text; later ones replace earlier ones.
 #[derive(Clone, Default)]
@@ -129,7 +129,9 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     }
     let host = values.text("clientPortAddress");
     let (gate, all_proved) = tls::gate(values)?;
-    let core = core_config(values, id, &members)?;
+    let audit = audit::config(values)?;
+    let mut core = core_config(values, id, &members)?;
+    core.audit = audit.is_some();
     // SASL, required or not, is not enough: before its proof anybody asks for four-letter words and has sessions made, which
     // all members write down.
     let port = values.value("clientPort", PORT)?;
@@ -151,6 +153,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         gate,
         connections_max,
         connections_per_address_max: (per_address > 0).then_some(per_address),
+        audit,
         core,
     })
 }

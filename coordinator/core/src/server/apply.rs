@@ -35,6 +35,7 @@ impl Server {
         for command in &entry.commands {
             let applied = self.state.apply_command(command);
             self.proposals.decided(&applied);
+            self.audit_applied(command, &applied);
             self.publish(applied);
         }
         self.state.end_entry();

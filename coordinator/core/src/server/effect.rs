@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::audit::AuditRecord;
 use crate::consensus::{PersistId, PersistWrite};
 use crate::state::FrozenState;
 use crate::{ConnectionId, ServerId};
@@ -55,6 +56,11 @@ pub enum Effect {
     SaveSnapshot {
         /// What to write.
         state: FrozenState,
+    },
+    /// Write this to the audit log, if there is room for it: nobody waits.
+    Audit {
+        /// What was done or not.
+        record: Box<AuditRecord>,
     },
     /// The server can never vote or answer again in this life; the process should end and say
     /// why. All connections were closed before.

@@ -18,6 +18,7 @@
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! room           no writes without room on the disks         measures   what is counted
+//! audit          who did what, or might not
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -25,6 +26,7 @@
 //! know sockets, files, threads or clocks.
 
 mod apply;
+mod audit;
 mod config;
 mod connection;
 mod effect;
@@ -57,6 +59,7 @@ mod timers;
 mod transfer;
 mod weight;
 
+pub use audit::AuditRecord;
 pub use config::{Config, ConfigError, MEMBERS_MAX};
 pub use effect::Effect;
 pub use event::Event;

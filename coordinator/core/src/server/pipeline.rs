@@ -8,7 +8,7 @@
 //! behind reads that wait for that, are sent only afterwards: a read never sees a write behind it. The answer to
 //! the end of a session waits for nothing. It does not know what is read.
 
-use coordinator_protocol::{Response, encode_reply};
+use coordinator_protocol::{ErrorCode, Response, encode_reply};
 
 use super::connection::{AfterSync, Pending, Step};
 use super::limits::ANSWER_BYTES_PER_STEP;
@@ -99,6 +99,12 @@ impl Server {
     fn answer(&mut self, id: ConnectionId, pending: Pending) {
         let Pending { xid, op, received, step, .. } = pending;
         let is_update = matches!(step, Step::Written(_));
+        let path = match &step {
+            Step::Read(request)
+            | Step::LargeRead(request)
+            | Step::Sync { then: AfterSync::Read(request), .. } => self.audited_path(request),
+            _ => None,
+        };
         let outcome = match step {
             Step::Written(result) => result.map(reply::to_response),
             Step::Read(request) | Step::LargeRead(request) => self.read(id, request),
@@ -108,6 +114,9 @@ impl Server {
             Step::Write(_) | Step::Transfer(_) => return,
         };
         let error = outcome.as_ref().err().copied();
+        if matches!(error, Some(ErrorCode::NoAuth | ErrorCode::AuthFailed)) {
+            self.audit_denial(id, op, path);
+        }
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
         self.respond_in_turn(id, frame);

@@ -74,6 +74,7 @@ impl Server {
     fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, bytes: usize, sorted: Sorted) {
         let step = match sorted {
             Sorted::Write(op) if self.has_no_room_for(&op) => {
+                self.audit_refused(id, &op);
                 Step::Answer(Err(ErrorCode::QuotaExceeded))
             }
             Sorted::Write(op) => match self.begin_write(id, op) {

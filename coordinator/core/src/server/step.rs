@@ -59,6 +59,8 @@ pub struct Server {
     pub(super) transfers: Transfers,
     pub(super) snapshots: SnapshotPlan,
     pub(super) counters: Counters,
+    /// Last index of the log that this process found, and its term.
+    pub(super) found_log: (u64, u64),
 }
 
 /// What is counted since start.
@@ -97,6 +99,7 @@ impl Server {
         if state.applied_index() != snapshot_index {
             return Err(RestoreError::Log("the snapshot is of another index than it says"));
         }
+        let found_log = restored.entries.last().map_or((0, 0), |entry| (entry.index, entry.term));
         let consensus = Consensus::new(&config, &restored)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
@@ -121,6 +124,7 @@ impl Server {
             syncs: Syncs::default(),
             transfers: Transfers::default(),
             counters: Counters::default(),
+            found_log,
         })
     }
 

@@ -95,6 +95,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::SendPeer { .. } => "ensemble SendPeer",
         Effect::Persist { .. } => "ensemble Persist",
         Effect::SaveSnapshot { .. } => "ensemble SaveSnapshot",
+        Effect::Audit { .. } => "ensemble Audit",
         Effect::Halt { .. } => "ensemble Halt",
     }
 }
@@ -464,6 +465,8 @@ impl World {
                 let happening = Happening::Server { server: id, life: member.life, what };
                 self.schedule.after(MS + self.disk.below(50 * MS), happening);
             }
+            // No server of the simulation has an audit log.
+            Effect::Audit { .. } => {}
             Effect::Halt { reason } => {
                 self.trace.note(now, "  halt", &[id as u64 + 1], reason.as_bytes());
                 self.halted(id);

@@ -10,7 +10,7 @@ use coordinator_protocol::{
 };
 
 use crate::consensus::{HardState, LogEntry, PersistWrite, Restored, SnapshotImage};
-use crate::server::{Config, Effect, Event, Server};
+use crate::server::{AuditRecord, Config, Effect, Event, Server};
 use crate::{ConnectionId, Millis, Now, ServerId};
 
 /// One way of a message between members.
@@ -94,6 +94,7 @@ pub struct Ensemble {
     /// What a sync takes on some members instead.
     pub slow_ms: BTreeMap<ServerId, u64>,
     pub halted: Vec<(ServerId, &'static str)>,
+    pub audited: Vec<(ServerId, AuditRecord)>,
 }
 
 pub fn member(id: u64) -> ServerId {
@@ -128,6 +129,7 @@ impl Ensemble {
             sync_ms: 2,
             slow_ms: BTreeMap::new(),
             halted: Vec::new(),
+            audited: Vec::new(),
         }
     }
 
@@ -323,6 +325,7 @@ impl Ensemble {
                 let image = SnapshotImage { index, term, data };
                 self.push(20, Due::Saved { at: id, life, image });
             }
+            Effect::Audit { record } => self.audited.push((id, *record)),
             Effect::Halt { reason } => self.halted.push((id, reason)),
         }
     }

@@ -17,7 +17,7 @@ use coordinator::config::{Config, Values};
 use coordinator::embedded::Embedded;
 use coordinator_protocol::{
     Acl, CreateMode, CreateRequest, ErrorCode, FRAME_BYTES_MAX, PathWatch, Request, Response,
-    SetDataRequest,
+    SetDataRequest, SetWatchesRequest, Xid, encode_request,
 };
 
 /// A hang guard, no measure.
@@ -112,6 +112,8 @@ fn frame_above_the_limit_ends_only_its_own_connection() {
     let mut client = Client::connect(server.client_address());
     let length = i32::try_from(FRAME_BYTES_MAX + 1).unwrap();
     client.send_raw(&length.to_be_bytes());
+    // It might still set watches, which may be more.
+    client.send_raw(&[0, 0, 0, 1, 0, 0, 0, 5]);
     assert!(client.is_closed_by_server());
     for rubbish in [&[0xff; 8][..], &[0, 0, 4, 1], &[0, 0, 0, 4, 1, 2, 3, 4], b"GET / HTTP/1.1\r\n"]
     {
@@ -122,6 +124,28 @@ fn frame_above_the_limit_ends_only_its_own_connection() {
         assert!(matches!(socket.read(&mut [0; 8]), Ok(0) | Err(_)), "{rubbish:?}");
     }
     assert!(!exists(&mut other, "/none"));
+}
+
+#[test]
+fn watches_of_more_bytes_than_other_requests_may_have_are_set_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let mut writer = Client::connect(server.client_address());
+    assert_eq!(writer.ask(&create("/there", CreateMode::Persistent)).0, ErrorCode::Ok);
+    let paths = (0..2_000).map(|number| format!("/{number:01000}"));
+    let mut exist_watches: Vec<String> = paths.collect();
+    exist_watches.push("/there".to_owned());
+    let watches = SetWatchesRequest { exist_watches, ..SetWatchesRequest::default() };
+    assert!(
+        encode_request(Xid::SET_WATCHES, &Request::SetWatches2(watches.clone())).len()
+            > FRAME_BYTES_MAX
+    );
+    // More clients than places for such frames, which a place that is not given back would show.
+    for _ in 0..10 {
+        let mut client = Client::connect(server.client_address());
+        assert_eq!(client.ask(&Request::SetWatches2(watches.clone())).0, ErrorCode::Ok);
+        assert!(exists(&mut client, "/there"));
+    }
 }
 
 #[test]

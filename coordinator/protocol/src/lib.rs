@@ -32,6 +32,7 @@ mod jute;
 mod multi;
 mod op_code;
 mod request;
+mod request_frame;
 mod response;
 mod stat;
 mod subscription;
@@ -54,6 +55,7 @@ pub use request::{
     SessionOptionsRequest, SetAclRequest, SetDataRequest, SetWatchesRequest, WatchKind,
     WatchKindRequest, decode_request, encode_request,
 };
+pub use request_frame::{SET_WATCHES_BYTES_MAX, decode_request_frame, is_large_frame};
 pub use response::{ClientInfo, Response, encode_event, encode_reply, encode_subscription_event};
 pub use stat::Stat;
 pub use subscription::{

@@ -14,10 +14,12 @@ use bytes::{Bytes, BytesMut};
 use coordinator_core::ConnectionId;
 use coordinator_core::server::Event;
 use coordinator_protocol::{
-    ConnectRequest, FRAME_BYTES_MAX, FourLetterWord, decode_frame, decode_request,
+    ConnectRequest, FourLetterWord, decode_frame, decode_request, decode_request_frame,
+    is_large_frame,
 };
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::four_letter;
@@ -34,6 +36,8 @@ const READ_BYTES: usize = 16 << 10;
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// Unsent bytes at which a client that does not read is given up.
 const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// Frames above the usual limit that are read at a time, from all clients: so much memory they may take.
+pub const LARGE_FRAMES_MAX: usize = 4;
 /// How long a closed connection's last bytes may take, and the peer's own close after them.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is thrown away after a close, so that the kernel does not reset what was sent.
@@ -61,6 +65,10 @@ pub struct Entrance {
     pub inputs: Inputs,
     /// Those whom the gate refused.
     pub refused: Seldom,
+    /// Places for frames above the usual limit.
+    pub large_frames: Semaphore,
+    /// How long such a frame may take, from when it is its turn.
+    pub large_frame_max: Duration,
 }
 
 impl Entrance {
@@ -123,7 +131,7 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
     }
     // Dropping either half loses nothing that anybody needs: the connection ends with the first.
     let end = tokio::select! {
-        end = reader.requests(id, inputs) => end,
+        end = reader.requests(id, &entrance) => end,
         end = write(id, &outbox, inputs) => end,
     };
     let by_peer = matches!(end, End::Peer);
@@ -169,6 +177,12 @@ async fn greet(
     Some(Greeting { first, outbox, buffer })
 }
 
+/// A frame above the usual limit whose turn it is.
+struct Large<'a> {
+    until: Instant,
+    _place: SemaphorePermit<'a>,
+}
+
 struct Reader<'a> {
     outbox: &'a Outbox,
     buffer: BytesMut,
@@ -192,21 +206,23 @@ impl Reader<'_> {
     }
 
     /// Hands request after request to the core; returns why no more come.
-    async fn requests(&mut self, id: ConnectionId, inputs: &Inputs) -> End {
+    async fn requests(&mut self, id: ConnectionId, entrance: &Entrance) -> End {
+        let mut large = None;
         loop {
             if let Some(end) = self.wait_for_leave().await {
                 return end;
             }
-            match decode_frame(&mut self.buffer, FRAME_BYTES_MAX) {
+            match decode_request_frame(&mut self.buffer) {
                 Ok(Some(frame)) => {
                     let Ok((header, request)) = decode_request(frame) else { return End::Refused };
                     let event = Event::Request { connection: id, header, request };
-                    if inputs.send(Input::Event(event)).await.is_err() {
+                    if entrance.inputs.send(Input::Event(event)).await.is_err() {
                         return End::Closed;
                     }
+                    large = None;
                 }
                 Ok(None) => {
-                    if let Err(end) = self.read().await {
+                    if let Err(end) = self.read_more(&mut large, entrance).await {
                         return end;
                     }
                 }
@@ -215,6 +231,23 @@ impl Reader<'_> {
                     return End::Refused;
                 }
             }
+        }
+    }
+
+    /// Reads on in a frame that is not whole. One above the usual limit first waits for its turn.
+    async fn read_more<'p>(
+        &mut self,
+        large: &mut Option<Large<'p>>,
+        entrance: &'p Entrance,
+    ) -> Result<(), End> {
+        if large.is_none() && is_large_frame(&self.buffer) {
+            let place = entrance.large_frames.acquire().await.map_err(|_| End::Closed)?;
+            *large =
+                Some(Large { until: Instant::now() + entrance.large_frame_max, _place: place });
+        }
+        match large {
+            None => self.read().await,
+            Some(large) => timeout_at(large.until, self.read()).await.unwrap_or(Err(End::Refused)),
         }
     }
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use coordinator_core::ConnectionId;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::connection::{self, Entrance, Guest};
+use super::connection::{self, Entrance, Guest, LARGE_FRAMES_MAX};
 use super::gate::Gate;
 use super::places::{Limits, Places};
 use super::seldom::Seldom;
@@ -24,6 +25,8 @@ use crate::tls::Handshakes;
 
 /// From a client's connect to the end of what it says first, the handshake of TLS included.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long a frame above the usual limit may take.
+const LARGE_FRAME_MAX: Duration = Duration::from_secs(30);
 
 /// The socket that clients connect to.
 pub struct ClientListener {
@@ -38,7 +41,15 @@ impl ClientListener {
     pub fn new(listener: TcpListener, limits: Limits, gate: Gate, inputs: Inputs) -> Self {
         let handshakes = Handshakes::new();
         let refused = Seldom::default();
-        let entrance = Entrance { gate, handshakes, greeting_max: GREETING_MAX, inputs, refused };
+        let entrance = Entrance {
+            gate,
+            handshakes,
+            greeting_max: GREETING_MAX,
+            inputs,
+            refused,
+            large_frames: Semaphore::new(LARGE_FRAMES_MAX),
+            large_frame_max: LARGE_FRAME_MAX,
+        };
         ClientListener { listener, limits, entrance }
     }
 

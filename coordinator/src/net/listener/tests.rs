@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 
 use coordinator_core::server::Event;
-use coordinator_protocol::{ConnectRequest, SessionId, SessionPassword, Zxid};
+use coordinator_protocol::{
+    ConnectRequest, FRAME_BYTES_MAX, OpCode, SessionId, SessionPassword, Zxid,
+};
 use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -33,6 +35,7 @@ impl Running {
         let gate = Gate { tls: Some(encryption()), only_tls: false };
         let mut listener = ClientListener::new(listener, limits, gate, sender);
         listener.entrance.greeting_max = greeting_max;
+        listener.entrance.large_frame_max = Duration::from_millis(20);
         Running { address, inputs, task: tokio::spawn(listener.run()) }
     }
 
@@ -42,10 +45,11 @@ impl Running {
         socket
     }
 
-    /// Waits until a client is in.
+    /// Waits until a client is in, and lets it say more.
     async fn expect_client(&mut self) {
         let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
-        assert!(matches!(next, Input::Opened { .. }));
+        let Input::Opened { outbox, .. } = next else { panic!("a client is expected") };
+        outbox.set_reading(true);
         let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
         assert!(matches!(next, Input::Event(Event::Connect { .. })));
     }
@@ -109,4 +113,22 @@ async fn silent_ones_make_room_and_clients_do_not() {
     let mut third = running.say(&connect_request()).await;
     assert!(is_closed(&mut third).await);
     assert!(running.inputs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn large_frames_that_do_not_come_to_their_end_give_up_their_places() {
+    let mut running = Running::start(99, SOON).await;
+    let mut clients = Vec::new();
+    for _ in 0..=LARGE_FRAMES_MAX {
+        let mut bytes = connect_request();
+        bytes.extend_from_slice(&i32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes());
+        bytes.extend_from_slice(&(-8i32).to_be_bytes());
+        bytes.extend_from_slice(&OpCode::SetWatches2.code().to_be_bytes());
+        clients.push(running.say(&bytes).await);
+        running.expect_client().await;
+    }
+    // The last of them comes to its turn only when another's is over.
+    for mut client in clients {
+        assert!(is_closed(&mut client).await);
+    }
 }

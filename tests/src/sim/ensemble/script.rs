@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator_core::server::{Mode, Status};
-use coordinator_protocol::{Acl, CreateMode, CreateRequest, Request};
+use coordinator_protocol::{Acl, CreateMode, CreateRequest, EventType, PathWatch, Request};
 
 use super::audit::{self, Audited};
-use super::client::Line;
+use super::client::{Heard as Said, Line};
 use super::puppet::Heard;
 use super::run::{Profile, come_to_rest};
 use super::schedule::{MS, SECOND, Time};
@@ -88,12 +88,7 @@ impl Script {
 
     /// Asks a server for a new node with so many bytes; the client connects first.
     pub fn create(&mut self, server: usize, path: &str, bytes: usize) {
-        if self.is_asleep(server) {
-            self.world.awaken(server);
-        }
-        self.run_until("the client is connected", |script| {
-            matches!(script.world.clients[server].line, Line::Open { .. })
-        });
+        self.connect(server);
         self.ask(server, path, bytes);
     }
 
@@ -110,6 +105,32 @@ impl Script {
     pub fn create_for_certain(&mut self, server: usize, path: &str, bytes: usize) {
         self.create(server, path, bytes);
         self.run_until("the node is there", |script| script.is_done(path));
+    }
+
+    /// Asks a server whether a node is there, and to be told when it comes; the client connects first.
+    pub fn watch(&mut self, server: usize, path: &str) {
+        self.connect(server);
+        let number = self.asked.len() as u64;
+        self.asked.insert(number, String::new());
+        let request = Request::Exists(PathWatch { path: path.to_owned(), watch: true });
+        self.world.pull(server, number, request);
+    }
+
+    /// Whether a client waits for nothing.
+    pub fn is_answered(&self, client: usize) -> bool {
+        self.world.clients[client].is_idle()
+    }
+
+    /// Lets a client that loses its connection go to another server with its session.
+    pub fn send_home(&mut self, client: usize, server: usize) {
+        self.world.clients[client].home = Some(server);
+    }
+
+    /// How often any client was told of a node that is new.
+    pub fn told_of(&self, path: &str) -> usize {
+        let heard = self.world.talks.values().flat_map(|talk| &talk.heard);
+        let is_it = |heard: &&Said| matches!(heard, Said::Watch(_, EventType::NodeCreated, at) if at == path);
+        heard.filter(is_it).count()
     }
 
     /// Whether a client was told that this node is there.
@@ -249,6 +270,15 @@ impl Script {
             }
         }
         audit::audit(&self.world, Profile::Chaos)
+    }
+
+    fn connect(&mut self, client: usize) {
+        if self.is_asleep(client) {
+            self.world.awaken(client);
+        }
+        self.run_until("the client is connected", |script| {
+            matches!(script.world.clients[client].line, Line::Open { .. })
+        });
     }
 
     fn is_asleep(&self, client: usize) -> bool {

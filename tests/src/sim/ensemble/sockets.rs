@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coordinator_core::ConnectionId;
 use coordinator_core::server::Event;
-use coordinator_protocol::{ConnectRequest, Request, RequestHeader, Xid};
+use coordinator_protocol::{
+    ConnectRequest, Request, RequestHeader, Xid, decode_request_frame, encode_request,
+};
 
 use super::client::Conversation;
 use super::network::{Pipe, delay};
@@ -60,6 +62,12 @@ impl Socket {
     }
 }
 
+/// Whether a server takes the request's frame; of those that clients send here, only one kind can be too large.
+fn fits(xid: Xid, request: &Request) -> bool {
+    let mut frame = BytesMut::from(&encode_request(xid, request)[..]);
+    matches!(decode_request_frame(&mut frame), Ok(Some(_)))
+}
+
 impl World {
     pub(super) fn inward(&mut self, connection: u64, what: Inward) {
         let Some(socket) = self.sockets.get_mut(&connection) else { return };
@@ -100,6 +108,14 @@ impl World {
         let Some(socket) = self.sockets.get_mut(&connection) else { return };
         let server = socket.server;
         let id = ConnectionId::new(connection);
+        if let Inward::Request(xid, request @ Request::SetWatches2(_)) = &what
+            && !fits(*xid, request)
+        {
+            socket.server_open = false;
+            self.send_outward(connection, Outward::Closed);
+            let refused = Event::Disconnected { connection: id, by_peer: false };
+            return self.deliver(server, refused);
+        }
         let event = match what {
             Inward::Connect(request, entropy) => {
                 // Until it says otherwise.

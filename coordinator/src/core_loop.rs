@@ -14,6 +14,7 @@ use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use crate::asked_snapshots::{Answer, AskedSnapshots};
 use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::disk_room;
@@ -61,7 +62,9 @@ pub enum Input {
     Event(Event),
     /// A question about the core's state.
     Status(oneshot::Sender<Status>),
-    /// The same, with all that is counted.
+    /// An operator wants a snapshot.
+    Snapshot(Answer),
+    /// The same as `Status`, with all that is counted.
     Measures(oneshot::Sender<(Status, Measures)>),
 }
 
@@ -92,6 +95,7 @@ pub struct CoreLoop {
     effects: Vec<Effect>,
     halted: Option<&'static str>,
     audit: Option<AuditLog>,
+    asked: AskedSnapshots,
     /// What the log was told of last.
     room: DiskRoom,
 }
@@ -116,6 +120,7 @@ impl CoreLoop {
             effects: Vec::new(),
             halted: None,
             audit: None,
+            asked: AskedSnapshots::default(),
             room: DiskRoom::default(),
         }
     }
@@ -140,14 +145,14 @@ impl CoreLoop {
             // Every arm only receives or waits: all are cancel-safe.
             tokio::select! {
                 biased;
-                Some(event) = stored.recv() => self.round.push(event),
+                Some(event) = stored.recv() => self.take_stored(event),
                 _ = &mut stop => break LoopEnd::Stopped,
                 Some(input) = inputs.recv() => self.take(input),
                 () = sleep_until(deadline) => self.round.push(Event::Tick),
             }
             for _ in 0..ROUND_INPUTS_MAX {
                 if let Ok(event) = stored.try_recv() {
-                    self.round.push(event);
+                    self.take_stored(event);
                 } else if let Ok(input) = inputs.try_recv() {
                     self.take(input);
                 } else {
@@ -168,6 +173,21 @@ impl CoreLoop {
             audit.stop();
         }
         end
+    }
+
+    /// What the storage says; operators may wait for it.
+    fn take_stored(&mut self, event: Event) {
+        match &event {
+            Event::SnapshotSaved { image } => {
+                let storage = &self.storage;
+                self.asked.end(image.index, || storage.snapshot_file(image.index));
+            }
+            Event::SnapshotFailed { index } => {
+                self.asked.end(*index, || Err("it cannot be written, see the log".to_owned()));
+            }
+            _ => {}
+        }
+        self.round.push(event);
     }
 
     fn take(&mut self, input: Input) {
@@ -201,6 +221,11 @@ impl CoreLoop {
             Input::Status(answer) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = answer.send(self.core.status());
+            }
+            Input::Snapshot(answer) => {
+                if self.asked.wait(self.core.state().applied_index(), answer) {
+                    self.round.push(Event::TakeSnapshot);
+                }
             }
             Input::Measures(answer) => {
                 let _ = answer.send((self.core.status(), self.core.measures()));
@@ -267,7 +292,10 @@ impl CoreLoop {
                 }
             }
             Effect::Persist { id, write } => self.storage.persist(id, write),
-            Effect::SaveSnapshot { state } => self.storage.save_snapshot(state),
+            Effect::SaveSnapshot { state } => {
+                self.asked.begin(state.index(), state.last_zxid());
+                self.storage.save_snapshot(state);
+            }
             Effect::Audit { record } => {
                 if let Some(audit) = &self.audit {
                     audit.put(record);

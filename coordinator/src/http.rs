@@ -1,8 +1,9 @@
-//! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`.
+//! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`; and for operators on this machine: POST `/snapshot`.
 //!
 //! Called by: `server`. Calls: the core's status, `metrics`.
 //! Invariant: one request per connection, bounded in bytes, time and number.
-//! Does not know: HTTP beyond a GET.
+//! What does more than tell is done only for clients on the same machine that are no web pages.
+//! Does not know: HTTP beyond that.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::asked_snapshots::SnapshotTaken;
 use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input, Inputs};
 use crate::metrics::{self, Reading};
@@ -25,6 +27,8 @@ use crate::storage::SyncTimes;
 const HEAD_BYTES_MAX: usize = 8 << 10;
 /// From the first byte to the last.
 const EXCHANGE_MAX: Duration = Duration::from_secs(5);
+/// The same where a snapshot is waited for: gigabytes take their time.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// Exchanges at once.
 const EXCHANGES_MAX: usize = 64;
 
@@ -54,8 +58,7 @@ pub async fn run(listener: TcpListener, probed: Probed) {
         };
         let probed = probed.clone();
         exchanges.spawn(async move {
-            let exchange = timeout(EXCHANGE_MAX, exchange(stream, &probed)).await;
-            if let Ok(Err(error)) = exchange {
+            if let Err(error) = exchange(stream, &probed).await {
                 debug!(%error, "a probe went away");
             }
         });
@@ -63,26 +66,66 @@ pub async fn run(listener: TcpListener, probed: Probed) {
 }
 
 async fn exchange(mut stream: TcpStream, probed: &Probed) -> io::Result<()> {
+    let Some(head) = timeout(EXCHANGE_MAX, head(&mut stream)).await?? else { return Ok(()) };
+    let mut words = head.split_ascii_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let (status, body) = match (method, path) {
+        ("GET" | "HEAD", path) => timeout(EXCHANGE_MAX, answer(path, probed)).await?,
+        ("POST", "/snapshot") if !is_from_here(&stream, &head) => {
+            ("403 Forbidden", "only for commands on this machine\n".to_owned())
+        }
+        ("POST", "/snapshot") => timeout(SNAPSHOT_MAX, take_snapshot(probed)).await?,
+        _ => ("405 Method Not Allowed", String::new()),
+    };
+    let body = if method == "HEAD" { "" } else { &body };
+    timeout(EXCHANGE_MAX, respond(&mut stream, status, body)).await?
+}
+
+/// The request without its body; `None` when there is none.
+async fn head(stream: &mut TcpStream) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut chunk = [0; 512];
     while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
         let count = stream.read(&mut chunk).await?;
         if count == 0 {
-            return Ok(());
+            return Ok(None);
         }
         head.extend_from_slice(&chunk[..count]);
         if head.len() > HEAD_BYTES_MAX {
-            return respond(&mut stream, "431 Request Header Fields Too Large", "").await;
+            respond(stream, "431 Request Header Fields Too Large", "").await?;
+            return Ok(None);
         }
     }
-    let head = String::from_utf8_lossy(&head);
-    let mut words = head.split_ascii_whitespace();
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if !matches!(method, "GET" | "HEAD") {
-        return respond(&mut stream, "405 Method Not Allowed", "").await;
+    Ok(Some(String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// Whether a command on this machine asks. A page in a browser here could ask too, but says where it is from.
+fn is_from_here(stream: &TcpStream, head: &str) -> bool {
+    let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else { return false };
+    let is_near = from.ip().to_canonical().is_loopback() || from.ip() == to.ip();
+    let is_page = head.lines().any(|line| line.to_ascii_lowercase().starts_with("origin:"));
+    is_near && !is_page
+}
+
+async fn take_snapshot(probed: &Probed) -> (&'static str, String) {
+    let (answer, taken) = oneshot::channel();
+    let asked = probed.inputs.send(Input::Snapshot(answer)).await;
+    let outcome = match (asked, taken.await) {
+        (Ok(()), Ok(outcome)) => outcome,
+        _ => Err("the server stops".to_owned()),
+    };
+    match outcome {
+        Ok(SnapshotTaken { file, bytes, index, zxid }) => {
+            let zxid = format!("{:#x}", zxid.get());
+            let file = std::path::absolute(&file).unwrap_or(file);
+            let body = serde_json::json!({
+                "file": file.display().to_string(), "bytes": bytes, "log_index": index, "zxid": zxid,
+            });
+            ("200 OK", format!("{body}\n"))
+        }
+        Err(reason) => ("503 Service Unavailable", format!("{reason}\n")),
     }
-    let (status, body) = answer(target.split('?').next().unwrap_or_default(), probed).await;
-    respond(&mut stream, status, if method == "GET" { &body } else { "" }).await
 }
 
 async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {

@@ -15,6 +15,7 @@
 //!
 //! Called by: the `coordinator` binary, and the broker's embedded mode. Decides nothing: decisions are the core's.
 
+mod asked_snapshots;
 mod audit;
 mod clock;
 mod core_loop;

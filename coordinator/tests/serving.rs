@@ -2,6 +2,7 @@
 
 mod audit;
 mod client;
+mod commands;
 mod room;
 mod tls;
 

@@ -1,18 +1,20 @@
-//! What else the program does with a data folder, beside serving it. No server may run in the folder.
+//! What else the program does, beside serving.
 //!
 //! ```text
+//! snapshot asks a running server for one
 //! check    reads everything, changes nothing
 //! restore  a folder made from a snapshot
 //! import   a folder made from ZooKeeper's files
 //! ```
 //!
 //! Called by: the binary. Calls: the library.
-//! Invariant: each refuses a folder in which a server runs.
+//! Invariant: each that touches a folder refuses one in which a server runs.
 //! Does not know: files' formats.
 
 mod check;
 mod import;
 mod restore;
+mod snapshot;
 
 use std::io::Write;
 
@@ -23,6 +25,7 @@ use coordinator::storage::Owner;
 /// What can be done.
 #[derive(Subcommand)]
 pub enum Command {
+    Snapshot(snapshot::SnapshotFlags),
     Check(check::CheckFlags),
     Restore(restore::RestoreFlags),
     ImportZookeeper(import::ImportFlags),
@@ -32,6 +35,7 @@ impl Command {
     /// Does it, with this member's settings.
     pub fn run(&self, config: &Config) -> anyhow::Result<()> {
         match self {
+            Command::Snapshot(flags) => snapshot::run(flags, config),
             Command::Check(flags) => check::run(flags, config),
             Command::Restore(flags) => restore::run(flags, config),
             Command::ImportZookeeper(flags) => import::run(flags, config),

@@ -35,7 +35,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "httpPort",
         "",
-        "port for /live, /ready and /metrics on clientPortAddress; none without",
+        "port for /live, /ready, /metrics and `coordinator snapshot` on clientPortAddress; none without",
     ),
     setting("tickTime", "2000", "milliseconds from which the session limits are derived"),
     setting("minSessionTimeout", "", "least session time-out in ms; without: 2 x tickTime"),

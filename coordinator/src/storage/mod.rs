@@ -286,6 +286,11 @@ impl Storage {
         }
     }
 
+    /// The file of a snapshot that was saved, and its length.
+    pub fn snapshot_file(&self, index: u64) -> Result<(PathBuf, u64), String> {
+        snapshot::found(&self.place, index).map_err(|error| error.to_string())
+    }
+
     /// Writes what was submitted, then ends the threads.
     pub fn stop(mut self) {
         self.submit();

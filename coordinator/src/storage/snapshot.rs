@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use coordinator_core::consensus::SnapshotImage;
-use coordinator_disk::Disk;
 use coordinator_disk::envelope::{self, Schema};
 use coordinator_disk::record_file::{self, RecordFile, Tail};
+use coordinator_disk::{Disk, OpenMode};
 use serde::{Deserialize, Serialize};
 
 use super::{Place, StorageError, io_error};
@@ -54,6 +54,14 @@ pub fn save(place: &Place, image: &SnapshotImage) -> Result<(), StorageError> {
     place.disk.rename(&unfinished, &path).map_err(|error| io_error(&path, error))?;
     place.disk.sync_dir(&place.snapshots).map_err(|error| io_error(&path, error))?;
     drop_old(place)
+}
+
+/// A snapshot's file, and its length.
+pub fn found(place: &Place, index: u64) -> Result<(PathBuf, u64), StorageError> {
+    let path = path(place, index);
+    let length = place.disk.open(&path, OpenMode::Read).and_then(|file| file.len());
+    let bytes = length.map_err(|error| io_error(&path, error))?;
+    Ok((path, bytes))
 }
 
 /// Indexes of all whole snapshots, ascending.

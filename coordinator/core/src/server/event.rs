@@ -101,6 +101,8 @@ pub enum Event {
         /// Bytes that this process may still write to it.
         free_bytes: u64,
     },
+    /// An operator wants a snapshot of what is applied now. If one is on its way, another follows it.
+    TakeSnapshot,
     /// Time passed: [`super::Server::next_deadline`] is due. Harmless at any other time.
     Tick,
     /// The process is asked to end: a leader hands its office to the most advanced follower.

@@ -17,6 +17,8 @@ pub(super) struct SnapshotPlan {
     saving: Option<u64>,
     /// A follower waits for one.
     wanted: bool,
+    /// An operator waits for one that begins after the one that is on its way.
+    asked: bool,
     entries: u64,
     bytes: u64,
     /// Size of the last one: a large state is not written anew for every few changes.
@@ -25,7 +27,15 @@ pub(super) struct SnapshotPlan {
 
 impl SnapshotPlan {
     pub(super) fn new(last_index: u64) -> Self {
-        Self { last_index, saving: None, wanted: false, entries: 0, bytes: 0, image_bytes: 0 }
+        Self {
+            last_index,
+            saving: None,
+            wanted: false,
+            asked: false,
+            entries: 0,
+            bytes: 0,
+            image_bytes: 0,
+        }
     }
 
     pub(super) fn last_index(&self) -> u64 {
@@ -67,6 +77,26 @@ impl Server {
         self.take_snapshot();
     }
 
+    /// An operator wants one.
+    pub(super) fn on_take_snapshot(&mut self) {
+        if self.snapshots.saving.is_some() {
+            self.snapshots.asked = true;
+        } else if self.state.applied_index() > 0 {
+            self.take_snapshot();
+        }
+    }
+
+    pub(super) fn on_snapshot_failed(&mut self, index: u64) {
+        self.snapshots.failed(index);
+        self.take_asked_snapshot();
+    }
+
+    fn take_asked_snapshot(&mut self) {
+        if self.snapshots.saving.is_none() && std::mem::take(&mut self.snapshots.asked) {
+            self.take_snapshot();
+        }
+    }
+
     fn take_snapshot(&mut self) {
         let state = self.state.freeze();
         self.snapshots.saving = Some(state.index());
@@ -86,6 +116,7 @@ impl Server {
             self.consensus.offer_snapshot(image);
         }
         self.consensus.on_snapshot_saved(index);
+        self.take_asked_snapshot();
     }
 
     /// A follower is too far behind for the log. It gets the next snapshot that is on the disk: the

@@ -276,8 +276,9 @@ impl Server {
             }
             Event::PersistFailed { .. } => self.consensus.on_persist_failed(&mut self.outputs),
             Event::SnapshotSaved { image } => self.on_snapshot_saved(image),
-            Event::SnapshotFailed { index } => self.snapshots.failed(index),
+            Event::SnapshotFailed { index } => self.on_snapshot_failed(index),
             Event::DiskRoom { free_bytes } => self.on_disk_room(free_bytes),
+            Event::TakeSnapshot => self.on_take_snapshot(),
             Event::Tick => {}
             Event::Resign => self.consensus.hand_over(None, now, &mut self.outputs),
         }

@@ -117,6 +117,12 @@ impl FrozenState {
         self.term
     }
 
+    /// The last zxid given.
+    #[must_use]
+    pub fn last_zxid(&self) -> Zxid {
+        self.zxids.last()
+    }
+
     /// About as many bytes as [`Self::encode`] gives.
     #[must_use]
     pub fn bytes_estimate(&self) -> u64 {

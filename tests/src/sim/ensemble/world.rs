@@ -414,6 +414,7 @@ impl World {
             Event::SnapshotSaved { image } => ("snapshot saved", [image.index, 0], &[]),
             Event::SnapshotFailed { index } => ("snapshot failed", [*index, 0], &[]),
             Event::DiskRoom { free_bytes } => ("disk room", [*free_bytes, 0], &[]),
+            Event::TakeSnapshot => ("take snapshot", [0, 0], &[]),
             Event::Tick => ("tick", [0, 0], &[]),
             Event::Resign => ("resign", [0, 0], &[]),
         };

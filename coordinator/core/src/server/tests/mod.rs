@@ -15,6 +15,7 @@ mod sasl;
 mod sessions;
 mod single;
 mod slow_disk;
+mod snapshots;
 mod subscribers;
 mod three;
 mod transfers;

@@ -1,0 +1,96 @@
+//! The program's commands, as a person gives them.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use coordinator_protocol::{CreateMode, ErrorCode};
+
+use crate::client::Client;
+use crate::{create, exists, say};
+
+/// A server of its own, killed with the value.
+pub struct Served {
+    process: Child,
+    pub client: SocketAddr,
+    pub http: SocketAddr,
+}
+
+impl Served {
+    pub fn start(data: &Path) -> Served {
+        let mut process = command(data)
+            .args(["--set", "clientPort=0", "--set", "httpPort=0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = |name: &str| {
+            let rest = line.split_once(name).unwrap().1;
+            rest.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let (client, http) = (address("client="), address("http="));
+        Served { process, client, http }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+    command.arg("--set").arg(format!("dataDir={}", data.display()));
+    command
+}
+
+/// Runs a command on a folder.
+pub fn run(data: &Path, arguments: &[&str]) -> Output {
+    command(data).args(arguments).output().unwrap()
+}
+
+/// What it said, as JSON; it has to have ended well.
+pub fn json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
+}
+
+#[test]
+fn snapshot_of_a_running_server_is_a_backup_of_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, other) = (folder.path().join("data"), folder.path().join("other"));
+    let server = Served::start(&data);
+    let mut client = Client::connect(server.client);
+    assert_eq!(client.ask(&create("/a", CreateMode::Persistent)).0, ErrorCode::Ok);
+    let http = server.http.to_string();
+    let taken = json(&run(&data, &["snapshot", "--http", &http, "-o", "json"]));
+    let file = taken["file"].as_str().unwrap();
+    assert_eq!(std::fs::metadata(file).unwrap().len(), taken["bytes"].as_u64().unwrap());
+    assert_eq!(taken["zxid"], "0x100000002", "a session and a node");
+    let again = run(&data, &["snapshot", "--http", &http]);
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(again.status.success() && text.contains(file), "{text}");
+    assert!(run(&other, &["restore", "--from", file]).status.success());
+    let restored = Served::start(&other);
+    assert!(exists(&mut Client::connect(restored.client), "/a"));
+}
+
+#[test]
+fn snapshot_is_asked_for_by_commands_only_and_where_a_server_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Served::start(&data);
+    let page = b"POST /snapshot HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\r\n";
+    assert!(say(server.http, page).starts_with("HTTP/1.1 403 "));
+    assert!(say(server.http, b"POST /ready HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(say(server.http, b"GET /snapshot HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    let nowhere = run(&data, &["snapshot"]);
+    assert!(!nowhere.status.success());
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("httpPort is not set"));
+}

@@ -3,6 +3,7 @@
 //! ```text
 //! snapshot asks a running server for one
 //! check    reads everything, changes nothing
+//! repair   does something about damage
 //! restore  a folder made from a snapshot
 //! import   a folder made from ZooKeeper's files
 //! ```
@@ -13,6 +14,7 @@
 
 mod check;
 mod import;
+mod repair;
 mod restore;
 mod snapshot;
 
@@ -27,6 +29,7 @@ use coordinator::storage::Owner;
 pub enum Command {
     Snapshot(snapshot::SnapshotFlags),
     Check(check::CheckFlags),
+    Repair(repair::RepairFlags),
     Restore(restore::RestoreFlags),
     ImportZookeeper(import::ImportFlags),
 }
@@ -37,6 +40,7 @@ impl Command {
         match self {
             Command::Snapshot(flags) => snapshot::run(flags, config),
             Command::Check(flags) => check::run(flags, config),
+            Command::Repair(flags) => repair::run(flags, config),
             Command::Restore(flags) => restore::run(flags, config),
             Command::ImportZookeeper(flags) => import::run(flags, config),
         }

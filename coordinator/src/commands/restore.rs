@@ -19,7 +19,7 @@ use super::{owner, print};
 /// A backup is a copy of the newest file in the `snapshots` folder of any member; it can be taken while the server runs.
 /// When the ensemble is lost, run this for each member with that member's own settings, an empty dataDir and the SAME
 /// file, then start them. What was written after the snapshot is gone. Never restore a single member beside others
-/// that still have their data: it starts with an empty folder, while all the others run, and catches up.
+/// that still have their data: see `repair`.
 #[derive(Args)]
 pub struct RestoreFlags {
     /// The snapshot.

@@ -76,7 +76,7 @@ pub fn inspect(
 }
 
 /// The state when everything in the log is agreed on.
-fn replay(restored: &Restored) -> Result<State, String> {
+pub(super) fn replay(restored: &Restored) -> Result<State, String> {
     let mut state = match &restored.snapshot {
         Some(image) => State::decode_snapshot(&image.data).map_err(|error| error.to_string())?,
         None => State::new(),

@@ -14,8 +14,10 @@
 mod found;
 mod inspect;
 mod log;
+mod repair;
 mod restore;
 mod room;
+mod salvage;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use log::Log;
 
 pub use found::{found, found_from};
 pub use inspect::{Inspection, inspect};
+pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;
 pub use times::{SYNC_BOUNDS_US, SyncTimes};
 
@@ -102,6 +105,16 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether files are there, can be looked at, and are not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StorageError::File(RecordFileError::Damaged { .. }) | StorageError::Gap { .. } => true,
+            StorageError::Io { error, .. } => error.kind() == io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+
     /// Whether room on the disk is all that is missing.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -202,6 +215,11 @@ pub fn open(
     owner: Owner,
 ) -> Result<(Opened, Restored), StorageError> {
     let place = Place { disk, owner, log: folder.join("log"), snapshots: folder.join("snapshots") };
+    let repaired = folder.join(repair::REPAIRED);
+    if place.disk.exists(&repaired).map_err(|error| io_error(&repaired, error))? {
+        let reason = "a repair was interrupted: give `coordinator repair --yes` again".to_owned();
+        return Err(StorageError::Gap { path: folder.to_owned(), reason });
+    }
     for path in [folder, &place.log, &place.snapshots] {
         create_durable_folder(&*place.disk, path).map_err(|error| io_error(path, error))?;
     }

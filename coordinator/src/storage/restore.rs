@@ -16,10 +16,10 @@ use super::{Place, StorageError, io_error, snapshot};
 
 /// The log as its records tell it.
 #[derive(Default)]
-struct Replay {
-    hard_state: HardState,
-    entries: Vec<LogEntry>,
-    installed: u64,
+pub(super) struct Replay {
+    pub(super) hard_state: HardState,
+    pub(super) entries: Vec<LogEntry>,
+    pub(super) installed: u64,
 }
 
 /// Opens the log for writing and returns it with everything that was found.
@@ -86,7 +86,7 @@ fn segment_numbers(place: &Place) -> Result<Vec<u64>, StorageError> {
     Ok(numbers)
 }
 
-fn read_segment(
+pub(super) fn read_segment(
     place: &Place,
     number: u64,
     tail: Tail,

@@ -94,3 +94,36 @@ fn snapshot_is_asked_for_by_commands_only_and_where_a_server_is() {
     assert!(!nowhere.status.success());
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("httpPort is not set"));
 }
+
+#[test]
+fn repair_changes_nothing_until_it_is_told_what_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Served::start(&data);
+    let mut client = Client::connect(server.client);
+    for number in 0..20 {
+        let path = format!("/n{number}");
+        assert_eq!(client.ask(&create(&path, CreateMode::Persistent)).0, ErrorCode::Ok);
+    }
+    drop(server);
+    assert_eq!(json(&run(&data, &["repair", "-o", "json"]))["plan"], "nothing");
+    let segment = data.join("log/0000000000000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(4).position(|four| four == b"/n10").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert!(!run(&data, &["check"]).status.success());
+    let plan = json(&run(&data, &["repair", "-o", "json"]));
+    assert_eq!((&plan["plan"], &plan["done"]), (&"cut".into(), &false.into()));
+    assert_eq!(plan["needs_flag"], "--accept-loss");
+    let refused = run(&data, &["repair", "--yes"]);
+    assert!(!refused.status.success());
+    let done = json(&run(&data, &["repair", "--accept-loss", "-o", "json"]));
+    assert_eq!(done["done"], true);
+    assert!(run(&data, &["check"]).status.success());
+    let server = Served::start(&data);
+    let mut client = Client::connect(server.client);
+    assert!(exists(&mut client, "/n9"));
+    assert!(!exists(&mut client, "/n10") && !exists(&mut client, "/n11"));
+    assert_eq!(client.ask(&create("/n10", CreateMode::Persistent)).0, ErrorCode::Ok);
+}

@@ -240,15 +240,18 @@ fn follower_that_dies_while_it_syncs_under_writes_lacks_nothing_committed() {
     assert!(seen.iter().any(|seen| seen.has_committed), "never behind it");
 }
 
-/// A server's sync fails, it comes back, and then it is one of only two that have an entry.
-fn disk_fails_for_a_moment(change: Change<'_>) {
+/// A server's sync fails, it comes back, and then it is one of only two that have an entry. If the machine `forgets`, it goes on
+/// showing what the sync should have written, and never writes it.
+fn disk_fails_for_a_moment(forgets: bool, change: Change<'_>) {
     let mut script = Script::new(change);
     let [leader, failing, third] = script.ranked();
     script.create_for_certain(leader, "/before", 10);
+    script.disk(failing).drop_unsynced_at_failure(forgets);
     script.fail_sync(failing);
     script.create_for_certain(leader, "/missed", 10);
     script.run_ms(10_000);
-    assert_eq!(script.disk(failing).refusals().syncs, 1, "no sync failed");
+    let refused = script.disk(failing).refusals();
+    assert_eq!(refused.syncs + refused.drops, 1, "no sync failed");
     script.cut_off(third);
     script.create_for_certain(leader, "/behind", 10);
     cut_power_of_all(&mut script);
@@ -264,7 +267,14 @@ fn disk_fails_for_a_moment(change: Change<'_>) {
 /// Source: github.com/apache/zookeeper/pull/2268.
 #[test]
 fn failed_sync_leaves_no_hole_in_the_log_of_a_server_that_comes_back() {
-    disk_fails_for_a_moment(SOUND);
+    disk_fails_for_a_moment(false, SOUND);
+}
+
+/// The same on a machine that takes what a failed sync should have written for written, as Linux does: who comes back reads it, and
+/// nothing that is synced from then on makes it durable.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_no_entry_of_a_log() {
+    disk_fails_for_a_moment(true, SOUND);
 }
 
 /// So many entries of [`LARGE`] bytes fill every disk below.
@@ -419,7 +429,7 @@ mod planted {
     #[test]
     #[should_panic(expected = "lacks committed entry")]
     fn failed_sync_that_counts_as_written_is_noticed() {
-        disk_fails_for_a_moment(FAILED);
+        disk_fails_for_a_moment(false, FAILED);
     }
 
     #[test]

@@ -95,14 +95,18 @@ pub(super) fn read_segment(
     let mut info = Sealed { number, last_index: 0 };
     let path = segment_path(place, number);
     let identity = segment_identity(place, number);
-    let recovered = record_file::recover(&*place.disk, &path, &identity, tail, &mut |_, frame| {
-        let record = LogRecord::decode(frame)?;
-        if let LogRecord::Entries(entries) = &record {
-            let last = entries.last().map_or(0, |entry| entry.index);
-            info.last_index = info.last_index.max(last);
-        }
-        replay.apply(record)
-    })?;
+    let mut recovered =
+        record_file::recover(&*place.disk, &path, &identity, tail, &mut |_, frame| {
+            let record = LogRecord::decode(frame)?;
+            if let LogRecord::Entries(entries) = &record {
+                let last = entries.last().map_or(0, |entry| entry.index);
+                info.last_index = info.last_index.max(last);
+            }
+            replay.apply(record)
+        })?;
+    if tail == Tail::MayBeTorn {
+        recovered.file.write_again(recovered.proven_end)?;
+    }
     if recovered.cut_bytes > 0 {
         info!(path = %path.display(), bytes = recovered.cut_bytes, "cut a torn tail");
     }

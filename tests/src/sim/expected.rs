@@ -18,7 +18,7 @@ fn runs_min(world: World) -> u64 {
 }
 
 /// What the ensemble breaks: its servers, their links and disks, and the clients.
-const OF_ENSEMBLE: [Fault; 24] = [
+const OF_ENSEMBLE: [Fault; 25] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutOfAll,
@@ -40,6 +40,7 @@ const OF_ENSEMBLE: [Fault; 24] = [
     Fault::FullDisk,
     Fault::JumpClock,
     Fault::FailSync,
+    Fault::DropPages,
     Fault::ReadError,
     Fault::FlipBit,
     Fault::LoseSector,

@@ -39,6 +39,9 @@ pub const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Largest identity in a header.
 pub const IDENTITY_BYTES_MAX: usize = 1024;
 
+/// Read and written again at a time.
+const AGAIN_BYTES: usize = 256 << 10;
+
 /// What is written ahead, as often as it takes.
 const ZEROS: &[u8] = &[0; 32 << 10];
 
@@ -224,6 +227,29 @@ impl RecordFile {
                 io_error(&self.path, error)
             })?;
             self.filled_end = self.end;
+        }
+        self.sync()
+    }
+
+    /// Writes what stands behind `position` once more, and makes it durable. For what no sync is known to have covered: when one
+    /// failed in a former process, the machine may take for written what never was, and show it until it forgets. The sync of a
+    /// process that came later says nothing of that.
+    ///
+    /// # Errors
+    /// [`RecordFileError::Io`]: final, the file refuses everything from then on.
+    pub fn write_again(&mut self, position: u64) -> Result<(), RecordFileError> {
+        self.refuse_failed()?;
+        let mut from = position;
+        while from < self.end {
+            let count = usize::try_from(self.end - from).unwrap_or(usize::MAX).min(AGAIN_BYTES);
+            let mut bytes = vec![0; count];
+            let written = self.file.read_exact_at(from, &mut bytes);
+            let written = written.and_then(|()| self.file.write_at(from, &[IoSlice::new(&bytes)]));
+            written.map_err(|error| {
+                self.failed = true;
+                io_error(&self.path, error)
+            })?;
+            from += count as u64;
         }
         self.sync()
     }

@@ -35,6 +35,8 @@ pub struct Recovered {
     pub frames: u64,
     /// Bytes of torn tail that were cut, without the zeros at its end.
     pub cut_bytes: u64,
+    /// Up to where the frames themselves say that a sync has covered them.
+    pub proven_end: u64,
 }
 
 /// Reads the file at `path`, which must belong to `identity`, hands `(position, payload)` of each frame to `visit`, cuts a
@@ -59,7 +61,7 @@ pub fn recover(
         reason,
     };
     let (mut end, mut chain) = check_file_header(&*file, path, identity)?;
-    let mut frames = 0;
+    let (mut frames, mut proven_end) = (0, end);
     let mut window = Window::new(&*file, length);
     loop {
         match read_frame(&mut window, end, chain).map_err(|e| io_error(path, e))? {
@@ -68,6 +70,7 @@ pub fn recover(
                 visit(end, payload).map_err(|reason| damaged(end, reason))?;
                 end += (FRAME_HEADER_BYTES + payload.len()) as u64;
                 chain = header.crc;
+                proven_end = proven_end.max(header.synced_end).min(end);
                 frames += 1;
             }
             Found::Unreadable(reason) if tail == Tail::Sealed => {
@@ -90,7 +93,8 @@ pub fn recover(
         }
         file.sync().map_err(|e| io_error(path, e))?;
     }
-    Ok(Recovered { file: RecordFile::resume((file, path), end, chain), frames, cut_bytes })
+    let file = RecordFile::resume((file, path), end, chain);
+    Ok(Recovered { file, frames, cut_bytes, proven_end })
 }
 
 /// Where the zeros at the end of the file begin, from `position` on.

@@ -63,6 +63,20 @@ fn frames_come_back_in_order_and_appending_goes_on() {
 }
 
 #[test]
+fn what_no_later_frame_shows_to_be_synced_is_written_again_as_it_was() {
+    let place = place();
+    let starts = five_frames(&place.path);
+    let before = std::fs::read(&place.path).unwrap();
+    let mut recovered =
+        recover(&RealDisk, &place.path, b"owner", Tail::MayBeTorn, &mut |_, _| Ok(())).unwrap();
+    // The last sync came before the fourth frame, which says so.
+    assert_eq!(recovered.proven_end, starts[3]);
+    recovered.file.write_again(recovered.proven_end).unwrap();
+    assert_eq!(std::fs::read(&place.path).unwrap(), before);
+    assert_eq!(recovered.file.append(&[b"six"]).unwrap(), starts[5]);
+}
+
+#[test]
 fn every_cut_leaves_a_prefix() {
     let place = place();
     let starts = five_frames(&place.path);

@@ -108,6 +108,18 @@ impl Log {
         self.damage.is_some() || self.context.marks.cut_below(self.mark_id)
     }
 
+    /// Lowers the log's mark as far as it goes, before anything says that the log starts elsewhere: whoever stops in between keeps all that is
+    /// there, and nothing of it is missed. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`]; the log takes nothing any more.
+    pub fn prepare_restart(&mut self) -> Result<(), LogError> {
+        self.view.raise_generation();
+        let lowered = self.context.marks.lower(self.mark_id, 0);
+        let lowered = lowered.map_err(|error| marks_error(&self.context.directory, error));
+        self.note(lowered)
+    }
+
     /// Empties the log and begins it at `offset`: for a follower whose leader's log starts above
     /// its own end. Durable when it returns.
     ///
@@ -253,10 +265,8 @@ impl Log {
 
     fn restart_files(&mut self, offset: i64) -> Result<(), LogError> {
         let directory = self.context.directory.clone();
-        self.view.raise_generation();
+        self.prepare_restart()?;
         self.is_as_sealed = false;
-        let lowered = self.context.marks.lower(self.mark_id, 0);
-        lowered.map_err(|error| marks_error(&directory, error))?;
         self.lower_progress(0)?;
         self.write_epochs(&LeaderEpochs::default())?;
         self.remove_files(|_, _| true)?;

@@ -373,16 +373,19 @@ impl Folder {
 
     /// A log begins anew at `start`, by `restart`: below its checkpointed start, that is lowered
     /// first, or the next start would take what is written there for left behind; above it, that is
-    /// raised behind it, or the next start would miss what is not there any more.
+    /// raised behind it, or the next start would miss what is not there any more. The mark is lowered
+    /// before all, or the next start would miss what never was below the former start.
     ///
     /// # Errors
     /// [`LogError::Disk`], and what `restart` returns.
     pub(super) fn restart_log(
         &self,
         key: TopicPartition,
+        log: &mut Log,
         start: i64,
-        restart: impl FnOnce() -> Result<(), LogError>,
+        restart: impl FnOnce(&mut Log) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
+        log.prepare_restart()?;
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let name = checkpoint_name(key);
         if written.log_starts.get(&name).is_some_and(|written| *written > start) {
@@ -390,7 +393,7 @@ impl Folder {
             now.log_starts.insert(name.clone(), start);
             self.write_checkpoints(&mut written, now)?;
         }
-        restart()?;
+        restart(log)?;
         self.raise_log_start(&mut written, name, start)
     }
 
@@ -477,24 +480,42 @@ mod tests {
     use super::*;
     use coordinator_disk::RealDisk;
 
+    fn open(folder: &Path) -> (Folder, Log) {
+        let key =
+            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
+        let opened = Folder::open(Arc::new(RealDisk), folder, b"test").unwrap();
+        let (log, _) = opened.open_log(key, "t", &OpenOptions::default()).unwrap();
+        (opened, log)
+    }
+
+    /// The stop comes after the checkpoint says that the log starts at 0, and before its files are touched.
+    #[test]
+    fn a_log_whose_beginning_anew_at_an_earlier_offset_never_came_about_lacks_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let key =
+            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
+        let (opened, mut log) = open(folder.path());
+        opened.restart_log(key, &mut log, 331, |log| log.restart_at(331)).unwrap();
+        log.sync().unwrap();
+        opened.sync_marks().unwrap();
+        let stopped = |_: &mut Log| Err(LogError::Failed { path: PathBuf::new() });
+        opened.restart_log(key, &mut log, 0, stopped).unwrap_err();
+        drop((opened, log));
+        let (_opened, log) = open(folder.path());
+        assert_eq!(log.damage(), None);
+        assert_eq!(log.view().ends().log_start, 331);
+    }
+
     /// The stop comes after the log's own files were made anew and before the checkpoint says so.
     #[test]
     fn a_log_whose_beginning_anew_was_cut_short_is_not_called_damaged_later() {
         let folder = tempfile::tempdir().unwrap();
-        let key =
-            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
-        let options = OpenOptions::default();
-        let open = || {
-            let opened = Folder::open(Arc::new(RealDisk), folder.path(), b"test").unwrap();
-            let (log, _) = opened.open_log(key, "t", &options).unwrap();
-            (opened, log)
-        };
-        let (opened, mut log) = open();
+        let (opened, mut log) = open(folder.path());
         log.sync().unwrap();
         log.restart_at(331).unwrap();
         drop((opened, log));
         for _ in 0..3 {
-            let (opened, mut log) = open();
+            let (opened, mut log) = open(folder.path());
             assert_eq!(log.view().ends().log_start, 331);
             assert!(!log.cut_below_mark());
             log.sync().unwrap();

@@ -184,7 +184,8 @@ impl<O: Owner, P> Slot<O, P> {
                 if self.is_current(epoch, step) {
                     self.repair(step)?;
                     let (key, start) = (self.of.key(), start.get());
-                    step.folder.restart_log(key, start, || self.log.restart_at(start))?;
+                    step.folder
+                        .restart_log(key, &mut self.log, start, |log| log.restart_at(start))?;
                     self.truncated(step);
                 }
             }

@@ -11,6 +11,7 @@
 //! - [`purgatory`]: who waits on a partition, and when the wait ends.
 //! - [`refusals`]: what was refused and comes again, and what was sent behind it.
 //! - [`hosted`]: a partition as a broker holds it: from before its log is open to its end.
+//! - [`hosting`]: which partitions a broker hosts, and when metadata counts.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fetch_session`]: what a consumer wants and was told.
 //! - [`store`]: what is asked of the coordinator, and how it ends.
@@ -46,6 +47,7 @@ pub mod fence;
 pub mod fetch_session;
 pub mod group;
 pub mod hosted;
+pub mod hosting;
 pub mod ids;
 pub mod image;
 pub mod partition;

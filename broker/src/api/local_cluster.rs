@@ -94,8 +94,8 @@ impl LocalCluster {
         let item = |(path, data)| Item { kind, path, data, stat };
         let items = nodes.into_iter().map(item).collect();
         let applied = state.feed.apply(FeedEvent::Changes { zxid, items }).expect("changes");
+        self.partitions.apply(&applied);
         let image = Arc::new(applied.image);
-        self.partitions.apply(&image, &applied.changes);
         self.images.send_replace(Arc::clone(&image));
         image
     }

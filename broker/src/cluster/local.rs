@@ -74,11 +74,11 @@ impl Local for Partitions {
     }
 
     fn apply(&self, applied: &Applied) {
-        Partitions::apply(self, &applied.image, &applied.changes);
+        Partitions::apply(self, applied);
     }
 
     fn drop_gone(&self, applied: &Applied) {
-        Partitions::drop_gone(self, &applied.image, &applied.changes);
+        Partitions::drop_gone(self, applied);
     }
 
     fn alter_answered(

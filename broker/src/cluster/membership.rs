@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::controller::ControllerConfig;
+use broker_core::hosting::{Telling, Told};
 use broker_core::ids::{BrokerEpoch, BrokerId};
 use broker_core::image::{BrokerRegistration, Endpoint, Image};
 use coordinator_client::{Client, Config, Error};
@@ -333,35 +334,37 @@ pub(super) async fn tell(
     epochs: &mut watch::Receiver<Option<BrokerEpoch>>,
     mut serve: impl FnMut(BrokerEpoch),
 ) {
-    let mut begun = None;
+    let mut telling = Telling::default();
     let mut last: Option<Updated> = None;
+    // There is no image yet that could show it.
+    let registered = *epochs.borrow_and_update();
+    let _ = registered.map(|epoch| telling.registered(epoch));
     loop {
-        let updated = tokio::select! {
+        let told = tokio::select! {
             // Both are cancel-safe.
-            updated = updates.recv() => match updated {
-                Some(updated) => Some(updated),
-                None => return,
-            },
-            changed = epochs.changed() => match changed {
-                Ok(()) => None,
-                Err(_) => return,
-            },
+            updated = updates.recv() => {
+                let Some(updated) = updated else { return };
+                let told = telling.image_applied(&updated);
+                last = Some(updated);
+                told
+            }
+            changed = epochs.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                epochs.borrow().and_then(|epoch| telling.registered(epoch)).into_iter().collect()
+            }
         };
-        match &updated {
-            Some(updated) if begun.is_some() => local.apply(updated),
-            // A topic that goes now is in no later image to be missed by.
-            Some(updated) => local.drop_gone(updated),
-            None => {}
-        }
-        last = updated.or(last);
-        let epoch = *epochs.borrow();
-        if let (Some(last), Some(epoch)) = (&last, epoch)
-            && begun != Some(epoch)
-            && last.image.complete_to() >= epoch.zxid()
-        {
-            local.begin(epoch.zxid(), &last.image);
-            begun = Some(epoch);
-            serve(epoch);
+        let Some(last) = &last else { continue };
+        for told in told {
+            match told {
+                Told::Gone => local.drop_gone(last),
+                Told::Changes => local.apply(last),
+                Told::Begin(epoch) => {
+                    local.begin(epoch.zxid(), &last.image);
+                    serve(epoch);
+                }
+            }
         }
     }
 }

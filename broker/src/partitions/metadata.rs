@@ -1,17 +1,17 @@
-//! What a change of the metadata means for the partitions here.
+//! What a change of the metadata means for the partitions here, carried out.
 //!
 //! Called by: membership, one change after the other, in their order. Calls: `partition`,
-//! the append queue. Invariant: a log is created only for a partition that the image assigns to
-//! this broker, and deleted only when its topic is gone: said to be, or named by a former image and
-//! not by the next. What no image of this process has named stays. Does not know znodes.
+//! the append queue; `broker_core::hosting` decides which are hosted. Invariant: tasks are done in
+//! the order in which the core gives them. Does not know znodes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
+use broker_core::hosting::{Hosting, Task};
 use broker_core::ids::{TopicPartition, Zxid};
-use broker_core::image::{Change, Image, Topic};
+use broker_core::image::{Applied, Image, Topic};
 use broker_log::OpenOptions;
-use client_protocol::{ErrorCode, PartitionId};
+use client_protocol::ErrorCode;
 
 use super::directory::Directory;
 use super::partition::Partition;
@@ -27,118 +27,85 @@ impl Partitions {
     /// the same process, which may not have been told of changes in between.
     pub fn begin(&self, started: Zxid, image: &Image) {
         self.hub.set_started(started);
-        self.hub.set_live(image.broker_epochs());
-        for partition in self.partitions.load().values() {
-            partition.apply_brokers();
-        }
-        let mut map = Map::clone(&self.partitions.load());
-        // First what goes: a topic of its name may be there by now, in the same folder.
-        let former = self.told.load();
-        let missed = |key: &TopicPartition| {
-            former.topic_by_id(key.topic).is_some() && image.topic_by_id(key.topic).is_none()
-        };
-        map.extract_if(|key, _| missed(key)).for_each(|(_, partition)| delete(&partition));
-        for topic in image.topics() {
-            self.apply_settings(&map, image, topic);
-            for (partition, _) in image.states(&topic.name) {
-                self.apply_partition(&mut map, image, topic, partition);
-            }
-        }
-        for partition in map.values() {
-            if image.topic_by_id(partition.key.topic).is_none() {
-                let (topic, number) = (&partition.topic, partition.key.partition);
-                tracing::warn!(%topic, %number, "no topic of this id: its log is kept and not served");
-            }
-        }
-        self.store(map, image);
+        self.host(image, |hosting, tasks| hosting.begin(image, tasks));
     }
 
     /// Ends and deletes what is gone, and takes nothing else of the changes in: what is not known
-    /// to be gone goes on as it is until [`Partitions::begin`]. `image` is the one after them.
-    pub fn drop_gone(&self, image: &Image, changes: &[Change]) {
-        let mut map = Map::clone(&self.partitions.load());
-        delete_gone(&mut map, changes);
-        self.store(map, image);
+    /// to be gone goes on as it is until [`Partitions::begin`].
+    pub fn drop_gone(&self, applied: &Applied) {
+        self.host(&applied.image, |hosting, tasks| hosting.drop_gone(applied, tasks));
     }
 
-    /// Takes in what changed; `image` is the one after the changes.
-    pub fn apply(&self, image: &Image, changes: &[Change]) {
-        let mut map = Map::clone(&self.partitions.load());
-        // First what goes: a topic of its name may come with the same changes, to the same folder.
-        delete_gone(&mut map, changes);
-        let brokers_changed = changes.iter().any(|change| {
-            matches!(change, Change::BrokerRegistered { .. } | Change::BrokerGone { .. })
-        });
-        if brokers_changed {
-            self.hub.set_live(image.broker_epochs());
-            map.values().for_each(|partition| partition.apply_brokers());
-        }
-        for change in changes {
-            match change {
-                Change::Topic { topic, .. } => self.apply_topic(&mut map, image, topic),
-                Change::Partition { topic, partition } => {
-                    if let Some(topic) = image.topic(topic) {
-                        self.apply_partition(&mut map, image, topic, *partition);
-                    }
-                }
-                Change::TopicConfig { topic } => {
-                    if let Some(topic) = image.topic(topic) {
-                        self.apply_settings(&map, image, topic);
-                    }
-                }
-                Change::TopicGone { .. }
-                | Change::BrokerRegistered { .. }
-                | Change::BrokerGone { .. }
-                | Change::BrokerChanged { .. }
-                | Change::ClusterId
-                | Change::Controller
-                | Change::ControllerEpoch
-                | Change::Identity { .. }
-                | Change::TopicDeletion { .. }
-                | Change::Unreadable { .. } => {}
-            }
-        }
-        self.store(map, image);
+    /// Takes in what changed.
+    pub fn apply(&self, applied: &Applied) {
+        self.host(&applied.image, |hosting, tasks| hosting.apply(applied, tasks));
     }
 
-    fn store(&self, map: Map, told: &Image) {
+    fn host(&self, image: &Image, decide: impl FnOnce(&mut Hosting, &mut Vec<Task>)) {
+        let mut hosting = self.hosting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = Vec::new();
+        decide(&mut hosting, &mut tasks);
+        let mut map = Map::clone(&self.partitions.load());
+        let mut settings = None;
+        for task in tasks {
+            self.carry_out(task, &mut map, image, &mut settings);
+        }
         self.partitions.store(Arc::new(map));
-        self.told.store(Arc::new(told.clone()));
     }
 
-    fn apply_topic(&self, map: &mut Map, image: &Image, name: &str) {
-        let Some(topic) = image.topic(name) else { return };
-        for (partition, _) in image.states(name) {
-            self.apply_partition(map, image, topic, partition);
-        }
-    }
-
-    fn apply_partition(&self, map: &mut Map, image: &Image, topic: &Topic, number: PartitionId) {
-        let key = TopicPartition { topic: topic.node.id, partition: number };
-        let Some(stored) = image.state(&topic.name, number) else { return };
-        let replicas = image.replicas(&topic.name, number).unwrap_or_default();
-        let held = map.get(&key).cloned();
-        let partition = match held {
-            Some(partition) => partition,
-            None if replicas.contains(&self.hub.broker_id) => {
-                let partition = self.create(map, image, topic, key);
-                map.insert(key, Arc::clone(&partition));
-                partition
+    /// `settings`: those of the topic that was last asked for, as its partitions come one after the other.
+    fn carry_out(
+        &self,
+        task: Task,
+        map: &mut Map,
+        image: &Image,
+        settings: &mut Option<(Arc<str>, Arc<TopicSettings>)>,
+    ) {
+        match task {
+            Task::Brokers => {
+                self.hub.set_live(image.broker_epochs());
+                map.values().for_each(Partition::apply_brokers);
             }
-            None => return,
-        };
-        partition.apply_state(stored, replicas);
+            Task::Delete(key) => {
+                if let Some(gone) = map.remove(&key) {
+                    gone.stop(ErrorCode::UnknownTopicOrPartition);
+                    gone.push(LogJob::Delete);
+                }
+            }
+            Task::Create(key) => {
+                let Some(topic) = image.topic_by_id(key.topic) else { return };
+                let settings = self.settings_of(image, topic, settings);
+                let partition = self.create(map, topic, key, settings);
+                map.insert(key, partition);
+            }
+            Task::Settings(key) => {
+                let topic = image.topic_by_id(key.topic);
+                if let (Some(topic), Some(partition)) = (topic, map.get(&key)) {
+                    partition.apply_settings(self.settings_of(image, topic, settings));
+                }
+            }
+            Task::State(key) => {
+                if let (Some((topic, stored)), Some(held)) = (image.partition(key), map.get(&key)) {
+                    let replicas = image.replicas(&topic.name, key.partition).unwrap_or_default();
+                    held.apply_state(stored, replicas);
+                }
+            }
+            Task::Unknown(key) => {
+                let topic = map.get(&key).map(|partition| Arc::clone(&partition.topic));
+                let topic = topic.as_deref().unwrap_or_default();
+                tracing::warn!(topic, number = %key.partition, "no topic of this id: its log is kept and not served");
+            }
+        }
     }
 
     /// Begins a partition here; its log is created by the append thread.
     fn create(
         &self,
         map: &Map,
-        image: &Image,
         topic: &Topic,
         key: TopicPartition,
+        settings: Arc<TopicSettings>,
     ) -> Arc<Partition> {
-        let settings = Arc::new(self.settings_of(image, topic));
         let options = OpenOptions { config: settings.log.clone(), ..OpenOptions::default() };
         let durability = settings.core.durability;
         let partition = Partition::new(
@@ -165,32 +132,21 @@ impl Partitions {
         Arc::clone(chosen.unwrap_or(&self.directories[0]))
     }
 
-    fn apply_settings(&self, map: &Map, image: &Image, topic: &Topic) {
-        let settings = Arc::new(self.settings_of(image, topic));
-        for partition in topic.node.partitions.keys() {
-            let key = TopicPartition { topic: topic.node.id, partition: *partition };
-            if let Some(partition) = map.get(&key) {
-                partition.apply_settings(Arc::clone(&settings));
-            }
+    fn settings_of(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        known: &mut Option<(Arc<str>, Arc<TopicSettings>)>,
+    ) -> Arc<TopicSettings> {
+        if let Some((name, settings)) = known
+            && *name == topic.name
+        {
+            return Arc::clone(settings);
         }
-    }
-
-    fn settings_of(&self, image: &Image, topic: &Topic) -> TopicSettings {
         let overrides = image.topic_config(&topic.name);
         let replicas = topic.node.partitions.values().map(Vec::len).max().unwrap_or(1);
-        TopicSettings::resolve(&self.config, &overrides, replicas)
+        let settings = Arc::new(TopicSettings::resolve(&self.config, &overrides, replicas));
+        *known = Some((Arc::clone(&topic.name), Arc::clone(&settings)));
+        settings
     }
-}
-
-fn delete_gone(map: &mut Map, changes: &[Change]) {
-    for change in changes {
-        if let Change::TopicGone { id, .. } = change {
-            map.extract_if(|key, _| key.topic == *id).for_each(|(_, gone)| delete(&gone));
-        }
-    }
-}
-
-fn delete(partition: &Arc<Partition>) {
-    partition.stop(ErrorCode::UnknownTopicOrPartition);
-    partition.push(LogJob::Delete);
 }

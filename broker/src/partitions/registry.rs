@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use broker_core::hosting::Hosting;
 use broker_core::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, TopicPartition, Zxid};
-use broker_core::image::Image;
 use broker_core::partition::{AlterRequest, ReplicaReport};
 use broker_core::registration::DirectoryRecord;
 use broker_log::{Log, LogConfig, OpenOptions};
@@ -89,8 +89,7 @@ pub struct Partitions {
     pub(super) config: PartitionsConfig,
     pub(super) directories: Vec<Arc<Directory>>,
     pub(super) partitions: ArcSwap<HashMap<TopicPartition, Arc<Partition>>>,
-    /// The image that was told last; empty before the first.
-    pub(super) told: ArcSwap<Image>,
+    pub(super) hosting: Mutex<Hosting>,
     threads: Mutex<Threads>,
     ticker: Arc<Ticker>,
 }
@@ -174,7 +173,7 @@ impl Partitions {
             config,
             directories,
             partitions: ArcSwap::from_pointee(partitions),
-            told: ArcSwap::default(),
+            hosting: Mutex::new(Hosting::new(broker_id, recovered.keys().copied())),
             threads: Mutex::default(),
             ticker,
         });

@@ -126,10 +126,9 @@ impl Pair {
         };
         let items = nodes.iter().map(item).collect();
         let applied = feed.0.apply(FeedEvent::Changes { zxid, items }).expect("news");
-        let image = Arc::new(applied.image);
-        self.images.send_replace(Arc::clone(&image));
+        self.images.send_replace(Arc::new(applied.image.clone()));
         for broker in &self.brokers {
-            broker.partitions.apply(&image, &applied.changes);
+            broker.partitions.apply(&applied);
         }
     }
 

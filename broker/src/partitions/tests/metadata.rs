@@ -1,3 +1,5 @@
+use broker_core::image::Applied;
+
 use super::*;
 
 #[tokio::test]
@@ -150,7 +152,7 @@ async fn topic_of_the_same_name_gets_nothing_of_the_former_one() {
     let mut bench = Bench::alone("");
     bench.produce(-1, batch(&["old", "older"])).await.unwrap();
     let applied = replace_topic(&mut bench);
-    bench.partitions.apply(&applied.image, &applied.changes);
+    bench.partitions.apply(&applied);
     replacement_is_empty_and_lasts(&mut bench).await;
 }
 
@@ -200,10 +202,11 @@ async fn topic_that_goes_before_the_process_is_registered_takes_its_log_along() 
     bench.produce(-1, batch(&["old"])).await.unwrap();
     bench.partitions.stop();
     bench.partitions = open(&bench.disk, &bench.folder, "", &bench.outlet).unwrap();
-    bench.partitions.drop_gone(bench.feed.image(), &[]);
+    let image = bench.feed.image().clone();
+    bench.partitions.drop_gone(&Applied { image, changes: Vec::new() });
     assert!(bench.status().leading.is_none(), "not registered");
     let applied = miss_the_end(&mut bench);
-    bench.partitions.drop_gone(&applied.image, &applied.changes);
+    bench.partitions.drop_gone(&applied);
     assert!(bench.partitions.status().is_empty());
     bench.until(|bench| !has_folder(bench));
 }

@@ -133,7 +133,7 @@ impl Bench {
         });
         let event = FeedEvent::Changes { zxid, items: items.collect() };
         let applied = self.feed.apply(event).expect("new to the image");
-        self.partitions.apply(&applied.image, &applied.changes);
+        self.partitions.apply(&applied);
     }
 
     /// Creates topic `t` with one partition.

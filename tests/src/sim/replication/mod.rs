@@ -10,6 +10,7 @@
 //! coordination brokers' sessions with the real ensemble, which runs in the same world
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
+//!   hosting      which partitions it has, by what it hears
 //!   storage      its log directory: the worker and its commit rounds, stepped
 //!   cleaning     its cleaner, which may be ended between any two operations on the disk
 //!   serving      what it answers to producers, leaders and the controller
@@ -34,6 +35,7 @@ mod compacted;
 mod coordination;
 mod customers;
 mod fetching;
+mod hosting;
 mod inquiry;
 mod ledger;
 mod lines;

@@ -11,11 +11,10 @@ use broker::partitions::worker::{LogJob, Owner as _, Stored};
 use broker_core::controller::Seat;
 use broker_core::fence::SelfFence;
 use broker_core::hosted::{Hosted, Moment, Outcome};
-use broker_core::ids::{
-    BrokerEpoch, BrokerId, Millis, Offset, PartitionId, TopicId, TopicPartition, Zxid,
-};
+use broker_core::hosting::{Hosting, Telling};
+use broker_core::ids::{BrokerEpoch, BrokerId, Millis, Offset, PartitionId, TopicPartition, Zxid};
 use broker_core::image::{Applied, Image, ImageFeed};
-use broker_core::partition::{Effect, Partition, Settings as PartitionSettings, StateUpdate};
+use broker_core::partition::{Effect, Partition, Settings as PartitionSettings};
 use broker_core::purgatory::Released;
 use bytes::Bytes;
 use client_protocol::ErrorCode;
@@ -46,11 +45,6 @@ impl Replicas {
     /// The core of a partition, once it has begun.
     pub fn get(&self, key: &TopicPartition) -> Option<&Partition> {
         self.0.get(key)?.1.core()
-    }
-
-    /// The partitions of a topic.
-    pub fn of_topic(&self, topic: TopicId) -> Vec<TopicPartition> {
-        self.0.keys().copied().filter(|key| key.topic == topic).collect()
     }
 
     /// All that are hosted.
@@ -85,6 +79,8 @@ pub struct Process {
     pub(super) feed: ImageFeed,
     pub image: Image,
     pub seat: Seat,
+    pub(super) telling: Telling,
+    pub(super) hosting: Hosting,
     pub(super) fence: SelfFence,
     /// czxid of the first registration.
     pub started: Option<Zxid>,
@@ -138,6 +134,8 @@ impl Process {
             session,
             feed: ImageFeed::default(),
             image: Image::default(),
+            telling: Telling::default(),
+            hosting: Hosting::new(id, []),
             seat: Seat::new(settings.controller_config(), None),
             fence: fence(&settings),
             settings,
@@ -159,6 +157,7 @@ impl Process {
             ticks: 0,
         };
         process.recover_logs(0, out)?;
+        process.hosting = Hosting::new(id, process.replicas.keys());
         process.open_session(out);
         out.alarms.push((TICK, Alarm::Tick));
         Ok(process)
@@ -228,53 +227,7 @@ impl Process {
         let mut effects = Vec::new();
         self.seat.image_applied(applied, &mut effects);
         self.do_controller(effects, now, out);
-        self.drop_topics(&applied.changes, now, out);
-        self.apply_metadata(now, out);
-    }
-
-    /// Tells the partitions what the image says, once this life is registered and in it.
-    pub(super) fn apply_metadata(&mut self, now: Time, out: &mut Outbox) {
-        let Some(started) = self.started else { return };
-        if self.image.complete_to() < started {
-            return;
-        }
-        let lives = self.image.broker_epochs();
-        let changed = *self.lives != lives;
-        if changed {
-            self.lives = Arc::new(lives);
-            self.describes.retain(|&(id, epoch), _| self.lives.get(&id) == Some(&epoch));
-        }
-        let moment = self.moment(now);
-        let known: Vec<_> = self.replicas.0.keys().copied().collect();
-        for key in known {
-            let has_begun = self.replicas.get(&key).is_some();
-            if changed || !has_begun {
-                self.step_partition(key, now, out, |hosted, outcome| {
-                    hosted.apply_brokers(&moment, outcome);
-                });
-            }
-        }
-        let image = self.image.clone();
-        for topic in image.topics() {
-            for (&partition, replicas) in &topic.node.partitions {
-                let key = TopicPartition { topic: topic.node.id, partition };
-                if !replicas.contains(&self.id) {
-                    continue;
-                }
-                if !self.replicas.0.contains_key(&key) {
-                    let of = Of { key, topic: Arc::clone(&topic.name) };
-                    self.host(&of);
-                    let options = storage::options(&self.settings);
-                    self.push_log_job(key, LogJob::Open(options, self.settings.durability), out);
-                }
-                if let Some(stored) = image.state(&topic.name, partition) {
-                    let update = StateUpdate { stored, replicas };
-                    self.step_partition(key, now, out, |hosted, outcome| {
-                        hosted.apply_state(update, &moment, outcome);
-                    });
-                }
-            }
-        }
+        self.hear(applied, now, out);
     }
 
     /// Hosts a partition, whose log is not open yet.

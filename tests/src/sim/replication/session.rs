@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use broker_core::controller::{Effect as ControllerEffect, Seat, Sitter};
+use broker_core::hosting::Telling;
 use broker_core::ids::{self, BrokerEpoch, DirectoryId, Incarnation, Millis, Zxid};
 use broker_core::image::{BrokerRegistration, Endpoint};
 use broker_core::registration::{DirectoryRecord, Held, Next, Refusal, Registrant};
@@ -57,8 +58,8 @@ pub struct Session {
     /// The boot that the directory names: the former one until a registration has told of the change.
     boot: String,
     registrant: Option<Registrant>,
-    /// This session holds a registration: until then nothing is served, whatever is heard.
-    is_registered: bool,
+    /// Partitions have begun under this session's registration: until then nothing is served, whatever is heard.
+    pub(super) is_registered: bool,
 }
 
 const IDENTITY: Schema = Schema { kind: 0x5301, version: 1 };
@@ -284,6 +285,7 @@ impl Process {
         self.fence.session_lost();
         self.session.is_registered = false;
         self.session.registrant = None;
+        self.telling = Telling::default();
         self.open_session(out);
     }
 
@@ -348,9 +350,10 @@ impl Process {
         self.session.registrant = None;
         let session = self.session.id.expect("it was opened");
         self.epoch = Some(epoch);
-        self.session.is_registered = true;
         self.started.get_or_insert(epoch.zxid());
-        self.apply_metadata(now, out);
+        if self.telling.registered(epoch).is_some() {
+            self.begin(now, out);
+        }
         let session = ids::SessionId::new(session.get());
         let sitter = Sitter { broker: self.id, session, epoch };
         self.on_seat(now, out, |seat, effects| seat.registered(sitter, effects));

@@ -6,21 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use broker::partitions::worker::LogJob;
 use broker_core::controller::{
     Effect as ControllerEffect, ElectionKind, MeantTopic, MorePartitions, NewTopic,
 };
 use broker_core::ids::{BrokerId, PartitionId, TopicId, TopicPartition};
-use broker_core::image::{Change, PartitionState, path};
+use broker_core::image::{PartitionState, path};
 use broker_core::partition::Durability;
-use client_protocol::ErrorCode;
 use client_protocol::records::BatchBuilder;
 
 use super::client::record;
-use super::message::{Address, Message, Outbox};
+use super::message::{Address, Message};
 use super::process::Process;
 use super::world::{Event, Machine, TOPIC, World, key};
-use crate::sim::ensemble::schedule::{MS, SECOND, Time};
+use crate::sim::ensemble::schedule::{MS, SECOND};
 
 /// The topic that comes and goes.
 pub const FLEETING: &str = "fleeting";
@@ -197,26 +195,5 @@ impl World {
         let in_sync = state.isr.len() == self.settings.replication_factor;
         (led.is_none() || !in_sync)
             .then(|| format!("{FLEETING} is not led or not in sync: {state:?}"))
-    }
-}
-
-impl Process {
-    /// Lets go of the logs of topics that are gone, before others of their names come.
-    pub(super) fn drop_topics(&mut self, changes: &[Change], now: Time, out: &mut Outbox) {
-        for change in changes {
-            let Change::TopicGone { id, .. } = change else { continue };
-            for key in self.replicas.of_topic(*id) {
-                self.step_partition(key, now, out, |hosted, outcome| {
-                    hosted.end(ErrorCode::UnknownTopicOrPartition, outcome);
-                });
-                self.push_log_job(key, LogJob::Delete, out);
-                self.forget_replica(key);
-            }
-        }
-    }
-
-    fn forget_replica(&mut self, key: TopicPartition) {
-        self.stop_fetching(key);
-        self.replicas.remove(key);
     }
 }

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator_core::members::Members;
 use coordinator_core::server::{DiskRoom, Effect, Event, Measures, Server as Core, Status};
 use coordinator_core::{ConnectionId, ServerId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::asked_snapshots::{Answer, AskedSnapshots};
@@ -98,6 +99,43 @@ pub struct CoreLoop {
     asked: AskedSnapshots,
     /// What the log was told of last.
     room: DiskRoom,
+    /// Where the other members are, for links.
+    roster: Roster,
+}
+
+/// Tells links of new members.
+pub struct Roster {
+    /// This server.
+    pub own_id: ServerId,
+    /// The others, with `host:port`.
+    pub others: watch::Sender<BTreeMap<ServerId, String>>,
+    /// Whether this server was last told to serve.
+    pub serves: bool,
+}
+
+impl Roster {
+    fn take(&mut self, servers: &Members, serves: bool) {
+        if serves != self.serves {
+            self.serves = serves;
+            match serves {
+                true => info!("this server is a member of the ensemble"),
+                false => warn!("this server is no member of the ensemble: it serves nobody"),
+            }
+        }
+        let others: BTreeMap<ServerId, String> = servers
+            .iter()
+            .filter(|(id, _)| **id != self.own_id)
+            .map(|(id, member)| (*id, member.peer_address()))
+            .collect();
+        self.others.send_if_modified(|known| {
+            let differs = *known != others;
+            if differs {
+                info!(members = ?servers.keys().map(|id| id.get()).collect::<Vec<_>>(), "the servers of the ensemble");
+                *known = others;
+            }
+            differs
+        });
+    }
 }
 
 struct Client {
@@ -107,7 +145,7 @@ struct Client {
 
 impl CoreLoop {
     /// A loop around `core` that writes through `storage`.
-    pub fn new(core: Core, clock: Clock, storage: Storage) -> CoreLoop {
+    pub fn new(core: Core, clock: Clock, storage: Storage, roster: Roster) -> CoreLoop {
         CoreLoop {
             core,
             clock,
@@ -122,6 +160,7 @@ impl CoreLoop {
             audit: None,
             asked: AskedSnapshots::default(),
             room: DiskRoom::default(),
+            roster,
         }
     }
 
@@ -301,6 +340,7 @@ impl CoreLoop {
                     audit.put(record);
                 }
             }
+            Effect::Members { servers, serves } => self.roster.take(&servers, serves),
             Effect::Halt { reason } => self.halted = Some(reason),
         }
     }

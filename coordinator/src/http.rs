@@ -150,6 +150,9 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
             ("200 OK", format!("ready, {mode}, for reads only: little room on the disk\n"))
         }
         Some(mode) => ("200 OK", format!("ready, {mode}\n")),
+        None if !status.member => {
+            ("503 Service Unavailable", "no member of the ensemble\n".to_owned())
+        }
         None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
     }
 }

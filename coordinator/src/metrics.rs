@@ -80,6 +80,7 @@ fn raft(text: &mut String, status: &Status) {
     let state = match status.mode {
         Mode::Standalone | Mode::Leader => "leader",
         Mode::Follower => "follower",
+        Mode::Observer => "observer",
         Mode::Looking => "candidate",
         Mode::Halted => "resigned",
     };
@@ -128,6 +129,7 @@ mod tests {
             mode,
             leader: ServerId::new(2),
             confirmed: true,
+            member: true,
             term: 7,
             commit_index: 40,
             applied_index: 40,

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use coordinator_core::server as core;
 use coordinator_disk::Disk;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::audit::{AuditCounts, AuditLog, AuditSettings};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
+use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd, Roster};
 use crate::disk_room;
 use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits};
@@ -106,7 +106,7 @@ impl Server {
         let client = listen("clientPort", config.client_address.to_string()).await?;
         let own_id = config.core.id;
         let peer = match config.members.get(&own_id) {
-            Some(address) if config.members.len() > 1 => {
+            Some(address) if config.members.len() > 1 || config.core.reconfig_enabled => {
                 Some(listen("server.N", address.clone()).await?)
             }
             _ => None,
@@ -117,6 +117,7 @@ impl Server {
         };
         let mut others = config.members;
         others.remove(&own_id);
+        let (roster, others) = watch::channel(others);
         let ensemble = Ensemble {
             cluster_id: config.cluster_id,
             secret: config.peer_secret,
@@ -131,12 +132,13 @@ impl Server {
         let (events, stored) = mpsc::unbounded_channel();
         let (room_gauge, sync_times) = (opened.room_gauge(), opened.sync_times());
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
+        let roster = Roster { own_id, others: roster, serves: true };
         let audit = match config.audit {
             Some(settings) => Some(start_audit(disk, settings)?),
             None => None,
         };
         let audit_counts = audit.as_ref().map(AuditLog::counts);
-        let core_loop = CoreLoop::new(core, clock, storage).with_audit(audit);
+        let core_loop = CoreLoop::new(core, clock, storage, roster).with_audit(audit);
         let limits = Limits {
             clients_max: config.connections_max,
             per_address_max: config.connections_per_address_max,

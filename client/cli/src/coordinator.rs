@@ -30,6 +30,14 @@ pub async fn run(
     match asked.command {
         CoordinatorCommand::List => list(settings, &credentials, format).await,
         CoordinatorCommand::Transfer { to } => transfer(settings, credentials, to, format).await,
+        CoordinatorCommand::Add { id, peer, client, observer } => {
+            let joining = joining(id, &peer, &client, observer)?;
+            reconfig(settings, credentials, (Some(joining), None), format).await
+        }
+        CoordinatorCommand::Remove { ids } => {
+            let leaving = crate::output::list(ids);
+            reconfig(settings, credentials, (None, Some(leaving)), format).await
+        }
     }
 }
 
@@ -78,8 +86,82 @@ async fn transfer(
     Ok(())
 }
 
+/// As the ensemble wants it: ZooKeeper has a second port, for elections.
+fn joining(id: u8, peer: &str, client: &str, observer: bool) -> anyhow::Result<String> {
+    let ports = peer.rsplit(':').take_while(|part| part.parse::<u16>().is_ok()).count();
+    let one = ports == 1 || peer.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with("]:");
+    let port = peer.rsplit_once(':').map(|(_, port)| port).filter(|_| ports > 0);
+    let port = port.with_context(|| format!("--peer takes HOST:PORT, not {peer:?}"))?;
+    let peer = if one { format!("{peer}:{port}") } else { peer.to_owned() };
+    let role = if observer { "observer" } else { "participant" };
+    Ok(format!("server.{id}={peer}:{role};{client}"))
+}
+
+async fn reconfig(
+    settings: &Settings,
+    credentials: Vec<Credentials>,
+    (joining, leaving): (Option<String>, Option<String>),
+    format: Format,
+) -> anyhow::Result<()> {
+    let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
+    let answered = client.reconfig(joining, leaving).await;
+    client.close().await;
+    let (text, _) = answered.map_err(|error| {
+        let why = match error.code() {
+            Some(ErrorCode::NoAuth) => "you may not change the members",
+            Some(ErrorCode::ReconfigDisabled) => {
+                "these servers do not let members be changed: reconfigEnabled = true does"
+            }
+            Some(ErrorCode::ReconfigInProgress) => "another change is under way; try again later",
+            Some(ErrorCode::NewConfigNoQuorum) => {
+                "the new server did not catch up in time and is out again; does it run, with settings that name the \
+                 others and itself, and do they reach one another?"
+            }
+            Some(ErrorCode::BadArguments) => {
+                "these members cannot be: two to nine have to vote, and all addresses have to differ"
+            }
+            Some(ErrorCode::Unimplemented) => "this server stands alone",
+            _ => "the members are not changed, or nobody knows; `tidegate coordinator list` shows them",
+        };
+        anyhow::Error::from(error).context(why)
+    })?;
+    match format {
+        Format::Json => {
+            let (servers, version) = configuration(&text);
+            let servers: BTreeMap<_, _> =
+                servers.into_iter().map(|(id, server)| (id.to_string(), server)).collect();
+            print_json(&json!({ "servers": servers, "version": version }))?;
+        }
+        Format::Table => {
+            for line in text.lines() {
+                print_line(line)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The servers by id, and the version, of `/zookeeper/config`.
+fn configuration(text: &str) -> (BTreeMap<i32, String>, Option<String>) {
+    let pairs = || text.lines().filter_map(|line| line.split_once('='));
+    let server = |(name, server): (&str, &str)| {
+        Some((name.strip_prefix("server.")?.parse().ok()?, server.to_owned()))
+    };
+    let version = pairs().find(|(name, _)| *name == "version");
+    (pairs().filter_map(server).collect(), version.map(|(_, version)| version.to_owned()))
+}
+
 /// What one address said.
-type Told = anyhow::Result<(EnsembleInfo, Zxid)>;
+type Told = anyhow::Result<Answer>;
+
+/// What a server knows.
+#[derive(Debug)]
+struct Answer {
+    info: EnsembleInfo,
+    zxid: Zxid,
+    /// What `/zookeeper/config` says of each server, if it may be read.
+    servers: BTreeMap<i32, String>,
+}
 
 async fn list(
     settings: &Settings,
@@ -110,9 +192,15 @@ async fn list(
 
 async fn ask(address: String, credentials: Vec<Credentials>) -> Told {
     let client = open(vec![address], credentials, ANSWER_TIMEOUT);
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.describe_ensemble()).await;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+        let (info, zxid) = client.describe_ensemble().await?;
+        let config = client.get_data("/zookeeper/config").await.ok().and_then(|(data, _)| data);
+        let (servers, _) = configuration(&String::from_utf8_lossy(&config.unwrap_or_default()));
+        Ok::<_, coordinator_client::Error>(Answer { info, zxid, servers })
+    });
+    let answer = answer.await;
     client.close().await;
-    Ok(answer.context("no answer in time: not up, or without a majority")??)
+    Ok(answer.context("no answer in time: not up, no member, or without a majority")??)
 }
 
 /// One member, by what all say together.
@@ -121,6 +209,7 @@ struct Member {
     address: Option<String>,
     zxid: Option<Zxid>,
     up: bool,
+    observer: bool,
 }
 
 /// What comes out of all answers.
@@ -139,16 +228,22 @@ impl Ensemble {
             .iter()
             .filter_map(|(address, told)| Some((address, told.as_ref().ok()?)))
             .collect();
-        infos.sort_by_key(|(_, (info, _))| (info.term, info.server == info.leader));
-        for (_, (info, _)) in &infos {
+        infos.sort_by_key(|(_, Answer { info, .. })| (info.term, info.server == info.leader));
+        for (_, Answer { info, servers, .. }) in &infos {
             ensemble.term = info.term;
             ensemble.leader = Some(info.leader).filter(|leader| *leader > 0);
-            let member = |up| Member { up, ..Member::default() };
-            ensemble.members = info.members.iter().map(|one| (one.id, member(one.up))).collect();
+            let member = |id: i32, up| {
+                let server = servers.get(&id).map(String::as_str).unwrap_or_default();
+                let (links, client) = server.split_once(';').unwrap_or((server, ""));
+                let address = Some(client.to_owned()).filter(|client| !client.is_empty());
+                Member { address, up, observer: links.ends_with(":observer"), zxid: None }
+            };
+            ensemble.members =
+                info.members.iter().map(|one| (one.id, member(one.id, one.up))).collect();
         }
-        for (address, (info, zxid)) in infos {
+        for (address, Answer { info, zxid, .. }) in infos {
             let member = ensemble.members.entry(info.server).or_default();
-            *member = Member { address: Some(address.clone()), zxid: Some(*zxid), up: true };
+            (member.address, member.zxid, member.up) = (Some(address.clone()), Some(*zxid), true);
         }
         ensemble
     }
@@ -157,6 +252,7 @@ impl Ensemble {
         match member.up {
             _ if self.leader == Some(id) && self.members.len() == 1 => "standalone",
             _ if self.leader == Some(id) => "leader",
+            true if member.observer => "observer",
             true => "follower",
             false => "down",
         }
@@ -217,7 +313,20 @@ mod tests {
     fn told(address: &str, server: i32, leader: i32, up: &[i32]) -> (String, Told) {
         let members = (1..=3).map(|id| MemberInfo { id, up: up.contains(&id) }).collect();
         let info = EnsembleInfo { server, leader, term: 7, members };
-        (address.to_owned(), Ok((info, Zxid::new(0x2a))))
+        let (servers, _) = configuration("server.3=c:1:1:observer;c:2\nversion=0");
+        (address.to_owned(), Ok(Answer { info, zxid: Zxid::new(0x2a), servers }))
+    }
+
+    #[test]
+    fn a_server_is_written_as_the_ensemble_wants_it() {
+        let check = |peer: &str, observer, expected: &str| {
+            assert_eq!(joining(4, peer, "d:3", observer).unwrap(), expected);
+        };
+        check("d:1", false, "server.4=d:1:1:participant;d:3");
+        check("d:1:2", true, "server.4=d:1:2:observer;d:3");
+        check("[::1]:1", false, "server.4=[::1]:1:1:participant;d:3");
+        check("[::1]:1:2", false, "server.4=[::1]:1:2:participant;d:3");
+        assert!(joining(4, "d", "d:3", false).is_err());
     }
 
     #[test]
@@ -233,6 +342,7 @@ mod tests {
         assert_eq!(document["members"][1]["address"], "b:1");
         assert_eq!(document["members"][1]["zxid"], "0x2a");
         assert_eq!(document["members"][2]["up"], false);
+        assert_eq!(document["members"][2]["address"], "c:2");
         assert_eq!(document["failures"][0]["error"], "no answer");
         assert_eq!(Ensemble::of(&[]), Ensemble::default());
     }

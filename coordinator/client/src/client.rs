@@ -16,9 +16,9 @@ use crate::watch::Watch;
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, AddWatchMode, AddWatchRequest, ChildrenPageRequest, CreateMode, CreateRequest,
-    DeleteRequest, EnsembleInfo, ErrorCode, MultiOp, MultiResult, PathWatch, Request, Response,
-    SessionId, SetAclRequest, SetDataRequest, Stat, SubscribeRequest, TransferAnswer,
-    TransferRequest, Zxid,
+    DeleteRequest, EnsembleInfo, ErrorCode, MultiOp, MultiResult, PathWatch, ReconfigRequest,
+    Request, Response, SessionId, SetAclRequest, SetDataRequest, Stat, SubscribeRequest,
+    TransferAnswer, TransferRequest, Zxid,
 };
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -412,6 +412,32 @@ impl Client {
         let request = TransferRequest { to: to.unwrap_or(0) };
         match self.request(Request::TransferLeader(request)).await?.1 {
             Response::Transfer(answer) => Ok(answer),
+            _ => Err(Error::UnexpectedAnswer),
+        }
+    }
+
+    /// Changes the members of the ensemble: `joining` are added or changed (`server.N=host:port:port:role;client`,
+    /// separated by commas), `leaving` are removed (ids, likewise). Answers with the new configuration, once it is in
+    /// force.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `ReconfigDisabled`, `ReconfigInProgress`, `BadArguments`, `NoAuth`, and
+    /// `NewConfigNoQuorum` when a new server did not catch up in time: it is out again; [`Error::ConnectionLoss`].
+    pub async fn reconfig(
+        &self,
+        joining: Option<String>,
+        leaving: Option<String>,
+    ) -> Result<(String, Stat), Error> {
+        let request = ReconfigRequest {
+            joining_servers: joining,
+            leaving_servers: leaving,
+            new_members: None,
+            config_id: -1,
+        };
+        match self.request(Request::Reconfig(request)).await?.1 {
+            Response::DataStat(Some(text), stat) => {
+                Ok((String::from_utf8_lossy(&text).into_owned(), stat))
+            }
             _ => Err(Error::UnexpectedAnswer),
         }
     }

@@ -34,6 +34,7 @@ pub mod clock;
 pub mod consensus;
 pub mod digest_md5;
 pub mod ids;
+pub mod members;
 #[cfg(planted)]
 pub mod planted;
 pub mod server;

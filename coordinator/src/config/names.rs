@@ -128,6 +128,12 @@ pub const SETTINGS: &[Setting] = &[
         "PEM file of the key and certificates of this member, for its host in server.N",
     ),
     setting("ssl.quorum.trustStore.location", "", "PEM file of the authorities of members"),
+    setting(
+        "reconfigEnabled",
+        "false",
+        "true lets who may write /zookeeper/config change the members; server.N of the first leader are the first ones",
+    ),
+    setting("peerType", "participant", "observer for a server that server.N calls one"),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];
 
@@ -154,8 +160,10 @@ pub fn help() -> String {
         let _ = writeln!(text, "  {name:<30} {about}{default}");
     }
     text.push_str(
-        "  server.N           host:port of member N for links between members, itself included
-                     without any, the server stands alone
+        "  server.N           host:port[:port][:participant|observer][;[host:]clientPort] of member N, itself included;
+                     the first port is for links between members, the second, ZooKeeper's for elections, is not
+                     used; without any, the server stands alone. A server that is to join names those who are
+                     there and itself
 
 An ensemble of three on one machine, first member:
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use coordinator_core::ServerId;
+use coordinator_core::members::{Member, MemberIds, Members, Role};
 use coordinator_core::server as core;
 
 use super::names::{MEMBER_PREFIX, find, nearest};
@@ -121,14 +122,20 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     let insecure = values.value("insecure", "true or false")?;
     let id = server_id("id", values.text("id"))?;
     let peer_tls = tls::peers(values)?;
-    let members = members(values, insecure || peer_tls.is_some())?;
+    let mut members = members(values, insecure || peer_tls.is_some())?;
     let peer_secret = values.text("peerSecret").to_owned();
-    if members.len() > 1 && peer_secret.is_empty() {
+    let reconfigures: bool = values.value("reconfigEnabled", "true or false")?;
+    let may_be_several = members.len() > 1 || (reconfigures && !members.is_empty());
+    if may_be_several && peer_secret.is_empty() {
         let why = "members prove to one another that they know it; choose any secret text";
         return Err(SettingError(format!("peerSecret is needed with more than one member: {why}")));
     }
-    let host = values.text("clientPortAddress");
     let (gate, all_proved) = tls::gate(values)?;
+    let host = values.text("clientPortAddress");
+    let own_client = joined(host, values.text("clientPort"));
+    if let Some(own) = members.remove(&id) {
+        members.insert(id, own.with_client(own_client));
+    }
     let audit = audit::config(values)?;
     let mut core = core_config(values, id, &members)?;
     core.audit = audit.is_some();
@@ -147,7 +154,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         client_address,
         http_address,
         cluster_id: values.text("clusterId").to_owned(),
-        members,
+        members: members.iter().map(|(id, member)| (*id, member.peer_address())).collect(),
         peer_secret,
         peer_tls,
         gate,
@@ -166,10 +173,13 @@ const MILLISECONDS: &str = "a number of milliseconds above 0";
 fn core_config(
     values: &Values,
     id: ServerId,
-    members: &BTreeMap<ServerId, String>,
+    members: &Members,
 ) -> Result<core::Config, SettingError> {
-    let ids = if members.is_empty() { vec![id] } else { members.keys().copied().collect() };
+    let voters = MemberIds::of(members).voters;
+    let ids = if members.is_empty() { vec![id] } else { voters.into_iter().collect() };
     let mut config = core::Config::new(id, ids);
+    config.servers = members.clone();
+    config.reconfig_enabled = values.value("reconfigEnabled", "true or false")?;
     let tick_time: u32 = values.value("tickTime", MILLISECONDS)?;
     let derived = |factor: u32| tick_time.saturating_mul(factor);
     config.session_timeout_ms_min =
@@ -199,20 +209,28 @@ fn core_config(
     Ok(config)
 }
 
-fn members(values: &Values, insecure: bool) -> Result<BTreeMap<ServerId, String>, SettingError> {
-    let mut members = BTreeMap::new();
+fn members(values: &Values, insecure: bool) -> Result<Members, SettingError> {
+    let mut members = Members::new();
     for (name, text) in &values.texts {
         let Some(number) = name.strip_prefix(MEMBER_PREFIX) else { continue };
         let id = server_id(name, number)?;
-        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none() {
-            return Err(wrong(name, text, "host:port of the member for links between members"));
-        }
-        members.insert(id, text.clone());
+        let what = "host:port[:port][:participant|observer][;[host:]port] of the member";
+        members.insert(id, Member::parse(text).ok_or_else(|| wrong(name, text, what))?);
     }
-    if let Some(own) = server_id("id", values.text("id")).ok().and_then(|id| members.get(&id)) {
-        let resolved = resolve("server", own)?;
+    let id = server_id("id", values.text("id"))?;
+    let observes = match values.text("peerType") {
+        "observer" => true,
+        "participant" => false,
+        other => return Err(wrong("peerType", other, "participant or observer")),
+    };
+    if let Some(own) = members.get(&id) {
+        let resolved = resolve("server", &own.peer_address())?;
         check_loopback("server", resolved, insecure)?;
+    }
+    let is_called_observer = members.get(&id).is_some_and(|own| own.role() == Role::Observer);
+    if observes && !is_called_observer {
+        let reason = format!("peerType: server.{id} has to be called an observer as well");
+        return Err(SettingError(reason));
     }
     Ok(members)
 }
@@ -223,11 +241,13 @@ fn server_id(name: &str, text: &str) -> Result<ServerId, SettingError> {
 }
 
 fn address(name: &str, host: &str, port: u16, insecure: bool) -> Result<SocketAddr, SettingError> {
-    let text =
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let address = resolve(name, &text)?;
+    let address = resolve(name, &joined(host, port))?;
     check_loopback(name, address, insecure)?;
     Ok(address)
+}
+
+fn joined(host: &str, port: impl Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The first address that `host:port` stands for.

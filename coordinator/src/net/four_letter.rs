@@ -59,6 +59,7 @@ pub fn mode_name(mode: Mode) -> Option<&'static str> {
         Mode::Standalone => Some("standalone"),
         Mode::Leader => Some("leader"),
         Mode::Follower => Some("follower"),
+        Mode::Observer => Some("observer"),
         Mode::Looking | Mode::Halted => None,
     }
 }

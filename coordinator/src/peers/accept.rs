@@ -14,14 +14,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use coordinator_core::ServerId;
 use coordinator_core::server::Event;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::handshake::{Credentials, Link};
 use super::hosts::Hosts;
-use super::{HANDSHAKE_WAIT, MESSAGE_BYTES_MAX, PREFIX_BYTES, tune};
+use super::{HANDSHAKE_WAIT, Kicks, MESSAGE_BYTES_MAX, Others, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
 use crate::net::{Newcomers, Seldom, Ticket};
 
@@ -38,15 +38,18 @@ pub struct Door {
     /// Where members come from.
     pub hosts: Arc<Hosts>,
     /// Rung when a member is in.
-    pub kicks: BTreeMap<ServerId, Arc<Notify>>,
+    pub(super) kicks: Arc<Kicks>,
     /// Those who proved nothing, or something else.
     pub refused: Seldom,
+    /// Who may come.
+    pub others: Others,
 }
 
 /// Accepts until the task is dropped.
 pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
     let (proven, mut links) = mpsc::channel(HANDSHAKES_MAX);
     let (members, strangers) = (Newcomers::default(), Newcomers::default());
+    let mut others = door.others.clone();
     let door = Arc::new(door);
     let mut handshakes = JoinSet::new();
     let mut readers = Readers::default();
@@ -68,9 +71,17 @@ pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
             Some(link) = links.recv() => {
                 let peer = link.peer;
                 readers.replace(link, &inputs).await;
-                if let Some(kick) = door.kicks.get(&peer) {
-                    kick.notify_one();
-                }
+                door.kicks.of(peer).notify_one();
+            }
+            Ok(()) = others.changed() => {
+                let known = others.borrow_and_update();
+                readers.tasks.retain(|peer, task| {
+                    let stays = known.contains_key(peer);
+                    if !stays {
+                        task.abort();
+                    }
+                    stays
+                });
             }
             Some(_) = handshakes.join_next() => {}
         }

@@ -12,7 +12,6 @@
 //!   | -- Proof ------------------------------------> |   link is up
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,7 +24,7 @@ use sha2::Sha256;
 use tokio::net::TcpStream;
 
 use super::hosts::host_of;
-use super::{Ensemble, PeerTls};
+use super::{Ensemble, Others, PeerTls};
 use crate::net::Socket;
 use crate::tls::{Attendance, Handshakes, TlsSession, Turn};
 
@@ -129,8 +128,8 @@ pub struct Credentials {
     secret: String,
     tls: Option<PeerTls>,
     own_id: ServerId,
-    /// With their hosts.
-    others: BTreeMap<ServerId, String>,
+    /// With their addresses.
+    others: Others,
     /// Apart from one another: strangers who have this member shake hands do not hold its own links up.
     accepting: Handshakes,
     dialling: Handshakes,
@@ -144,11 +143,7 @@ impl Credentials {
             secret: ensemble.secret.clone(),
             tls: ensemble.tls.clone(),
             own_id: ensemble.own_id,
-            others: ensemble
-                .others
-                .iter()
-                .map(|(peer, address)| (*peer, host_of(address).to_owned()))
-                .collect(),
+            others: ensemble.others.clone(),
             accepting: Handshakes::new(),
             dialling: Handshakes::new(),
         }
@@ -203,8 +198,8 @@ impl Credentials {
         let mut buffer = BytesMut::new();
         let hello: Hello = receive(&socket, &mut buffer, HELLO).await?;
         let (peer, host) = self.check(&hello)?;
-        if binding.is_some() && !socket.is_for(host) {
-            return Err(HandshakeError::Host { from: hello.from, host: host.to_owned() });
+        if binding.is_some() && !socket.is_for(&host) {
+            return Err(HandshakeError::Host { from: hello.from, host });
         }
         let talk = Talk { hello, nonce: nonce()?, binding };
         let proof = self.prove("acceptor", &talk).finalize().into_bytes().into();
@@ -219,7 +214,7 @@ impl Credentials {
     }
 
     /// Who says hello, and the host where that member is.
-    fn check(&self, hello: &Hello) -> Result<(ServerId, &str), HandshakeError> {
+    fn check(&self, hello: &Hello) -> Result<(ServerId, String), HandshakeError> {
         let (found, expected) = (hello.protocol_version, self.protocol_version());
         if found != expected {
             return Err(HandshakeError::Version { found, expected });
@@ -228,9 +223,12 @@ impl Credentials {
             let (found, expected) = (hello.cluster_id.clone(), self.cluster_id.clone());
             return Err(HandshakeError::Cluster { found, expected });
         }
-        let peer = ServerId::new(hello.from).and_then(|peer| self.others.get_key_value(&peer));
+        let others = self.others.borrow();
+        let peer = ServerId::new(hello.from).and_then(|peer| others.get_key_value(&peer));
         match peer {
-            Some((peer, host)) if hello.to == self.own_id.get() => Ok((*peer, host)),
+            Some((peer, address)) if hello.to == self.own_id.get() => {
+                Ok((*peer, host_of(address).to_owned()))
+            }
             _ => Err(HandshakeError::Member { from: hello.from, to: hello.to }),
         }
     }

@@ -28,6 +28,11 @@ impl Hosts {
         Ok(found)
     }
 
+    /// A member is none any more.
+    pub fn forget(&self, peer: ServerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    }
+
     /// Whether a member lives there.
     pub fn has(&self, address: IpAddr) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,6 +63,8 @@ mod tests {
         assert!(has("127.0.0.1"));
         hosts.resolve(peer, "127.0.0.2:7").await.unwrap();
         assert!(has("127.0.0.2") && !has("127.0.0.1"));
+        hosts.forget(peer);
+        assert!(!has("127.0.0.2"));
     }
 
     #[test]

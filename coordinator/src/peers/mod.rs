@@ -17,17 +17,17 @@ mod hosts;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use coordinator_core::ServerId;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::core_loop::Inputs;
+use crate::core_loop::{Input, Inputs};
 use crate::net::{Outbox, Seldom};
 use handshake::Credentials;
 use hosts::Hosts;
@@ -52,8 +52,34 @@ pub struct Ensemble {
     pub tls: Option<PeerTls>,
     /// This member.
     pub own_id: ServerId,
-    /// The others, with `host:port`.
-    pub others: BTreeMap<ServerId, String>,
+    /// The others.
+    pub others: Others,
+}
+
+/// The other members of now, with `host:port`; the core's task tells of new ones.
+pub type Others = watch::Receiver<BTreeMap<ServerId, String>>;
+
+/// Rung when a peer is known to be there: dial it without waiting for the next try.
+#[derive(Default)]
+struct Kicks(Mutex<BTreeMap<ServerId, Arc<Notify>>>);
+
+impl Kicks {
+    fn of(&self, peer: ServerId) -> Arc<Notify> {
+        let mut kicks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(kicks.entry(peer).or_default())
+    }
+}
+
+/// The task that dials one peer, ended with the value.
+struct Dialler {
+    address: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// How a member encrypts its links. Both sides show a certificate.
@@ -68,21 +94,50 @@ pub struct PeerTls {
 /// Runs all links until the task is dropped.
 pub async fn run(listener: TcpListener, ensemble: Ensemble, inputs: Inputs) {
     let (credentials, hosts) = (Arc::new(Credentials::new(&ensemble)), Arc::new(Hosts::default()));
-    // An accepted link shows that the other side is there: dial it without waiting for the next try.
-    let kicks: BTreeMap<ServerId, Arc<Notify>> =
-        ensemble.others.keys().map(|peer| (*peer, Arc::new(Notify::new()))).collect();
+    let mut others = ensemble.others;
+    let kicks = Arc::new(Kicks::default());
+    let door = accept::Door {
+        credentials: Arc::clone(&credentials),
+        hosts: Arc::clone(&hosts),
+        kicks: Arc::clone(&kicks),
+        refused: Seldom::default(),
+        others: others.clone(),
+    };
     let mut tasks = JoinSet::new();
-    for (peer, address) in ensemble.others {
-        if let Some(kick) = kicks.get(&peer) {
-            let (kick, hosts) = (Arc::clone(kick), Arc::clone(&hosts));
-            let target = dial::Target { peer, address, kick, hosts };
-            tasks.spawn(dial::run(target, Arc::clone(&credentials), inputs.clone()));
+    // Dropping the set and the diallers, with this task, ends all of them.
+    tasks.spawn(accept::run(listener, door, inputs.clone()));
+    let mut diallers: BTreeMap<ServerId, Dialler> = BTreeMap::new();
+    loop {
+        let wanted = others.borrow_and_update().clone();
+        let unwanted: Vec<ServerId> = diallers
+            .iter()
+            .filter(|(peer, dialler)| wanted.get(peer) != Some(&dialler.address))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in unwanted {
+            if let Some(mut dialler) = diallers.remove(&peer) {
+                dialler.task.abort();
+                // Waited for, so that it tells of no link behind this.
+                let _ = (&mut dialler.task).await;
+            }
+            hosts.forget(peer);
+            if inputs.send(Input::PeerLost(peer)).await.is_err() {
+                return;
+            }
+        }
+        for (peer, address) in wanted {
+            let (kick, hosts) = (kicks.of(peer), Arc::clone(&hosts));
+            diallers.entry(peer).or_insert_with(|| {
+                let target = dial::Target { peer, address: address.clone(), kick, hosts };
+                let work = dial::run(target, Arc::clone(&credentials), inputs.clone());
+                Dialler { address, task: tokio::spawn(work) }
+            });
+        }
+        if others.changed().await.is_err() {
+            // The core's task is gone; this one goes with the server.
+            return std::future::pending().await;
         }
     }
-    let door = accept::Door { credentials, hosts, kicks, refused: Seldom::default() };
-    tasks.spawn(accept::run(listener, door, inputs));
-    // Dropping the set, with this task, ends all of them.
-    while tasks.join_next().await.is_some() {}
 }
 
 /// Adds a message, with its length before it, to what is sent on a link.

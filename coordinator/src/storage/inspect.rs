@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use coordinator_core::consensus::{LogEntry, Restored};
+use coordinator_core::consensus::{EntryKind, LogEntry, Restored, members_after};
 use coordinator_core::state::{Entry, State};
 use coordinator_disk::{Disk, Rehearsal};
 
@@ -81,7 +81,7 @@ pub(super) fn replay(restored: &Restored) -> Result<State, String> {
         Some(image) => State::decode_snapshot(&image.data).map_err(|error| error.to_string())?,
         None => State::new(),
     };
-    for LogEntry { index, term, data, .. } in &restored.entries {
+    for LogEntry { index, term, kind, data } in &restored.entries {
         if *index <= state.applied_index() {
             continue;
         }
@@ -91,6 +91,13 @@ pub(super) fn replay(restored: &Restored) -> Result<State, String> {
                 state.applied_index(),
                 state.applied_term()
             ));
+        }
+        if *kind == EntryKind::Members {
+            let before = state.membership().map(|membership| membership.ids.clone());
+            let after = members_after(before.unwrap_or_default(), data)
+                .ok_or_else(|| format!("entry {index}: no change of the members"))?;
+            state.apply_members(*term, *index, after);
+            continue;
         }
         let entry = if data.is_empty() { Ok(Entry::default()) } else { Entry::decode(data) };
         let entry = entry.map_err(|error| format!("entry {index}: {error}"))?;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coordinator_core::consensus::{HardState, LogEntry, PersistWrite};
-use coordinator_disk::envelope::{self, Schema};
+use coordinator_core::consensus::{EntryKind, HardState, LogEntry, PersistWrite};
+use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_disk::record_file::{RecordFile, RecordFileError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -28,6 +28,9 @@ const FILL_PART: u64 = 256;
 const RECORD_BYTES: usize = 8 << 20;
 
 const RECORD_SCHEMA: Schema = Schema { kind: 0x0101, version: 1 };
+/// The form that has changes of the members among its entries, and is otherwise the same. Only records with some are
+/// written in it: the build before reads all others.
+const RECORD_SCHEMA_2: Schema = Schema { kind: 0x0101, version: 2 };
 
 /// What one frame of the log holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +57,13 @@ enum LogRecordView<'a> {
 impl LogRecord {
     /// Reads a frame.
     pub fn decode(bytes: &[u8]) -> Result<LogRecord, String> {
-        envelope::decode(RECORD_SCHEMA, bytes).map_err(|error| error.to_string())
+        let decoded = match envelope::decode(RECORD_SCHEMA, bytes) {
+            Err(EnvelopeError::Schema { found: RECORD_SCHEMA_2, .. }) => {
+                envelope::decode(RECORD_SCHEMA_2, bytes)
+            }
+            decoded => decoded,
+        };
+        decoded.map_err(|error| error.to_string())
     }
 }
 
@@ -267,7 +276,15 @@ fn create_segment(
 }
 
 fn encode(record: &LogRecordView<'_>, frames: &mut Vec<Vec<u8>>) -> Result<(), StorageError> {
-    let bytes = envelope::encode(RECORD_SCHEMA, record)
+    let of_members =
+        |entries: &[LogEntry]| entries.iter().any(|entry| entry.kind == EntryKind::Members);
+    let schema = match record {
+        LogRecordView::Entries(entries) if of_members(entries) => RECORD_SCHEMA_2,
+        LogRecordView::Entries(_)
+        | LogRecordView::HardState(_)
+        | LogRecordView::Installed { .. } => RECORD_SCHEMA,
+    };
+    let bytes = envelope::encode(schema, record)
         .map_err(|error| StorageError::Encoding { reason: error.to_string() })?;
     frames.push(bytes);
     Ok(())

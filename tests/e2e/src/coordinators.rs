@@ -77,7 +77,9 @@ impl Coordinators {
             self.settings,
         );
         for member in members {
-            text.push_str(&format!("{member} = \"{}\"\n", self.peer_address(*member)));
+            let client = self.address(*member);
+            let peer = self.peer_address(*member);
+            text.push_str(&format!("{member} = \"{peer};{client}\"\n"));
         }
         Ok(fs::write(self.home.join(format!("{id}.toml")), text)?)
     }
@@ -105,6 +107,14 @@ impl Coordinators {
             process.wait()?;
         }
         Ok(())
+    }
+
+    /// Removes the data of member `id`, which must not run.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn wipe(&self, id: usize) -> Result<()> {
+        Ok(fs::remove_dir_all(self.home.join(format!("data-{id}")))?)
     }
 
     /// What member `id` has logged.

@@ -3,6 +3,78 @@
 use anyhow::Result;
 use e2e::coordinators::Coordinators;
 
+/// Changes go on while servers are killed; a client's writes are all there afterwards.
+#[test]
+fn members_join_leave_and_survive() -> Result<()> {
+    let mut all = Coordinators::start("members", 3, "reconfigEnabled = true\n")?;
+    all.add_places(2)?;
+    let here: Vec<usize> = vec![1, 2, 3];
+    for id in [4, 5] {
+        let named: Vec<usize> = here.iter().copied().chain(4..=id).collect();
+        all.write_settings(id, &named)?;
+        all.launch(id)?;
+        let (peer, client) = (all.peer_address(id), all.address(id));
+        let id_text = id.to_string();
+        let added =
+            all.json(&all.address(1), &["add", &id_text, "--peer", &peer, "--client", &client])?;
+        assert!(added["servers"][&id_text].as_str().is_some(), "{added}");
+        all.wait("vote", |all| all.role(id).is_some())?;
+    }
+    // Any two may go, the leader among them.
+    let leader = all.leader().expect("all are up");
+    for id in [leader, leader % 5 + 1] {
+        all.kill(id)?;
+    }
+    let at = (1..=5).find(|id| ![leader, leader % 5 + 1].contains(id)).expect("three of them");
+    all.wait("new leader", |all| all.leader().is_some())?;
+    let list = all.json(&all.address(at), &["list"])?;
+    assert_eq!(list["members"].as_array().map(Vec::len), Some(5), "{list}");
+    for id in [leader, leader % 5 + 1] {
+        all.launch(id)?;
+    }
+    all.wait("all", |all| (1..=5).all(|id| all.role(id).is_some()))?;
+    // The leader leaves, and says so.
+    let leader = all.leader().expect("all are up");
+    let rest = leader % 5 + 1;
+    all.json(&all.address(rest), &["remove", &leader.to_string()])?;
+    all.wait("end of service", |all| all.role(leader).is_none())?;
+    assert!(all.log(leader).contains("no member of the ensemble"), "{}", all.log(leader));
+    let list = all.json(&all.address(rest), &["list"])?;
+    assert_eq!(list["members"].as_array().map(Vec::len), Some(4), "{list}");
+    // It comes back with an empty folder, to follow only.
+    all.kill(leader)?;
+    all.wipe(leader)?;
+    all.write_settings(leader, &[1, 2, 3, 4, 5])?;
+    all.launch(leader)?;
+    let (peer, client) = (all.peer_address(leader), all.address(leader));
+    let id = leader.to_string();
+    let add = ["add", &id, "--peer", &peer, "--client", &client, "--observer"];
+    all.json(&all.address(rest), &add)?;
+    all.wait("observer", |all| all.role(leader).as_deref() == Some("observer"))?;
+    // One that does not run is out again, and all are restarted.
+    all.json(&all.address(rest), &["remove", &id])?;
+    all.kill(leader)?;
+    for id in (1..=5).filter(|id| *id != leader) {
+        all.kill(id)?;
+    }
+    for id in (1..=5).filter(|id| *id != leader) {
+        all.launch(id)?;
+    }
+    all.wait("leader of four", |all| all.leader().is_some())?;
+    let list = all.json(&all.address(rest), &["list"])?;
+    assert_eq!(list["members"].as_array().map(Vec::len), Some(4), "{list}");
+    Ok(())
+}
+
+#[test]
+fn members_are_not_changed_where_settings_forbid_it() -> Result<()> {
+    let all = Coordinators::start("fixed", 3, "")?;
+    let refused = all.command(&all.addresses(), &["remove", "3"])?;
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("reconfigEnabled"), "{said}");
+    Ok(())
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -28,6 +28,41 @@ Examples:
   tidegate coordinator list --coordinator a:2181,b:2181,c:2181
   tidegate coordinator list -o json | jq .leader")]
     List,
+    /// Add a server to the ensemble, or change what it is. It has to run already.
+    #[command(after_help = "\
+The new server is started first, with an empty data folder and settings that name those who are there and itself
+(server.N for each). It gets the log, and then a vote; when it has not caught up within half a minute, it is out
+again and nothing has changed. The servers have to be set to reconfigEnabled = true.
+
+Examples:
+  tidegate coordinator add 4 --peer d:2888 --client d:2181
+  tidegate coordinator add 4 --peer d:2888 --client d:2181 --observer     follows, and never votes")]
+    Add {
+        /// Its id.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=254))]
+        id: u8,
+        /// Where other members reach it.
+        #[arg(long, value_name = "HOST:PORT[:PORT]")]
+        peer: String,
+        /// Where clients reach it.
+        #[arg(long, value_name = "HOST:PORT")]
+        client: String,
+        /// It follows and serves, without a vote.
+        #[arg(long)]
+        observer: bool,
+    },
+    /// Take servers out of the ensemble. They serve nobody from then on, and can be stopped.
+    #[command(after_help = "\
+A leader hands over before it goes. A server that was removed may come back with an empty data folder.
+
+Examples:
+  tidegate coordinator remove 4
+  tidegate coordinator remove 4 5")]
+    Remove {
+        /// Their ids.
+        #[arg(required = true, value_parser = clap::value_parser!(u8).range(1..=254))]
+        ids: Vec<u8>,
+    },
     /// Hand leadership to another member, before its machine is stopped, say. Connections stay, and writes wait for
     /// some milliseconds.
     #[command(after_help = "\

@@ -109,7 +109,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
-    /// Look at the coordinators, and move leadership among them.
+    /// Look at the coordinators, add and remove some, and move leadership among them.
     Coordinator(CoordinatorArguments),
     /// Make a private authority and certificates, for TLS.
     Certs {

@@ -74,16 +74,18 @@ impl Consensus {
         }
         let (term, index, index_term) = head;
         self.received = Some(image);
-        let voters: Vec<u64> = self.members.iter().map(|member| member.get()).collect();
+        // A snapshot that does not say who its members are is of an ensemble whose settings do.
+        let members = self.members_in(self.received.as_ref());
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgSnapshot);
         message.from = from.get();
         message.to = self.id.get();
         message.term = term;
-        message.set_snapshot(snapshot_head(index, index_term, &voters));
+        message.set_snapshot(snapshot_head(index, index_term, &members));
         if self.node.step(message).is_err() {
             self.received = None;
         }
+        self.follow_members();
     }
 
     /// Gives up transfers and tells the engine, which tries again later.

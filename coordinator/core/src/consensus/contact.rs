@@ -15,7 +15,7 @@
 //!   leader     c ............. r ---- {echo: s, lag: r - c}      c: its quorum's certainty
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,8 @@ pub(super) struct Proof {
 /// What one member knows about contact in its ensemble.
 #[derive(Debug)]
 pub(super) struct Contact {
-    quorum: usize,
+    voters: BTreeSet<ServerId>,
+    id: ServerId,
     life: u64,
     /// The latest stamp of each other member, and when it came.
     stamps: BTreeMap<ServerId, (Stamp, Millis)>,
@@ -61,15 +62,21 @@ pub(super) struct Contact {
 
 impl Contact {
     /// `life` should differ from that of all earlier processes of this member.
-    pub(super) fn new(members: usize, life: u64) -> Self {
+    pub(super) fn new(id: ServerId, voters: BTreeSet<ServerId>, life: u64) -> Self {
         Self {
-            quorum: members / 2 + 1,
+            voters,
+            id,
             life,
             stamps: BTreeMap::new(),
             answered: BTreeMap::new(),
             followed: None,
             leading: false,
         }
+    }
+
+    /// Others vote from now on. What the same ones said before still counts.
+    pub(super) fn set_voters(&mut self, voters: BTreeSet<ServerId>) {
+        self.voters = voters;
     }
 
     /// This server won an election. The votes may have waited for it: nothing is sure by them.
@@ -124,11 +131,13 @@ impl Contact {
         if !self.leading {
             return self.followed;
         }
-        let others_needed = self.quorum.saturating_sub(1);
+        let quorum = self.voters.len() / 2 + 1;
+        let others_needed = quorum.saturating_sub(usize::from(self.voters.contains(&self.id)));
         if others_needed == 0 {
             return Some(now);
         }
-        let mut times: Vec<Millis> = self.answered.values().copied().collect();
+        let of_voters = self.answered.iter().filter(|(id, _)| self.voters.contains(id));
+        let mut times: Vec<Millis> = of_voters.map(|(_, at)| *at).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
         times.get(others_needed.saturating_sub(1)).copied().max(self.followed)
     }
@@ -149,6 +158,11 @@ mod tests {
         ServerId::new(id).unwrap()
     }
 
+    /// Of the first of so many members.
+    fn contact(members: u64, life: u64) -> Contact {
+        Contact::new(server(1), (1..=members).map(server).collect(), life)
+    }
+
     fn at(ms: u64) -> Millis {
         Millis::new(ms)
     }
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn leader_counts_when_it_asked_the_slowest_member_of_its_best_quorum() {
-        let mut contact = Contact::new(5, 7);
+        let mut contact = contact(5, 7);
         assert_eq!(contact.confirmed_at(at(5)), None);
         contact.begin_leading();
         contact.heard_member(server(2), &answer(7, 90), at(95));
@@ -181,7 +195,7 @@ mod tests {
 
     #[test]
     fn answers_to_another_life_or_to_the_future_prove_nothing() {
-        let mut contact = Contact::new(3, 7);
+        let mut contact = contact(3, 7);
         contact.begin_leading();
         contact.heard_member(server(2), &answer(6, 50), at(95));
         contact.heard_member(server(2), &answer(7, 96), at(95));
@@ -193,7 +207,7 @@ mod tests {
     /// A leader and a follower, each with a clock of its own: the leader's shows 1,000 more.
     #[test]
     fn follower_is_as_sure_as_its_leader_was_when_it_heard_it() {
-        let (mut leader, mut follower) = (Contact::new(3, 1), Contact::new(3, 2));
+        let (mut leader, mut follower) = (contact(3, 1), contact(3, 2));
         leader.begin_leading();
         let asked = leader.proof(server(2), true, at(1_100));
         follower.heard(server(1), &asked, at(105));
@@ -210,7 +224,7 @@ mod tests {
 
     #[test]
     fn message_of_an_earlier_term_echoes_nothing() {
-        let mut member = Contact::new(3, 2);
+        let mut member = contact(3, 2);
         member.heard(server(1), &answer(2, 5), at(10));
         assert!(member.proof(server(1), true, at(11)).echo.is_some());
         assert_eq!(member.proof(server(1), false, at(11)).echo, None);
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn single_member_is_always_sure() {
-        let mut contact = Contact::new(1, 1);
+        let mut contact = contact(1, 1);
         contact.begin_leading();
         assert_eq!(contact.confirmed_at(at(900)), Some(at(900)));
     }

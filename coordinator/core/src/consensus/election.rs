@@ -71,6 +71,11 @@ impl Election {
         }
     }
 
+    /// Others are members now.
+    pub(super) fn set_rank(&mut self, rank: u64) {
+        self.rank = rank;
+    }
+
     /// Elections came to nothing in so many terms before this one.
     pub(super) fn count_lost(&mut self, terms: u64) {
         self.lost = u32::try_from(terms).unwrap_or(u32::MAX);

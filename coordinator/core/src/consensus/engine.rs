@@ -13,13 +13,15 @@ use raft::{RawNode, StateRole};
 
 use super::contact::{Contact, Proof};
 use super::election::{self, Election, Phase};
-use super::log_store::LogStore;
+use super::log_store::{LogStore, member_ids};
+use super::membership::rank_of;
 use super::message::{self, RaftMessage};
 use super::output::{Body, ConsensusMessage, Output, ProposeError};
 use super::persist_queue::PersistQueue;
 use super::read_index::{ReadId, ReadRounds};
 use super::record::{HardState, PersistId, Restored, SnapshotImage};
 use super::transfer::{Incoming, Outgoing};
+use crate::members::{MemberIds, SERVERS_MAX};
 use crate::server::Config;
 use crate::{Millis, ServerId};
 
@@ -54,7 +56,14 @@ pub enum RestoreError {
 /// One member's consensus.
 pub struct Consensus {
     pub(super) id: ServerId,
-    pub(super) members: Vec<ServerId>,
+    /// Who has a part in consensus, as the engine counts.
+    pub(super) members: MemberIds,
+    /// Whose messages are taken beside those of members: who is about to join, or was named by settings.
+    pub(super) acquainted: BTreeSet<ServerId>,
+    /// Stands in the log and is not applied: who the members are.
+    pub(super) founding: Option<MemberIds>,
+    /// Finds the members in a snapshot's data.
+    pub(super) members_of: fn(&[u8]) -> Option<MemberIds>,
     pub(super) node: RawNode<LogStore>,
     pub(super) tick_ms: u64,
     pub(super) next_tick: Option<Millis>,
@@ -101,38 +110,51 @@ fn forget_vote(config: &Config, restored: &Restored) -> Restored {
     restored
 }
 
+fn settings(config: &Config, applied: u64) -> raft::Config {
+    raft::Config {
+        id: config.id.get(),
+        election_tick: config.election_ticks,
+        heartbeat_tick: config.heartbeat_ticks,
+        // A bound that the engine checks; the draw is ours.
+        max_election_tick: config.election_ticks.saturating_mul(election::TIMEOUT_SPREAD_MAX),
+        applied,
+        max_size_per_msg: MESSAGE_BYTES_MAX,
+        max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        ..raft::Config::default()
+    }
+}
+
 impl Consensus {
     /// A member that goes on from what storage found.
     ///
     /// # Errors
     /// [`RestoreError`] if what was found cannot be continued safely.
-    pub fn new(config: &Config, restored: &Restored) -> Result<Self, RestoreError> {
-        let voters: Vec<u64> = config.members.iter().map(|member| member.get()).collect();
+    pub fn new(
+        config: &Config,
+        restored: &Restored,
+        members_of: fn(&[u8]) -> Option<MemberIds>,
+    ) -> Result<Self, RestoreError> {
+        let named = || {
+            let learners = MemberIds::of(&config.servers).learners;
+            MemberIds { learners, ..MemberIds::of_voters(config.members.iter().copied()) }
+        };
+        let stored = restored.snapshot.as_ref().and_then(|image| members_of(&image.data));
+        let members = stored.unwrap_or_else(named);
         #[cfg(planted)]
         let restored = &forget_vote(config, restored);
-        let store = LogStore::restore(voters, restored).map_err(RestoreError::Log)?;
+        let store = LogStore::restore(members.clone(), restored).map_err(RestoreError::Log)?;
         let applied = restored.snapshot.as_ref().map_or(0, |image| image.index);
-        let settings = raft::Config {
-            id: config.id.get(),
-            election_tick: config.election_ticks,
-            heartbeat_tick: config.heartbeat_ticks,
-            // A bound that the engine checks; the draw is ours.
-            max_election_tick: config.election_ticks.saturating_mul(election::TIMEOUT_SPREAD_MAX),
-            applied,
-            max_size_per_msg: MESSAGE_BYTES_MAX,
-            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
-            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-            check_quorum: true,
-            pre_vote: true,
-            ..raft::Config::default()
-        };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let node = RawNode::new(&settings, store, &logger)
+        let node = RawNode::new(&settings(config, applied), store, &logger)
             .map_err(|error| RestoreError::Engine(error.to_string()))?;
-        let rank = config.members.iter().take_while(|member| **member < config.id).count() as u64;
         let mut consensus = Self {
             id: config.id,
-            members: config.members.clone(),
+            acquainted: config.members.iter().chain(config.servers.keys()).copied().collect(),
+            members_of,
+            founding: None,
             hard: HardState {
                 term: node.raft.term,
                 vote: node.raft.vote,
@@ -147,22 +169,26 @@ impl Consensus {
             queue: PersistQueue::new(restored.hard_state),
             discard_to: None,
             applied,
-            election: Election::new(config.seed, rank, config.tick_ms),
+            election: Election::new(config.seed, rank_of(config.id, &members), config.tick_ms),
             led_term: 0,
             first_term: restored.hard_state.term,
             vote_pending_since: None,
             lagging: None,
             gave_up_at: None,
-            contact: Contact::new(config.members.len(), config.seed),
+            contact: Contact::new(config.id, members.voters.clone(), config.seed),
             reads: ReadRounds::new(config.id.get(), config.seed),
             peers_up: BTreeSet::new(),
             outgoing: Vec::new(),
             incoming: None,
             received: None,
             halted: false,
+            members,
             #[cfg(planted)]
             planted: config.planted,
         };
+        for entry in restored.entries.iter().filter(|entry| entry.index > applied) {
+            consensus.note_appended(entry.kind, &entry.data);
+        }
         consensus.set_jitter();
         Ok(consensus)
     }
@@ -299,7 +325,7 @@ impl Consensus {
         now: Millis,
         out: &mut Vec<Output>,
     ) {
-        if self.halted || !self.members.contains(&from) || from == self.id {
+        if self.halted || !self.is_acquainted_with(from) || from == self.id {
             return;
         }
         match message.0 {
@@ -371,10 +397,12 @@ impl Consensus {
         if self.next_tick.is_none_or(|at| at <= now) {
             let first = self.next_tick.is_none();
             self.next_tick = Some(now.plus_ms(self.tick_ms));
-            if first && self.members.len() == 1 {
+            if first && self.members.voters.len() == 1 {
                 self.campaign();
             }
-            let may_campaign = !self.queue.is_installing() && self.vote_pending_since.is_none();
+            let may_campaign = !self.queue.is_installing()
+                && self.vote_pending_since.is_none()
+                && !self.is_to_join();
             if (may_campaign || self.is_leader()) && self.node.tick() && !self.is_leader() {
                 self.election.campaigned();
             }
@@ -410,7 +438,8 @@ impl Consensus {
     /// Gives the snapshot that [`Output::SnapshotWanted`] asked for; it must be of what was applied
     /// after that. One that comes too late is of no use, and is asked for again.
     pub fn offer_snapshot(&mut self, image: SnapshotImage) {
-        self.node.mut_store().offer(image);
+        let members = self.members_in(Some(&image));
+        self.node.mut_store().offer(image, members);
     }
 
     /// Term of the entry at `index`, for a snapshot that is to be made there.
@@ -449,7 +478,8 @@ impl Consensus {
         assert!(installing || self.node.store().first_kept() <= self.applied.saturating_add(1));
         assert!(self.node.store().last_kept() <= log.last_index());
         assert!(self.hard.term <= self.node.raft.term, "the term fell");
-        assert!(self.outgoing.len() < self.members.len(), "a transfer to nobody");
+        assert!(self.outgoing.len() <= SERVERS_MAX, "transfers to nobody");
+        assert_eq!(self.members, member_ids(&self.node.raft.prs().conf().to_conf_state()));
         assert!(self.received.is_none(), "a snapshot that nobody takes");
     }
 
@@ -467,7 +497,9 @@ impl Consensus {
     }
 
     fn quorum_up(&self) -> bool {
-        self.peers_up.len().saturating_add(1) > self.members.len() / 2
+        let voters = &self.members.voters;
+        let up = self.peers_up.intersection(voters).count();
+        voters.contains(&self.id) && up.saturating_add(1) > voters.len() / 2
     }
 
     fn campaign_if_due(&mut self, now: Millis) {
@@ -479,7 +511,7 @@ impl Consensus {
     fn campaign(&mut self) {
         // The engine looks at unapplied entries first, and those of a snapshot that is not durable
         // yet cannot be looked at.
-        if !self.queue.is_installing() && self.node.campaign().is_ok() {
+        if self.may_campaign() && !self.queue.is_installing() && self.node.campaign().is_ok() {
             self.election.campaigned();
         }
     }
@@ -492,7 +524,7 @@ impl Consensus {
         }
     }
 
-    fn halt(&mut self, reason: &'static str, out: &mut Vec<Output>) {
+    pub(super) fn halt(&mut self, reason: &'static str, out: &mut Vec<Output>) {
         if !self.halted {
             self.stop();
             out.push(Output::Halt { reason });
@@ -520,7 +552,8 @@ impl Consensus {
         }
         let from_leader = message.comes_from_leader();
         let Some(message) = message::incoming(from.get(), self.id.get(), message) else { return };
-        if self.queue.is_installing() && message.msg_type == MessageType::MsgTimeoutNow {
+        let may_campaign = self.may_campaign() && !self.queue.is_installing();
+        if !may_campaign && message.msg_type == MessageType::MsgTimeoutNow {
             return;
         }
         let current = message.term == self.term();

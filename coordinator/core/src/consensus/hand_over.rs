@@ -21,7 +21,7 @@ impl Consensus {
         };
         let heir = match to {
             Some(to) => self.peers_up.get(&to).copied(),
-            None => self.peers_up.iter().copied().max_by_key(matched),
+            None => self.peers_up.intersection(&self.members.voters).copied().max_by_key(matched),
         };
         if let Some(heir) = heir {
             self.node.transfer_leader(heir.get());

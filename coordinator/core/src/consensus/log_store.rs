@@ -10,13 +10,15 @@
 //! ```
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use raft::eraftpb::{ConfState, Entry, HardState as RaftHardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState as RaftHardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::message::raft_entry;
 use super::record::{HardState, Restored, SnapshotImage};
+use crate::ServerId;
+use crate::members::MemberIds;
 
 /// Position of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +29,8 @@ struct Position {
 
 /// The log in memory, and the snapshot that is being handed to followers, if any.
 pub(super) struct LogStore {
-    voters: Vec<u64>,
+    /// Who has a part as of the anchor at start; kept up with what is applied.
+    members: MemberIds,
     initial: HardState,
     /// The entry before the first one kept.
     anchor: Position,
@@ -35,6 +38,7 @@ pub(super) struct LogStore {
     entry_bytes: u64,
     /// Snapshot for followers that need one; dropped when nobody does.
     outgoing: Option<SnapshotImage>,
+    offered_members: MemberIds,
     /// Set by the engine through a shared reference: some follower needs a snapshot.
     wanted: Cell<bool>,
 }
@@ -42,18 +46,19 @@ pub(super) struct LogStore {
 impl LogStore {
     /// The log as storage gave it back. Entries that do not continue the snapshot or one another
     /// are a broken promise of storage.
-    pub(super) fn restore(voters: Vec<u64>, restored: &Restored) -> Result<Self, &'static str> {
+    pub(super) fn restore(members: MemberIds, restored: &Restored) -> Result<Self, &'static str> {
         let base = restored.snapshot.as_ref().map_or_else(Position::default, |image| Position {
             index: image.index,
             term: image.term,
         });
         let mut store = Self {
-            voters,
+            members,
             initial: restored.hard_state,
             anchor: base,
             entries: VecDeque::new(),
             entry_bytes: 0,
             outgoing: None,
+            offered_members: MemberIds::default(),
             wanted: Cell::new(false),
         };
         for entry in &restored.entries {
@@ -78,6 +83,13 @@ impl LogStore {
             return Err("the restored log ends before its commit index");
         }
         store.initial.commit = store.initial.commit.max(base.index);
+        // A change of the members is proposed only when the one before it was applied, and who has the later entry was told
+        // so; the commit index on disk may be of before. Without this a server would begin with members of two changes ago,
+        // whose quorum need not have a server of today's.
+        let mut changes = store.entries.iter().rev().filter(|entry| is_of_members(entry));
+        if let Some(before_last) = changes.nth(1) {
+            store.initial.commit = store.initial.commit.max(before_last.index);
+        }
         store.initial.term = store.initial.term.max(last.term);
         if store.initial.term > restored.hard_state.term {
             store.initial.vote = 0;
@@ -192,9 +204,10 @@ impl LogStore {
         self.wanted.replace(false)
     }
 
-    /// Offers a snapshot to followers that ask.
-    pub(super) fn offer(&mut self, image: SnapshotImage) {
+    /// Offers a snapshot to followers that ask; it says who its members are, or they are those of now.
+    pub(super) fn offer(&mut self, image: SnapshotImage, members: MemberIds) {
         self.outgoing = Some(image);
+        self.offered_members = members;
     }
 
     /// The offered snapshot.
@@ -212,9 +225,7 @@ impl Storage for LogStore {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let HardState { term, vote, commit } = self.initial;
         let hard = RaftHardState { term, vote, commit, ..RaftHardState::default() };
-        let mut members = ConfState::default();
-        members.set_voters(self.voters.clone());
-        Ok(RaftState::new(hard, members))
+        Ok(RaftState::new(hard, conf_state(&self.members)))
     }
 
     fn entries(
@@ -259,30 +270,51 @@ impl Storage for LogStore {
     }
 
     /// Only what the snapshot covers is told; its bytes travel in chunks of our own.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let usable = self
             .outgoing
             .as_ref()
-            .filter(|image| image.index >= request_index && image.index >= self.anchor.index);
+            .filter(|image| image.index >= request_index && image.index >= self.anchor.index)
+            // Of before it joined: the engine there would not take it.
+            .filter(|_| ServerId::new(to).is_some_and(|to| self.offered_members.contains(to)));
         let Some(image) = usable else {
             self.wanted.set(true);
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
-        Ok(snapshot_head(image.index, image.term, &self.voters))
+        Ok(snapshot_head(image.index, image.term, &self.offered_members))
     }
+}
+
+fn is_of_members(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal
 }
 
 /// What an entry costs beside its data when messages are cut to size.
 const ENTRY_OVERHEAD: u64 = 32;
 
 /// The engine's view of a snapshot: its position and members, without data.
-pub(super) fn snapshot_head(index: u64, term: u64, voters: &[u64]) -> Snapshot {
+pub(super) fn snapshot_head(index: u64, term: u64, members: &MemberIds) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let head = snapshot.mut_metadata();
     head.index = index;
     head.term = term;
-    head.mut_conf_state().set_voters(voters.to_vec());
+    head.set_conf_state(conf_state(members));
     snapshot
+}
+
+/// The members in the engine's form.
+pub(super) fn conf_state(members: &MemberIds) -> ConfState {
+    let numbers = |ids: &BTreeSet<ServerId>| ids.iter().map(|id| id.get()).collect::<Vec<_>>();
+    let mut state = ConfState::default();
+    state.set_voters(numbers(&members.voters));
+    state.set_learners(numbers(&members.learners));
+    state
+}
+
+/// The members that the engine tells of.
+pub(super) fn member_ids(state: &ConfState) -> MemberIds {
+    let ids = |numbers: &[u64]| numbers.iter().copied().filter_map(ServerId::new).collect();
+    MemberIds { voters: ids(state.get_voters()), learners: ids(state.get_learners()) }
 }
 
 #[cfg(test)]
@@ -291,11 +323,32 @@ mod tests {
     use crate::consensus::{EntryKind, LogEntry};
 
     #[test]
+    fn all_changes_of_members_but_the_last_are_known_to_be_committed() {
+        let entry = |index, kind| LogEntry { index, term: 1, kind, data: vec![1, 4].into() };
+        let commit_with = |changes: &[u64]| {
+            let kind = |index: u64| match changes.contains(&index) {
+                true => EntryKind::Members,
+                false => EntryKind::Normal,
+            };
+            let entries = (1..=9).map(|index| entry(index, kind(index))).collect();
+            let hard_state = HardState { commit: 3, ..HardState::default() };
+            let restored = Restored { entries, hard_state, ..Restored::default() };
+            let store = LogStore::restore(MemberIds::default(), &restored).unwrap();
+            store.initial.commit
+        };
+        assert_eq!(commit_with(&[]), 3);
+        assert_eq!(commit_with(&[8]), 3, "it may be taken back");
+        assert_eq!(commit_with(&[1, 8]), 3);
+        assert_eq!(commit_with(&[4, 8]), 4);
+        assert_eq!(commit_with(&[4, 6, 8]), 6);
+    }
+
+    #[test]
     fn entries_within_a_number_of_bytes_are_counted_backwards_from_an_index() {
         let entry =
             |index| LogEntry { index, term: 1, kind: EntryKind::Normal, data: vec![0; 10].into() };
         let restored = Restored { entries: (1..=8).map(entry).collect(), ..Restored::default() };
-        let store = LogStore::restore(vec![1], &restored).unwrap();
+        let store = LogStore::restore(MemberIds::default(), &restored).unwrap();
         assert_eq!(store.first_within(8, 1_000), 1);
         assert_eq!(store.first_within(6, 29), 5);
         assert_eq!(store.first_within(6, 30), 4);

@@ -139,6 +139,11 @@ impl RaftMessage {
         (self.kind == RaftKind::Heartbeat).then_some(self.commit)
     }
 
+    /// Whether it brings a change of the members.
+    pub(super) fn brings_members(&self) -> bool {
+        self.entries.iter().any(|entry| entry.kind == EntryKind::Members)
+    }
+
     pub(super) fn term(&self) -> u64 {
         self.term
     }
@@ -157,15 +162,26 @@ fn entries_follow(anchor_index: u64, anchor_term: u64, message: &RaftMessage) ->
 }
 
 pub(super) fn log_entry(entry: eraftpb::Entry) -> LogEntry {
-    LogEntry { index: entry.index, term: entry.term, kind: EntryKind::Normal, data: entry.data }
+    let (kind, data) = match entry.entry_type {
+        eraftpb::EntryType::EntryNormal => (EntryKind::Normal, entry.data),
+        // Beside the engine's own form, which nobody reads again, stands ours.
+        eraftpb::EntryType::EntryConfChange | eraftpb::EntryType::EntryConfChangeV2 => {
+            (EntryKind::Members, entry.context)
+        }
+    };
+    LogEntry { index: entry.index, term: entry.term, kind, data }
 }
 
 pub(super) fn raft_entry(entry: LogEntry) -> eraftpb::Entry {
     let LogEntry { index, term, kind, data } = entry;
-    let entry_type = match kind {
-        EntryKind::Normal => eraftpb::EntryType::EntryNormal,
-    };
-    eraftpb::Entry { entry_type, term, index, data, ..eraftpb::Entry::default() }
+    let built = eraftpb::Entry { term, index, ..eraftpb::Entry::default() };
+    match kind {
+        EntryKind::Normal => eraftpb::Entry { data, ..built },
+        EntryKind::Members => {
+            let entry_type = eraftpb::EntryType::EntryConfChangeV2;
+            eraftpb::Entry { entry_type, context: data, ..built }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! log_store    the log in memory, as the engine reads it
 //! contact      when a quorum was last heard of (safety.md A7)
 //! election     our own jitter, and campaigning at once after a closed socket
+//! membership   who has a part, and how one more or less gets it
 //! hand_over    an office that goes to another member on purpose
 //! progress     how far the others are
 //! read_index   rounds for linearizable reads
@@ -27,6 +28,7 @@ mod election;
 mod engine;
 mod hand_over;
 mod log_store;
+mod membership;
 mod message;
 mod output;
 mod persist_queue;
@@ -37,6 +39,7 @@ mod record;
 mod transfer;
 
 pub use engine::{Consensus, HELD_BYTES_MAX, RestoreError};
+pub use membership::{MemberStep, members_after};
 pub use output::{ConsensusMessage, Output, ProposeError};
 pub use read_index::ReadId;
 pub use record::{

@@ -12,6 +12,7 @@ use super::read_index::ReadId;
 use super::record::{PersistId, PersistWrite, SnapshotImage};
 use super::transfer::{Chunk, ChunkReceived};
 use crate::ServerId;
+use crate::members::MemberIds;
 
 /// Something to be done or known, in the order of the list.
 #[derive(Debug)]
@@ -39,6 +40,15 @@ pub enum Output {
         /// What was proposed.
         data: Bytes,
     },
+    /// This entry is committed, and who has a part in consensus is this from here on.
+    ApplyMembers {
+        /// Its position.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// All of them.
+        ids: MemberIds,
+    },
     /// The state is replaced by this snapshot, which is durable here.
     Install {
         /// The state as of its index.
@@ -64,6 +74,13 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsensusMessage(pub(super) Body);
 
+impl ConsensusMessage {
+    /// Whether it brings a change of the members, which members of an older build cannot read.
+    pub(crate) fn brings_members(&self) -> bool {
+        matches!(&self.0, Body::Raft { message, .. } if message.brings_members())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Body {
     /// A message of the engine, and what it proves of contact.
@@ -83,4 +100,7 @@ pub enum ProposeError {
     /// This leader hands over its office at the moment.
     #[error("the leader hands over its office")]
     HandingOver,
+    /// Another change of the members is on its way, or this one cannot be told.
+    #[error("another change of the members is on its way")]
+    Changing,
 }

@@ -6,7 +6,7 @@
 //! in the persist queue until the write and all earlier ones are durable. Answers to heartbeats,
 //! which speak of the term alone, wait for a new term only. Many Readys may be on their way. It does not know why the engine made a Ready.
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{EntryType, Message, MessageType};
 use raft::{Ready, StateRole};
 
 use super::election::Phase;
@@ -143,6 +143,9 @@ impl Consensus {
         if !entries.is_empty() {
             self.node.mut_store().append(&entries);
             write.entries = entries.into_iter().map(log_entry).collect();
+            for entry in &write.entries {
+                self.note_appended(entry.kind, &entry.data);
+            }
             write.sync = true;
         }
         if !write.sync {
@@ -166,7 +169,16 @@ impl Consensus {
                 self.applied
             );
             self.applied = entry.index;
-            out.push(Output::Apply { index: entry.index, term: entry.term, data: entry.data });
+            let (index, term) = (entry.index, entry.term);
+            if entry.entry_type == EntryType::EntryNormal {
+                out.push(Output::Apply { index, term, data: entry.data });
+                continue;
+            }
+            match self.apply_change(&entry.context) {
+                Some(ids) => out.push(Output::ApplyMembers { index, term, ids }),
+                // Every member would do the same with it; going on would split their quorums.
+                None => return self.halt("a committed change of the members cannot be read", out),
+            }
         }
         self.node.advance_apply_to(last);
     }

@@ -38,6 +38,8 @@ pub struct HardState {
 pub enum EntryKind {
     /// Opaque bytes for the state machine; empty at the start of a term.
     Normal,
+    /// A change of who has a part in consensus, in the engine's own form.
+    Members,
 }
 
 /// One position of the replicated log.

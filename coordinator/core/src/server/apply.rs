@@ -13,6 +13,7 @@ use super::limits::SUBSCRIPTION_BYTES_PER_STEP;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::consensus::SnapshotImage;
+use crate::members::MemberIds;
 use crate::state::{AppliedCommand, Entry, State};
 use crate::subscription::Delivery;
 use crate::tree::{Identities, may_read};
@@ -42,6 +43,15 @@ impl Server {
         self.after_apply();
     }
 
+    /// Who has a part in consensus is this from here on.
+    pub(super) fn apply_members(&mut self, index: u64, term: u64, ids: MemberIds) {
+        self.state.apply_members(term, index, ids);
+        self.snapshots.applied(0);
+        self.proposals.applied(index);
+        self.changing.stale = true;
+        self.after_apply();
+    }
+
     /// The state is another's now: everything that was derived from it begins anew.
     pub(super) fn install_snapshot(&mut self, image: &SnapshotImage) {
         let state = State::decode_snapshot(&image.data);
@@ -52,6 +62,7 @@ impl Server {
         #[cfg(planted)]
         let state = state.planted_with(self.config.planted);
         self.state = state;
+        self.changing.stale = true;
         self.snapshots.installed(image.index);
         // Watches fire by changes, and those that the snapshot jumped over are not known: their
         // clients come back and set them anew, which finds what was missed. The same goes for

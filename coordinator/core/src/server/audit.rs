@@ -12,7 +12,7 @@ use super::identity::to_info;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{AppliedCommand, Command, MultiOutcome, OpResult, Outcome, TreeOp, WriteOp};
-use crate::tree::{ChangeKind, Identity, SUPER_SCHEME};
+use crate::tree::{CONFIG_PATH, ChangeKind, Identity, SUPER_SCHEME};
 
 /// One thing that was done, or not. Fields that are `None` have no meaning for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,18 @@ impl Server {
                 if origin == Some(self.config.id) {
                     let actor = Actor { session: *session, identities };
                     self.audit_write(&actor, op, Some(result));
+                }
+            }
+            // A change of the members ends with another command than it began with.
+            (Command::AdvanceMembers { .. }, Outcome::Written { session, result, .. }) => {
+                let origin = self.state.session(*session).map(|found| found.origin.server);
+                if origin == Some(self.config.id) {
+                    let id = self.connections.of_session(*session);
+                    let held = id.and_then(|id| self.connections.get(id));
+                    let identities = held.map(|held| held.identities.clone());
+                    let identities = identities.unwrap_or_else(|| [].into());
+                    let actor = Actor { session: *session, identities: &identities };
+                    self.audit_reconfig(&actor, result.is_ok());
                 }
             }
             (_, Outcome::Expired(ended)) => self.audit_end(ended.session, applied),
@@ -127,8 +139,16 @@ impl Server {
             (WriteOp::Multi(_), _) => {
                 self.record(actor, Deed { operation: "multiOperation", ..Deed::default() });
             }
+            (WriteOp::Reconfig(_), result) => {
+                self.audit_reconfig(actor, result.is_some_and(Result::is_ok));
+            }
             (WriteOp::CloseSession | WriteOp::SessionOptions { .. }, _) => {}
         }
+    }
+
+    fn audit_reconfig(&mut self, actor: &Actor<'_>, is_done: bool) {
+        let znode = Some(CONFIG_PATH.to_owned());
+        self.record(actor, Deed { operation: "reconfig", znode, is_done, ..Deed::default() });
     }
 
     fn audit_tree_op(&mut self, actor: &Actor<'_>, op: &TreeOp, done: Option<&OpResult>) {

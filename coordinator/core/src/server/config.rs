@@ -6,16 +6,21 @@
 use super::sasl::SaslConfig;
 use crate::ServerId;
 
-/// Most members an ensemble may have.
-pub const MEMBERS_MAX: usize = 9;
+pub use crate::members::MEMBERS_MAX;
+use crate::members::{Members, Role};
 
 /// Settings of one member. All times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// This server; one of `members`.
+    /// This server; one of `members`, or an observer among `servers`.
     pub id: ServerId,
-    /// All voting members, this one included, sorted, without repetition.
+    /// All voting members, sorted, without repetition.
     pub members: Vec<ServerId>,
+    /// The same with their addresses, observers too, where the settings tell them: what the log begins with when members may
+    /// change. Empty for a server that stands alone.
+    pub servers: Members,
+    /// Whether members may be changed over the protocol.
+    pub reconfig_enabled: bool,
     /// Where election jitter comes from, and what tells this life from earlier ones: should differ
     /// between members and lives.
     pub seed: u64,
@@ -93,6 +98,8 @@ impl Config {
         Self {
             id,
             members,
+            servers: Members::new(),
+            reconfig_enabled: false,
             seed: 0,
             tick_ms: 50,
             heartbeat_ticks: 2,
@@ -132,7 +139,9 @@ impl Config {
         if self.members.iter().any(|member| !(1..=254).contains(&member.get())) {
             return Err(ConfigError::ServerId);
         }
-        if !self.members.contains(&self.id) {
+        let own = self.servers.get(&self.id);
+        let is_observer = own.is_some_and(|own| own.role() == Role::Observer);
+        if !self.members.contains(&self.id) && !is_observer {
             return Err(ConfigError::NotMember);
         }
         let positive = [

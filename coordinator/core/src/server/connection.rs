@@ -116,6 +116,8 @@ pub(super) enum Step {
     LargeRead(Request),
     /// Waits for a read index, then for the log to be applied up to it.
     Sync { then: AfterSync, read: ReadId, index: Option<u64> },
+    /// A change of the members that has begun: the number of its write.
+    Reconfig(u64),
     /// Waits until leadership has moved: a transfer's number.
     Transfer(u64),
     /// An answer that waits for its turn.
@@ -143,6 +145,7 @@ impl Step {
             Self::Write(write) => write.sent,
             Self::Sync { .. }
             | Self::Transfer(_)
+            | Self::Reconfig(_)
             | Self::Written(_)
             | Self::Read(_)
             | Self::LargeRead(_)
@@ -230,7 +233,7 @@ impl Connection {
             Step::Read(_) => Some(&mut self.reads),
             Step::Write(write) if write.sent.is_some() => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
-            Step::Written(_) | Step::Transfer(_) | Step::Answer(_) => None,
+            Step::Written(_) | Step::Reconfig(_) | Step::Transfer(_) | Step::Answer(_) => None,
         }
     }
 
@@ -272,6 +275,7 @@ impl Connection {
                 | Step::Write(_)
                 | Step::Written(_)
                 | Step::Transfer(_)
+                | Step::Reconfig(_)
                 | Step::Answer(_) => {}
             }
         }
@@ -309,9 +313,24 @@ impl Connection {
         sequence: u64,
         result: Result<OpResult, ErrorCode>,
     ) -> Option<u64> {
-        let waits = |pending: &&mut Pending| matches!(&pending.step, Step::Write(write) if write.sequence == sequence);
+        let waits = |pending: &&mut Pending| match &pending.step {
+            Step::Write(write) => write.sequence == sequence,
+            Step::Reconfig(number) => *number == sequence,
+            _ => false,
+        };
         let pending = self.pipeline.iter_mut().find(waits)?;
         let before = std::mem::replace(&mut pending.step, Step::Written(result));
+        if let Some(count) = self.count_of(&before) {
+            *count = count.saturating_sub(1);
+        }
+        before.place()
+    }
+
+    /// A write has begun what takes a while; returns its place among all that was sent.
+    pub(super) fn await_members(&mut self, sequence: u64) -> Option<u64> {
+        let waits = |pending: &&mut Pending| matches!(&pending.step, Step::Write(write) if write.sequence == sequence);
+        let pending = self.pipeline.iter_mut().find(waits)?;
+        let before = std::mem::replace(&mut pending.step, Step::Reconfig(sequence));
         if let Some(count) = self.count_of(&before) {
             *count = count.saturating_sub(1);
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::audit::AuditRecord;
 use crate::consensus::{PersistId, PersistWrite};
+use crate::members::Members;
 use crate::state::FrozenState;
 use crate::{ConnectionId, ServerId};
 
@@ -61,6 +62,14 @@ pub enum Effect {
     Audit {
         /// What was done or not.
         record: Box<AuditRecord>,
+    },
+    /// The servers of the ensemble are these, this one and those that are about to join or to leave included: links go to
+    /// and come from all of them. Given only where the log says who they are; before, settings do.
+    Members {
+        /// With their addresses.
+        servers: Members,
+        /// Whether this server is one that may serve clients.
+        serves: bool,
     },
     /// The server can never vote or answer again in this life; the process should end and say
     /// why. All connections were closed before.

@@ -26,7 +26,9 @@ impl Server {
     ) {
         let (password, rest) = entropy.split_at(SessionPassword::BYTES);
         let origin = rest.iter().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        if self.connections.get(id).is_some() || self.connections.of_origin(origin).is_some() {
+        let known =
+            self.connections.get(id).is_some() || self.connections.of_origin(origin).is_some();
+        if known || !self.is_member() {
             self.effects.push(Effect::Close { connection: id });
             return;
         }

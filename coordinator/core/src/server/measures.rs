@@ -205,7 +205,7 @@ impl Server {
             updates_ms: counted.updates,
             fan_out: counted.fan_out.clone(),
             fired: counted.fired,
-            quorum_size: self.config.members.len(),
+            quorum_size: self.consensus.members().voters.len(),
             synced_followers: self.consensus.synced_followers(),
             commands_waiting,
             commands_waiting_bytes,

@@ -14,6 +14,7 @@
 //! repetition     what is in that queue already
 //! peer           messages between members                    snapshot   when to take one
 //! identity       who a connection has shown to be            sasl      one way to show it
+//! members        servers join and leave
 //! transfer       an operator moves leadership
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
@@ -36,6 +37,7 @@ mod identity;
 mod limits;
 mod link;
 mod measures;
+mod members;
 mod office;
 mod peer;
 mod pipeline;

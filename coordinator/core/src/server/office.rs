@@ -120,6 +120,11 @@ fn silence_ms(timeout_ms: u32) -> u64 {
 }
 
 impl Server {
+    /// Whether this server leads, and has applied what its predecessors left.
+    pub(super) fn is_in_office(&self) -> bool {
+        self.consensus.is_leader() && self.office.term == Some(self.consensus.term())
+    }
+
     /// Takes or leaves office, then ends the sessions whose time has come.
     pub(super) fn office_duties(&mut self) {
         let term = self.consensus.term();

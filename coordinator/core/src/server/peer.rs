@@ -16,7 +16,7 @@ use crate::consensus::ConsensusMessage;
 use crate::state::Command;
 
 const SCHEMA: Schema = Schema { kind: 0x04, version: 2 };
-/// The form that has [`PeerMessage::Transfer`], and is otherwise the same. A message goes out in the first
+/// The form that has [`PeerMessage::Transfer`] and changes of the members, and is otherwise the same. A message goes out in the first
 /// form that has it: members of the build before understand all others while an ensemble is upgraded.
 const SCHEMA_3: Schema = Schema { kind: 0x04, version: 3 };
 
@@ -40,6 +40,8 @@ pub(super) enum PeerMessage {
 impl PeerMessage {
     fn schema(&self) -> Schema {
         match self {
+            Self::Consensus(message) if message.brings_members() => SCHEMA_3,
+            Self::Forward(commands) if commands.iter().any(Command::is_of_members) => SCHEMA_3,
             Self::Consensus(_)
             | Self::Forward(_)
             | Self::Touched(_)
@@ -70,7 +72,7 @@ impl Server {
     }
 
     pub(super) fn on_peer_message(&mut self, from: ServerId, bytes: &Bytes) {
-        if from == self.config.id || !self.config.members.contains(&from) {
+        if from == self.config.id || !self.consensus.is_acquainted_with(from) {
             return;
         }
         let Ok(message) = PeerMessage::decode(bytes) else {
@@ -107,7 +109,7 @@ impl Server {
     }
 
     pub(super) fn on_peer_up(&mut self, peer: ServerId) {
-        if !self.config.members.contains(&peer) || peer == self.config.id {
+        if !self.consensus.is_acquainted_with(peer) || peer == self.config.id {
             return;
         }
         self.link.broke(peer);

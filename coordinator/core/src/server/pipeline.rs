@@ -27,7 +27,7 @@ impl Server {
             connection.held = false;
             let Some(front) = connection.pipeline.front() else { break };
             let ready = match &front.step {
-                Step::Write(_) | Step::Transfer(_) => false,
+                Step::Write(_) | Step::Reconfig(_) | Step::Transfer(_) => false,
                 Step::Sync { index, .. } => index.is_some_and(|index| index <= applied),
                 Step::Written(_) | Step::Read(_) | Step::LargeRead(_) | Step::Answer(_) => true,
             };
@@ -111,7 +111,7 @@ impl Server {
             Step::Sync { then: AfterSync::Path(path), .. } => Ok(Response::Path(path)),
             Step::Sync { then: AfterSync::Read(request), .. } => self.read(id, request),
             Step::Answer(answer) => answer,
-            Step::Write(_) | Step::Transfer(_) => return,
+            Step::Write(_) | Step::Reconfig(_) | Step::Transfer(_) => return,
         };
         let error = outcome.as_ref().err().copied();
         if matches!(error, Some(ErrorCode::NoAuth | ErrorCode::AuthFailed)) {

@@ -66,7 +66,9 @@ impl Proposals {
             Outcome::Ignored { .. }
             | Outcome::Written { .. }
             | Outcome::ExpiryRefused { .. }
-            | Outcome::DueRemoved(_) => {}
+            | Outcome::DueRemoved(_)
+            | Outcome::Reconfiguring { .. }
+            | Outcome::MembersMoved => {}
         }
     }
 

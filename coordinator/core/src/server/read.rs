@@ -14,7 +14,7 @@ use super::identity;
 use super::limits::{MISSED_CHANGES_MAX, MULTI_READ_BYTES_MAX, PAGE_NAMES_MAX, READ_BYTES_MAX};
 use super::step::Server;
 use crate::ConnectionId;
-use crate::tree::{NodeView, is_allowed, masked, validate_path};
+use crate::tree::{CONFIG_PATH, NodeView, is_allowed, masked, validate_path};
 use crate::watch::Missed;
 
 impl Server {
@@ -100,6 +100,14 @@ impl Server {
             // In ZooKeeper the server writes this node; here it shows what is counted anyway.
             let text = format!("count={},bytes={}", usage.count, usage.bytes);
             stat.data_length = i32::try_from(text.len()).unwrap_or(i32::MAX);
+            data = Some(text.into());
+        }
+        if read.path == CONFIG_PATH
+            && let Some(text) = self.named_members()
+        {
+            // As in ZooKeeper, whose servers each show what their settings name until members are changed.
+            stat.data_length = i32::try_from(text.len()).unwrap_or(i32::MAX);
+            stat.version = -1;
             data = Some(text.into());
         }
         let response = Response::DataStat(data, stat);

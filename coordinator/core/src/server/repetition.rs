@@ -58,7 +58,10 @@ impl Repetitions {
                 })
             }
             // The leader makes these itself.
-            Command::Expire { .. } | Command::RemoveDue { .. } => false,
+            Command::Expire { .. }
+            | Command::RemoveDue { .. }
+            | Command::FoundMembers { .. }
+            | Command::AdvanceMembers { .. } => false,
         }
     }
 
@@ -73,7 +76,10 @@ impl Repetitions {
             Command::Write { session, generation, sequence, .. } => {
                 self.note_write(*session, *generation, *sequence);
             }
-            Command::Expire { .. } | Command::RemoveDue { .. } => {}
+            Command::Expire { .. }
+            | Command::RemoveDue { .. }
+            | Command::FoundMembers { .. }
+            | Command::AdvanceMembers { .. } => {}
         }
     }
 

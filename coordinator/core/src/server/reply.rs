@@ -91,6 +91,7 @@ pub(super) fn to_response(result: OpResult) -> Response {
         OpResult::DataSet { stat } | OpResult::AclSet { stat } | OpResult::Checked { stat } => {
             Response::Stat(stat)
         }
+        OpResult::Reconfigured { data, stat } => Response::DataStat(Some(data), stat),
         OpResult::Multi(outcome) => Response::Multi(multi_results(outcome)),
         OpResult::Deleted | OpResult::SessionClosed(_) | OpResult::OptionsSet => Response::Empty,
     }
@@ -114,6 +115,7 @@ fn multi_result(result: OpResult) -> MultiResult {
         OpResult::AclSet { .. }
         | OpResult::Multi(_)
         | OpResult::SessionClosed(_)
-        | OpResult::OptionsSet => MultiResult::Error(ErrorCode::SystemError),
+        | OpResult::OptionsSet
+        | OpResult::Reconfigured { .. } => MultiResult::Error(ErrorCode::SystemError),
     }
 }

@@ -65,10 +65,20 @@ impl Server {
         let sorted = if self.must_prove_first(id, header.op) {
             Sorted::Answer(Err(ErrorCode::SessionClosedRequireSaslAuth))
         } else {
-            sort(request)
+            self.sort(request)
         };
         self.enqueue(id, header, bytes, sorted);
         self.run_pipeline(id);
+    }
+
+    fn sort(&self, request: Result<Request, DecodeError>) -> Sorted {
+        match request {
+            Ok(Request::Reconfig(request)) => match self.sort_reconfig(request) {
+                Ok(write) => Sorted::Write(write),
+                Err(code) => Sorted::Answer(Err(code)),
+            },
+            other => sort(other),
+        }
     }
 
     fn enqueue(&mut self, id: ConnectionId, header: RequestHeader, bytes: usize, sorted: Sorted) {
@@ -266,7 +276,8 @@ fn sort(request: Result<Request, DecodeError>) -> Sorted {
         | Request::SetWatches(_)
         | Request::SetWatches2(_)
         | Request::MultiRead(_) => Sorted::Read(request),
-        Request::Reconfig(_) => Sorted::Answer(Err(ErrorCode::ReconfigDisabled)),
+        // Its server looks at it first.
+        Request::Reconfig(request) => Sorted::Write(WriteOp::Reconfig(request)),
         Request::Sasl(token) => Sorted::Sasl(token),
         Request::DeleteContainer(_) | Request::Unknown(_) => {
             Sorted::Answer(Err(ErrorCode::Unimplemented))

@@ -94,7 +94,8 @@ impl Server {
         let passes = match op {
             WriteOp::Tree(op) => is_small(op),
             WriteOp::Multi(ops) => ops.iter().all(is_small),
-            WriteOp::CloseSession | WriteOp::SessionOptions { .. } => true,
+            // Another server may be what is missing.
+            WriteOp::CloseSession | WriteOp::SessionOptions { .. } | WriteOp::Reconfig(_) => true,
         };
         !passes && self.refuses_writes()
     }
@@ -164,7 +165,7 @@ impl Server {
         if self.room.low_members.is_empty() {
             return false;
         }
-        let members = &self.config.members;
+        let members = &self.consensus.members().voters;
         let has_room = |member: &&ServerId| {
             **member == self.config.id
                 || self.consensus.is_peer_up(**member) && !self.room.low_members.contains(*member)
@@ -180,7 +181,9 @@ impl Server {
     }
 
     fn tell_room(&mut self, message: &RoomMessage) {
-        for peer in self.config.members.clone() {
+        let members = self.consensus.members();
+        let all: Vec<ServerId> = members.voters.union(&members.learners).copied().collect();
+        for peer in all {
             if peer != self.config.id {
                 self.tell_room_to(peer, message);
             }

@@ -25,6 +25,11 @@ impl Server {
             }
             Outcome::Expired(ended) => self.on_ended(ended, None),
             Outcome::DueRemoved(_) => {}
+            Outcome::MembersMoved => self.changing.stale = true,
+            Outcome::Reconfiguring { session, generation, sequence } => {
+                self.changing.stale = true;
+                self.on_reconfiguring(session, generation, sequence);
+            }
             Outcome::ExpiryRefused { session, .. } => {
                 self.office.expiry_refused(session, self.now.mono);
             }
@@ -103,6 +108,8 @@ impl Server {
             Ok(OpResult::SessionClosed(ended)) => Some(*ended),
             _ => None,
         };
+        self.changing.stale |= matches!(&result, Ok(OpResult::Reconfigured { .. }))
+            || matches!(&result, Err(ErrorCode::NewConfigNoQuorum));
         let options_set = matches!(&result, Ok(OpResult::OptionsSet));
         let answering = self.connection_of(session, generation);
         if let Some(id) = answering
@@ -118,6 +125,15 @@ impl Server {
         if let Some(ended) = ended {
             self.on_ended(ended, answering);
         }
+    }
+
+    /// A change of the members has begun: its write is not sent again, and answered when the change ends.
+    fn on_reconfiguring(&mut self, session: SessionId, generation: u64, sequence: u64) {
+        let Some(id) = self.connection_of(session, generation) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let place = connection.await_members(sequence);
+        self.link.answered(place);
+        self.run_pipeline(id);
     }
 
     /// A write was passed over. If it is one that waits here, the connection cannot go on as it is.

@@ -17,7 +17,9 @@ pub enum Mode {
     Leader,
     /// Knows a leader.
     Follower,
-    /// Knows no leader at the moment.
+    /// Knows one, and never votes.
+    Observer,
+    /// Knows no leader at the moment, or is no member.
     Looking,
     /// Stopped being a voter after a failed write.
     Halted,
@@ -34,6 +36,8 @@ pub struct Status {
     pub leader: Option<ServerId>,
     /// Whether a leader with a quorum was heard of within the bound of safety.md A7: "ready".
     pub confirmed: bool,
+    /// Whether it is a member of the ensemble, as far as it knows.
+    pub member: bool,
     /// Consensus term.
     pub term: u64,
     /// Committed log index.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::consensus::{Consensus, Output, RestoreError, Restored};
-use crate::state::State;
+use crate::state::{State, members_of_snapshot};
 use crate::subscription::Subscriptions;
 use crate::watch::Watches;
 use crate::{ConnectionId, Millis, Now};
@@ -19,6 +19,7 @@ use super::event::Event;
 use super::identity;
 use super::link::Link;
 use super::measures::Counted;
+use super::members::Changing;
 use super::office::Office;
 use super::presence::Presence;
 use super::proposals::Proposals;
@@ -57,6 +58,7 @@ pub struct Server {
     pub(super) room: Room,
     pub(super) syncs: Syncs,
     pub(super) transfers: Transfers,
+    pub(super) changing: Changing,
     pub(super) snapshots: SnapshotPlan,
     pub(super) counters: Counters,
     /// Last index of the log that this process found, and its term.
@@ -100,7 +102,7 @@ impl Server {
             return Err(RestoreError::Log("the snapshot is of another index than it says"));
         }
         let found_log = restored.entries.last().map_or((0, 0), |entry| (entry.index, entry.term));
-        let consensus = Consensus::new(&config, &restored)?;
+        let consensus = Consensus::new(&config, &restored, members_of_snapshot)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
             stalled_ms: 0,
@@ -123,6 +125,7 @@ impl Server {
             room: Room::default(),
             syncs: Syncs::default(),
             transfers: Transfers::default(),
+            changing: Changing::new(),
             counters: Counters::default(),
             found_log,
         })
@@ -173,7 +176,8 @@ impl Server {
             id: self.config.id,
             mode: self.mode(),
             leader: self.consensus.leader(),
-            confirmed: self.is_confirmed_within(self.config.unconfirmed_ms_max),
+            confirmed: self.is_confirmed_within(self.config.unconfirmed_ms_max) && self.is_member(),
+            member: self.is_member(),
             term: self.consensus.term(),
             commit_index: self.consensus.commit_index(),
             applied_index: self.state.applied_index(),
@@ -228,9 +232,11 @@ impl Server {
         if self.consensus.is_halted() {
             Mode::Halted
         } else if self.consensus.is_leader() {
-            if self.config.members.len() == 1 { Mode::Standalone } else { Mode::Leader }
-        } else if self.consensus.leader().is_some() {
-            Mode::Follower
+            let members = self.consensus.members();
+            let alone = members.voters.len() == 1 && members.learners.is_empty();
+            if alone { Mode::Standalone } else { Mode::Leader }
+        } else if self.consensus.leader().is_some() && self.is_member() {
+            if self.is_observer() { Mode::Observer } else { Mode::Follower }
         } else {
             Mode::Looking
         }
@@ -296,11 +302,13 @@ impl Server {
             }
             // Answers that this lets go may send writes.
             self.deliver_subscriptions();
+            self.follow_members();
             self.follow_leader();
             self.follow_transfers();
             // What was heard in this step counts before anything expires.
             self.flush_presence();
             self.office_duties();
+            self.drive_members();
             self.flush_link();
             self.flush_proposals();
         }
@@ -332,6 +340,7 @@ impl Server {
             Output::Send { to, message } => self.send_consensus(to, message),
             Output::Persist { id, write } => self.effects.push(Effect::Persist { id, write }),
             Output::Apply { index, term, data } => self.apply_entry(index, term, &data),
+            Output::ApplyMembers { index, term, ids } => self.apply_members(index, term, ids),
             Output::Install { image } => self.install_snapshot(&image),
             Output::ReadReady { id, index } => self.on_read_ready(id, index),
             Output::SnapshotWanted => self.offer_snapshot(),

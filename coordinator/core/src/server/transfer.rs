@@ -93,7 +93,7 @@ impl Server {
 
     /// Why the office cannot go to this server.
     fn reason_against(&self, to: Option<ServerId>) -> Option<TransferOutcome> {
-        let Some(to) = to.filter(|to| self.config.members.contains(to)) else {
+        let Some(to) = to.filter(|to| self.consensus.members().voters.contains(to)) else {
             return Some(TransferOutcome::NotMember);
         };
         if self.consensus.leader() == Some(to) {
@@ -164,13 +164,14 @@ impl Server {
 
     /// Who is in the ensemble and who leads, as this server sees it.
     pub(super) fn describe_ensemble(&self) -> EnsembleInfo {
+        let ids = self.member_ids();
         let is_up = |id: ServerId| id == self.config.id || self.consensus.is_peer_up(id);
         let member = |id: &ServerId| MemberInfo { id: on_wire(Some(*id)), up: is_up(*id) };
         EnsembleInfo {
             server: on_wire(Some(self.config.id)),
             leader: on_wire(self.consensus.leader()),
             term: i64::try_from(self.consensus.term()).unwrap_or(i64::MAX),
-            members: self.config.members.iter().map(member).collect(),
+            members: ids.voters.union(&ids.learners).map(member).collect(),
         }
     }
 }

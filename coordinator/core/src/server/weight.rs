@@ -6,9 +6,11 @@
 use bytes::Bytes;
 
 use coordinator_protocol::{
-    Acl, CreateRequest, DecodeError, MultiOp, MultiReadOp, Request, SetWatchesRequest,
+    Acl, CreateRequest, DecodeError, MultiOp, MultiReadOp, ReconfigRequest, Request,
+    SetWatchesRequest,
 };
 
+use crate::members::SERVER_TEXT_BYTES_MAX;
 use crate::state::{Command, TreeOp, WriteOp};
 
 /// Allowance for what does not vary.
@@ -30,6 +32,7 @@ fn op_bytes(op: &WriteOp) -> usize {
         WriteOp::Multi(ops) => {
             ops.iter().map(|op| tree_op_bytes(op).saturating_add(FIXED_BYTES)).sum()
         }
+        WriteOp::Reconfig(change) => reconfig_bytes(change),
         WriteOp::CloseSession | WriteOp::SessionOptions { .. } => 0,
     };
     varying.saturating_add(FIXED_BYTES)
@@ -43,9 +46,11 @@ pub(super) fn command_bytes(command: &Command) -> usize {
             op_bytes(op).saturating_add(who.sum())
         }
         Command::RemoveDue { path } => text(path).saturating_add(FIXED_BYTES),
-        Command::CreateSession { .. } | Command::Attach { .. } | Command::Expire { .. } => {
-            FIXED_BYTES
-        }
+        Command::FoundMembers { servers } => servers.len().saturating_mul(SERVER_TEXT_BYTES_MAX),
+        Command::CreateSession { .. }
+        | Command::Attach { .. }
+        | Command::Expire { .. }
+        | Command::AdvanceMembers { .. } => FIXED_BYTES,
     }
 }
 
@@ -78,10 +83,7 @@ fn varying_bytes(request: &Request) -> usize {
         | Request::GetAllChildrenNumber(path) => text(path),
         Request::Auth(auth) => text(&auth.scheme).saturating_add(of(&auth.auth)),
         Request::Sasl(token) => of(token),
-        Request::Reconfig(change) => {
-            let parts = [&change.joining_servers, &change.leaving_servers, &change.new_members];
-            parts.into_iter().flatten().map(|part| text(part)).sum()
-        }
+        Request::Reconfig(change) => reconfig_bytes(change),
         Request::SetWatches(watches) | Request::SetWatches2(watches) => watches_bytes(watches),
         Request::Multi(ops) => ops.iter().map(multi_op_bytes).sum(),
         Request::MultiRead(ops) => ops.iter().map(multi_read_bytes).sum(),
@@ -94,6 +96,11 @@ fn varying_bytes(request: &Request) -> usize {
         | Request::CloseSession
         | Request::Unknown(_) => 0,
     }
+}
+
+fn reconfig_bytes(change: &ReconfigRequest) -> usize {
+    let parts = [&change.joining_servers, &change.leaving_servers, &change.new_members];
+    parts.into_iter().flatten().map(|part| text(part)).sum()
 }
 
 /// A text among many: its own header counts.

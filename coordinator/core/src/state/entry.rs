@@ -8,13 +8,14 @@
 use bytes::Bytes;
 use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_protocol::{
-    CheckRequest, CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, MultiOp, SessionId,
-    SessionPassword, SetAclRequest, SetDataRequest,
+    CheckRequest, CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, MultiOp,
+    ReconfigRequest, SessionId, SessionPassword, SetAclRequest, SetDataRequest,
 };
 use serde::{Deserialize, Serialize};
 
 use super::ENTRY_KIND;
 use crate::ids::ServerId;
+use crate::members::Members;
 use crate::tree::Identities;
 
 /// One log entry: commands that are applied one after the other.
@@ -89,6 +90,43 @@ pub enum Command {
         /// The node.
         path: String,
     },
+    /// The servers that the first leader's settings name are from now on what the log says. Does nothing the second
+    /// time.
+    FoundMembers {
+        /// With their addresses.
+        servers: Members,
+    },
+    /// The leader saw that a change of the members can go on.
+    AdvanceMembers {
+        /// Which change; any other is left alone.
+        change: u64,
+        /// To where.
+        to: AdvanceTo,
+    },
+}
+
+impl Command {
+    pub(crate) fn is_of_members(&self) -> bool {
+        match self {
+            Self::FoundMembers { .. } | Self::AdvanceMembers { .. } => true,
+            Self::Write { op, .. } => matches!(op, WriteOp::Reconfig(_)),
+            Self::CreateSession { .. }
+            | Self::Attach { .. }
+            | Self::Expire { .. }
+            | Self::RemoveDue { .. } => false,
+        }
+    }
+}
+
+/// Where a change of the members goes on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdvanceTo {
+    /// All have caught up.
+    Exchange,
+    /// They have not, in time.
+    GivenUp,
+    /// Consensus has the members.
+    Finished,
 }
 
 /// What a session may write.
@@ -105,6 +143,8 @@ pub enum WriteOp {
         /// Expire this long after the peer closed the socket; `None` = only by time-out.
         fast_death_grace_ms: Option<u32>,
     },
+    /// Other members. It is answered when they are there.
+    Reconfig(ReconfigRequest),
 }
 
 /// One change of the tree, as the client asked for it.
@@ -149,6 +189,9 @@ impl From<MultiOp> for TreeOp {
 pub struct EntryError(#[from] EnvelopeError);
 
 const SCHEMA: Schema = Schema { kind: ENTRY_KIND, version: 2 };
+/// The form that has changes of the members, and is otherwise the same. Entries without any stay in the older form: the
+/// build before reads them, as long as nobody changes members.
+const SCHEMA_3: Schema = Schema { kind: ENTRY_KIND, version: 3 };
 
 impl Entry {
     /// The bytes that the log holds and that travel between servers.
@@ -156,7 +199,11 @@ impl Entry {
     /// # Errors
     /// Only when the entry is larger than an envelope may be: propose fewer commands.
     pub fn encode(&self) -> Result<Bytes, EntryError> {
-        Ok(Bytes::from(envelope::encode(SCHEMA, self)?))
+        let schema = match self.commands.iter().any(Command::is_of_members) {
+            true => SCHEMA_3,
+            false => SCHEMA,
+        };
+        Ok(Bytes::from(envelope::encode(schema, self)?))
     }
 
     /// The entry in `bytes`. The data inside is copied: it does not keep `bytes` alive.
@@ -164,6 +211,11 @@ impl Entry {
     /// # Errors
     /// Bytes that `encode` did not make.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
-        Ok(envelope::decode(SCHEMA, bytes)?)
+        match envelope::decode(SCHEMA, bytes) {
+            Err(EnvelopeError::Schema { found: SCHEMA_3, .. }) => {
+                Ok(envelope::decode(SCHEMA_3, bytes)?)
+            }
+            decoded => Ok(decoded?),
+        }
     }
 }

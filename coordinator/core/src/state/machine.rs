@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use coordinator_protocol::{ErrorCode, SessionId, SessionPassword, Zxid};
 
 use super::entry::{Command, Entry, Origin, TreeOp, WriteOp};
+use super::membership::Membership;
 use super::outcome::{
     Applied, AppliedCommand, Attached, Created, Ended, Ignored, MultiOutcome, OpResult, Outcome,
 };
@@ -37,6 +38,8 @@ pub struct State {
     /// Latest last; as many as `ENDED_SESSIONS_MAX`.
     pub(super) ended: VecDeque<SessionId>,
     pub(super) tree: Tree,
+    /// None while the settings of each server say who the members are.
+    pub(super) membership: Option<Membership>,
     #[cfg(planted)]
     pub(super) planted: Option<crate::planted::Planted>,
 }
@@ -59,6 +62,7 @@ impl State {
             sessions: BTreeMap::new(),
             ended: VecDeque::new(),
             tree: Tree::new(),
+            membership: None,
             #[cfg(planted)]
             planted: None,
         }
@@ -112,14 +116,23 @@ impl State {
             Command::Attach { session, password, timeout_ms, follows, origin } => {
                 self.attach(*session, password, (*timeout_ms, *follows), *origin)
             }
+            Command::FoundMembers { servers } => self.found_members(servers, &mut changes),
+            Command::AdvanceMembers { change, to } => {
+                self.advance_members(*change, *to, &mut changes)
+            }
             Command::Write { session, generation, sequence, identities, op } => {
                 let (session, generation, sequence) = (*session, *generation, *sequence);
                 match self.admit(session, generation, sequence) {
                     Err(why) => Outcome::Ignored { session, generation, sequence, why },
-                    Ok(()) => {
-                        let result = self.write((session, identities), op, &mut changes);
-                        Outcome::Written { session, generation, sequence, result }
-                    }
+                    Ok(()) => match op {
+                        WriteOp::Reconfig(request) => {
+                            self.reconfigure((session, generation, sequence), identities, request)
+                        }
+                        _ => {
+                            let result = self.write((session, identities), op, &mut changes);
+                            Outcome::Written { session, generation, sequence, result }
+                        }
+                    },
                 }
             }
             Command::Expire { session, generation } => {
@@ -299,6 +312,8 @@ impl State {
                 self.zxids.advance();
                 Ok(OpResult::OptionsSet)
             }
+            // It is answered when it ends.
+            WriteOp::Reconfig(_) => Err(ErrorCode::SystemError),
         }
     }
 
@@ -352,7 +367,7 @@ impl State {
     }
 
     /// A write under the zxid that `advance` gives next. Whoever keeps the write advances.
-    fn transaction(&mut self) -> Transaction<'_> {
+    pub(super) fn transaction(&mut self) -> Transaction<'_> {
         let stamp = Stamp {
             zxid: self.zxids.peek(),
             wall_ms: self.wall_ms,

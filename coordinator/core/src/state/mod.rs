@@ -11,18 +11,21 @@
 
 mod entry;
 mod machine;
+mod membership;
 mod outcome;
+mod reconfig;
 mod session;
 mod snapshot;
 mod zxid;
 
-pub use entry::{Command, Entry, EntryError, Origin, TreeOp, WriteOp};
+pub use entry::{AdvanceTo, Command, Entry, EntryError, Origin, TreeOp, WriteOp};
 pub use machine::{SESSIONS_MAX, State};
+pub use membership::{ChangePhase, Membership, MembershipChange};
 pub use outcome::{
     Applied, AppliedCommand, Attached, Created, Ended, Ignored, MultiOutcome, OpResult, Outcome,
 };
 pub use session::Session;
-pub use snapshot::{FrozenState, SnapshotError};
+pub use snapshot::{FrozenState, SnapshotError, members_of_snapshot};
 
 /// Envelope kinds of the state machine (0x01..=0x0f); a number is never used for another type.
 const ENTRY_KIND: u16 = 0x01;

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use coordinator_protocol::{ErrorCode, SessionId, Stat, Zxid};
 
 use super::entry::Origin;
@@ -84,6 +85,17 @@ pub enum Outcome {
     },
     /// A container or TTL node was looked at: true if it is gone.
     DueRemoved(bool),
+    /// A change of the members has begun; the write is decided when it ends.
+    Reconfiguring {
+        /// The session.
+        session: SessionId,
+        /// Its connection generation.
+        generation: u64,
+        /// The write's number within the generation.
+        sequence: u64,
+    },
+    /// The ensemble's members are founded, or a change of them went on, if that was not known.
+    MembersMoved,
 }
 
 /// Facts of a created session.
@@ -177,6 +189,13 @@ pub enum OpResult {
     SessionClosed(Ended),
     /// sessionOptions
     OptionsSet,
+    /// reconfig: the configuration's text.
+    Reconfigured {
+        /// What `/zookeeper/config` holds.
+        data: Bytes,
+        /// Its Stat.
+        stat: Stat,
+    },
 }
 
 /// What came of a multi.

@@ -18,9 +18,11 @@ use coordinator_protocol::{SessionId, Zxid};
 use serde::{Deserialize, Serialize};
 
 use super::machine::{ENDED_SESSIONS_MAX, SESSIONS_MAX, State};
+use super::membership::Membership;
 use super::session::Session;
 use super::zxid::ZxidClock;
 use super::{SNAPSHOT_CHUNK_KIND, SNAPSHOT_HEAD_KIND};
+use crate::members::MemberIds;
 use crate::tree::{FrozenTree, NodeRecord, RecordError, Tree};
 
 /// A chunk is closed when it has at least this many bytes of paths and data.
@@ -32,6 +34,8 @@ const CHUNK_ITEMS_MAX: usize = 10_000;
 const ITEM_BYTES_ESTIMATE: usize = 96;
 
 const HEAD: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 2 };
+/// The form that has the members behind all else; written where there are any.
+const HEAD_3: Schema = Schema { kind: SNAPSHOT_HEAD_KIND, version: 3 };
 const CHUNK: Schema = Schema { kind: SNAPSHOT_CHUNK_KIND, version: 2 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +46,30 @@ struct Head {
     ended: VecDeque<SessionId>,
     session_count: u64,
     node_count: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadWithMembers {
+    head: Head,
+    membership: Membership,
+}
+
+/// Reads a head in either form.
+fn read_head(bytes: &[u8]) -> Result<(Head, Option<Membership>), SnapshotError> {
+    match envelope::decode::<HeadWithMembers>(HEAD_3, bytes) {
+        Ok(HeadWithMembers { head, membership }) => Ok((head, Some(membership))),
+        Err(EnvelopeError::Schema { found: HEAD, .. }) => {
+            Ok((envelope::decode(HEAD, bytes)?, None))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who has a part in consensus as of the snapshot in `bytes`; `None` when it does not say.
+#[must_use]
+pub fn members_of_snapshot(bytes: &[u8]) -> Option<MemberIds> {
+    let (head, _) = split(bytes).ok()?;
+    read_head(head).ok()?.1.map(|membership| membership.ids)
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,6 +113,7 @@ pub struct FrozenState {
     ended: VecDeque<SessionId>,
     sessions: Vec<Session>,
     tree: FrozenTree,
+    membership: Option<Membership>,
 }
 
 impl FrozenState {
@@ -102,7 +131,8 @@ impl FrozenState {
         let zxids = continued.ok_or(SnapshotError::Contradiction("no zxid can follow its last"))?;
         let (ended, sessions) = (VecDeque::new(), Vec::new());
         let tree = Tree::from_records(nodes, zxids.last())?.freeze();
-        Ok(FrozenState { index: 1, term: zxids.term(), zxids, wall_ms, ended, sessions, tree })
+        let (term, membership) = (zxids.term(), None);
+        Ok(FrozenState { index: 1, term, zxids, wall_ms, ended, sessions, tree, membership })
     }
 
     /// The last log index whose effects are inside.
@@ -142,7 +172,12 @@ impl FrozenState {
             session_count: self.sessions.len() as u64,
             node_count: self.tree.node_count() as u64,
         };
-        append(&mut bytes, HEAD, &head);
+        match self.membership.clone() {
+            Some(membership) => {
+                append(&mut bytes, HEAD_3, &HeadWithMembers { head, membership });
+            }
+            None => append(&mut bytes, HEAD, &head),
+        }
         for sessions in self.sessions.chunks(CHUNK_ITEMS_MAX) {
             append(&mut bytes, CHUNK, &ChunkView::Sessions(sessions));
         }
@@ -166,10 +201,11 @@ impl FrozenState {
 
 impl State {
     /// The same sessions and nodes as the beginning of another history: its zxids are greater than any that this one can
-    /// have come to, so that whoever followed this one sees that it has to begin anew. `None` when no epoch is left.
+    /// have come to, so that whoever followed this one sees that it has to begin anew. Its members are those that
+    /// settings name. `None` when no epoch is left.
     #[must_use]
     pub fn set_apart(self) -> Option<Self> {
-        Some(Self { zxids: self.zxids.apart()?, ..self })
+        Some(Self { zxids: self.zxids.apart()?, membership: None, ..self })
     }
 
     /// The whole state as of now.
@@ -183,6 +219,7 @@ impl State {
             ended: self.ended.clone(),
             sessions: self.sessions.values().cloned().collect(),
             tree: self.tree.freeze(),
+            membership: self.membership.clone(),
         }
     }
 
@@ -198,7 +235,7 @@ impl State {
     /// Bytes that `encode_snapshot` did not make.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let (head, mut rest) = split(bytes)?;
-        let head: Head = envelope::decode(HEAD, head)?;
+        let (head, membership) = read_head(head)?;
         let mut sessions: Vec<Session> = Vec::new();
         let mut nodes: Vec<NodeRecord> = Vec::new();
         while !rest.is_empty() {
@@ -219,6 +256,7 @@ impl State {
             wall_ms: head.wall_ms,
             ended: head.ended,
             tree: Tree::from_records(nodes, head.zxids.last())?,
+            membership,
             sessions: sessions.into_iter().map(|session| (session.id, session)).collect(),
             #[cfg(planted)]
             planted: None,

@@ -255,6 +255,25 @@ impl<'a> Transaction<'a> {
         Ok(stat)
     }
 
+    /// The servers' own write of `/zookeeper/config`: the Stat after it. Its version stays -1, as in ZooKeeper.
+    pub fn write_config(&mut self, data: Bytes) -> Stat {
+        let path: Arc<str> = match self.tree.nodes.get_key_value(CONFIG_PATH) {
+            Some((key, _)) => key.clone(),
+            None => return Stat::default(),
+        };
+        self.tree.replace_data(&path, Some(data.clone()));
+        let node = self.tree.nodes.get_mut(&path).expect("found above");
+        node.mzxid = self.stamp.zxid;
+        node.mtime_ms = self.stamp.wall_ms;
+        node.version = -1;
+        let (stat, acl) = (node.stat(), node.acl.clone());
+        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
+        let parent_acl = above.map_or_else(|| acl.clone(), |above| above.acl.clone());
+        let (zxid, kind) = (self.stamp.zxid, ChangeKind::DataChanged);
+        self.changes.push(Change { zxid, path, kind, data: Some(data), acl, parent_acl, stat });
+        stat
+    }
+
     /// setACL: the Stat after it.
     ///
     /// # Errors

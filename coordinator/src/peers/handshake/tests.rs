@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
@@ -27,7 +29,7 @@ fn encrypted_member(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls
         secret: secret.into(),
         tls,
         own_id: ServerId::new(id).unwrap(),
-        others: BTreeMap::from([(other, format!("{HOST}:1"))]),
+        others: watch::channel(BTreeMap::from([(other, format!("{HOST}:1"))])).1,
     })
 }
 

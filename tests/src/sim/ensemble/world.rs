@@ -96,6 +96,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Persist { .. } => "ensemble Persist",
         Effect::SaveSnapshot { .. } => "ensemble SaveSnapshot",
         Effect::Audit { .. } => "ensemble Audit",
+        Effect::Members { .. } => "ensemble Members",
         Effect::Halt { .. } => "ensemble Halt",
     }
 }
@@ -468,6 +469,7 @@ impl World {
             }
             // No server of the simulation has an audit log.
             Effect::Audit { .. } => {}
+            Effect::Members { .. } => panic!("these servers do not let members be changed"),
             Effect::Halt { reason } => {
                 self.trace.note(now, "  halt", &[id as u64 + 1], reason.as_bytes());
                 self.halted(id);

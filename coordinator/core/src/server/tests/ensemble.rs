@@ -86,6 +86,10 @@ pub struct Ensemble {
     sequence: u64,
     /// Pairs that hear one another.
     links: BTreeSet<(ServerId, ServerId)>,
+    /// Whom each member's settings name.
+    named: BTreeMap<ServerId, Vec<ServerId>>,
+    /// Whom each member dials and lets in.
+    known: BTreeMap<ServerId, BTreeSet<ServerId>>,
     pub clients: BTreeMap<ConnectionId, Client>,
     next_connection: u64,
     configure: fn(&mut Config),
@@ -123,6 +127,8 @@ impl Ensemble {
             due: BTreeMap::new(),
             sequence: 0,
             links: BTreeSet::new(),
+            named: BTreeMap::new(),
+            known: BTreeMap::new(),
             clients: BTreeMap::new(),
             next_connection: 1,
             configure,
@@ -135,14 +141,7 @@ impl Ensemble {
 
     fn populated(mut self, size: u64) -> Self {
         for id in 1..=size {
-            let member = Member {
-                server: None,
-                disk: Disk::default(),
-                life: 0,
-                frozen: false,
-                waiting: Vec::new(),
-            };
-            self.members.insert(self::member(id), member);
+            self.place(self::member(id), (1..=size).map(self::member).collect());
         }
         for id in 1..=size {
             self.start(self::member(id));
@@ -150,8 +149,33 @@ impl Ensemble {
         self
     }
 
+    /// A machine with an empty disk, whose settings name these.
+    pub fn place(&mut self, id: ServerId, named: Vec<ServerId>) {
+        let (server, disk, waiting) = (None, Disk::default(), Vec::new());
+        let life = self.members.get(&id).map_or(0, |before| before.life + 1);
+        self.members.insert(id, Member { server, disk, life, frozen: false, waiting });
+        self.named.insert(id, named);
+    }
+
+    /// A member's process dials these from now on, and lets nobody else in.
+    fn introduce(&mut self, id: ServerId, known: BTreeSet<ServerId>) {
+        self.known.insert(id, known);
+        let others: Vec<ServerId> = self.members.keys().copied().filter(|o| *o != id).collect();
+        for other in others {
+            let knows = |a, b| self.known.get(&a).is_some_and(|known| known.contains(&b));
+            let both = knows(id, other) && knows(other, id);
+            let up = |id: &ServerId| self.members[id].server.is_some();
+            let linked = self.links.contains(&(id, other));
+            if both && !linked && up(&id) && up(&other) {
+                self.connect_peers(id, other);
+            } else if !both && linked {
+                self.cut_peers(id, other, true);
+            }
+        }
+    }
+
     pub fn start(&mut self, id: ServerId) {
-        let ids: Vec<ServerId> = self.members.keys().copied().collect();
+        let ids = self.named[&id].clone();
         let mut config = Config::new(id, ids.clone());
         config.seed = id.get() * 7;
         (self.configure)(&mut config);
@@ -161,12 +185,8 @@ impl Ensemble {
         member.server =
             Some(Server::new(config, Restored { hard_state, snapshot, entries }).unwrap());
         member.life += 1;
+        self.introduce(id, ids.into_iter().collect());
         self.step(id, Event::Tick);
-        for peer in ids {
-            if peer != id && self.members[&peer].server.is_some() {
-                self.connect_peers(id, peer);
-            }
-        }
     }
 
     pub fn connect_peers(&mut self, a: ServerId, b: ServerId) {
@@ -326,6 +346,7 @@ impl Ensemble {
                 self.push(20, Due::Saved { at: id, life, image });
             }
             Effect::Audit { record } => self.audited.push((id, *record)),
+            Effect::Members { servers, .. } => self.introduce(id, servers.into_keys().collect()),
             Effect::Halt { reason } => self.halted.push((id, reason)),
         }
     }
@@ -361,7 +382,7 @@ impl Ensemble {
                 let (_, due) = self.due.pop_first().unwrap();
                 self.happen(due);
             }
-            (None, None) => panic!("nothing will ever happen"),
+            (None, None) => panic!("nothing will ever happen: {:?}", self.halted),
         }
     }
 

@@ -9,6 +9,7 @@ mod forwarding;
 mod measures;
 mod pauses;
 mod random;
+mod reconfiguration;
 mod returning;
 mod room;
 mod sasl;

@@ -135,6 +135,8 @@ fn follow(lives: &mut BTreeMap<SessionId, Life>, decided: &Decided) {
         | Outcome::Ignored { .. }
         | Outcome::Expired(_)
         | Outcome::DueRemoved(_)
+        | Outcome::Reconfiguring { .. }
+        | Outcome::MembersMoved
         | Outcome::ExpiryRefused { .. } => {}
     }
 }

@@ -106,6 +106,8 @@ impl<'a> Facts<'a> {
                 | Outcome::Ignored { .. }
                 | Outcome::Expired(_)
                 | Outcome::DueRemoved(_)
+                | Outcome::Reconfiguring { .. }
+                | Outcome::MembersMoved
                 | Outcome::ExpiryRefused { .. } => continue,
             };
             let server = usize::try_from(origin.server.get() - 1).expect("small");

@@ -152,6 +152,7 @@ fn response(result: OpResult) -> Response {
             Response::Stat(stat)
         }
         OpResult::Deleted | OpResult::SessionClosed(_) | OpResult::OptionsSet => Response::Empty,
+        OpResult::Reconfigured { data, stat } => Response::DataStat(Some(data), stat),
         OpResult::Multi(MultiOutcome::Failed(codes)) => {
             Response::Multi(codes.into_iter().map(MultiResult::Error).collect())
         }

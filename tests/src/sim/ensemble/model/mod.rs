@@ -91,6 +91,9 @@ impl Model {
                     false => Outcome::ExpiryRefused { session, generation },
                 }
             }
+            Command::FoundMembers { .. } | Command::AdvanceMembers { .. } => {
+                panic!("these servers do not let members be changed")
+            }
             Command::RemoveDue { path } => {
                 let gone = self.nodes.remove_due(self.stamp(), path);
                 self.counter += u32::from(gone);
@@ -224,6 +227,7 @@ impl Model {
                 known.grace_ms = *fast_death_grace_ms;
                 OpResult::OptionsSet
             }
+            WriteOp::Reconfig(_) => panic!("the workload has none"),
             WriteOp::Tree(op) => self.operate(session, op)?,
             WriteOp::Multi(ops) => match self.multi(session, ops) {
                 Ok(results) => OpResult::Multi(MultiOutcome::Done(results)),

@@ -12,10 +12,10 @@ use crate::ConnectionId;
 const SEEDS: u64 = 5;
 
 /// A small generator of our own: the seed is the whole test.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

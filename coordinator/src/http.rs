@@ -153,6 +153,9 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
         None if !status.member => {
             ("503 Service Unavailable", "no member of the ensemble\n".to_owned())
         }
+        None if status.read_only => {
+            ("503 Service Unavailable", "not in a quorum, read-only\n".to_owned())
+        }
         None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
     }
 }

@@ -153,6 +153,7 @@ mod tests {
             latency_count: 4,
             peers_up: 2,
             disk: coordinator_core::server::DiskRoom::default(),
+            read_only: false,
         }
     }
 

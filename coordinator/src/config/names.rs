@@ -96,6 +96,11 @@ pub const SETTINGS: &[Setting] = &[
         "true answers only those who have proved a password by SASL",
     ),
     setting(
+        "readonlymode.enabled",
+        "false",
+        "true serves reads without a quorum, 2 s after it is lost, to clients whose handshake asks for that",
+    ),
+    setting(
         "linearizableReads",
         "false",
         "true has each read ask a quorum first, as if a sync stood before it; costs a round trip",

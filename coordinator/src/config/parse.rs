@@ -199,6 +199,7 @@ fn core_config(
     config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
+    config.read_only_mode = values.value("readonlymode.enabled", "true or false")?;
     config.disk_free_bytes_min = values.value("diskFreeBytesMin", "a number of bytes")?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;

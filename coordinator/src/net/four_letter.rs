@@ -66,7 +66,8 @@ pub fn mode_name(mode: Mode) -> Option<&'static str> {
 
 fn of_status(word: FourLetterWord, status: &Status) -> String {
     // As ZooKeeper: a server that cannot serve says so, whatever it is asked.
-    let Some(mode) = mode_name(status.mode).filter(|_| status.confirmed) else {
+    let confirmed = mode_name(status.mode).filter(|_| status.confirmed);
+    let Some(mode) = confirmed.or(status.read_only.then_some("read-only")) else {
         return if word == FourLetterWord::Isro {
             "null".to_owned()
         } else {
@@ -74,6 +75,7 @@ fn of_status(word: FourLetterWord, status: &Status) -> String {
         };
     };
     match word {
+        FourLetterWord::Isro if status.read_only => "ro".to_owned(),
         FourLetterWord::Isro => "rw".to_owned(),
         FourLetterWord::Mntr => measures(status, mode),
         FourLetterWord::Stat => server(status, mode, "Clients:\n\n"),

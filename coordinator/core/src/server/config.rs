@@ -61,6 +61,8 @@ pub struct Config {
     pub linearizable_reads: bool,
     /// Free bytes of the disk, beside those for a snapshot, below which clients' writes are refused; 0 for never.
     pub disk_free_bytes_min: u64,
+    /// Whether clients that asked for it are served reads without a quorum.
+    pub read_only_mode: bool,
     /// Whether changes and denials are told for an audit log.
     pub audit: bool,
     /// Whose credentials have this digest (`super:` and Base64) stands above all access lists.
@@ -118,6 +120,7 @@ impl Config {
             container_check_ms: 60_000,
             linearizable_reads: false,
             disk_free_bytes_min: 64 * 1024 * 1024,
+            read_only_mode: false,
             audit: false,
             super_digest: None,
             skip_acl: false,

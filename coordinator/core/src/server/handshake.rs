@@ -118,7 +118,7 @@ impl Server {
             timeout_ms: i32::try_from(session.timeout_ms).unwrap_or(i32::MAX),
             session: session.id,
             password,
-            read_only: handshake.request.read_only.map(|_| false),
+            read_only: handshake.request.read_only.map(|_| session.is_read_only()),
         };
         self.respond(id, response.encode_frame());
         let lived = self.lived();
@@ -147,14 +147,14 @@ impl Server {
         }
     }
 
-    fn clamp_timeout(&self, wanted_ms: i32) -> u32 {
+    pub(super) fn clamp_timeout(&self, wanted_ms: i32) -> u32 {
         let wanted = u32::try_from(wanted_ms).unwrap_or(0);
         wanted.clamp(self.config.session_timeout_ms_min, self.config.session_timeout_ms_max)
     }
 
     /// The server id in the high byte, then 40 bits of wall time and 16 secret bits. Neither the
     /// marks of containers (the lowest number) nor of TTL nodes (0xff in front) can come out.
-    fn new_session_id(&mut self, entropy: u64) -> SessionId {
+    pub(super) fn new_session_id(&mut self, entropy: u64) -> SessionId {
         let time = u64::from_be_bytes(self.now.wall_ms.to_be_bytes()) & 0xff_ffff_ffff;
         let low = ((time << 16) | (entropy & 0xffff)).max(1);
         let id = self.link.next_session(|last| low.max(last.saturating_add(1)));

@@ -72,6 +72,8 @@ pub const SUBSCRIPTION_BYTES_PER_STEP: usize = 1 << 20;
 pub const LOOKED_AT_PER_STEP_MAX: usize = 10_000;
 /// Containers and TTL nodes that are removed at one look for them; the rest at the next.
 pub const REMOVED_PER_CHECK_MAX: usize = 10_000;
+/// Sessions of a server without a quorum, which are no others' business; the oldest is forgotten.
+pub const LOCAL_SESSIONS_MAX: usize = 10_000;
 /// Sessions whose socket was lost that one server keeps reporting.
 pub const LOSSES_MAX: usize = 1_000_000;
 /// Connections that were lost during their handshake and are remembered until that is decided.

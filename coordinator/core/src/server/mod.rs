@@ -19,7 +19,7 @@
 //! office         what only a leader does: timers, graces     presence   what it is told for that
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! room           no writes without room on the disks         measures   what is counted
-//! audit          who did what, or might not
+//! audit          who did what, or might not                 read_only  reads without a quorum
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -45,6 +45,7 @@ mod presence;
 mod proposals;
 mod quorum;
 mod read;
+mod read_only;
 mod repetition;
 mod reply;
 mod request;

@@ -111,6 +111,9 @@ impl Server {
         let silent_ms = lived.since(connection.heard);
         connection.heard = lived;
         let at_once = silent_ms >= u64::from(session.timeout_ms) / 2;
+        if session.is_read_only() {
+            return true;
+        }
         self.presence.touch(session.id, at_once, now);
         true
     }
@@ -126,7 +129,9 @@ impl Server {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let silent = connection.heard != lived;
         connection.heard = lived;
-        if let Some(session) = connection.session().copied().filter(|_| silent) {
+        if let Some(session) = connection.session().copied().filter(|_| silent)
+            && !session.is_read_only()
+        {
             self.presence.touch(session.id, true, now);
         }
     }

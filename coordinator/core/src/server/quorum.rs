@@ -30,7 +30,9 @@ impl Server {
             .connections
             .iter()
             .filter(|(_, held)| {
-                held.session().is_some_and(|session| !self.may_answer(session.timeout_ms))
+                held.session().is_some_and(|session| {
+                    !session.is_read_only() && !self.may_answer(session.timeout_ms)
+                })
             })
             .map(|(id, _)| id)
             .collect();

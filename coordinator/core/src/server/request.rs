@@ -9,7 +9,7 @@ use coordinator_protocol::{
     Response, TransferRequest,
 };
 
-use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Step};
+use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Session, Step};
 use super::effect::Effect;
 use super::limits::{
     EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX, READ_BYTES_MAX,
@@ -55,7 +55,7 @@ impl Server {
             }
         };
         if connection.pipeline.len() >= PENDING_REQUESTS_HARD_MAX
-            || !self.may_answer(session.timeout_ms)
+            || !(session.is_read_only() || self.may_answer(session.timeout_ms))
             || !self.hear(id)
         {
             self.close(id);
@@ -64,6 +64,8 @@ impl Server {
         let bytes = request_bytes(&request);
         let sorted = if self.must_prove_first(id, header.op) {
             Sorted::Answer(Err(ErrorCode::SessionClosedRequireSaslAuth))
+        } else if session.is_read_only() {
+            self.sort_read_only(&session, request)
         } else {
             self.sort(request)
         };
@@ -91,7 +93,11 @@ impl Server {
                 Some(write) => Step::Write(write),
                 None => return,
             },
-            Sorted::Read(request) if self.config.linearizable_reads && reads_state(&request) => {
+            Sorted::Read(request)
+                if self.config.linearizable_reads
+                    && reads_state(&request)
+                    && !self.reads_only(id) =>
+            {
                 self.ask_quorum(id, AfterSync::Read(request))
             }
             Sorted::Read(request) => match self.may_be_large(id, &request) {
@@ -111,6 +117,26 @@ impl Server {
         }
         self.settle();
         self.regulate_reading(id);
+    }
+
+    /// What a client that may read only asks for.
+    fn sort_read_only(
+        &mut self,
+        session: &Session,
+        request: Result<Request, DecodeError>,
+    ) -> Sorted {
+        match sort(request) {
+            Sorted::Write(WriteOp::CloseSession) if self.ends_locally(session) => {
+                Sorted::Answer(Ok(Response::Empty))
+            }
+            Sorted::Write(_) | Sorted::Sync(_) => Sorted::Answer(Err(ErrorCode::NotReadOnly)),
+            sorted => sorted,
+        }
+    }
+
+    fn reads_only(&self, id: ConnectionId) -> bool {
+        let session = self.connections.get(id).and_then(Connection::session);
+        session.is_some_and(Session::is_read_only)
     }
 
     /// Waits for everything that is committed now, by a quorum's word.
@@ -186,6 +212,7 @@ impl Server {
             return;
         }
         match connection.session() {
+            Some(session) if session.is_read_only() => {}
             Some(session) => {
                 self.presence.lose(session.id, session.generation);
                 self.report_loss(session.id);
@@ -199,7 +226,7 @@ impl Server {
         let Some(connection) = self.forget_connection(id) else { return };
         self.effects.push(Effect::Close { connection: id });
         if planted!(self.config.planted, CountOwnClose)
-            && let Some(session) = connection.session()
+            && let Some(session) = connection.session().filter(|session| !session.is_read_only())
         {
             self.presence.lose(session.id, session.generation);
             self.report_loss(session.id);

@@ -84,4 +84,6 @@ pub struct Status {
     pub peers_up: usize,
     /// Room on the disks.
     pub disk: DiskRoom,
+    /// Whether clients that asked for it are served reads without a quorum.
+    pub read_only: bool,
 }

@@ -23,6 +23,7 @@ use super::members::Changing;
 use super::office::Office;
 use super::presence::Presence;
 use super::proposals::Proposals;
+use super::read_only::ReadOnly;
 use super::room::Room;
 use super::snapshot::SnapshotPlan;
 use super::status::{Mode, Status};
@@ -56,6 +57,7 @@ pub struct Server {
     pub(super) office: Office,
     pub(super) presence: Presence,
     pub(super) room: Room,
+    pub(super) read_only: ReadOnly,
     pub(super) syncs: Syncs,
     pub(super) transfers: Transfers,
     pub(super) changing: Changing,
@@ -123,6 +125,7 @@ impl Server {
             office: Office::default(),
             presence: Presence::default(),
             room: Room::default(),
+            read_only: ReadOnly::default(),
             syncs: Syncs::default(),
             transfers: Transfers::default(),
             changing: Changing::new(),
@@ -201,6 +204,7 @@ impl Server {
             latency_count: counters.latency_count,
             peers_up: self.consensus.peers_up(),
             disk: self.disk_room(),
+            read_only: self.is_read_only(),
         }
     }
 
@@ -317,6 +321,7 @@ impl Server {
 
     /// Things done once per consensus tick.
     fn on_tick(&mut self) {
+        self.tend_read_only();
         self.close_late_handshakes();
         self.resend_if_stuck();
         self.decide_on_room();

@@ -11,6 +11,7 @@ mod measures;
 mod pauses;
 mod poison;
 mod random;
+mod read_only;
 mod reconfiguration;
 mod returning;
 mod room;

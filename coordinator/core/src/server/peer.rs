@@ -51,7 +51,11 @@ impl PeerMessage {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+    pub(super) fn encode(&self) -> Result<Vec<u8>, EnvelopeError> {
+        envelope::encode(self.schema(), self)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         match envelope::decode(SCHEMA, bytes) {
             Err(EnvelopeError::Schema { found: SCHEMA_3, .. }) => envelope::decode(SCHEMA_3, bytes),
             decoded => decoded,
@@ -62,7 +66,7 @@ impl PeerMessage {
 impl Server {
     pub(super) fn send_peer(&mut self, to: ServerId, message: &PeerMessage) {
         // Only a message beyond the envelope's size fails, and all of them are cut far below.
-        if let Ok(bytes) = envelope::encode(message.schema(), message) {
+        if let Ok(bytes) = message.encode() {
             self.effects.push(Effect::SendPeer { to, bytes: bytes.into() });
         }
     }

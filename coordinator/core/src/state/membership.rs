@@ -92,11 +92,14 @@ impl Membership {
         !founded || (self.ids.contains(id) && (!leaves || self.ids.voters.contains(&id)))
     }
 
-    /// The servers that `request` asks for, in ZooKeeper's order of checks.
+    /// The servers that `request` asks for, in ZooKeeper's order of checks; `None` if only ids are out of range.
     ///
     /// # Errors
     /// `ReconfigInProgress`, `BadVersion`, `BadArguments`.
-    pub(super) fn target_of(&self, request: &ReconfigRequest) -> Result<Members, ErrorCode> {
+    pub(super) fn target_of(
+        &self,
+        request: &ReconfigRequest,
+    ) -> Result<Option<Members>, ErrorCode> {
         if self.change.is_some() || self.ids.voters.is_empty() {
             return Err(ErrorCode::ReconfigInProgress);
         }
@@ -107,46 +110,55 @@ impl Membership {
             Some(text) => exchange(text),
             None => self.adapt(request),
         };
-        let target = target.ok_or(ErrorCode::BadArguments)?;
+        let Some(target) = target.ok_or(ErrorCode::BadArguments)? else { return Ok(None) };
         let voters = target.values().filter(|member| member.role() == Role::Participant).count();
         // As ZooKeeper's: it has no way back from fewer than two to an ensemble.
         let fits = (2..=MEMBERS_MAX).contains(&voters) && target.len() <= SERVERS_MAX;
-        if fits { Ok(target) } else { Err(ErrorCode::BadArguments) }
+        if fits { Ok(Some(target)) } else { Err(ErrorCode::BadArguments) }
     }
 
-    fn adapt(&self, request: &ReconfigRequest) -> Option<Members> {
+    fn adapt(&self, request: &ReconfigRequest) -> Option<Option<Members>> {
         let mut target = self.servers.clone();
         for id in list(request.leaving_servers.as_deref()) {
-            target.remove(&ServerId::new(id.parse().ok()?)?);
+            // Who is not there need not leave.
+            ServerId::new(id.parse().ok()?).and_then(|id| target.remove(&id));
         }
-        for line in list(request.joining_servers.as_deref()) {
-            join(&mut target, line)?;
-        }
-        Some(target)
+        let joining = list(request.joining_servers.as_deref());
+        join_all(target, joining)
     }
 }
 
-fn exchange(text: &str) -> Option<Members> {
-    let mut target = Members::new();
-    for line in text.split([',', '\n']).map(str::trim) {
-        if !line.is_empty() && !line.starts_with("version=") {
-            join(&mut target, line)?;
-        }
+fn exchange(text: &str) -> Option<Option<Members>> {
+    let lines = text.split([',', '\n']).map(str::trim);
+    let servers = lines.filter(|line| !line.is_empty() && !line.starts_with("version="));
+    join_all(Members::new(), servers)
+}
+
+/// `None` for what is wrong, and within it for ids that are none here.
+fn join_all<'a>(
+    mut target: Members,
+    lines: impl Iterator<Item = &'a str>,
+) -> Option<Option<Members>> {
+    let mut in_range = true;
+    for line in lines {
+        in_range &= join(&mut target, line)?;
     }
-    Some(target)
+    Some(in_range.then_some(target))
 }
 
 fn list(text: Option<&str>) -> impl Iterator<Item = &str> {
     text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-fn join(target: &mut Members, line: &str) -> Option<()> {
-    let (id, member): (ServerId, Member) = parse_line(line)?;
+/// False for an id that is none here.
+fn join(target: &mut Members, line: &str) -> Option<bool> {
+    let (id, member): (u64, Member) = parse_line(line)?;
+    let Some(id) = ServerId::new(id) else { return Some(false) };
     let clashes = target.iter().any(|(other, known)| *other != id && member.collides(known));
     // ZooKeeper wants all three ports.
     if clashes || member.client_address().is_none() || target.len() > SERVERS_MAX {
         return None;
     }
     target.insert(id, member);
-    Some(())
+    Some(true)
 }

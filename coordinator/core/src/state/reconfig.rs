@@ -66,12 +66,14 @@ impl State {
         request: &ReconfigRequest,
     ) -> Result<Members, ErrorCode> {
         let membership = self.membership.as_ref().ok_or(ErrorCode::ReconfigDisabled)?;
-        let target = membership.target_of(request);
-        // ZooKeeper looks at the arguments first, and tells whoever asks what is wrong with them.
-        let target = target?;
+        // ZooKeeper looks at the arguments first, and tells whoever asks what is wrong with them; but not with ids that are
+        // none here only.
+        let target = membership.target_of(request)?;
         let node = self.tree.get(CONFIG_PATH).ok_or(ErrorCode::NoNode)?;
-        let allowed = is_allowed(node.acl(), Permissions::WRITE, identities);
-        if allowed { Ok(target) } else { Err(ErrorCode::NoAuth) }
+        if !is_allowed(node.acl(), Permissions::WRITE, identities) {
+            return Err(ErrorCode::NoAuth);
+        }
+        target.ok_or(ErrorCode::BadArguments)
     }
 
     pub(super) fn advance_members(

@@ -376,8 +376,15 @@ fn two_of_three_can_be_exchanged_at_once() {
 fn what_cannot_be_is_refused_with_zookeepers_codes() {
     let mut world = World::new(3);
     let stranger = world.ensemble.connect(member(1), 10_000);
-    let refused = world.ensemble.ask(stranger, joining(9, "observer"));
-    assert_eq!(refused, Err(ErrorCode::NoAuth));
+    let beyond = request(Some("server.999=0.0.0.0:1:2:observer;3".into()), None);
+    for (asked, refused) in [
+        (joining(9, "observer"), ErrorCode::NoAuth),
+        (beyond.clone(), ErrorCode::NoAuth),
+        (request(Some("some thing".into()), None), ErrorCode::BadArguments),
+    ] {
+        assert_eq!(world.ensemble.ask(stranger, asked), Err(refused), "as in ZooKeeper");
+    }
+    assert_eq!(world.ask(beyond), Err(ErrorCode::BadArguments));
     let (_, stat) = text_of(world.ask(get_data(PATH, false)));
     let with_version = |config_id| match joining(4, "observer") {
         Request::Reconfig(change) => Request::Reconfig(ReconfigRequest { config_id, ..change }),

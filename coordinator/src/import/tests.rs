@@ -370,3 +370,38 @@ fn zxids_that_nothing_can_follow_are_refused() {
     let outcome = import(&[("snapshot.4", &all)]);
     assert!(matches!(outcome, Err(ImportError::Contradiction(_))), "{outcome:?}");
 }
+
+/// What a byte becomes.
+const VALUES: [u8; 2] = [0x7f, 0xff];
+
+#[test]
+fn changed_bytes_under_a_sound_checksum_are_refused_or_give_a_sound_state() {
+    let (sound, logged) = (snapshot(), log(&[create(5, "/b", 3)]));
+    let end = sound.len() - 13;
+    let (mut taken, mut refused) = (0, 0);
+    let mut judge = |files: &[(&str, &[u8])]| match import(files) {
+        Ok(imported) => {
+            state(&imported).check();
+            taken += 1;
+        }
+        Err(_) => refused += 1,
+    };
+    for (at, value) in (4..end).flat_map(|at| VALUES.map(|value| (at, value))) {
+        let mut all = sound.clone();
+        all[at] = value;
+        let sum = i64::from(adler2::adler32_slice(&all[..end]));
+        all[end..end + 8].copy_from_slice(&sum.to_be_bytes());
+        judge(&[("snapshot.4", &all)]);
+    }
+    // Behind the file's header: the checksum, the length, and what they are of.
+    let body = 16 + 8 + 4;
+    let end = logged.len() - 100 - 1;
+    for (at, value) in (body..end).flat_map(|at| VALUES.map(|value| (at, value))) {
+        let mut all = logged.clone();
+        all[at] = value;
+        let sum = i64::from(adler2::adler32_slice(&all[body..end]));
+        all[16..24].copy_from_slice(&sum.to_be_bytes());
+        judge(&[("snapshot.4", &sound), ("log.5", &all)]);
+    }
+    assert!(taken > 200 && refused > 200, "{taken} were taken, {refused} refused");
+}

@@ -41,7 +41,7 @@ pub fn run(flags: &RepairFlags, config: &Config) -> anyhow::Result<()> {
     let is_member = config.members.len() > 1;
     let plan = plan(disk.clone(), folder, owner(config), is_member)?;
     let (is_told, flag) = match &plan.way {
-        Way::Nothing | Way::Hopeless => (false, ""),
+        Way::Nothing | Way::Rejoin | Way::Hopeless => (false, ""),
         Way::Finish | Way::DropSegments { .. } => (flags.yes, "--yes"),
         Way::Cut { .. } => (flags.accept_loss, "--accept-loss"),
         Way::Refill { .. } => (flags.refill, "--refill"),
@@ -55,7 +55,7 @@ pub fn run(flags: &RepairFlags, config: &Config) -> anyhow::Result<()> {
         OutputFormat::Json => json(&plan, flag, aside.as_deref()),
     };
     print(&text)?;
-    if plan.way == Way::Hopeless {
+    if matches!(plan.way, Way::Rejoin | Way::Hopeless) {
         bail!("nothing here can be repaired");
     }
     let any_flag = flags.yes || flags.accept_loss || flags.refill;
@@ -70,7 +70,7 @@ fn text(plan: &Plan, flag: &str, aside: Option<&Path>) -> String {
     lines.extend(plan.damage.iter().map(|damage| format!("damage         {damage}")));
     lines.extend(words(&plan.way));
     match (aside, &plan.way) {
-        (_, Way::Nothing | Way::Hopeless) => {}
+        (_, Way::Nothing | Way::Rejoin | Way::Hopeless) => {}
         (Some(aside), way) => {
             lines.push(format!("done           what was there is in {}", aside.display()));
             lines.extend(next(way).map(|next| format!("next           {next}")));
@@ -108,6 +108,11 @@ fn words(way: &Way) -> Vec<String> {
              had acknowledged: ALL other members have to run, with a leader, from its start until it is ready"
                 .to_owned(),
         ],
+        Way::Rejoin => vec![
+            "plan           none here: this server has, or may have, members that its settings do not name; remove it from \
+             the ensemble and add it again with an empty dataDir (`tidegate coordinator remove`, `add`)"
+                .to_owned(),
+        ],
         Way::Hopeless => vec![
             "plan           none: neither a state nor a term can be read; `coordinator restore` begins with a backup"
                 .to_owned(),
@@ -120,7 +125,7 @@ fn next(way: &Way) -> Option<&'static str> {
         Way::Refill { .. } => Some(
             "see that all other members run; move leadership once while this one is stopped (`tidegate coordinator \
              transfer`), because a leader that counts on what is lost is refused; start this one; stop none until it is \
-             ready",
+             ready. With reconfigEnabled, removing this member and adding it again with an empty dataDir needs none of that",
         ),
         Way::Cut { .. } => {
             Some("start the server; its clients begin anew where they saw what is lost")
@@ -128,7 +133,7 @@ fn next(way: &Way) -> Option<&'static str> {
         Way::Finish | Way::DropSegments { .. } => {
             Some("`coordinator check`, then start the server")
         }
-        Way::Nothing | Way::Hopeless => None,
+        Way::Nothing | Way::Rejoin | Way::Hopeless => None,
     }
 }
 
@@ -139,6 +144,7 @@ fn json(plan: &Plan, flag: &str, aside: Option<&Path>) -> String {
         Way::DropSegments { .. } => "drop_segments",
         Way::Cut { .. } => "cut",
         Way::Refill { .. } => "refill",
+        Way::Rejoin => "rejoin",
         Way::Hopeless => "none",
     };
     let mut shown = serde_json::json!({
@@ -162,7 +168,7 @@ fn json(plan: &Plan, flag: &str, aside: Option<&Path>) -> String {
             shown["term"] = serde_json::json!(hard_state.term);
             shown["vote"] = serde_json::json!(hard_state.vote);
         }
-        Way::Nothing | Way::Finish | Way::Hopeless => {}
+        Way::Nothing | Way::Finish | Way::Rejoin | Way::Hopeless => {}
     }
     shown.to_string()
 }

@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use coordinator_core::ServerId;
 use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
 use coordinator_core::state::State;
 use coordinator_disk::{Disk, create_durable_folder};
@@ -62,6 +63,9 @@ pub enum Way {
         /// Term and vote.
         hard_state: HardState,
     },
+    /// Its settings name no other member and its log does, or may: nothing is done, because what begins anew from here
+    /// would be a second ensemble.
+    Rejoin,
     /// There is none.
     Hopeless,
 }
@@ -104,7 +108,14 @@ pub fn plan(
         return Ok(Plan { damage, way });
     }
     let seen = salvage::seen(&place, &numbers)?;
-    let way = if is_member { refill(&place, seen) } else { cut(&place, &numbers, &images, seen)? };
+    // Members may come and go by the log alone: a server whose settings name nobody else may be one of many.
+    let best = best_state(&place, &numbers, &images)?;
+    let way = match best {
+        _ if is_member => refill(&place, seen),
+        Some(state) if may_have_others(&place, &state, seen) => Way::Rejoin,
+        Some(state) => cut(state, seen),
+        None => Way::Hopeless,
+    };
     Ok(Plan { damage, way })
 }
 
@@ -144,13 +155,22 @@ fn refill(place: &Place, seen: Seen) -> Way {
     Way::Refill { hard_state: HardState { vote, ..hard_state } }
 }
 
+/// Whether others take part, or may: what the log says of members has to be in the state, and to name this server only.
+fn may_have_others(place: &Place, state: &State, seen: Seen) -> bool {
+    let Some(membership) = state.membership() else { return seen.members_index > 0 };
+    let ids = membership.ids.voters.iter().chain(&membership.ids.learners);
+    let is_other = |id: &ServerId| id.get() != place.owner.server_id;
+    // Changed behind the damage: who they are now is not known.
+    let is_behind = seen.members_index > state.applied_index() || membership.change.is_some();
+    is_behind || ids.copied().any(|id| is_other(&id))
+}
+
 /// The state that reaches farthest.
-fn cut(
+fn best_state(
     place: &Place,
     numbers: &[u64],
     images: &[SnapshotImage],
-    seen: Seen,
-) -> Result<Way, StorageError> {
+) -> Result<Option<State>, StorageError> {
     let mut best: Option<State> = None;
     let mut consider = |state: Option<State>| {
         let index = |state: &State| state.applied_index();
@@ -169,13 +189,16 @@ fn cut(
     for image in images {
         consider(State::decode_snapshot(&image.data).ok());
     }
-    let Some(state) = best else { return Ok(Way::Hopeless) };
+    Ok(best)
+}
+
+fn cut(state: State, seen: Seen) -> Way {
     let (index, term, zxid) =
         (state.applied_index(), state.applied_term(), state.last_zxid().get());
     // Clients may have seen what is lost.
-    let Some(state) = state.set_apart() else { return Ok(Way::Hopeless) };
+    let Some(state) = state.set_apart() else { return Way::Hopeless };
     let image = SnapshotImage { index, term, data: state.encode_snapshot() };
-    Ok(Way::Cut { image, zxid, lost_to: seen.last_index.max(index) })
+    Way::Cut { image, zxid, lost_to: seen.last_index.max(index) }
 }
 
 /// Does what `way` says, and returns where things were set aside. May be done again after it was interrupted.
@@ -192,7 +215,7 @@ pub fn act(
     let lock = place.disk.lock(&folder.join(".lock"));
     let _lock = lock.map_err(|_| StorageError::InUse { path: folder.to_owned() })?;
     match way {
-        Way::Nothing | Way::Hopeless => Ok(None),
+        Way::Nothing | Way::Rejoin | Way::Hopeless => Ok(None),
         Way::Finish => finish(&place, folder).map(Some),
         Way::DropSegments { numbers, .. } => {
             let aside = make_aside(&place, folder)?;

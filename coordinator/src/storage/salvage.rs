@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use coordinator_core::consensus::{HardState, Restored, SnapshotImage};
+use coordinator_core::consensus::{EntryKind, HardState, Restored, SnapshotImage};
 use coordinator_core::state::State;
 use coordinator_disk::record_file::Tail;
 use coordinator_disk::{OpenMode, Rehearsal};
@@ -17,8 +17,8 @@ use super::log::{LogRecord, segment_number, segment_path};
 use super::restore::{Replay, read_segment};
 use super::{Place, StorageError, io_error, snapshot};
 
-/// First bytes of each record's envelope in a log: `TGEV`, its kind and the version of its form.
-const RECORD_HEAD: [u8; 8] = *b"TGEV\x01\x01\x01\x00";
+/// First bytes of each record's envelope in a log: `TGEV` and its kind. The version of its form follows.
+const RECORD_HEAD: [u8; 6] = *b"TGEV\x01\x01";
 
 /// The numbers of all segments, ascending; there may be gaps.
 pub fn segments(place: &Place) -> Result<Vec<u64>, StorageError> {
@@ -98,6 +98,8 @@ pub struct Seen {
     pub hard_state: HardState,
     /// The greatest index of an entry.
     pub last_index: u64,
+    /// The greatest index of one that changes the members, 0 without any.
+    pub members_index: u64,
 }
 
 /// Looks for every whole record in every segment.
@@ -133,6 +135,9 @@ impl Seen {
             LogRecord::Entries(entries) => {
                 for entry in entries {
                     self.last_index = self.last_index.max(entry.index);
+                    if entry.kind == EntryKind::Members {
+                        self.members_index = self.members_index.max(entry.index);
+                    }
                     if entry.term > self.hard_state.term {
                         self.hard_state = HardState { term: entry.term, vote: 0, commit: 0 };
                     }

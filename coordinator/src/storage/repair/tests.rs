@@ -205,3 +205,31 @@ fn repair_that_was_interrupted_is_finished_and_no_server_starts_before() {
         assert_eq!(restored.snapshot, Some(image(7)), "after {done} steps");
     }
 }
+
+/// A change of the members, as the log has it.
+fn change(opened: &mut Opened, index: u64, data: &'static [u8]) {
+    let entry = LogEntry { index, term: 3, kind: EntryKind::Members, data: data.into() };
+    let write = PersistWrite { entries: vec![entry], sync: true, ..PersistWrite::default() };
+    opened.write(vec![write]).unwrap();
+}
+
+#[test]
+fn server_that_has_members_by_its_log_alone_begins_no_ensemble_of_its_own() {
+    for joined in [2, 45] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut opened, _) = reopen(folder.path()).unwrap();
+        append(&mut opened, 1..=1);
+        for index in 2..=50 {
+            match joined == index {
+                true => change(&mut opened, index, &[1, 2]),
+                false => append(&mut opened, index..=index),
+            }
+        }
+        drop(opened);
+        assert_eq!(planned(folder.path(), false), Way::Nothing);
+        damage(&segment(folder.path(), 1), 0.5);
+        assert_eq!(planned(folder.path(), false), Way::Rejoin);
+        assert_eq!(act(disk(), folder.path(), owner(), &Way::Rejoin).unwrap(), None);
+        assert!(matches!(planned(folder.path(), true), Way::Refill { .. }));
+    }
+}

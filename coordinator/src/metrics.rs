@@ -58,6 +58,7 @@ pub fn text(reading: &Reading<'_>) -> String {
     put(&mut text, "avg_latency", "gauge", average(status));
     if status.mode == Mode::Leader {
         put(&mut text, "synced_followers", "gauge", measures.synced_followers);
+        put(&mut text, "synced_observers", "gauge", measures.synced_observers);
     }
     distributions::queues(&mut text, measures, inputs_waiting);
     distributions::text(&mut text, measures, syncs);
@@ -168,6 +169,7 @@ mod tests {
             fired: Fired::default(),
             quorum_size: 3,
             synced_followers: 1,
+            synced_observers: 2,
             commands_waiting: 0,
             commands_waiting_bytes: 0,
             entries_in_flight: 1,
@@ -191,6 +193,7 @@ mod tests {
             "coordinator_znode_count 5",
             "avg_latency 1.5",
             "synced_followers 1",
+            "synced_observers 2",
             "quorum_size 3",
             "coordinator_queue_inputs 4",
             "coordinator_audit_records_dropped 6",

@@ -2,17 +2,33 @@
 //!
 //! Called by `server/`, for metrics. Calls the engine. Invariant: only a leader knows of anybody. It decides nothing.
 
+use std::collections::BTreeSet;
+
 use super::engine::Consensus;
+use crate::ServerId;
 
 impl Consensus {
-    /// Of a leader: other members that are known to have everything that is committed. 0 on others.
+    /// Of a leader: other members with a vote that are known to have everything that is committed. 0 on others.
     #[must_use]
     pub fn synced_followers(&self) -> usize {
+        self.synced_among(&self.members().voters)
+    }
+
+    /// The same of members without a vote.
+    #[must_use]
+    pub fn synced_observers(&self) -> usize {
+        self.synced_among(&self.members().learners)
+    }
+
+    fn synced_among(&self, members: &BTreeSet<ServerId>) -> usize {
         if !self.is_leader() {
             return 0;
         }
-        let (own, committed) = (self.node.raft.id, self.commit_index());
-        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != own);
-        others.filter(|(_, progress)| progress.matched >= committed).count()
+        let committed = self.commit_index();
+        let is_synced = |member: &&ServerId| {
+            let progress = self.node.raft.prs().get(member.get());
+            **member != self.id && progress.is_some_and(|progress| progress.matched >= committed)
+        };
+        members.iter().filter(is_synced).count()
     }
 }

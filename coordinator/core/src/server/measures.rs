@@ -176,8 +176,10 @@ pub struct Measures {
     pub fired: Fired,
     /// Voting members.
     pub quorum_size: usize,
-    /// Of a leader: other members that have everything that is committed.
+    /// Of a leader: other members with a vote that have everything that is committed.
     pub synced_followers: usize,
+    /// The same of members without one.
+    pub synced_observers: usize,
     /// Commands that wait at the leader for a place in an entry.
     pub commands_waiting: usize,
     /// Bytes of those.
@@ -207,6 +209,7 @@ impl Server {
             fired: counted.fired,
             quorum_size: self.consensus.members().voters.len(),
             synced_followers: self.consensus.synced_followers(),
+            synced_observers: self.consensus.synced_observers(),
             commands_waiting,
             commands_waiting_bytes,
             entries_in_flight,

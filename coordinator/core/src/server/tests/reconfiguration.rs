@@ -279,6 +279,9 @@ fn observer_follows_without_a_vote() {
     assert_eq!(text_of(world.ensemble.ask(at_four, read)).0, "z");
     // It is counted in no quorum.
     let leader = world.ensemble.await_leader();
+    world.ensemble.run_ms(200);
+    let measures = world.ensemble.server(leader).measures();
+    assert_eq!((measures.synced_followers, measures.synced_observers), (2, 1));
     for id in (1..=3).map(member).filter(|id| *id != leader) {
         world.ensemble.crash(id);
     }

@@ -16,7 +16,7 @@ use coordinator_client::{Client, Error, MultiReply, PendingMulti};
 
 /// Before a write is decided anew that the coordinators refused for want of room on their disks. Its session is worth
 /// more than the write: without it the broker would be gone.
-const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of it.
 pub(super) enum Answered {

@@ -1,7 +1,8 @@
 //! The persistent znodes that have to be there before anything else: Kafka 3.9's, and a folder of ours.
 //!
-//! Called by: `session`, at each connect with a new session. Calls: the coordinator.
-//! Invariant: every step may have been done before, by this broker or another one at the same time.
+//! Called by: `membership`, with each new session. Calls: the coordinator.
+//! Invariant: every step may have been done before, by this broker or another one at the same time; what is there is not written, so that a
+//! broker comes back also while the coordinators have no room for writes, and waits where something is missing then.
 
 use bytes::Bytes;
 use client_protocol::TopicId;
@@ -11,6 +12,7 @@ use coordinator_client::{Client, Error};
 use broker_core::ids::ControllerEpoch;
 use broker_core::image::{json, path};
 
+use super::asking::NO_ROOM_PAUSE;
 use super::random;
 
 /// Folders, each below those that stand before it.
@@ -41,6 +43,12 @@ pub(super) async fn found(client: &Client) -> Result<String, Error> {
     loop {
         match found_once(client).await {
             Err(Error::ConnectionLoss) => {}
+            Err(error) if error.is(ErrorCode::QuotaExceeded) => {
+                tracing::warn!(
+                    "the coordinators refuse writes, which the cluster's layout still needs: make room on their disks"
+                );
+                tokio::time::sleep(NO_ROOM_PAUSE).await;
+            }
             result => return result,
         }
     }
@@ -49,7 +57,9 @@ pub(super) async fn found(client: &Client) -> Result<String, Error> {
 async fn found_once(client: &Client) -> Result<String, Error> {
     client.create_root().await?;
     for folder in FOLDERS {
-        client.create_all(folder).await?;
+        if client.exists(folder).await?.is_none() {
+            client.create_all(folder).await?;
+        }
     }
     // Epoch 0 is no controller's: the first one raises it.
     let epoch = json::encode_controller_epoch(ControllerEpoch::new(0));
@@ -64,6 +74,9 @@ async fn found_once(client: &Client) -> Result<String, Error> {
 }
 
 async fn create_if_absent(client: &Client, path: &str, data: Bytes) -> Result<(), Error> {
+    if client.exists(path).await?.is_some() {
+        return Ok(());
+    }
     match client.create(path, Some(data), CreateMode::Persistent).await {
         Err(error) if error.is(ErrorCode::NodeExists) => Ok(()),
         result => result.map(|_| ()),

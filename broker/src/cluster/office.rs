@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use broker_core::controller::message::RequestId;
 use broker_core::controller::{Answer, Balance, ControllerConfig, Effect, Seat, Sitter};
 use broker_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, Millis};
-use broker_core::image::{Applied, Image};
+use broker_core::image::{Applied, Image, path};
 use broker_core::store;
 use coordinator_client::{Client, Error};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -124,6 +124,12 @@ impl Office {
                 }
                 warn!(%error, "the controller leaves its office");
                 self.leave();
+                // Nobody else can be in office before this one is given up. What fails of it is tried again.
+                if let Err(error) = self.work().await
+                    && error.is_session_over()
+                {
+                    return error;
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -218,6 +224,10 @@ impl Office {
                     self.writes.forget();
                 }
                 Effect::Resign => info!("no longer the controller"),
+                Effect::EpochMissing => error!(
+                    path = path::CONTROLLER_EPOCH,
+                    "it is not there, so nobody can be controller: create it with the greatest epoch that a state has"
+                ),
             }
         }
         Ok(())

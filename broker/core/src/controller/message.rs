@@ -208,4 +208,6 @@ pub enum Effect {
     Won(Election),
     /// The office is lost, as another one has it: to be logged.
     Resign,
+    /// Nobody can be elected, as `/controller_epoch` is missing or was never readable: to be told to humans.
+    EpochMissing,
 }

@@ -60,6 +60,8 @@ pub struct Seat {
     /// Nothing is asked before the image has come so far.
     after: Zxid,
     step: Step,
+    /// It was said that there is no epoch to raise.
+    misses_epoch: bool,
 }
 
 impl Seat {
@@ -76,6 +78,7 @@ impl Seat {
             elected_at: Zxid::default(),
             after: Zxid::default(),
             step: Step::Idle,
+            misses_epoch: false,
         }
     }
 
@@ -196,7 +199,13 @@ impl Seat {
 
     fn stand(&mut self, sitter: Sitter, effects: &mut Vec<Effect>) {
         // Where it is missing or cannot be read, somebody has to mend it; the image shows that.
-        let Some((last, version)) = self.image.controller_epoch() else { return };
+        let Some((last, version)) = self.image.controller_epoch() else {
+            if !std::mem::replace(&mut self.misses_epoch, true) {
+                effects.push(Effect::EpochMissing);
+            }
+            return;
+        };
+        self.misses_epoch = false;
         let epoch = ControllerEpoch::new(last.get().saturating_add(1));
         self.step = Step::Standing(epoch, version.saturating_add(1));
         let ops = vec![

@@ -207,6 +207,7 @@ impl Process {
                 }
                 ControllerEffect::Won(_) => {}
                 ControllerEffect::Resign => self.describes.clear(),
+                ControllerEffect::EpochMissing => unreachable!("it is founded with the layout"),
             }
         }
     }
@@ -268,5 +269,6 @@ fn name_of(effect: &ControllerEffect) -> &'static str {
         },
         ControllerEffect::Won(_) => "controller Won",
         ControllerEffect::Resign => "controller Resign",
+        ControllerEffect::EpochMissing => "controller EpochMissing",
     }
 }

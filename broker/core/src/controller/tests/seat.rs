@@ -214,7 +214,8 @@ fn unreadable_epoch_is_left_to_who_mends_it() {
     let config = ControllerConfig { partitions: 1, replication_factor: 3, unclean: false };
     let mut scene = Scene { nodes, seat: Seat::new(config, None) };
     scene.show();
-    assert_eq!(scene.sit(), []);
+    assert_eq!(scene.sit(), [Effect::EpochMissing]);
+    assert_eq!(scene.tick(0), [], "it is said once");
     assert_eq!(scene.put(EPOCH, Some(b"8".to_vec())), [stand(9, 0)]);
 }
 

@@ -174,6 +174,13 @@ impl Ensemble {
         }
     }
 
+    /// The network around a member is whole again: it links up with those that know it.
+    pub fn mend(&mut self, a: ServerId) {
+        if let Some(known) = self.known.get(&a).cloned() {
+            self.introduce(a, known);
+        }
+    }
+
     pub fn start(&mut self, id: ServerId) {
         let ids = self.named[&id].clone();
         let mut config = Config::new(id, ids.clone());

@@ -8,6 +8,7 @@ mod failures;
 mod forwarding;
 mod hijack;
 mod measures;
+mod member_chaos;
 mod mutated;
 mod pauses;
 mod poison;

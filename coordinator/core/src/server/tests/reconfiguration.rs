@@ -484,3 +484,28 @@ fn one_that_was_named_may_become_two_and_three() {
         world.can_write(&[id]);
     }
 }
+
+#[test]
+fn settings_alone_may_name_an_observer() {
+    let mut ensemble = Ensemble::with(4, |config| {
+        configure(config);
+        config.reconfig_enabled = false;
+        let observer = Member::parse(&spec(member(4), "observer")).unwrap();
+        config.servers.insert(member(4), observer);
+        config.members.retain(|id| *id != member(4));
+    });
+    let leader = ensemble.await_leader();
+    assert_ne!(leader, member(4));
+    let at_four = ensemble.connect(member(4), 10_000);
+    ensemble.ask(at_four, create("/a", 0)).unwrap();
+    assert_eq!(ensemble.server(member(4)).status().mode, Mode::Observer);
+    let (text, stat) = text_of(ensemble.ask(at_four, get_data(PATH, false)));
+    assert!(text.contains("10.0.0.4:2888:3888:observer;") && text.ends_with("\nversion=0"));
+    assert_eq!((stat.version, stat.data_length), (-1, i32::try_from(text.len()).unwrap()));
+    for id in (1..=3).map(member).filter(|id| *id != leader) {
+        ensemble.crash(id);
+    }
+    ensemble.run_ms(5_000);
+    assert!(ensemble.clients[&at_four].is_closed(), "two of four are no quorum of three");
+    assert_eq!(ensemble.leader(), None);
+}

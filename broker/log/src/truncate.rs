@@ -175,6 +175,9 @@ impl Log {
             state.log_start = former.log_start.min(place.end);
         }
         self.forget_damage()?;
+        // A round that is under way tells nothing of this log any more: what is left above the durable end has to be asked for anew. Its
+        // files were named by tickets before, which end before the next one does.
+        self.dirty.active |= self.view.ends().durable_end < self.next_offset;
         self.check();
         Ok(self.next_offset)
     }

@@ -24,6 +24,23 @@ fn truncation_cuts_whole_batches_and_lowers_the_mark_first() {
 }
 
 #[test]
+fn what_is_left_of_a_round_under_way_becomes_durable_without_another_append() {
+    let mut bench = Bench::new(small_segments());
+    let mut log = bench.open();
+    append_many(&mut log, 20);
+    log.sync().unwrap();
+    append_many(&mut log, 20);
+    let under_way = log.take_sync_ticket().expect("something was appended");
+    assert_eq!(log.truncate_to(90).unwrap(), 90);
+    let told = log.view().publish_durable(under_way.generation, under_way.end);
+    assert_eq!((told, log.view().ends().durable_end), (None, 60));
+    let ticket = log.take_sync_ticket().expect("what is left has to be told");
+    ticket.sync(&RealDisk).unwrap();
+    assert_eq!(log.view().publish_durable(ticket.generation, ticket.end), Some(90));
+    assert!(log.take_sync_ticket().is_none());
+}
+
+#[test]
 fn truncation_takes_epochs_and_producers_back() {
     let mut bench = Bench::new(small_segments());
     let mut log = bench.open();

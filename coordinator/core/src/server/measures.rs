@@ -51,6 +51,61 @@ const OPERATIONS: [(OpCode, &str); 33] = [
 ];
 const OTHER: &str = "other";
 
+/// With which others an operation's latency is counted.
+enum Kind {
+    /// Answered from the tree or the tables of watches and subscriptions.
+    Read,
+    /// Has a place in the log, unless it is refused before.
+    Update,
+    /// Says nothing of either: who somebody is, who leads, that somebody lives, and what is not known.
+    Neither,
+}
+
+/// By the operation alone: a write that is refused at once is not a read.
+fn kind(op: OpCode) -> Kind {
+    match op {
+        OpCode::Create
+        | OpCode::Create2
+        | OpCode::CreateContainer
+        | OpCode::CreateTtl
+        | OpCode::Delete
+        | OpCode::DeleteContainer
+        | OpCode::SetData
+        | OpCode::SetAcl
+        | OpCode::Check
+        | OpCode::Multi
+        | OpCode::Reconfig
+        | OpCode::SessionOptions
+        | OpCode::CreateSession
+        | OpCode::CloseSession => Kind::Update,
+        OpCode::Exists
+        | OpCode::GetData
+        | OpCode::GetAcl
+        | OpCode::GetChildren
+        | OpCode::GetChildren2
+        | OpCode::GetChildrenPage
+        | OpCode::GetEphemerals
+        | OpCode::GetAllChildrenNumber
+        | OpCode::MultiRead
+        | OpCode::Sync
+        | OpCode::AddWatch
+        | OpCode::CheckWatches
+        | OpCode::RemoveWatches
+        | OpCode::SetWatches
+        | OpCode::SetWatches2
+        | OpCode::Subscribe
+        | OpCode::Unsubscribe => Kind::Read,
+        OpCode::Ping
+        | OpCode::Auth
+        | OpCode::Sasl
+        | OpCode::WhoAmI
+        | OpCode::TransferLeader
+        | OpCode::DescribeEnsemble
+        | OpCode::Error
+        | OpCode::Other(_) => Kind::Neither,
+    }
+}
+
 /// How often something came to how much, in fixed steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
@@ -131,16 +186,16 @@ impl Default for Counted {
 }
 
 impl Counted {
-    /// A request was answered after so long.
-    pub(super) fn answered(&mut self, op: OpCode, is_update: bool, took_ms: u64) {
+    /// A request was answered, or refused, after so long.
+    pub(super) fn answered(&mut self, op: OpCode, took_ms: u64) {
         let known = OPERATIONS.iter().position(|(known, _)| *known == op);
         if let Some(histogram) = self.latencies.get_mut(known.unwrap_or(OPERATIONS.len())) {
             histogram.add(took_ms);
         }
-        match is_update {
-            true => self.updates.add(took_ms),
-            false if op != OpCode::Ping => self.reads.add(took_ms),
-            false => {}
+        match kind(op) {
+            Kind::Update => self.updates.add(took_ms),
+            Kind::Read => self.reads.add(took_ms),
+            Kind::Neither => {}
         }
     }
 
@@ -166,9 +221,9 @@ impl Counted {
 pub struct Measures {
     /// Milliseconds from request to reply, of operations that were asked for.
     pub latencies_ms: Vec<(&'static str, Histogram)>,
-    /// The same of all but writes and pings.
+    /// The same of reads, of watches and subscriptions too.
     pub reads_ms: Summary,
-    /// The same of writes.
+    /// The same of writes, refused ones too.
     pub updates_ms: Summary,
     /// Notifications by change.
     pub fan_out: Histogram,
@@ -235,13 +290,14 @@ mod tests {
     #[test]
     fn operations_without_a_name_share_a_place() {
         let mut counted = Counted::default();
-        counted.answered(OpCode::Other(9_999), false, 3);
-        counted.answered(OpCode::Other(8_888), false, 3);
-        counted.answered(OpCode::Create, true, 7);
-        counted.answered(OpCode::Ping, false, 1);
+        counted.answered(OpCode::Other(9_999), 3);
+        counted.answered(OpCode::Other(8_888), 3);
+        counted.answered(OpCode::Create, 7);
+        counted.answered(OpCode::Exists, 2);
+        counted.answered(OpCode::Ping, 1);
         assert_eq!(counted.latencies.last().unwrap().counts.iter().sum::<u64>(), 2);
         assert_eq!(counted.latencies[0].sum, 7);
-        assert_eq!(counted.reads, Summary { count: 2, sum: 6 });
+        assert_eq!(counted.reads, Summary { count: 1, sum: 2 });
         assert_eq!(counted.updates, Summary { count: 1, sum: 7 });
     }
 }

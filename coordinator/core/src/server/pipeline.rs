@@ -98,7 +98,6 @@ impl Server {
 
     fn answer(&mut self, id: ConnectionId, pending: Pending) {
         let Pending { xid, op, received, step, .. } = pending;
-        let is_update = matches!(step, Step::Written(_));
         let path = match &step {
             Step::Read(request)
             | Step::LargeRead(request)
@@ -120,7 +119,7 @@ impl Server {
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
         self.respond_in_turn(id, frame);
-        self.count_latency(op, is_update, received);
+        self.count_latency(op, received);
         if ends_connection(op, error) {
             self.deliver_last_changes(id);
             self.send_stash(id);

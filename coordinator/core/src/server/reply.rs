@@ -72,10 +72,10 @@ impl Server {
         }
     }
 
-    pub(super) fn count_latency(&mut self, op: OpCode, is_update: bool, received: Millis) {
+    pub(super) fn count_latency(&mut self, op: OpCode, received: Millis) {
         let took = self.now.mono.since(received);
         let counters = &mut self.counters;
-        counters.counted.answered(op, is_update, took);
+        counters.counted.answered(op, took);
         counters.latency_ms_min = Some(counters.latency_ms_min.map_or(took, |min| min.min(took)));
         counters.latency_ms_max = counters.latency_ms_max.max(took);
         counters.latency_ms_sum = counters.latency_ms_sum.saturating_add(took);

@@ -1,8 +1,10 @@
 //! What metrics are told.
 
+use coordinator_protocol::{AuthRequest, ErrorCode, Request, TransferRequest};
+
 use super::ensemble::{Ensemble, member};
 use super::{create, exists, get_data, set_data};
-use crate::server::Summary;
+use crate::server::{Event, Summary};
 
 #[test]
 fn answers_are_counted_by_operation_and_events_by_change() {
@@ -25,6 +27,22 @@ fn answers_are_counted_by_operation_and_events_by_change() {
     assert_eq!(measures.fired.changed, Summary::default(), "nobody watched it any more");
     assert_eq!(measures.fan_out.sum, 3);
     assert_eq!(measures.fan_out.counts.iter().sum::<u64>(), 2);
+}
+
+#[test]
+fn refused_writes_count_as_writes_and_what_neither_reads_nor_writes_as_neither() {
+    let mut ensemble = Ensemble::with(1, |config| config.disk_free_bytes_min = 1 << 20);
+    let id = ensemble.connect(member(1), 10_000);
+    ensemble.step(member(1), Event::DiskRoom { free_bytes: 0 });
+    ensemble.run_ms(100);
+    assert_eq!(ensemble.ask(id, create("/a", 0)), Err(ErrorCode::QuotaExceeded));
+    ensemble.ask(id, Request::TransferLeader(TransferRequest { to: 2 })).unwrap_err();
+    ensemble.ask(id, Request::WhoAmI).unwrap();
+    let auth = Some(bytes::Bytes::from_static(b"a:b"));
+    let auth = AuthRequest { auth_type: 0, scheme: "digest".into(), auth };
+    ensemble.ask(id, Request::Auth(auth)).unwrap();
+    let measures = ensemble.server(member(1)).measures();
+    assert_eq!((measures.reads_ms.count, measures.updates_ms.count), (0, 1));
 }
 
 #[test]

@@ -123,7 +123,6 @@ impl Server {
 
     pub(super) fn on_peer_lost(&mut self, peer: ServerId) {
         self.link.broke(peer);
-        self.forget_room_of(peer);
         self.consensus.on_peer_lost(peer, self.now.mono, &mut self.outputs);
     }
 }

@@ -1,10 +1,11 @@
 //! Room on the disks: clients' writes are refused before a disk is full, because a full one ends its server.
 //!
-//! Called by the step (measures, ticks), `peer` (what others say) and `request` (may this be written?). Calls
-//! consensus. Invariant: the leader decides for all: it refuses while its own disk has little room, or while so many
-//! others have that no quorum without them is there. A member that has little room alone holds up nobody. What is
-//! refused was not sent to anybody; sessions begin, move and end all the while, and nodes can be deleted. It does
-//! not know files.
+//! Called by the step (measures of the disk, ticks), `peer` (what others say, links that begin), `request` (may this be
+//! written?). Calls consensus. Invariant: the leader decides for all: it refuses while its own disk has little
+//! room, or while so many others have that no quorum without them is there; what it says counts in its own term only.
+//! A word about little room is said again and again and runs out by itself, so that neither a lost link nor a lost
+//! message leaves anybody with another opinion for longer than [`WORD_LASTS_MS`]. What is refused was not sent to anybody;
+//! sessions begin, move and end all the while, and nodes can be deleted. It does not know files.
 //!
 //! ```text
 //!   free   0 ......... low mark ......... low mark * 3/2 .........
@@ -12,26 +13,32 @@
 //! ```
 //! The low mark is the setting and the bytes of the tree, which the next snapshot takes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use coordinator_disk::envelope::{self, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::step::Server;
-use crate::ServerId;
 use crate::state::{TreeOp, WriteOp};
+use crate::{Millis, ServerId};
 
 /// Of its own, so that members of a build that does not know these messages drop them and understand all others.
-const SCHEMA: Schema = Schema { kind: 0x05, version: 1 };
+const SCHEMA: Schema = Schema { kind: 0x05, version: 2 };
+/// Between two words of one who has little room, or refuses writes.
+const WORD_PAUSE_MS: u64 = 1_000;
+/// What was said so long ago counts no more: three words may be lost.
+const WORD_LASTS_MS: u64 = 4_000;
 
-/// What members tell one another of their room.
+/// What members tell one another of their room. Who says nothing has enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum RoomMessage {
+struct RoomWord {
+    /// The sender's.
+    term: u64,
     /// Whether the sender's disk has little room.
-    Low(bool),
-    /// From a leader: whether writes are refused.
-    Refused(bool),
+    is_low: bool,
+    /// Whether the sender leads in that term and refuses writes.
+    is_refused: bool,
 }
 
 /// What is known of the room on all disks.
@@ -41,12 +48,20 @@ pub(super) struct Room {
     free_bytes: Option<u64>,
     /// Whether that is too little.
     is_low: bool,
-    /// Others who said that they have little.
-    low_members: BTreeSet<ServerId>,
-    /// On a leader: what it told the others last, and in which term.
-    told: (u64, bool),
-    /// Who said last, as a leader, that writes are refused.
-    refused_by: Option<ServerId>,
+    /// What others said last, and when that came.
+    heard: BTreeMap<ServerId, (RoomWord, Millis)>,
+    /// On a leader: the term in which it decided last, and whether it refuses writes.
+    decided: (u64, bool),
+    /// When all others were told last.
+    told: Millis,
+}
+
+impl Room {
+    /// What this one said, if it still counts.
+    fn word_of(&self, peer: ServerId, now: Millis) -> Option<RoomWord> {
+        let (word, at) = self.heard.get(&peer)?;
+        (now.since(*at) < WORD_LASTS_MS).then_some(*word)
+    }
 }
 
 /// For the log of the shell, and for `Status`.
@@ -82,7 +97,7 @@ impl Server {
         let is_low = free_bytes < if self.room.is_low { high_mark } else { low_mark };
         if is_low != self.room.is_low {
             self.room.is_low = is_low;
-            self.tell_room(&RoomMessage::Low(is_low));
+            self.tell_room();
             self.decide_on_room();
         }
     }
@@ -100,75 +115,69 @@ impl Server {
         !passes && self.refuses_writes()
     }
 
+    /// Decides anew, as time passes, and says again what others must not forget.
+    pub(super) fn tend_room(&mut self) {
+        self.decide_on_room();
+        let now = self.now.mono;
+        self.room.heard.retain(|_, (_, at)| now.since(*at) < WORD_LASTS_MS);
+        let word = self.room_word();
+        if (word.is_low || word.is_refused) && now.since(self.room.told) >= WORD_PAUSE_MS {
+            self.tell_room();
+        }
+    }
+
     /// On a leader: decides anew, and tells the others when that changes. Others do as they are told.
-    pub(super) fn decide_on_room(&mut self) {
+    fn decide_on_room(&mut self) {
         if !self.consensus.is_leader() {
             return;
         }
         let term = self.consensus.term();
         let refused = self.room.is_low || self.needs_a_low_member();
         // Nobody refuses in the name of a new leader.
-        let known = self.room.told == (term, true);
-        self.room.told = (term, refused);
+        let known = self.room.decided == (term, true);
+        self.room.decided = (term, refused);
         if refused != known {
-            self.tell_room(&RoomMessage::Refused(refused));
+            self.tell_room();
         }
     }
 
     /// What another member said, if it is of this kind.
     pub(super) fn on_room_message(&mut self, from: ServerId, bytes: &[u8]) {
-        let Ok(message) = envelope::decode::<RoomMessage>(SCHEMA, bytes) else { return };
-        match message {
-            RoomMessage::Low(true) => {
-                self.room.low_members.insert(from);
-            }
-            RoomMessage::Low(false) => {
-                self.room.low_members.remove(&from);
-            }
-            RoomMessage::Refused(true) => self.room.refused_by = Some(from),
-            RoomMessage::Refused(false) => self.forget_refusal(from),
-        }
+        let Ok(word) = envelope::decode::<RoomWord>(SCHEMA, bytes) else { return };
+        self.room.heard.insert(from, (word, self.now.mono));
         self.decide_on_room();
     }
 
-    /// The stream with this peer begins anew: neither side knows anything of the other.
+    /// This server's link to the peer begins anew: words may be lost that were sent over the one before. What the peer
+    /// says comes over a link of its own.
     pub(super) fn greet_with_room(&mut self, peer: ServerId) {
-        self.forget_room_of(peer);
-        if self.room.is_low {
-            self.tell_room_to(peer, &RoomMessage::Low(true));
-        }
-        if self.consensus.is_leader() && self.refuses_writes() {
-            self.tell_room_to(peer, &RoomMessage::Refused(true));
-        }
-    }
-
-    pub(super) fn forget_room_of(&mut self, peer: ServerId) {
-        self.room.low_members.remove(&peer);
-        self.forget_refusal(peer);
-    }
-
-    fn forget_refusal(&mut self, by: ServerId) {
-        if self.room.refused_by == Some(by) {
-            self.room.refused_by = None;
+        if self.room.free_bytes.is_some() {
+            self.tell_room_to(peer, self.room_word());
         }
     }
 
     fn refuses_writes(&self) -> bool {
+        let term = self.consensus.term();
         if self.consensus.is_leader() {
-            return self.room.told == (self.consensus.term(), true);
+            return self.room.decided == (term, true);
         }
-        self.room.refused_by.is_some() && self.room.refused_by == self.consensus.leader()
+        // A term has one leader, known at the moment or not.
+        let said = |peer: &ServerId| self.room.word_of(*peer, self.now.mono);
+        let mut words = self.room.heard.keys().filter_map(said);
+        words.any(|word| word.is_refused && word.term == term)
     }
 
     /// Whether nothing can be agreed on without a member that has little room.
     fn needs_a_low_member(&self) -> bool {
-        if self.room.low_members.is_empty() {
+        let is_low = |member: ServerId| {
+            self.room.word_of(member, self.now.mono).is_some_and(|word| word.is_low)
+        };
+        if !self.room.heard.keys().any(|member| is_low(*member)) {
             return false;
         }
         let members = &self.consensus.members().voters;
         let has_room = |member: &&ServerId| {
-            **member == self.config.id
-                || self.consensus.is_peer_up(**member) && !self.room.low_members.contains(*member)
+            **member == self.config.id || self.consensus.is_peer_up(**member) && !is_low(**member)
         };
         members.iter().filter(has_room).count() <= members.len() / 2
     }
@@ -180,19 +189,26 @@ impl Server {
         }
     }
 
-    fn tell_room(&mut self, message: &RoomMessage) {
+    fn room_word(&self) -> RoomWord {
+        let is_refused = self.consensus.is_leader() && self.refuses_writes();
+        RoomWord { term: self.consensus.term(), is_low: self.room.is_low, is_refused }
+    }
+
+    fn tell_room(&mut self) {
+        self.room.told = self.now.mono;
+        let word = self.room_word();
         let members = self.consensus.members();
         let all: Vec<ServerId> = members.voters.union(&members.learners).copied().collect();
         for peer in all {
             if peer != self.config.id {
-                self.tell_room_to(peer, message);
+                self.tell_room_to(peer, word);
             }
         }
     }
 
-    fn tell_room_to(&mut self, to: ServerId, message: &RoomMessage) {
+    fn tell_room_to(&mut self, to: ServerId, word: RoomWord) {
         // Of a few bytes: only a message beyond the envelope's size fails.
-        if let Ok(bytes) = envelope::encode(SCHEMA, message) {
+        if let Ok(bytes) = envelope::encode(SCHEMA, &word) {
             self.effects.push(Effect::SendPeer { to, bytes: bytes.into() });
         }
     }
@@ -205,15 +221,12 @@ mod tests {
     /// Members of different versions exchange these bytes: a change is a new schema version.
     #[test]
     fn golden_bytes_stay() {
-        for (message, payload) in [
-            (RoomMessage::Low(true), [0, 1]),
-            (RoomMessage::Low(false), [0, 0]),
-            (RoomMessage::Refused(true), [1, 1]),
-        ] {
-            let bytes = envelope::encode(SCHEMA, &message).unwrap();
-            assert_eq!(&bytes[..8], b"TGEV\x05\x00\x01\x00");
-            assert_eq!(bytes[envelope::HEADER_BYTES..], payload, "{message:?}");
-            assert_eq!(envelope::decode::<RoomMessage>(SCHEMA, &bytes), Ok(message));
+        for (is_low, is_refused) in [(false, false), (true, false), (false, true)] {
+            let word = RoomWord { term: 7, is_low, is_refused };
+            let bytes = envelope::encode(SCHEMA, &word).unwrap();
+            assert_eq!(&bytes[..8], b"TGEV\x05\x00\x02\x00");
+            assert_eq!(bytes[envelope::HEADER_BYTES..], [7, is_low.into(), is_refused.into()]);
+            assert_eq!(envelope::decode::<RoomWord>(SCHEMA, &bytes), Ok(word));
         }
     }
 }

@@ -324,7 +324,7 @@ impl Server {
         self.tend_read_only();
         self.close_late_handshakes();
         self.resend_if_stuck();
-        self.decide_on_room();
+        self.tend_room();
         self.deliver_bookmarks();
     }
 

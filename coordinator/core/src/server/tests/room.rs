@@ -124,25 +124,160 @@ fn low_leader_refuses_for_all_and_a_low_follower_for_nobody() {
     assert!(writes(&mut ensemble, at_leader));
 }
 
-#[test]
-fn new_leader_and_new_streams_know_who_has_room() {
+/// A leader, two followers, and a client at each of them, in this order; there is a node.
+fn three() -> (Ensemble, [ServerId; 3], [ConnectionId; 3]) {
     let mut ensemble = ensemble(3);
     let leader = ensemble.await_leader();
-    let followers: Vec<ServerId> =
-        [1, 2, 3].map(member).into_iter().filter(|id| *id != leader).collect();
-    let id = ensemble.connect(followers[0], 10_000);
-    ensemble.ask(id, create("/a", 0)).unwrap();
+    let mut members = [1, 2, 3].map(member);
+    members.sort_by_key(|id| *id != leader);
+    let clients = members.map(|id| ensemble.connect(id, 20_000));
+    ensemble.ask(clients[0], create("/a", 0)).unwrap();
+    (ensemble, members, clients)
+}
+
+fn all_write(ensemble: &mut Ensemble, clients: [ConnectionId; 3]) -> [bool; 3] {
+    clients.map(|id| writes(ensemble, id))
+}
+
+/// Moves the leadership until this one has it.
+fn hand_over(ensemble: &mut Ensemble, to: ServerId) {
+    for _ in 0..10 {
+        let leader = ensemble.await_leader();
+        if leader == to {
+            return;
+        }
+        ensemble.step(leader, Event::Resign);
+        ensemble.run_until("an heir", |e| e.leader().is_some_and(|now| now != leader));
+    }
+    panic!("{to} is not elected");
+}
+
+/// The link on which this one sends breaks and is made anew; the other hears nothing of that.
+fn redial(ensemble: &mut Ensemble, from: ServerId, to: ServerId) {
+    ensemble.step(from, Event::PeerLost { peer: to });
+    ensemble.step(from, Event::PeerUp { peer: to });
+}
+
+#[test]
+fn leader_that_comes_back_with_room_is_not_held_to_what_it_said_in_another_term() {
+    let (mut ensemble, [leader, heir, _], clients) = three();
     measure(&mut ensemble, leader, 0);
-    assert!(!writes(&mut ensemble, id));
-    ensemble.cut_peers(leader, followers[0], true);
+    assert_eq!(all_write(&mut ensemble, clients), [false; 3]);
+    hand_over(&mut ensemble, heir);
+    ensemble.run_ms(100);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3], "the new leader has room");
+    measure(&mut ensemble, leader, u64::MAX);
+    hand_over(&mut ensemble, leader);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3]);
+    ensemble.run_ms(100);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3]);
+    // And one that has none refuses in its new term, too.
+    hand_over(&mut ensemble, heir);
+    measure(&mut ensemble, leader, 0);
+    hand_over(&mut ensemble, leader);
+    ensemble.run_ms(100);
+    assert_eq!(all_write(&mut ensemble, clients), [false; 3]);
+    assert!(clients.iter().all(|id| !ensemble.clients[id].is_closed()));
+}
+
+#[test]
+fn word_of_a_term_that_is_over_counts_no_more() {
+    let (mut ensemble, [leader, heir, third], clients) = three();
+    measure(&mut ensemble, leader, 0);
+    hand_over(&mut ensemble, heir);
+    // Nothing of this reaches the third, which heard a moment ago that this leader refuses.
+    ensemble.lose_silently(leader, third, true);
+    ensemble.step(leader, Event::DiskRoom { free_bytes: u64::MAX });
     ensemble.run_ms(2);
-    ensemble.connect_peers(leader, followers[0]);
+    ensemble.lose_silently(leader, third, false);
+    hand_over(&mut ensemble, leader);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3]);
+}
+
+#[test]
+fn own_link_that_is_made_anew_takes_nothing_from_what_the_other_said() {
+    let (mut ensemble, [leader, low, other], clients) = three();
+    measure(&mut ensemble, leader, 0);
+    redial(&mut ensemble, other, leader);
+    assert_eq!(all_write(&mut ensemble, clients), [false; 3], "at a follower");
+    measure(&mut ensemble, leader, u64::MAX);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3]);
+    for id in [low, other] {
+        measure(&mut ensemble, id, 0);
+    }
+    redial(&mut ensemble, leader, low);
+    ensemble.run_ms(20);
+    assert_eq!(all_write(&mut ensemble, clients), [false; 3], "at the leader");
+}
+
+#[test]
+fn word_that_was_lost_with_its_link_is_said_when_there_is_another() {
+    let (mut ensemble, [leader, first, second], clients) = three();
+    for (free_bytes, expected) in [(0, false), (u64::MAX, true)] {
+        // The leader's, to a follower.
+        ensemble.lose_silently(leader, first, true);
+        ensemble.step(leader, Event::DiskRoom { free_bytes });
+        ensemble.run_ms(2);
+        ensemble.lose_silently(leader, first, false);
+        assert_eq!(writes(&mut ensemble, clients[2]), expected);
+        redial(&mut ensemble, leader, first);
+        ensemble.run_ms(2);
+        assert_eq!(all_write(&mut ensemble, clients), [expected; 3]);
+    }
+    measure(&mut ensemble, second, 0);
+    for (free_bytes, expected) in [(0, false), (u64::MAX, true)] {
+        // A follower's, to the leader.
+        ensemble.lose_silently(first, leader, true);
+        ensemble.step(first, Event::DiskRoom { free_bytes });
+        ensemble.run_ms(2);
+        ensemble.lose_silently(first, leader, false);
+        redial(&mut ensemble, first, leader);
+        ensemble.run_ms(100);
+        assert_eq!(all_write(&mut ensemble, clients), [expected; 3]);
+    }
+}
+
+#[test]
+fn word_that_was_lost_without_a_sign_is_said_again_or_runs_out() {
+    let (mut ensemble, [leader, first, _], clients) = three();
+    for (free_bytes, expected, within_ms) in [(0, false, 1_100), (u64::MAX, true, 4_100)] {
+        ensemble.lose_silently(leader, first, true);
+        ensemble.step(leader, Event::DiskRoom { free_bytes });
+        ensemble.run_ms(2);
+        ensemble.lose_silently(leader, first, false);
+        ensemble.run_ms(within_ms);
+        assert_eq!(all_write(&mut ensemble, clients), [expected; 3]);
+    }
+    // It is said as long as it is true.
+    measure(&mut ensemble, leader, 0);
+    for _ in 0..10 {
+        ensemble.run_ms(700);
+        assert_eq!(all_write(&mut ensemble, clients), [false; 3]);
+    }
+    measure(&mut ensemble, leader, u64::MAX);
+    assert_eq!(all_write(&mut ensemble, clients), [true; 3]);
+}
+
+#[test]
+fn new_leader_and_new_streams_know_who_has_room() {
+    let (mut ensemble, [leader, first, second], _) = three();
+    measure(&mut ensemble, leader, 0);
+    ensemble.cut_peers(leader, first, true);
+    ensemble.run_ms(2);
+    ensemble.connect_peers(leader, first);
     ensemble.run_ms(2_000);
-    let id = ensemble.connect(followers[0], 10_000);
-    let now = ensemble.await_leader();
-    assert_eq!(writes(&mut ensemble, id), now != leader, "it is told again, or has another leader");
+    hand_over(&mut ensemble, leader);
+    ensemble.run_ms(100);
+    let id = ensemble.connect(first, 10_000);
+    assert!(!writes(&mut ensemble, id));
     ensemble.crash(leader);
     ensemble.run_ms(3_000);
-    let id = ensemble.connect(followers[0], 10_000);
+    let id = ensemble.connect(first, 10_000);
     assert!(writes(&mut ensemble, id), "the new leader has room");
+    let now = ensemble.await_leader();
+    measure(&mut ensemble, if now == first { second } else { first }, 0);
+    assert!(!writes(&mut ensemble, id), "no quorum without one that has none");
+    ensemble.start(leader);
+    ensemble.run_ms(2_000);
+    assert!(writes(&mut ensemble, id), "one that starts anew has room until it says otherwise");
 }

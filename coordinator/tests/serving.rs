@@ -18,7 +18,7 @@ use coordinator::config::{Config, Values};
 use coordinator::embedded::Embedded;
 use coordinator_protocol::{
     Acl, CreateMode, CreateRequest, ErrorCode, FRAME_BYTES_MAX, PathWatch, Request, Response,
-    SetDataRequest, SetWatchesRequest, Xid, encode_request,
+    SET_WATCHES_PATHS_MAX, SetDataRequest, SetWatchesRequest, Xid, encode_request,
 };
 
 /// A hang guard, no measure.
@@ -147,6 +147,22 @@ fn watches_of_more_bytes_than_other_requests_may_have_are_set_again() {
         assert_eq!(client.ask(&Request::SetWatches2(watches.clone())).0, ErrorCode::Ok);
         assert!(exists(&mut client, "/there"));
     }
+}
+
+#[test]
+fn more_watches_than_one_request_may_name_end_only_their_own_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    let mut other = Client::connect(server.client_address());
+    let mut client = Client::connect(server.client_address());
+    let watches = |count| {
+        let exist_watches = vec!["/none".to_owned(); count];
+        Request::SetWatches2(SetWatchesRequest { exist_watches, ..SetWatchesRequest::default() })
+    };
+    assert_eq!(client.ask(&watches(SET_WATCHES_PATHS_MAX)).0, ErrorCode::Ok);
+    assert_eq!(client.ask(&watches(SET_WATCHES_PATHS_MAX + 1)).0, ErrorCode::MarshallingError);
+    assert!(client.is_closed_by_server());
+    assert!(!exists(&mut other, "/none"));
 }
 
 #[test]

@@ -30,6 +30,14 @@ pub enum DecodeError {
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     NotUtf8,
+    /// More than a request may name.
+    #[error("more than {limit} {what}")]
+    TooMany {
+        /// Of which things.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
     /// A number stands for nothing that the field can hold.
     #[error("{value} is no {what}")]
     InvalidValue {

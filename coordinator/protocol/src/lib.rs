@@ -51,9 +51,9 @@ pub use multi::{MultiOp, MultiReadOp, MultiReadResult, MultiResult};
 pub use op_code::OpCode;
 pub use request::{
     AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ChildrenPageRequest, CreateMode,
-    CreateRequest, CreateTtlRequest, DeleteRequest, PathWatch, ReconfigRequest, Request,
-    SessionOptionsRequest, SetAclRequest, SetDataRequest, SetWatchesRequest, WatchKind,
-    WatchKindRequest, decode_request, encode_request,
+    CreateRequest, CreateTtlRequest, DeleteRequest, PERSISTENT_PATHS_MAX, PathWatch,
+    ReconfigRequest, Request, SET_WATCHES_PATHS_MAX, SessionOptionsRequest, SetAclRequest,
+    SetDataRequest, SetWatchesRequest, WatchKind, WatchKindRequest, decode_request, encode_request,
 };
 pub use request_frame::{SET_WATCHES_BYTES_MAX, decode_request_frame, is_large_frame};
 pub use response::{ClientInfo, Response, encode_event, encode_reply, encode_subscription_event};

@@ -209,6 +209,13 @@ impl std::fmt::Debug for AuthRequest {
     }
 }
 
+/// Paths in one setWatches or setWatches2. With [`crate::SET_WATCHES_BYTES_MAX`] they have 80 bytes each; shorter ones take
+/// time by their number.
+pub const SET_WATCHES_PATHS_MAX: usize = 200_000;
+/// Those of persistent watches among them, which are set all in one step. Clients that know these watches name as many as
+/// have 128 KiB.
+pub const PERSISTENT_PATHS_MAX: usize = 20_000;
+
 /// Sets watches again after a reconnect; what changed since `relative_zxid` fires at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetWatchesRequest {
@@ -227,17 +234,28 @@ pub struct SetWatchesRequest {
 }
 
 impl SetWatchesRequest {
+    /// Paths in all, those that are named twice too.
+    #[must_use]
+    pub fn path_count(&self) -> usize {
+        let one_shot = [&self.data_watches, &self.exist_watches, &self.child_watches];
+        let persistent = [&self.persistent_watches, &self.persistent_recursive_watches];
+        one_shot.into_iter().chain(persistent).map(Vec::len).fold(0, usize::saturating_add)
+    }
+
     fn decode(reader: &mut Reader, persistent: bool) -> Result<Self, DecodeError> {
+        let mut left = Left { paths: SET_WATCHES_PATHS_MAX, limit: SET_WATCHES_PATHS_MAX };
         let mut request = Self {
             relative_zxid: Record::decode(reader)?,
-            data_watches: Record::decode(reader)?,
-            exist_watches: Record::decode(reader)?,
-            child_watches: Record::decode(reader)?,
+            data_watches: left.decode(reader)?,
+            exist_watches: left.decode(reader)?,
+            child_watches: left.decode(reader)?,
             ..Self::default()
         };
         if persistent {
-            request.persistent_watches = Record::decode(reader)?;
-            request.persistent_recursive_watches = Record::decode(reader)?;
+            let limit = PERSISTENT_PATHS_MAX;
+            left = Left { paths: left.paths.min(limit), limit };
+            request.persistent_watches = left.decode(reader)?;
+            request.persistent_recursive_watches = left.decode(reader)?;
         }
         Ok(request)
     }
@@ -251,6 +269,23 @@ impl SetWatchesRequest {
             self.persistent_watches.encode(writer);
             self.persistent_recursive_watches.encode(writer);
         }
+    }
+}
+
+/// How many paths more a request may name.
+struct Left {
+    paths: usize,
+    limit: usize,
+}
+
+impl Left {
+    /// A list, if it is not too long: its count is looked at before anything is made of it.
+    fn decode(&mut self, reader: &mut Reader) -> Result<Vec<String>, DecodeError> {
+        // Null and what is below are for the list's own decoder.
+        let count = usize::try_from(i32::decode(&mut reader.clone())?).unwrap_or(0);
+        let left = self.paths.checked_sub(count);
+        self.paths = left.ok_or(DecodeError::TooMany { what: "paths", limit: self.limit })?;
+        Record::decode(reader)
     }
 }
 

@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use coordinator_protocol::{
     Acl, AddWatchMode, AddWatchRequest, AuthRequest, CheckRequest, ChildrenPageRequest, ClientInfo,
-    CreateMode, CreateRequest, CreateTtlRequest, DeleteRequest, EnsembleInfo, ErrorCode, EventType,
-    Item, ItemKind, MemberInfo, MultiOp, MultiReadOp, MultiReadResult, MultiResult, OpCode,
-    PathWatch, Reader, ReconfigRequest, Record, ReplyHeader, Request, Response, SessionId,
-    SessionOptionsRequest, SetAclRequest, SetDataRequest, SetWatchesRequest, Stat,
-    SubscribeRequest, SubscriptionEvent, SubscriptionEventKind, TransferAnswer, TransferOutcome,
-    TransferRequest, WatchKind, WatchKindRequest, WatcherEvent, Xid, Zxid, decode_request,
-    encode_event, encode_reply, encode_request, encode_subscription_event,
+    CreateMode, CreateRequest, CreateTtlRequest, DecodeError, DeleteRequest, EnsembleInfo,
+    ErrorCode, EventType, Item, ItemKind, MemberInfo, MultiOp, MultiReadOp, MultiReadResult,
+    MultiResult, OpCode, PERSISTENT_PATHS_MAX, PathWatch, Reader, ReconfigRequest, Record,
+    ReplyHeader, Request, Response, SET_WATCHES_PATHS_MAX, SessionId, SessionOptionsRequest,
+    SetAclRequest, SetDataRequest, SetWatchesRequest, Stat, SubscribeRequest, SubscriptionEvent,
+    SubscriptionEventKind, TransferAnswer, TransferOutcome, TransferRequest, WatchKind,
+    WatchKindRequest, WatcherEvent, Xid, Zxid, decode_request, encode_event, encode_reply,
+    encode_request, encode_subscription_event,
 };
 
 fn path() -> String {
@@ -315,4 +316,35 @@ fn error_codes_keep_their_numbers() {
     }
     assert_eq!(ErrorCode::from_code(-101), ErrorCode::NoNode);
     assert_eq!(ErrorCode::from_code(-9), ErrorCode::Other(-9));
+}
+
+#[test]
+fn set_watches_names_as_many_paths_as_the_limit() {
+    let names = |count: usize| vec!["/".to_owned(); count];
+    let with = |one_shot: usize, persistent: usize| SetWatchesRequest {
+        data_watches: names(1),
+        exist_watches: names(1),
+        child_watches: names(one_shot - 2),
+        persistent_watches: names(persistent / 2),
+        persistent_recursive_watches: names(persistent - persistent / 2),
+        ..SetWatchesRequest::default()
+    };
+    let decoded = |request: Request| {
+        let frame = encode_request(Xid::SET_WATCHES, &request);
+        decode_request(frame.slice(4..)).unwrap().1
+    };
+    let too_many = |limit| Err(DecodeError::TooMany { what: "paths", limit });
+    let (all, persistent) = (SET_WATCHES_PATHS_MAX, PERSISTENT_PATHS_MAX);
+    for whole in [
+        Request::SetWatches(with(all, 0)),
+        Request::SetWatches2(with(all, 0)),
+        Request::SetWatches2(with(all - persistent, persistent)),
+    ] {
+        assert_eq!(decoded(whole.clone()), Ok(whole));
+    }
+    assert_eq!(decoded(Request::SetWatches(with(all + 1, 0))), too_many(all));
+    assert_eq!(decoded(Request::SetWatches2(with(all + 1, 0))), too_many(all));
+    assert_eq!(decoded(Request::SetWatches2(with(2, persistent + 1))), too_many(persistent));
+    let beyond = with(all - persistent + 1, persistent);
+    assert_eq!(decoded(Request::SetWatches2(beyond)), too_many(persistent));
 }

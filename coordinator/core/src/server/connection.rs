@@ -16,6 +16,7 @@ use super::limits::{
     PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME, READS_BEFORE_WRITE_MAX,
     STASH_BYTES_MAX,
 };
+use super::set_watches::Unset;
 use crate::consensus::ReadId;
 use crate::state::{Command, OpResult, WriteOp};
 use crate::tree::Identities;
@@ -114,6 +115,8 @@ pub(super) enum Step {
     Read(Request),
     /// The same; its answer may be as large as those of all reads that may stand before a write.
     LargeRead(Request),
+    /// Watches to be set again in parts when their turn comes.
+    SetWatches(Unset),
     /// Waits for a read index, then for the log to be applied up to it.
     Sync { then: AfterSync, read: ReadId, index: Option<u64> },
     /// A change of the members that has begun: the number of its write.
@@ -136,7 +139,7 @@ pub(super) enum AfterSync {
 impl Step {
     /// Whether a write behind it is sent only when this is answered.
     fn is_barrier(&self) -> bool {
-        matches!(self, Self::Sync { .. } | Self::LargeRead(_))
+        matches!(self, Self::Sync { .. } | Self::LargeRead(_) | Self::SetWatches(_))
     }
 
     /// Of a write that was sent and is not decided its place among all that was sent.
@@ -149,6 +152,7 @@ impl Step {
             | Self::Written(_)
             | Self::Read(_)
             | Self::LargeRead(_)
+            | Self::SetWatches(_)
             | Self::Answer(_) => None,
         }
     }
@@ -229,7 +233,7 @@ impl Connection {
     fn count_of(&mut self, step: &Step) -> Option<&mut usize> {
         match step {
             step if step.is_barrier() => Some(&mut self.barriers),
-            Step::Sync { .. } | Step::LargeRead(_) => None,
+            Step::Sync { .. } | Step::LargeRead(_) | Step::SetWatches(_) => None,
             Step::Read(_) => Some(&mut self.reads),
             Step::Write(write) if write.sent.is_some() => Some(&mut self.writes_out),
             Step::Write(_) => Some(&mut self.writes_held),
@@ -272,6 +276,7 @@ impl Connection {
                 }
                 Step::Sync { .. }
                 | Step::LargeRead(_)
+                | Step::SetWatches(_)
                 | Step::Write(_)
                 | Step::Written(_)
                 | Step::Transfer(_)

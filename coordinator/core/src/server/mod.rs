@@ -20,6 +20,7 @@
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! room           no writes without room on the disks         measures   what is counted
 //! audit          who did what, or might not                 read_only  reads without a quorum
+//! set_watches    many watches, in parts
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -52,6 +53,7 @@ mod request;
 mod room;
 mod sasl;
 mod session;
+mod set_watches;
 mod snapshot;
 mod status;
 mod step;

@@ -4,8 +4,8 @@
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
 //! Invariant: a read runs when everything before it is answered, and at once; nothing is answered
 //! while the connection is owed events of its subscriptions, or has no room, or was given enough in
-//! this step: requests are small and their answers may be large. Writes behind a sync or a large read, or
-//! behind reads that wait for that, are sent only afterwards: a read never sees a write behind it. The answer to
+//! this step: requests are small and their answers may be large. Writes behind a sync, a large read or watches
+//! that are set in parts, or behind reads that wait for that, are sent only afterwards: a read never sees a write behind it. The answer to
 //! the end of a session waits for nothing. It does not know what is read.
 
 use coordinator_protocol::{ErrorCode, Response, encode_reply};
@@ -29,7 +29,11 @@ impl Server {
             let ready = match &front.step {
                 Step::Write(_) | Step::Reconfig(_) | Step::Transfer(_) => false,
                 Step::Sync { index, .. } => index.is_some_and(|index| index <= applied),
-                Step::Written(_) | Step::Read(_) | Step::LargeRead(_) | Step::Answer(_) => true,
+                Step::Written(_)
+                | Step::Read(_)
+                | Step::LargeRead(_)
+                | Step::SetWatches(_)
+                | Step::Answer(_) => true,
             };
             if !ready {
                 break;
@@ -44,6 +48,10 @@ impl Server {
                 if enough {
                     self.unfinished.insert(id);
                 }
+                break;
+            }
+            if matches!(&front.step, Step::SetWatches(unset) if !unset.is_done()) {
+                self.rearming.wait(id);
                 break;
             }
             let Some(pending) = connection.pop() else { break };
@@ -109,6 +117,7 @@ impl Server {
             Step::Read(request) | Step::LargeRead(request) => self.read(id, request),
             Step::Sync { then: AfterSync::Path(path), .. } => Ok(Response::Path(path)),
             Step::Sync { then: AfterSync::Read(request), .. } => self.read(id, request),
+            Step::SetWatches(unset) => unset.outcome(),
             Step::Answer(answer) => answer,
             Step::Write(_) | Step::Reconfig(_) | Step::Transfer(_) => return,
         };

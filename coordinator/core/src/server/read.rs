@@ -205,7 +205,7 @@ impl Server {
         Ok(Response::Names(below.map(|path| path.to_string()).collect()))
     }
 
-    fn set_watches(
+    pub(super) fn set_watches(
         &mut self,
         id: ConnectionId,
         request: &SetWatchesRequest,

@@ -13,7 +13,9 @@ use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Ses
 use super::effect::Effect;
 use super::limits::{
     EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX, READ_BYTES_MAX,
+    SET_WATCHES_AT_ONCE_MAX,
 };
+use super::set_watches::{self, Unset};
 use super::step::Server;
 use super::weight::request_bytes;
 use crate::ConnectionId;
@@ -93,6 +95,11 @@ impl Server {
                 Some(write) => Step::Write(write),
                 None => return,
             },
+            Sorted::Read(Request::SetWatches(watches) | Request::SetWatches2(watches))
+                if set_watches::cost(&watches) > SET_WATCHES_AT_ONCE_MAX =>
+            {
+                Step::SetWatches(Unset::new(watches))
+            }
             Sorted::Read(request)
                 if self.config.linearizable_reads
                     && reads_state(&request)
@@ -239,6 +246,7 @@ impl Server {
         self.subscriptions.disconnect(id);
         self.syncs.forget(id);
         self.unfinished.remove(&id);
+        self.rearming.forget(id);
         self.counters.pending_bytes =
             self.counters.pending_bytes.saturating_sub(connection.pending_bytes);
         Some(connection)

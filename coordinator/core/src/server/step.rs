@@ -25,6 +25,7 @@ use super::presence::Presence;
 use super::proposals::Proposals;
 use super::read_only::ReadOnly;
 use super::room::Room;
+use super::set_watches::Rearming;
 use super::snapshot::SnapshotPlan;
 use super::status::{Mode, Status};
 use super::sync::Syncs;
@@ -51,6 +52,7 @@ pub struct Server {
     pub(super) step_number: u64,
     /// Connections whose answers go on in the next step.
     pub(super) unfinished: BTreeSet<ConnectionId>,
+    pub(super) rearming: Rearming,
     pub(super) connections: Connections,
     pub(super) proposals: Proposals,
     pub(super) link: Link,
@@ -110,6 +112,7 @@ impl Server {
             stalled_ms: 0,
             step_number: 0,
             unfinished: BTreeSet::new(),
+            rearming: Rearming::default(),
             snapshots: SnapshotPlan::new(snapshot_index),
             config,
             now: Now::default(),
@@ -159,7 +162,8 @@ impl Server {
     /// When an [`Event::Tick`] is due; `None` once the server has halted.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
-        if self.has_undelivered_events() || !self.unfinished.is_empty() {
+        let goes_on = !self.unfinished.is_empty() || !self.rearming.is_empty();
+        if self.has_undelivered_events() || goes_on {
             return Some(self.now.mono);
         }
         let consensus = self.consensus.next_deadline()?;
@@ -299,6 +303,7 @@ impl Server {
         if !self.consensus.is_halted() {
             let now = self.now.mono;
             self.finish_answers();
+            self.set_more_watches();
             if self.consensus.next_deadline().is_some_and(|at| at <= now) {
                 self.consensus.tick(now, &mut self.outputs);
                 self.settle();

@@ -138,7 +138,7 @@ fn requests_before_the_handshakes_answer_wait_for_it_up_to_a_limit() {
 }
 
 /// A single server with one open session; everything it wants on disk is there.
-fn served() -> (Server, ConnectionId, Now) {
+pub(super) fn served() -> (Server, ConnectionId, Now) {
     let mut server =
         Server::new(Config::new(member(1), vec![member(1)]), Restored::default()).unwrap();
     let (connection, now) = (ConnectionId::new(1), Now { mono: Millis::new(10), wall_ms: 5 });
@@ -158,7 +158,7 @@ fn served() -> (Server, ConnectionId, Now) {
 }
 
 /// Steps until nothing more comes of it; what each step gave to clients.
-fn run(server: &mut Server, events: Vec<Event>, now: Now) -> Vec<Vec<Effect>> {
+pub(super) fn run(server: &mut Server, events: Vec<Event>, now: Now) -> Vec<Vec<Effect>> {
     let (mut steps, mut events) = (Vec::new(), events);
     loop {
         let mut effects = Vec::new();
@@ -182,7 +182,7 @@ fn run(server: &mut Server, events: Vec<Event>, now: Now) -> Vec<Vec<Effect>> {
     }
 }
 
-fn request(connection: ConnectionId, number: usize, request: Request) -> Event {
+pub(super) fn request(connection: ConnectionId, number: usize, request: Request) -> Event {
     let xid = Xid::new(i32::try_from(number).unwrap());
     let header = RequestHeader { xid, op: request.op() };
     Event::Request { connection, header, request: Ok(request) }

@@ -19,6 +19,7 @@ mod returning;
 mod room;
 mod sasl;
 mod sessions;
+mod set_watches;
 mod single;
 mod slow_disk;
 mod snapshots;

@@ -49,7 +49,8 @@ impl Server {
         self.propose_handshakes();
     }
 
-    /// Lets handshakes go on whose clients have seen nothing that this server has not applied.
+    /// Lets handshakes go on whose clients have seen nothing that this server has not applied, and which may not be
+    /// answered without the log soon.
     pub(super) fn propose_handshakes(&mut self) {
         if !self.syncs.has_fenced() {
             return;
@@ -58,7 +59,8 @@ impl Server {
             let Some(connection) = self.connections.get(id) else { continue };
             let origin = Origin { server: self.config.id, connection: connection.origin };
             let Some(handshake) = connection.handshake() else { continue };
-            if handshake.request.last_zxid_seen > self.state.last_zxid() {
+            let is_ahead = handshake.request.last_zxid_seen > self.state.last_zxid();
+            if is_ahead || self.may_come_to_read(&handshake.request) {
                 self.syncs.fence(id);
                 continue;
             }

@@ -107,6 +107,11 @@ impl Link {
         }
     }
 
+    /// Whether nobody is there to whom a command could go.
+    pub(super) fn has_no_end(&self) -> bool {
+        self.sent_to.is_none()
+    }
+
     /// Draws a number for a new session, different from all before.
     pub(super) fn next_session(&mut self, choose: impl FnOnce(u64) -> u64) -> u64 {
         self.last_session = choose(self.last_session);
@@ -174,7 +179,7 @@ impl Server {
         let oldest = self.connections.iter().filter_map(|(_, held)| held.oldest_place()).min();
         self.link.gap_seen |= oldest.is_some_and(|oldest| self.link.is_overtaken(oldest));
         self.link.resend_after_gap(now);
-        if self.link.sent_to.is_none() {
+        if self.link.has_no_end() {
             return;
         }
         let oldest = self.connections.iter().filter_map(|(_, held)| held.oldest_command()).min();

@@ -2,15 +2,15 @@
 //!
 //! Called by the step's ticks, `request` and `quorum`. Calls `handshake`. Invariant (safety.md A7 governs all others):
 //! only a client whose handshake said that it wants to read only is answered without a quorum, of a state that was
-//! committed and may be old, never older than what it has seen; nothing that it says reaches the log; all such
-//! connections are closed once a quorum is heard of. It does not know why there is none.
+//! committed and may be old, never older than what it has seen; nothing that it says reaches the log, nor did its
+//! handshake; all such connections are closed once a quorum is heard of. It does not know why there is none.
 //!
 //! Their sessions are of generation 0, which no session of the log has: those that came with a session of the log hold
 //! it here only, and new ones are this server's own and mean nothing elsewhere.
 
 use std::collections::BTreeMap;
 
-use coordinator_protocol::{SessionId, SessionPassword};
+use coordinator_protocol::{ConnectRequest, SessionId, SessionPassword};
 
 use super::connection::{Handshake, Session};
 use super::limits::LOCAL_SESSIONS_MAX;
@@ -60,6 +60,16 @@ impl Server {
         } else {
             self.close_read_only(false);
         }
+        // Those that had no leader to go to may have one.
+        self.propose_handshakes();
+    }
+
+    /// Whether this handshake stays out of the log for now: what was sent to a leader may come into the log at any later
+    /// time, and its client cannot be served without it any more.
+    pub(super) fn may_come_to_read(&self, request: &ConnectRequest) -> bool {
+        self.config.read_only_mode
+            && request.read_only == Some(true)
+            && (self.read_only.is_on || self.link.has_no_end())
     }
 
     /// Closes connections that read only: those of silent clients, or all.
@@ -79,10 +89,11 @@ impl Server {
         }
     }
 
-    /// Answers handshakes that wait and want no more than that.
+    /// Answers handshakes that wait, want no more than that, and were not sent to a leader.
     fn open_read_only(&mut self) {
         let waits = |handshake: &Handshake| {
-            handshake.request.read_only == Some(true)
+            handshake.command.is_none()
+                && handshake.request.read_only == Some(true)
                 && handshake.request.last_zxid_seen <= self.state.last_zxid()
         };
         let waiting =

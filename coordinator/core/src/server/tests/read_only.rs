@@ -27,6 +27,8 @@ fn cut_off(is_on: bool) -> (Ensemble, ServerId, ConnectionId) {
             ensemble.cut_peers(alone, other, true);
         }
     }
+    // It hears of that.
+    ensemble.run_ms(2);
     (ensemble, alone, before)
 }
 
@@ -140,4 +142,46 @@ fn client_that_has_seen_more_is_not_served_and_a_server_that_may_not_serves_nobo
     let id = ensemble.dial(alone, reading(connect_request(10_000)));
     ensemble.run_ms(6_000);
     assert_eq!(ensemble.clients[&id].got, [Got::Closed]);
+}
+
+#[test]
+fn handshake_that_was_sent_to_a_leader_waits_for_the_log() {
+    let mut ensemble = Ensemble::with(3, |config| config.read_only_mode = true);
+    let leader = ensemble.await_leader();
+    let alone = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    let deaf = |ensemble: &mut Ensemble, lost: bool| {
+        for other in [1, 2, 3].map(member).into_iter().filter(|id| *id != alone) {
+            ensemble.lose_silently(other, alone, lost);
+        }
+    };
+    deaf(&mut ensemble, true);
+    let sent = ensemble.dial(alone, reading(connect_request(10_000)));
+    ensemble.run_ms(50);
+    assert_eq!(ensemble.server(leader).state().sessions().len(), 1, "it is in the log");
+    ensemble.run_ms(2_950);
+    assert!(ensemble.server(alone).status().read_only);
+    assert!(ensemble.clients[&sent].got.is_empty());
+    // Others are served, of which nothing reaches the log, though what this server says is heard.
+    let later = ensemble.dial(alone, reading(connect_request(10_000)));
+    ensemble.run_ms(100);
+    assert_eq!(ensemble.clients[&later].response().read_only, Some(true));
+    deaf(&mut ensemble, false);
+    ensemble.run_until("an answer", |e| !e.clients[&sent].got.is_empty());
+    assert_eq!(ensemble.clients[&sent].response().read_only, Some(false));
+    ensemble.run_ms(1_000);
+    assert!(is_closed(&ensemble, later) && !is_closed(&ensemble, sent));
+    for id in [1, 2, 3].map(member) {
+        assert_eq!(ensemble.server(id).state().sessions().len(), 1);
+    }
+}
+
+#[test]
+fn handshake_that_waited_for_a_leader_gets_a_session_of_the_log_when_there_is_one() {
+    let (mut ensemble, alone, _) = cut_off(true);
+    let id = ensemble.dial(alone, reading(connect_request(10_000)));
+    ensemble.run_ms(300);
+    assert!(ensemble.clients[&id].got.is_empty());
+    heal(&mut ensemble, alone);
+    assert_eq!(ensemble.clients[&id].response().read_only, Some(false));
+    assert!(ensemble.ask(id, set_data("/a", "1")).is_ok());
 }

@@ -3,6 +3,7 @@
 //! Called by: `state` (the configuration), `server`, the shell (settings). Calls: nothing.
 //! Invariant: a server's text reads back to the same server; texts are bounded. It does not know who votes.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -126,13 +127,21 @@ impl Member {
         Self { client: self.client.or(Some(client)), ..self }
     }
 
-    /// Whether both cannot be there at once.
+    /// Whether its host stands for all addresses: others cannot find it there.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        is_unspecified(&self.host)
+    }
+
+    /// Whether both cannot be there at once. Clients' addresses that are other places on each machine are not compared, as
+    /// in ZooKeeper: `;2181` is its usual form.
     #[must_use]
     pub fn collides(&self, other: &Self) -> bool {
         let ports = [self.port, self.election_port];
         let peers = self.host == other.host
             && (ports.contains(&other.port) || ports.contains(&other.election_port));
-        peers || (self.client.is_some() && self.client == other.client)
+        let client = self.client.as_deref().filter(|client| !is_of_each_machine(client));
+        peers || (client.is_some() && client == other.client.as_deref())
     }
 }
 
@@ -167,6 +176,18 @@ pub fn parse_line(line: &str) -> Option<(u64, Member)> {
     let (name, server) = line.trim().split_once('=')?;
     let id = name.trim().strip_prefix("server.")?.parse().ok()?;
     Some((id, Member::parse(server)?))
+}
+
+fn is_unspecified(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Of `host:port`.
+fn is_of_each_machine(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified() || ip.is_loopback())
 }
 
 fn bracketed(host: &str) -> String {
@@ -229,7 +250,7 @@ mod tests {
 
     #[test]
     fn servers_collide_by_any_port_of_theirs() {
-        let member = |text| Member::parse(text).unwrap();
+        let member = |text: &str| Member::parse(text).unwrap();
         let one = member("a:1:2;a:3");
         for (other, collides) in [
             ("a:4:5;a:6", false),
@@ -240,5 +261,11 @@ mod tests {
         ] {
             assert_eq!(one.collides(&member(other)), collides, "{other}");
         }
+        for client in ["3", "0.0.0.0:3", "[::]:3", "127.0.0.1:3", "[::1]:3", "localhost:3"] {
+            let [one, two] = ["a", "b"].map(|host| member(&format!("{host}:1:2;{client}")));
+            assert!(!one.collides(&two) && !two.collides(&one), "{client}");
+        }
+        assert!(member("0.0.0.0:1:2;3").is_nowhere() && member("[::]:1:2;3").is_nowhere());
+        assert!(!one.is_nowhere() && !member("10.0.0.1:1:2;3").is_nowhere());
     }
 }

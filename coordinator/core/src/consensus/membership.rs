@@ -152,6 +152,11 @@ impl Consensus {
             step => drop(self.node.apply_conf_change(&step.change()?).ok()?),
         }
         self.founding = None;
+        if self.is_leader() && self.node.raft.prs().get(self.id.get()).is_none() {
+            // The engine would go on leading, and looks its own progress up with the next entry.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
         debug_assert!(!matches!(&step, MemberStep::Found(ids) if *ids != self.engine_members()));
         self.follow_members();
         Some(self.members.clone())

@@ -7,7 +7,7 @@ use super::sasl::SaslConfig;
 use crate::ServerId;
 
 pub use crate::members::MEMBERS_MAX;
-use crate::members::{Members, Role};
+use crate::members::{Member, Members, Role};
 
 /// Settings of one member. All times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +88,9 @@ pub enum ConfigError {
     /// A server id is outside 1..=254.
     #[error("server ids must be 1 to 254")]
     ServerId,
+    /// Others could not find a member there, once the log says where the members are.
+    #[error("with reconfigEnabled no server may be at an address that stands for all")]
+    Nowhere,
     /// A time or count that must be positive is zero, or two of them contradict each other.
     #[error("{0} is out of range")]
     Range(&'static str),
@@ -141,6 +144,9 @@ impl Config {
         }
         if self.members.iter().any(|member| !(1..=254).contains(&member.get())) {
             return Err(ConfigError::ServerId);
+        }
+        if self.reconfig_enabled && self.servers.values().any(Member::is_nowhere) {
+            return Err(ConfigError::Nowhere);
         }
         let own = self.servers.get(&self.id);
         let is_observer = own.is_some_and(|own| own.role() == Role::Observer);

@@ -22,6 +22,9 @@ use crate::{ConnectionId, Millis, ServerId};
 
 /// A proposal that did not come to anything is made again after this time.
 const AGAIN_MS: u64 = 1_000;
+/// So long after an heir was chosen another is. The engine waits for it for an election time-out and takes no writes
+/// meanwhile: an heir that does not answer must not keep it from them for good.
+const NEXT_HEIR_MS: u64 = 5_000;
 
 /// What this server knows of the members beside the log.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub(super) struct Changing {
     demoted: Option<(ServerId, Millis)>,
     /// What was proposed last, and when.
     proposed: Option<(Move, Millis)>,
+    /// To whom this leader has tried to hand over.
+    heirs: BTreeSet<ServerId>,
     /// What the shell was told last.
     told: Option<(Members, bool)>,
 }
@@ -117,16 +122,14 @@ impl Server {
             self.changing.since = None;
             self.changing.proposed = None;
             self.changing.demoted = None;
+            self.changing.heirs.clear();
             return;
         }
         let Some(next) = self.next_move() else { return };
         let now = self.now.mono;
-        let waits = self
-            .changing
-            .proposed
-            .as_ref()
-            .is_some_and(|(proposed, at)| *proposed == next && now.since(*at) < AGAIN_MS);
-        if waits {
+        let pause = if matches!(next, Move::HandOver(_)) { NEXT_HEIR_MS } else { AGAIN_MS };
+        let is_next = |(proposed, at): &(Move, Millis)| *proposed == next && now.since(*at) < pause;
+        if self.changing.proposed.as_ref().is_some_and(is_next) {
             return;
         }
         self.changing.proposed = Some((next.clone(), now));
@@ -145,16 +148,25 @@ impl Server {
                 }
                 self.settle();
             }
-            Move::HandOver(heirs) => {
-                let matched = |id: &ServerId| self.consensus.matched(*id);
-                let up = heirs.into_iter().filter(|id| self.consensus.is_peer_up(*id));
-                let heir = up.max_by_key(matched);
-                if heir.is_some() {
-                    self.consensus.hand_over(heir, now, &mut self.outputs);
-                    self.settle();
-                }
-            }
+            Move::HandOver(heirs) => self.hand_over_to_one_of(&heirs),
         }
+    }
+
+    /// To one that has the log, and not to the same again before all had their turn.
+    fn hand_over_to_one_of(&mut self, heirs: &BTreeSet<ServerId>) {
+        let fit: Vec<ServerId> =
+            heirs.iter().copied().filter(|id| self.has_caught_up(*id)).collect();
+        if fit.iter().all(|id| self.changing.heirs.contains(id)) {
+            self.changing.heirs.clear();
+        }
+        let untried = fit.into_iter().filter(|id| !self.changing.heirs.contains(id));
+        let Some(heir) = untried.max_by_key(|id| self.consensus.matched(*id)) else {
+            self.changing.proposed = None;
+            return;
+        };
+        self.changing.heirs.insert(heir);
+        self.consensus.hand_over(Some(heir), self.now.mono, &mut self.outputs);
+        self.settle();
     }
 
     fn next_move(&mut self) -> Option<Move> {
@@ -166,8 +178,16 @@ impl Server {
             let ids = MemberIds::of(&membership.servers);
             return Some(Move::Step(MemberStep::Found(ids)));
         }
-        let change = membership.change.clone()?;
         let ids = membership.ids.clone();
+        if !ids.voters.contains(&self.config.id) {
+            // It was elected with the entry that takes its vote. Nothing else is done before another leads: a leader that
+            // takes itself out of the members leads on and can write nothing.
+            let wanted = membership.change.as_ref().map(|change| MemberIds::of(&change.target));
+            let stay: BTreeSet<_> =
+                wanted.into_iter().flat_map(|wanted| &ids.voters & &wanted.voters).collect();
+            return Some(Move::HandOver(if stay.is_empty() { ids.voters } else { stay }));
+        }
+        let change = membership.change.clone()?;
         let since = match self.changing.since {
             Some((id, since)) if id == change.id => since,
             _ => self.now.mono,

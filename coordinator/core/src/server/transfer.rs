@@ -139,7 +139,8 @@ impl Server {
             }
             still.push(transfer);
         }
-        self.transfers.waiting = still;
+        // Some may have come while these were looked at.
+        self.transfers.waiting.append(&mut still);
     }
 
     fn ask_for_transfer(&mut self, leader: Option<ServerId>, to: Option<ServerId>) {

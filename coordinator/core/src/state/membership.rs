@@ -155,8 +155,12 @@ fn join(target: &mut Members, line: &str) -> Option<bool> {
     let (id, member): (u64, Member) = parse_line(line)?;
     let Some(id) = ServerId::new(id) else { return Some(false) };
     let clashes = target.iter().any(|(other, known)| *other != id && member.collides(known));
-    // ZooKeeper wants all three ports.
-    if clashes || member.client_address().is_none() || target.len() > SERVERS_MAX {
+    // ZooKeeper wants all three ports. And others have to find it.
+    if clashes
+        || member.is_nowhere()
+        || member.client_address().is_none()
+        || target.len() > SERVERS_MAX
+    {
         return None;
     }
     target.insert(id, member);

@@ -65,11 +65,13 @@ fn read_head(bytes: &[u8]) -> Result<(Head, Option<Membership>), SnapshotError> 
     }
 }
 
-/// Who has a part in consensus as of the snapshot in `bytes`; `None` when it does not say.
+/// Who has a part in consensus as of the snapshot in `bytes`; `None` when it does not say: also while consensus has not
+/// been told of the first members yet, who are those of the settings until then.
 #[must_use]
 pub fn members_of_snapshot(bytes: &[u8]) -> Option<MemberIds> {
     let (head, _) = split(bytes).ok()?;
-    read_head(head).ok()?.1.map(|membership| membership.ids)
+    let ids = read_head(head).ok()?.1.map(|membership| membership.ids);
+    ids.filter(|ids| !ids.voters.is_empty())
 }
 
 #[derive(Debug, Deserialize)]

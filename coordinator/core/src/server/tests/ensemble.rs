@@ -196,6 +196,14 @@ impl Ensemble {
         self.step(id, Event::Tick);
     }
 
+    /// Puts a snapshot in the place of all that a stopped member has on its disk.
+    pub fn begin_from(&mut self, id: ServerId, (index, term): (u64, u64), data: Bytes) {
+        let snapshot = Some(SnapshotImage { index, term, data });
+        let hard_state = HardState { term, commit: index, ..HardState::default() };
+        self.members.get_mut(&id).unwrap().disk =
+            Disk { hard_state, snapshot, entries: Vec::new() };
+    }
+
     pub fn connect_peers(&mut self, a: ServerId, b: ServerId) {
         self.links.insert((a, b));
         self.links.insert((b, a));

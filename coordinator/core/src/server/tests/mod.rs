@@ -9,6 +9,7 @@ mod forwarding;
 mod hijack;
 mod measures;
 mod member_chaos;
+mod member_losses;
 mod mutated;
 mod pauses;
 mod poison;

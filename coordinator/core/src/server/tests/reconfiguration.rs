@@ -10,13 +10,13 @@ use crate::members::{Member, MemberIds};
 use crate::server::{Config, Event, Mode};
 use crate::{ConnectionId, ServerId};
 
-const PATH: &str = "/zookeeper/config";
+pub(super) const PATH: &str = "/zookeeper/config";
 
-fn spec(id: ServerId, role: &str) -> String {
+pub(super) fn spec(id: ServerId, role: &str) -> String {
     format!("10.0.0.{id}:2888:3888:{role};10.0.0.{id}:2181")
 }
 
-fn configure(config: &mut Config) {
+pub(super) fn configure(config: &mut Config) {
     let server = |id: &ServerId| (*id, Member::parse(&spec(*id, "participant")).unwrap());
     config.servers = config.members.iter().map(server).collect();
     config.reconfig_enabled = true;
@@ -26,12 +26,12 @@ fn configure(config: &mut Config) {
     config.log_entries_kept = 10;
 }
 
-struct World {
-    ensemble: Ensemble,
-    operator: ConnectionId,
+pub(super) struct World {
+    pub ensemble: Ensemble,
+    pub operator: ConnectionId,
 }
 
-fn request(joining: Option<String>, leaving: Option<String>) -> Request {
+pub(super) fn request(joining: Option<String>, leaving: Option<String>) -> Request {
     Request::Reconfig(ReconfigRequest {
         joining_servers: joining,
         leaving_servers: leaving,
@@ -40,20 +40,20 @@ fn request(joining: Option<String>, leaving: Option<String>) -> Request {
     })
 }
 
-fn joining(id: u64, role: &str) -> Request {
+pub(super) fn joining(id: u64, role: &str) -> Request {
     let id = member(id);
     request(Some(format!("server.{id}={}", spec(id, role))), None)
 }
 
-fn leaving(id: u64) -> Request {
+pub(super) fn leaving(id: u64) -> Request {
     request(None, Some(id.to_string()))
 }
 
-fn voters(ids: &[u64]) -> MemberIds {
+pub(super) fn voters(ids: &[u64]) -> MemberIds {
     MemberIds::of_voters(ids.iter().copied().map(member))
 }
 
-fn text_of(answer: Result<Response, ErrorCode>) -> (String, Stat) {
+pub(super) fn text_of(answer: Result<Response, ErrorCode>) -> (String, Stat) {
     match answer {
         Ok(Response::DataStat(Some(data), stat)) => {
             (String::from_utf8(data.to_vec()).unwrap(), stat)
@@ -63,11 +63,11 @@ fn text_of(answer: Result<Response, ErrorCode>) -> (String, Stat) {
 }
 
 impl World {
-    fn new(size: u64) -> Self {
+    pub fn new(size: u64) -> Self {
         Self::with(size, configure)
     }
 
-    fn with(size: u64, configure: fn(&mut Config)) -> Self {
+    pub fn with(size: u64, configure: fn(&mut Config)) -> Self {
         let mut ensemble = Ensemble::with(size, configure);
         let leader = ensemble.await_leader();
         let operator = Self::log_in(&mut ensemble, leader);
@@ -77,7 +77,7 @@ impl World {
         world
     }
 
-    fn log_in(ensemble: &mut Ensemble, at: ServerId) -> ConnectionId {
+    pub fn log_in(ensemble: &mut Ensemble, at: ServerId) -> ConnectionId {
         let operator = ensemble.connect(at, 30_000);
         let auth = Some("super:test".into());
         let auth = AuthRequest { auth_type: 0, scheme: "digest".into(), auth };
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The operator at whoever leads now.
-    fn operator(&mut self) -> ConnectionId {
+    pub fn operator(&mut self) -> ConnectionId {
         if self.ensemble.clients[&self.operator].is_closed() {
             let leader = self.ensemble.await_leader();
             self.operator = Self::log_in(&mut self.ensemble, leader);
@@ -94,7 +94,7 @@ impl World {
         self.operator
     }
 
-    fn await_members(&mut self, ids: &MemberIds) {
+    pub fn await_members(&mut self, ids: &MemberIds) {
         self.ensemble.run_until("members", |ensemble| {
             ensemble.leader().is_some_and(|leader| {
                 let membership = ensemble.server(leader).state().membership();
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A machine with an empty disk that names those who are there and itself.
-    fn boot(&mut self, id: u64, others: &[u64]) {
+    pub fn boot(&mut self, id: u64, others: &[u64]) {
         let named = others.iter().copied().chain([id]);
         let mut named: Vec<_> = named.map(member).collect();
         named.sort_unstable();
@@ -114,19 +114,19 @@ impl World {
         self.ensemble.run_ms(50);
     }
 
-    fn ask(&mut self, request: Request) -> Result<Response, ErrorCode> {
+    pub fn ask(&mut self, request: Request) -> Result<Response, ErrorCode> {
         let operator = self.operator();
         self.ensemble.ask(operator, request)
     }
 
-    fn write(&mut self) {
+    pub fn write(&mut self) {
         let leader = self.ensemble.await_leader();
         let id = self.ensemble.connect(leader, 10_000);
         self.ensemble.ask(id, set_data("/data", "x")).unwrap();
         self.ensemble.hang_up(id, false);
     }
 
-    fn can_write(&mut self, without: &[u64]) {
+    pub fn can_write(&mut self, without: &[u64]) {
         for id in without {
             self.ensemble.crash(member(*id));
         }
@@ -400,6 +400,7 @@ fn what_cannot_be_is_refused_with_zookeepers_codes() {
         bad("some thing"),
         bad("server.4=a:1:2"),
         bad("server.255=a:1:2;3"),
+        bad("server.4=0.0.0.0:1:2;3"),
         bad(&format!("server.4={}", spec(member(1), "participant"))),
         request(None, Some("x".into())),
         request(None, Some("1,2".into())),

@@ -64,7 +64,12 @@ pub fn text(reading: &Reading<'_>) -> String {
     distributions::text(&mut text, measures, syncs);
     if let Some((written, dropped)) = audit {
         put(&mut text, "coordinator_audit_records", "counter", written);
-        put(&mut text, "coordinator_audit_records_dropped", "counter", dropped);
+        put(
+            &mut text,
+            "coordinator_audit_records_dropped",
+            "counter",
+            dropped.saturating_add(measures.audit_left_out),
+        );
     }
     raft(&mut text, status);
     process(&mut text);
@@ -173,6 +178,7 @@ mod tests {
             commands_waiting: 0,
             commands_waiting_bytes: 0,
             entries_in_flight: 1,
+            audit_left_out: 2,
             outstanding_bytes: 7,
         }
     }
@@ -196,7 +202,7 @@ mod tests {
             "synced_observers 2",
             "quorum_size 3",
             "coordinator_queue_inputs 4",
-            "coordinator_audit_records_dropped 6",
+            "coordinator_audit_records_dropped 8",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",
             "coordinator_request_latency_seconds_sum{operation=\"create\"} 0.021",

@@ -1,13 +1,13 @@
 //! The way from the core's task to the audit log's files.
 //!
 //! Called by: the core's task. Calls: `line` and `file`, on a thread of its own.
-//! Invariant: the core's task never waits: a record that finds no room in the queue, or cannot be written, is dropped and
-//! counted, and the log says so. Records are not synced: a power cut may take the last ones.
+//! Invariant: the core's task never waits, and what waits for the disk is bounded, in records and in bytes: a record that
+//! finds no room in the queue, or cannot be written, is dropped and counted, and the log says so. Records are not synced: a power cut may take the last ones.
 //! Does not know: what is recorded, and why.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +22,8 @@ use crate::net::Seldom;
 
 /// Records that wait to be written.
 const QUEUE_MAX: usize = 10_000;
+/// Bytes of those records, and of those that are being written.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Records written at once.
 const BATCH_MAX: usize = 256;
 
@@ -50,9 +52,50 @@ impl AuditCounts {
     }
 }
 
+/// Where records are put.
+struct Queue {
+    records: mpsc::SyncSender<Box<AuditRecord>>,
+    /// Bytes of all that was put and is not written yet.
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The other end.
+struct Waiting {
+    records: mpsc::Receiver<Box<AuditRecord>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    fn new() -> (Queue, Waiting) {
+        let (put, waiting) = mpsc::sync_channel(QUEUE_MAX);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        (Queue { records: put, bytes: Arc::clone(&bytes) }, Waiting { records: waiting, bytes })
+    }
+
+    /// Whether there was room for it.
+    fn put(&self, record: Box<AuditRecord>) -> bool {
+        let bytes = record.bytes();
+        // Nobody else puts: what the thread takes away meanwhile only makes more room.
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= QUEUE_BYTES_MAX
+            && self.records.try_send(record).is_ok()
+        {
+            return true;
+        }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Waiting {
+    /// These were written, or are lost.
+    fn leave(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The queue, and the thread at its end.
 pub struct AuditLog {
-    queue: mpsc::SyncSender<Box<AuditRecord>>,
+    queue: Queue,
     counts: Arc<AuditCounts>,
     full: Seldom,
     thread: JoinHandle<()>,
@@ -67,7 +110,7 @@ impl AuditLog {
         let AuditSettings { path, bytes_max, files_max } = settings;
         let mut files = Files::new(disk, path, bytes_max, files_max);
         files.append(line::of_server(wall_ms(), "serverStart", "success").as_bytes())?;
-        let (queue, waiting) = mpsc::sync_channel(QUEUE_MAX);
+        let (queue, waiting) = Queue::new();
         let counts = Arc::new(AuditCounts::default());
         let counted = Arc::clone(&counts);
         let thread = std::thread::Builder::new()
@@ -84,7 +127,7 @@ impl AuditLog {
 
     /// Hands a record over, or drops it.
     pub fn put(&self, record: Box<AuditRecord>) {
-        if self.queue.try_send(record).is_ok() {
+        if self.queue.put(record) {
             return;
         }
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
@@ -105,19 +148,21 @@ impl AuditLog {
     }
 }
 
-fn write(mut files: Files, waiting: &mpsc::Receiver<Box<AuditRecord>>, counts: &AuditCounts) {
+fn write(mut files: Files, waiting: &Waiting, counts: &AuditCounts) {
     let failures = Seldom::default();
-    while let Ok(first) = waiting.recv() {
-        let mut lines = line::of(&first);
-        let mut records = 1;
+    while let Ok(first) = waiting.records.recv() {
+        let (mut lines, mut bytes, mut records) = (line::of(&first), first.bytes(), 1);
         while records < BATCH_MAX
-            && let Ok(record) = waiting.try_recv()
+            && let Ok(record) = waiting.records.try_recv()
         {
             lines.push_str(&line::of(&record));
+            bytes = bytes.saturating_add(record.bytes());
             records += 1;
         }
         let records = records as u64;
-        match files.append(lines.as_bytes()) {
+        let outcome = files.append(lines.as_bytes());
+        waiting.leave(bytes);
+        match outcome {
             Ok(()) => drop(counts.written.fetch_add(records, Ordering::Relaxed)),
             Err(error) => {
                 counts.dropped.fetch_add(records, Ordering::Relaxed);
@@ -175,6 +220,40 @@ mod tests {
         assert_eq!(text.lines().count() as u64, written + 2);
         assert!(text.lines().next().unwrap().contains("operation=serverStart"));
         assert!(text.lines().last().unwrap().contains("operation=serverStop"));
+    }
+
+    #[test]
+    fn queue_takes_records_of_as_many_bytes_as_the_limit() {
+        let long = |bytes: usize| {
+            let mut record = record(1);
+            record.znode = Some("a".repeat(bytes - record.bytes()));
+            record
+        };
+        let (queue, waiting) = Queue::new();
+        for _ in 0..15 {
+            assert!(queue.put(long(1 << 20)));
+        }
+        assert!(!queue.put(long((1 << 20) + 1)), "one byte more than the limit");
+        assert!(queue.put(long(1 << 20)));
+        assert!(!queue.put(record(1)));
+        let written = waiting.records.recv().unwrap().bytes();
+        assert!(!queue.put(record(1)), "it is being written");
+        waiting.leave(written);
+        assert!(queue.put(long(1 << 20)));
+        assert_eq!(waiting.bytes.load(Ordering::Relaxed), QUEUE_BYTES_MAX);
+        drop(waiting);
+        assert!(!queue.put(record(1)));
+    }
+
+    #[test]
+    fn queue_takes_as_many_records_as_the_limit() {
+        let (queue, waiting) = Queue::new();
+        for number in 0..QUEUE_MAX {
+            assert!(queue.put(record(1)), "{number}");
+        }
+        let before = waiting.bytes.load(Ordering::Relaxed);
+        assert!(!queue.put(record(1)));
+        assert_eq!(waiting.bytes.load(Ordering::Relaxed), before);
     }
 
     #[test]

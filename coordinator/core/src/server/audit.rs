@@ -1,7 +1,8 @@
 //! Who changed what, and who was not let: records for an audit log.
 //!
-//! Called by `apply` (decided writes, ends of sessions), `request` and `pipeline` (what is refused before that). Calls
-//! nothing. Invariant: of the whole ensemble one server records a write: the one whose connection asked for it, gone or
+//! Called by `apply` (decided writes, ends of sessions), `request` and `pipeline` (what is refused before that). Asks
+//! `room`: while this server's disk has little, records are counted and no more, since they would take what is kept free
+//! for the log. Invariant: a record is of a bounded size, whatever a client sends; of the whole ensemble one server records a write: the one whose connection asked for it, gone or
 //! not meanwhile; one that was in the log when this process began is not recorded again. Data, passwords and digests are
 //! in no record. It does not know files, or the form in which a record is shown.
 
@@ -9,6 +10,7 @@ use coordinator_protocol::{Acl, CreateMode, ErrorCode, OpCode, Permissions, Requ
 
 use super::effect::Effect;
 use super::identity::to_info;
+use super::limits::AUDIT_TEXT_BYTES_MAX;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::state::{AppliedCommand, Command, MultiOutcome, OpResult, Outcome, TreeOp, WriteOp};
@@ -35,6 +37,16 @@ pub struct AuditRecord {
     pub acl: Option<String>,
     /// Whether it was done.
     pub is_done: bool,
+}
+
+impl AuditRecord {
+    /// Bytes of memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.user, &self.ip, &self.znode, &self.acl];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        texts.saturating_add(size_of::<Self>())
+    }
 }
 
 /// Whose doing a record tells of.
@@ -100,7 +112,7 @@ impl Server {
 
     /// What a record needs of a read that may be denied.
     pub(super) fn audited_path(&self, request: &Request) -> Option<String> {
-        self.config.audit.then(|| read_path(request).map(str::to_owned)).flatten()
+        self.config.audit.then(|| read_path(request).map(bounded)).flatten()
     }
 
     /// Records an answer that says that the client may not.
@@ -184,7 +196,7 @@ impl Server {
             Some(OpResult::Created { path } | OpResult::Created2 { path, .. }) => path,
             _ => path.as_str(),
         };
-        deed.znode = Some(made.to_owned());
+        deed.znode = Some(bounded(made));
         self.record(actor, deed);
     }
 
@@ -197,7 +209,7 @@ impl Server {
         for change in gone {
             let deed = Deed {
                 operation: "ephemeralZNodeDeletionOnSessionCloseOrExpire",
-                znode: Some(change.path.to_string()),
+                znode: Some(bounded(&change.path)),
                 is_done: true,
                 ..Deed::default()
             };
@@ -206,6 +218,10 @@ impl Server {
     }
 
     fn record(&mut self, actor: &Actor<'_>, deed: Deed) {
+        if self.room.is_low() {
+            self.counters.audit_left_out = self.counters.audit_left_out.saturating_add(1);
+            return;
+        }
         let Deed { operation, znode, znode_type, acl, is_done } = deed;
         let address = actor.identities.iter().find(|identity| identity.scheme == "ip");
         let users = actor.identities.iter().map(|identity| match identity.scheme.as_str() {
@@ -216,7 +232,7 @@ impl Server {
         let record = AuditRecord {
             wall_ms: self.now.wall_ms,
             session: actor.session,
-            user: (!users.is_empty()).then(|| users.join(",")),
+            user: (!users.is_empty()).then(|| bounded(&users.join(","))),
             ip: address.map(|identity| identity.id.clone()),
             operation,
             znode,
@@ -241,6 +257,17 @@ fn type_name(flags: i32) -> Option<&'static str> {
     })
 }
 
+/// As much of a text as a record holds, with three dots where more would follow.
+fn bounded(text: &str) -> String {
+    const MORE: &str = "...";
+    if text.len() <= AUDIT_TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=AUDIT_TEXT_BYTES_MAX - MORE.len()).rev().find(|end| text.is_char_boundary(*end));
+    let kept = text.get(..end.unwrap_or(0)).unwrap_or_default();
+    format!("{kept}{MORE}")
+}
+
 /// `scheme:id:permissions`, joined by commas; of a digest the user only.
 fn acl_text(list: &[Acl]) -> String {
     let entry = |acl: &Acl| {
@@ -256,7 +283,17 @@ fn acl_text(list: &[Acl]) -> String {
         let may: String = may.map(|(_, letter)| *letter).collect();
         format!("{}:{}:{may}", acl.scheme, to_info(&identity).user)
     };
-    list.iter().map(entry).collect::<Vec<_>>().join(",")
+    let mut text = String::new();
+    for acl in list {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&entry(acl));
+        if text.len() > AUDIT_TEXT_BYTES_MAX {
+            break;
+        }
+    }
+    bounded(&text)
 }
 
 fn read_path(request: &Request) -> Option<&str> {
@@ -282,4 +319,22 @@ fn denied_operation(op: OpCode) -> Option<&'static str> {
         OpCode::Sasl => "sasl",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_beyond_the_limit_is_cut_between_characters() {
+        let longest = "a".repeat(AUDIT_TEXT_BYTES_MAX);
+        assert_eq!(bounded(&longest), longest);
+        let cut = bounded(&format!("{longest}a"));
+        assert_eq!(cut, format!("{}...", "a".repeat(AUDIT_TEXT_BYTES_MAX - 3)));
+        for before in 0..4 {
+            let cut = bounded(&format!("{}{}", "a".repeat(before), "\u{1F980}".repeat(2_000)));
+            assert!((AUDIT_TEXT_BYTES_MAX - 3..=AUDIT_TEXT_BYTES_MAX).contains(&cut.len()));
+            assert!(cut.ends_with("\u{1F980}..."), "{before}");
+        }
+    }
 }

@@ -85,6 +85,8 @@ pub const LOCAL_SESSIONS_MAX: usize = 10_000;
 pub const LOSSES_MAX: usize = 1_000_000;
 /// Connections that were lost during their handshake and are remembered until that is decided.
 pub const LOST_HANDSHAKES_MAX: usize = 10_000;
+/// Bytes of each text of a record for the audit log; a longer one is cut.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 4 << 10;
 /// Identities of one connection: they travel with each of its writes.
 pub const IDENTITIES_MAX: usize = 16;
 /// Bytes of the credentials for one of them.

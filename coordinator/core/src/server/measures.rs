@@ -241,6 +241,8 @@ pub struct Measures {
     pub commands_waiting_bytes: usize,
     /// Entries that the leader has proposed and not applied.
     pub entries_in_flight: usize,
+    /// Records that the audit log was not told because the disk had little room.
+    pub audit_left_out: u64,
     /// Bytes of requests that are not answered yet.
     pub outstanding_bytes: usize,
 }
@@ -268,6 +270,7 @@ impl Server {
             commands_waiting,
             commands_waiting_bytes,
             entries_in_flight,
+            audit_left_out: self.counters.audit_left_out,
             outstanding_bytes: self.counters.pending_bytes,
         }
     }

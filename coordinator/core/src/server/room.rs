@@ -1,7 +1,7 @@
 //! Room on the disks: clients' writes are refused before a disk is full, because a full one ends its server.
 //!
 //! Called by the step (measures of the disk, ticks), `peer` (what others say, links that begin), `request` (may this be
-//! written?). Calls consensus. Invariant: the leader decides for all: it refuses while its own disk has little
+//! written?) and `audit`. Calls consensus. Invariant: the leader decides for all: it refuses while its own disk has little
 //! room, or while so many others have that no quorum without them is there; what it says counts in its own term only.
 //! A word about little room is said again and again and runs out by itself, so that neither a lost link nor a lost
 //! message leaves anybody with another opinion for longer than [`WORD_LASTS_MS`]. What is refused was not sent to anybody;
@@ -57,6 +57,11 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Whether this server's own disk has little room.
+    pub(super) fn is_low(&self) -> bool {
+        self.is_low
+    }
+
     /// What this one said, if it still counts.
     fn word_of(&self, peer: ServerId, now: Millis) -> Option<RoomWord> {
         let (word, at) = self.heard.get(&peer)?;

@@ -80,6 +80,8 @@ pub(super) struct Counters {
     pub(super) latency_count: u64,
     /// Weight of unanswered requests of all connections.
     pub(super) pending_bytes: usize,
+    /// Records that the audit log was not told for want of room.
+    pub(super) audit_left_out: u64,
     pub(super) counted: Counted,
 }
 

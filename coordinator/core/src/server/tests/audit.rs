@@ -8,7 +8,7 @@ use coordinator_protocol::{
 use super::ensemble::{Ensemble, member};
 use super::{create, delete, get_data, set_data};
 use crate::ServerId;
-use crate::server::{AuditRecord, Event};
+use crate::server::{AUDIT_TEXT_BYTES_MAX, AuditRecord, Event};
 
 fn audited(size: u64) -> Ensemble {
     Ensemble::with(size, |config| config.audit = true)
@@ -112,17 +112,77 @@ fn one_server_of_the_ensemble_tells_of_a_write_and_the_leader_of_a_session_that_
 }
 
 #[test]
-fn restart_tells_nothing_twice_and_refusals_for_want_of_room_are_told() {
+fn restart_tells_nothing_twice() {
     let mut ensemble = audited(1);
     let id = ensemble.connect(member(1), 10_000);
     ensemble.ask(id, create("/a", 0)).unwrap();
     ensemble.crash(member(1));
     ensemble.start(member(1));
     let id = ensemble.connect(member(1), 10_000);
-    assert_eq!(told(&mut ensemble), [line("create", "/a", "persistent", true)]);
-    ensemble.step(member(1), Event::DiskRoom { free_bytes: 0 });
-    ensemble.ask(id, set_data("/a", "1")).unwrap_err();
+    ensemble.ask(id, set_data("/a", "1")).unwrap();
+    let expected = [line("create", "/a", "persistent", true), line("setData", "/a", "", true)];
+    assert_eq!(told(&mut ensemble), expected);
+}
+
+#[test]
+fn refusals_for_want_of_room_are_told_where_there_is_room_and_counted_where_there_is_none() {
+    let mut ensemble = audited(3);
+    let leader = ensemble.await_leader();
+    let other = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    let clients = [leader, other].map(|id| ensemble.connect(id, 10_000));
+    ensemble.ask(clients[0], create("/a", 0)).unwrap();
+    ensemble.ask(clients[0], create("/b", 0)).unwrap();
+    ensemble.audited.clear();
+    ensemble.step(leader, Event::DiskRoom { free_bytes: 0 });
+    ensemble.run_ms(100);
+    for id in clients {
+        ensemble.ask(id, set_data("/a", "1")).unwrap_err();
+    }
+    ensemble.ask(clients[0], delete("/b")).unwrap();
+    assert_eq!(ensemble.audited.iter().map(|(by, _)| *by).collect::<Vec<_>>(), [other]);
     assert_eq!(told(&mut ensemble), [line("setData", "/a", "", false)]);
+    let left_out = |ensemble: &Ensemble, id| ensemble.server(id).measures().audit_left_out;
+    assert_eq!((left_out(&ensemble, leader), left_out(&ensemble, other)), (2, 0));
+    ensemble.step(leader, Event::DiskRoom { free_bytes: u64::MAX });
+    ensemble.ask(clients[0], set_data("/a", "1")).unwrap();
+    assert_eq!(told(&mut ensemble), [line("setData", "/a", "", true)]);
+}
+
+#[test]
+fn records_are_of_a_bounded_size_whatever_a_client_sends() {
+    let mut ensemble = audited(1);
+    let id = ensemble.connect(member(1), 10_000);
+    let path = format!("/{}", "a".repeat(AUDIT_TEXT_BYTES_MAX));
+    for user in 0..8 {
+        let auth = Some(format!("{user}{}:x", "u".repeat(1_000)).into());
+        let auth = AuthRequest { auth_type: 0, scheme: "digest".into(), auth };
+        ensemble.ask(id, Request::Auth(auth)).unwrap();
+    }
+    ensemble.audited.clear();
+    ensemble.ask(id, create(&path, 1)).unwrap();
+    let entry = |number| Acl {
+        permissions: Permissions::ALL,
+        scheme: "ip".into(),
+        id: format!("10.0.{}.{}", number / 250, number % 250),
+    };
+    let set_acl =
+        SetAclRequest { path: path.clone(), acl: (0..500).map(entry).collect(), version: -1 };
+    ensemble.ask(id, Request::SetAcl(set_acl)).unwrap();
+    let read = ensemble.connect(member(1), 10_000);
+    ensemble.ask(read, get_data(&path, false)).unwrap_err();
+    ensemble.ask(id, set_data(&format!("{path}b"), "1")).unwrap_err();
+    ensemble.ask(id, Request::CloseSession).unwrap();
+    let records: Vec<AuditRecord> =
+        std::mem::take(&mut ensemble.audited).into_iter().map(|(_, record)| record).collect();
+    let operations: Vec<&str> = records.iter().map(|record| record.operation).collect();
+    let end = "ephemeralZNodeDeletionOnSessionCloseOrExpire";
+    assert_eq!(operations, ["create", "setAcl", "getData", "setData", end]);
+    for record in records {
+        let cut = |text: &String| text.len() == AUDIT_TEXT_BYTES_MAX && text.ends_with("...");
+        assert!(record.znode.as_ref().is_some_and(cut), "{record:?}");
+        assert!(record.acl.as_ref().is_none_or(cut), "{record:?}");
+        assert!(record.bytes() < 4 * AUDIT_TEXT_BYTES_MAX);
+    }
 }
 
 #[test]

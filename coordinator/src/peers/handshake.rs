@@ -198,7 +198,7 @@ impl Credentials {
         let mut buffer = BytesMut::new();
         let hello: Hello = receive(&socket, &mut buffer, HELLO).await?;
         let (peer, host) = self.check(&hello)?;
-        if binding.is_some() && !socket.is_for(&host) {
+        if let Some(host) = host.filter(|host| binding.is_some() && !socket.is_for(host)) {
             return Err(HandshakeError::Host { from: hello.from, host });
         }
         let talk = Talk { hello, nonce: nonce()?, binding };
@@ -213,8 +213,9 @@ impl Credentials {
         if self.tls.is_some() { ENCRYPTED_PROTOCOL_VERSION } else { PROTOCOL_VERSION }
     }
 
-    /// Who says hello, and the host where that member is.
-    fn check(&self, hello: &Hello) -> Result<(ServerId, String), HandshakeError> {
+    /// Who says hello, and the host where that member is, if it is known here: a server that missed changes of the
+    /// members does not know who has joined, and what it hears from them is all that can tell it.
+    fn check(&self, hello: &Hello) -> Result<(ServerId, Option<String>), HandshakeError> {
         let (found, expected) = (hello.protocol_version, self.protocol_version());
         if found != expected {
             return Err(HandshakeError::Version { found, expected });
@@ -223,13 +224,13 @@ impl Credentials {
             let (found, expected) = (hello.cluster_id.clone(), self.cluster_id.clone());
             return Err(HandshakeError::Cluster { found, expected });
         }
-        let others = self.others.borrow();
-        let peer = ServerId::new(hello.from).and_then(|peer| others.get_key_value(&peer));
-        match peer {
-            Some((peer, address)) if hello.to == self.own_id.get() => {
-                Ok((*peer, host_of(address).to_owned()))
+        let peer = ServerId::new(hello.from).filter(|peer| *peer != self.own_id);
+        match peer.filter(|_| hello.to == self.own_id.get()) {
+            Some(peer) => {
+                let others = self.others.borrow();
+                Ok((peer, others.get(&peer).map(|address| host_of(address).to_owned())))
             }
-            _ => Err(HandshakeError::Member { from: hello.from, to: hello.to }),
+            None => Err(HandshakeError::Member { from: hello.from, to: hello.to }),
         }
     }
 

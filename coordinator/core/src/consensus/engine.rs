@@ -62,6 +62,10 @@ pub struct Consensus {
     pub(super) acquainted: BTreeSet<ServerId>,
     /// Stands in the log and is not applied: who the members are.
     pub(super) founding: Option<MemberIds>,
+    /// Whether members may change, and who was one may come again with nothing.
+    pub(super) changes_members: bool,
+    /// Others have an ensemble that this server may have no log of yet.
+    pub(super) joins: bool,
     /// Finds the members in a snapshot's data.
     pub(super) members_of: fn(&[u8]) -> Option<MemberIds>,
     pub(super) node: RawNode<LogStore>,
@@ -154,6 +158,8 @@ impl Consensus {
             id: config.id,
             acquainted: config.members.iter().chain(config.servers.keys()).copied().collect(),
             members_of,
+            changes_members: config.reconfig_enabled,
+            joins: false,
             founding: None,
             hard: HardState {
                 term: node.raft.term,
@@ -554,6 +560,13 @@ impl Consensus {
         let Some(message) = message::incoming(from.get(), self.id.get(), message) else { return };
         let may_campaign = self.may_campaign() && !self.queue.is_installing();
         if !may_campaign && message.msg_type == MessageType::MsgTimeoutNow {
+            return;
+        }
+        let asks = matches!(
+            message.msg_type,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+        );
+        if asks && self.withholds_vote(message.index) {
             return;
         }
         let current = message.term == self.term();

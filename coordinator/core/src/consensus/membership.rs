@@ -194,7 +194,19 @@ impl Consensus {
 
     /// Whether the log, as far as it is here, has other members than this server has begun with.
     pub(super) fn is_to_join(&self) -> bool {
-        self.founding.as_ref().is_some_and(|ids| *ids != self.members)
+        let other = self.founding.as_ref().is_some_and(|ids| *ids != self.members);
+        other || (self.joins && self.last_index() == 0)
+    }
+
+    /// There is an ensemble: a server that has nothing of it founds no other.
+    pub fn found_nothing(&mut self) {
+        self.joins = true;
+    }
+
+    /// Whether to refuse this server's vote to a candidate whose log ends at `last`. A server without a log may be
+    /// one that had a vote, acknowledged what the candidate lacks, and was wiped: it only helps to found.
+    pub(super) fn withholds_vote(&self, last: u64) -> bool {
+        self.changes_members && self.last_index() == 0 && (last > 0 || self.joins)
     }
 
     fn engine_members(&self) -> MemberIds {

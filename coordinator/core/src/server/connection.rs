@@ -230,6 +230,17 @@ impl Connection {
         Some(pending)
     }
 
+    /// Takes the pings out of their turn.
+    pub(super) fn take_pings(&mut self) -> VecDeque<Pending> {
+        let pipeline = std::mem::take(&mut self.pipeline);
+        let (pings, rest): (VecDeque<_>, VecDeque<_>) =
+            pipeline.into_iter().partition(|pending| pending.op == OpCode::Ping);
+        self.pipeline = rest;
+        let bytes = pings.iter().fold(0_usize, |sum, ping| sum.saturating_add(ping.bytes));
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        pings
+    }
+
     fn count_of(&mut self, step: &Step) -> Option<&mut usize> {
         match step {
             step if step.is_barrier() => Some(&mut self.barriers),

@@ -1,7 +1,8 @@
 //! The members change: the leader brings about what a reconfig asked for, one server at a time.
 //!
 //! Called by `request` and the end of each step. Calls consensus, `proposals`. Invariant: votes are given only to
-//! servers that have caught up, and only once all of them have; a leader that is to lose its vote hands over first; what
+//! servers that have caught up, the first once all of them have, and given and taken only where a majority of those who
+//! vote afterwards is there; a leader that is to lose its vote hands over first; what
 //! happened is in the log, and any leader goes on from there. It does not know how links come about.
 //!
 //! One server at a time, and not by joint consensus: each quorum of before meets each quorum of after by itself, in every
@@ -14,9 +15,10 @@ use coordinator_protocol::{ErrorCode, ReconfigRequest};
 
 use super::effect::Effect;
 use super::limits::{CATCH_UP_MS_MAX, CAUGHT_UP_ENTRIES, DEMOTED_WAIT_MS};
+use super::peer::PeerMessage;
 use super::step::Server;
 use crate::consensus::MemberStep;
-use crate::members::{MemberIds, Members, Role, to_text};
+use crate::members::{MemberIds, Members, Role, SERVERS_MAX, to_text};
 use crate::state::{AdvanceTo, ChangePhase, Command, Membership, MembershipChange, WriteOp};
 use crate::{ConnectionId, Millis, ServerId};
 
@@ -26,6 +28,11 @@ const AGAIN_MS: u64 = 1_000;
 /// meanwhile: an heir that does not answer must not keep it from them for good.
 const NEXT_HEIR_MS: u64 = 5_000;
 
+/// Without a leader for so long, a server looks for those that its settings name as well.
+const ASTRAY_MS: u64 = 3_000;
+/// More servers than are there before and after a change together are not taken from anybody.
+const TOLD_SERVERS_MAX: usize = 2 * SERVERS_MAX;
+
 /// What this server knows of the members beside the log.
 #[derive(Debug, Default)]
 pub(super) struct Changing {
@@ -33,10 +40,18 @@ pub(super) struct Changing {
     pub(super) stale: bool,
     /// Of the change under way: since when this leader has it.
     since: Option<(u64, Millis)>,
+    /// Told by a peer that knows a later entry than this server: that entry, and the servers as of it.
+    heard: Option<(u64, Members)>,
+    /// Since when nobody leads.
+    leaderless: Option<Millis>,
+    /// That is for long, and whom settings name is looked for, too.
+    astray: bool,
     /// Who has no vote any more and is still told of it.
     demoted: Option<(ServerId, Millis)>,
     /// What was proposed last, and when.
     proposed: Option<(Move, Millis)>,
+    /// With which members the exchange has come to nothing more, and since when.
+    stood_still: Option<(MemberIds, Millis)>,
     /// To whom this leader has tried to hand over.
     heirs: BTreeSet<ServerId>,
     /// What the shell was told last.
@@ -87,20 +102,75 @@ impl Server {
         ids.cloned().unwrap_or_else(|| self.consensus.members().clone())
     }
 
+    /// Tells a peer who the members are, as far as this server knows.
+    pub(super) fn greet_with_members(&mut self, peer: ServerId) {
+        let Some(membership) = self.state.membership() else { return };
+        let message = PeerMessage::Members(self.state.applied_index(), membership.known());
+        self.send_peer(peer, &message);
+    }
+
+    /// A peer says who the members are. Whoever missed changes learns here whom to link up with; whoever has nothing yet,
+    /// that there is an ensemble.
+    pub(super) fn on_members_told(&mut self, index: u64, servers: Members) {
+        let known = self.changing.heard.as_ref().map_or(0, |(index, _)| *index);
+        if servers.len() > TOLD_SERVERS_MAX || index <= known.max(self.state.applied_index()) {
+            return;
+        }
+        self.consensus.found_nothing();
+        self.changing.heard = Some((index, servers));
+        self.changing.stale = true;
+    }
+
+    /// Whether there was no leader for so long that the members may be others than this server knows.
+    fn watch_for_leader(&mut self) {
+        let now = self.now.mono;
+        let since = match self.consensus.leader() {
+            Some(_) => None,
+            None => Some(self.changing.leaderless.unwrap_or(now)),
+        };
+        self.changing.leaderless = since;
+        let leader = self.consensus.leader();
+        let knows = |id| self.state.membership().is_some_and(|all| all.known().contains_key(&id));
+        if self.changing.astray && leader.is_some_and(knows) {
+            self.changing.astray = false;
+            self.changing.stale = true;
+        } else if !self.changing.astray && since.is_some_and(|since| now.since(since) >= ASTRAY_MS)
+        {
+            self.changing.astray = true;
+            self.changing.stale = true;
+        }
+    }
+
     /// Looks at the state's members after they may have changed.
     pub(super) fn follow_members(&mut self) {
+        self.watch_for_leader();
+        let applied = self.state.applied_index();
+        if self.changing.heard.as_ref().is_some_and(|(index, _)| *index <= applied) {
+            self.changing.heard = None;
+            self.changing.stale = true;
+        }
         if !std::mem::take(&mut self.changing.stale) {
             return;
         }
-        let Some(membership) = self.state.membership() else { return };
-        let servers = membership.known();
-        // Settings of a server that is about to join name those who will have it.
-        let named = match membership.ids.contains(self.config.id) {
-            true => [].as_slice(),
-            false => self.config.members.as_slice(),
-        };
-        let acquainted = servers.keys().chain(named).copied().collect();
-        let serves = membership.serves(self.config.id);
+        let membership = self.state.membership();
+        let heard = self.changing.heard.as_ref().map(|(_, servers)| servers);
+        if membership.is_none() && heard.is_none() {
+            return;
+        }
+        let mut servers = membership.map(Membership::known).unwrap_or_default();
+        servers.extend(heard.into_iter().flatten().map(|(id, member)| (*id, member.clone())));
+        let mut acquainted: BTreeSet<ServerId> = servers.keys().copied().collect();
+        // Settings of a server that is about to join name those who will have it: also while it goes through what was
+        // before them. And a person may mend by settings what a server that finds nobody cannot know.
+        let is_in = membership.is_some_and(|all| all.ids.contains(self.config.id));
+        if !is_in || self.changing.astray {
+            acquainted.extend(&self.config.members);
+            for (id, member) in &self.config.servers {
+                acquainted.insert(*id);
+                servers.entry(*id).or_insert_with(|| member.clone());
+            }
+        }
+        let serves = self.is_member();
         self.consensus.acquaint(acquainted);
         if !serves {
             let all: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
@@ -123,9 +193,11 @@ impl Server {
             self.changing.proposed = None;
             self.changing.demoted = None;
             self.changing.heirs.clear();
+            self.changing.stood_still = None;
             return;
         }
         let Some(next) = self.next_move() else { return };
+        self.changing.stood_still = None;
         let now = self.now.mono;
         let pause = if matches!(next, Move::HandOver(_)) { NEXT_HEIR_MS } else { AGAIN_MS };
         let is_next = |(proposed, at): &(Move, Millis)| *proposed == next && now.since(*at) < pause;
@@ -182,9 +254,7 @@ impl Server {
         if !ids.voters.contains(&self.config.id) {
             // It was elected with the entry that takes its vote. Nothing else is done before another leads: a leader that
             // takes itself out of the members leads on and can write nothing.
-            let wanted = membership.change.as_ref().map(|change| MemberIds::of(&change.target));
-            let stay: BTreeSet<_> =
-                wanted.into_iter().flat_map(|wanted| &ids.voters & &wanted.voters).collect();
+            let stay = &ids.voters & &membership.wanted().voters;
             return Some(Move::HandOver(if stay.is_empty() { ids.voters } else { stay }));
         }
         let change = membership.change.clone()?;
@@ -193,14 +263,32 @@ impl Server {
             _ => self.now.mono,
         };
         self.changing.since = Some((change.id, since));
-        let wanted = MemberIds::of(&change.target);
+        let wanted = membership.wanted();
         match change.phase {
             ChangePhase::CatchUp => self.catch_up(&change, (&ids, &wanted), since),
-            ChangePhase::Exchange | ChangePhase::GivenUp => {
+            ChangePhase::Exchange | ChangePhase::GivenUp | ChangePhase::TurnedBack => {
                 let step = self.exchange_votes(&ids, &wanted);
-                step.or_else(|| self.arrival(&change))
+                let next = step.or_else(|| self.arrival(&change));
+                next.or_else(|| self.turn_back(&change, &ids))
             }
         }
+    }
+
+    /// Back to the servers of before, when the exchange has stood still for long and they would let it go on.
+    fn turn_back(&mut self, change: &MembershipChange, ids: &MemberIds) -> Option<Move> {
+        let now = self.now.mono;
+        let since = match self.changing.stood_still.take() {
+            Some((known, since)) if known == *ids => since,
+            _ => now,
+        };
+        self.changing.stood_still = Some((ids.clone(), since));
+        let is_late = now.since(since) >= CATCH_UP_MS_MAX;
+        if change.phase != ChangePhase::Exchange || !is_late {
+            return None;
+        }
+        let before = MemberIds::of(&self.state.membership()?.servers);
+        self.exchange_votes(ids, &before)?;
+        Some(Move::Advance(change.id, AdvanceTo::TurnedBack))
     }
 
     fn arrival(&self, change: &MembershipChange) -> Option<Move> {
@@ -233,20 +321,45 @@ impl Server {
         self.consensus.is_peer_up(id) && matched.is_some_and(|matched| matched >= needed.max(1))
     }
 
-    /// Votes are given first, then taken: the fewer servers would have to be up for the next step, the worse.
+    /// One step towards `wanted` that leaves those who are up able to go on, if there is one. Who is down and is to leave
+    /// does so first; then votes are given, to who is up and has the log; then others lose theirs.
     fn exchange_votes(&mut self, ids: &MemberIds, wanted: &MemberIds) -> Option<Move> {
-        if let Some(id) = wanted.voters.difference(&ids.voters).next() {
-            return Some(Move::Step(MemberStep::Voter(*id)));
-        }
-        let mut losing = ids.voters.difference(&wanted.voters);
-        if let Some(id) = losing.clone().find(|id| **id != self.config.id) {
+        let own = self.config.id;
+        let gaining: Vec<_> = wanted.voters.difference(&ids.voters).copied().collect();
+        if let Some(id) = gaining.iter().find(|id| !ids.contains(**id)) {
             return Some(Move::Step(MemberStep::Learner(*id)));
         }
-        if losing.next().is_some() {
+        let losing = ids.voters.difference(&wanted.voters).copied().filter(|id| *id != own);
+        let (up, down): (Vec<_>, Vec<_>) = losing.partition(|id| self.consensus.is_peer_up(*id));
+        let takes = |ids: Vec<ServerId>| ids.into_iter().map(MemberStep::Learner);
+        let gives = gaining.iter().copied().filter(|id| self.has_caught_up(*id));
+        let is_left = !up.is_empty() || !down.is_empty();
+        let last = if gaining.is_empty() { up } else { Vec::new() };
+        let mut steps = takes(down).chain(gives.map(MemberStep::Voter)).chain(takes(last));
+        if let Some(step) = steps.find(|step| self.leaves_a_quorum(ids, step)) {
+            return Some(Move::Step(step));
+        }
+        if is_left || !gaining.is_empty() {
+            return None;
+        }
+        if !wanted.voters.contains(&own) {
             return Some(Move::HandOver(wanted.voters.clone()));
         }
         let id = *ids.learners.iter().find(|id| !wanted.contains(**id))?;
         self.is_told(id).then_some(Move::Step(MemberStep::Gone(id)))
+    }
+
+    /// Whether a majority of those who vote after it is up and has the log.
+    fn leaves_a_quorum(&self, ids: &MemberIds, step: &MemberStep) -> bool {
+        let mut voters = ids.voters.clone();
+        match step {
+            MemberStep::Voter(id) => drop(voters.insert(*id)),
+            MemberStep::Learner(id) | MemberStep::Gone(id) => drop(voters.remove(id)),
+            MemberStep::Found(_) => {}
+        }
+        let is_there = |id: &&ServerId| **id == self.config.id || self.has_caught_up(**id);
+        // One alone would have to wait for nobody, and could not tell that others had gone on.
+        voters.len() > 1 && voters.iter().filter(is_there).count() > voters.len() / 2
     }
 
     /// Whether a server that has lost its vote knows so, or has had the time to.

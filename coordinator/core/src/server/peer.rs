@@ -13,12 +13,15 @@ use super::effect::Effect;
 use super::step::Server;
 use crate::ServerId;
 use crate::consensus::ConsensusMessage;
+use crate::members::Members;
 use crate::state::Command;
 
 const SCHEMA: Schema = Schema { kind: 0x04, version: 2 };
 /// The form that has [`PeerMessage::Transfer`] and changes of the members, and is otherwise the same. A message goes out in the first
 /// form that has it: members of the build before understand all others while an ensemble is upgraded.
 const SCHEMA_3: Schema = Schema { kind: 0x04, version: 3 };
+/// The form that has [`PeerMessage::Members`], likewise.
+const SCHEMA_4: Schema = Schema { kind: 0x04, version: 4 };
 
 /// What one member tells another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,8 @@ pub(super) enum PeerMessage {
     Resend,
     /// An operator wants this member to lead, or the most suitable one.
     Transfer(Option<ServerId>),
+    /// Who has a part and where, as of an entry of the log; the first thing that is said on a link.
+    Members(u64, Members),
 }
 
 impl PeerMessage {
@@ -48,6 +53,7 @@ impl PeerMessage {
             | Self::Lost(_)
             | Self::Resend => SCHEMA,
             Self::Transfer(_) => SCHEMA_3,
+            Self::Members(..) => SCHEMA_4,
         }
     }
 
@@ -58,6 +64,7 @@ impl PeerMessage {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         match envelope::decode(SCHEMA, bytes) {
             Err(EnvelopeError::Schema { found: SCHEMA_3, .. }) => envelope::decode(SCHEMA_3, bytes),
+            Err(EnvelopeError::Schema { found: SCHEMA_4, .. }) => envelope::decode(SCHEMA_4, bytes),
             decoded => decoded,
         }
     }
@@ -76,10 +83,18 @@ impl Server {
     }
 
     pub(super) fn on_peer_message(&mut self, from: ServerId, bytes: &Bytes) {
-        if from == self.config.id || !self.consensus.is_acquainted_with(from) {
+        if from == self.config.id {
             return;
         }
-        let Ok(message) = PeerMessage::decode(bytes) else {
+        let decoded = PeerMessage::decode(bytes);
+        if let Ok(PeerMessage::Members(index, servers)) = decoded {
+            // Who missed that others joined does not know them, and has to hear it from them.
+            return self.on_members_told(index, servers);
+        }
+        if !self.consensus.is_acquainted_with(from) {
+            return;
+        }
+        let Ok(message) = decoded else {
             self.on_room_message(from, bytes);
             return;
         };
@@ -108,6 +123,7 @@ impl Server {
                     self.link.resend_at_once();
                 }
             }
+            PeerMessage::Members(..) => {}
             PeerMessage::Transfer(to) => self.consensus.hand_over(to, now, &mut self.outputs),
         }
     }
@@ -118,6 +134,7 @@ impl Server {
         }
         self.link.broke(peer);
         self.consensus.on_peer_up(peer, self.now.mono, &mut self.outputs);
+        self.greet_with_members(peer);
         self.greet_with_room(peer);
     }
 
@@ -130,6 +147,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::members::Member;
 
     /// Members of different versions exchange these bytes: a change is a new schema version.
     #[test]
@@ -150,5 +168,8 @@ mod tests {
         check(PeerMessage::Resend, &[4]);
         check_in(3, PeerMessage::Transfer(None), &[5, 0]);
         check_in(3, PeerMessage::Transfer(ServerId::new(3)), &[5, 1, 3]);
+        let one = (ServerId::new(1).unwrap(), Member::parse("a:1:2").unwrap());
+        let members = PeerMessage::Members(9, [one].into());
+        check_in(4, members, &[6, 9, 1, 1, 1, b'a', 1, 2, 0, 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is: answers leave in the order of requests, reads see the writes before them and
+//! Whose turn it is: answers leave in the order of requests (pings pass what waits for members or a leader), reads see the writes before them and
 //! none behind.
 //!
 //! Called when a request came, a write was decided or a sync became ready. Calls `read`, `reply`.
@@ -36,6 +36,7 @@ impl Server {
                 | Step::Answer(_) => true,
             };
             if !ready {
+                self.answer_pings(id);
                 break;
             }
             let enough = connection.sent_in(step) >= ANSWER_BYTES_PER_STEP;
@@ -62,6 +63,21 @@ impl Server {
         self.send_stash(id);
         self.send_held_writes(id);
         self.regulate_reading(id);
+    }
+
+    /// Pings do not wait behind what may take half a minute: clients would take the server for dead. They know these
+    /// answers by their number and take them whenever they come.
+    fn answer_pings(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let front = connection.pipeline.front().map(|front| &front.step);
+        let is_long = matches!(front, Some(Step::Reconfig(_) | Step::Transfer(_)));
+        if !is_long || connection.backlogged || self.subscriptions.is_owed(id) {
+            return;
+        }
+        for ping in connection.take_pings() {
+            self.counters.pending_bytes = self.counters.pending_bytes.saturating_sub(ping.bytes);
+            self.answer(id, ping);
+        }
     }
 
     /// Goes on with what had no place in an earlier step.

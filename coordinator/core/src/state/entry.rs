@@ -127,6 +127,8 @@ pub enum AdvanceTo {
     GivenUp,
     /// Consensus has the members.
     Finished,
+    /// The exchange cannot go on: back to the servers of before.
+    TurnedBack,
 }
 
 /// What a session may write.

@@ -2,13 +2,14 @@
 //!
 //! Called by: the machine (commands and the engine's own entries), the server (drives a change). Calls `members`.
 //! Invariant: one change at a time; servers and version change together, when consensus has come to the new
-//! members whole; a change whose exchange has begun is carried through, one that has not may be given up. It
+//! members whole; a change that cannot go on is given up, and what was exchanged is exchanged back. It
 //! does not know who leads, and not who is up.
 //!
 //! ```text
-//! reconfig ---> CatchUp ----> Exchange ---> finished: servers, version, /zookeeper/config
-//!                  |                          ^
-//!                  '------> GivenUp ----------' as before; refused with NewConfigNoQuorum
+//! reconfig ---> CatchUp ----> Exchange -----> finished: servers, version, /zookeeper/config
+//!                  |            |               ^
+//!                  |            '-> TurnedBack -+ as before; refused with NewConfigNoQuorum
+//!                  '------> GivenUp ------------'
 //! ```
 
 use coordinator_protocol::{ErrorCode, ReconfigRequest, SessionId, Zxid};
@@ -56,6 +57,8 @@ pub enum ChangePhase {
     Exchange,
     /// New servers did not catch up; those that have no vote go again.
     GivenUp,
+    /// The exchange could not go on; votes are given and taken to be again as they were.
+    TurnedBack,
 }
 
 impl Membership {
@@ -67,9 +70,16 @@ impl Membership {
     /// Whether the change under way has come to its members.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        self.change.as_ref().is_some_and(|change| {
-            change.phase != ChangePhase::CatchUp && self.ids == MemberIds::of(&change.target)
-        })
+        self.change
+            .as_ref()
+            .is_some_and(|change| change.phase != ChangePhase::CatchUp && self.ids == self.wanted())
+    }
+
+    /// Who is to have a part.
+    #[must_use]
+    pub fn wanted(&self) -> MemberIds {
+        let target = self.change.as_ref().filter(|one| one.phase != ChangePhase::TurnedBack);
+        MemberIds::of(target.map_or(&self.servers, |change| &change.target))
     }
 
     /// Every server that has or will have a part, with its address.

@@ -96,12 +96,18 @@ impl State {
                 change.phase = ChangePhase::GivenUp;
                 change.target = servers;
             }
+            AdvanceTo::TurnedBack if change.phase == ChangePhase::Exchange => {
+                change.phase = ChangePhase::TurnedBack;
+            }
             AdvanceTo::Finished if arrived => {
                 let change = change.clone();
                 membership.change = None;
                 return self.finish_members(change, changes);
             }
-            AdvanceTo::Exchange | AdvanceTo::GivenUp | AdvanceTo::Finished => {}
+            AdvanceTo::Exchange
+            | AdvanceTo::GivenUp
+            | AdvanceTo::TurnedBack
+            | AdvanceTo::Finished => {}
         }
         Outcome::MembersMoved
     }
@@ -109,7 +115,7 @@ impl State {
     fn finish_members(&mut self, change: MembershipChange, changes: &mut Vec<Change>) -> Outcome {
         let MembershipChange { session, generation, sequence, target, phase, .. } = change;
         let result = match phase {
-            ChangePhase::GivenUp => Err(ErrorCode::NewConfigNoQuorum),
+            ChangePhase::GivenUp | ChangePhase::TurnedBack => Err(ErrorCode::NewConfigNoQuorum),
             ChangePhase::CatchUp | ChangePhase::Exchange => Ok(self.agree_on(target, changes)),
         };
         Outcome::Written { session, generation, sequence, result }
@@ -181,6 +187,7 @@ mod tests {
             (advance(AdvanceTo::Exchange), &[6, 9, 0]),
             (advance(AdvanceTo::GivenUp), &[6, 9, 1]),
             (advance(AdvanceTo::Finished), &[6, 9, 2]),
+            (advance(AdvanceTo::TurnedBack), &[6, 9, 3]),
         ] {
             let entry = Entry { wall_ms: 0, commands: vec![command] };
             let encoded = entry.encode().unwrap();

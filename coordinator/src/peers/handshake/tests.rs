@@ -23,7 +23,7 @@ fn member(id: u64, cluster_id: &str, secret: &str) -> Credentials {
 }
 
 fn encrypted_member(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls>) -> Credentials {
-    let other = ServerId::new(3 - id).unwrap();
+    let other = ServerId::new(if id == 1 { 2 } else { 1 }).unwrap();
     Credentials::new(&Ensemble {
         cluster_id: cluster_id.into(),
         secret: secret.into(),
@@ -64,6 +64,15 @@ async fn stranger_is_refused_for_what_differs() {
     assert_eq!(accepted, Err(HandshakeError::Member { from: 1, to: 3 }));
     let (_, accepted) = meet(&member(2, "a", "s"), &own, 2).await;
     assert_eq!(accepted, Err(HandshakeError::Member { from: 2, to: 2 }));
+}
+
+#[tokio::test]
+async fn who_joined_meanwhile_is_let_in_by_the_secret() {
+    let (seventh, own) = (member(7, "a", "s"), member(2, "a", "s"));
+    let (dialled, accepted) = meet(&seventh, &own, 2).await;
+    assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(7).unwrap())));
+    let (_, accepted) = meet(&member(7, "a", "t"), &own, 2).await;
+    assert!(accepted.is_err());
 }
 
 /// An authority, and what it has signed, in files.

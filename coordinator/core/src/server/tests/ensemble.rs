@@ -86,6 +86,8 @@ pub struct Ensemble {
     sequence: u64,
     /// Pairs that hear one another.
     links: BTreeSet<(ServerId, ServerId)>,
+    /// Pairs that no new link comes about between.
+    pub apart: BTreeSet<(ServerId, ServerId)>,
     /// Whom each member's settings name.
     named: BTreeMap<ServerId, Vec<ServerId>>,
     /// Whom each member dials and lets in.
@@ -127,6 +129,7 @@ impl Ensemble {
             due: BTreeMap::new(),
             sequence: 0,
             links: BTreeSet::new(),
+            apart: BTreeSet::new(),
             named: BTreeMap::new(),
             known: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -157,19 +160,21 @@ impl Ensemble {
         self.named.insert(id, named);
     }
 
-    /// A member's process dials these from now on, and lets nobody else in.
+    /// A member's process dials these from now on; who proves to belong here is let in by everybody.
     fn introduce(&mut self, id: ServerId, known: BTreeSet<ServerId>) {
         self.known.insert(id, known);
         let others: Vec<ServerId> = self.members.keys().copied().filter(|o| *o != id).collect();
-        for other in others {
-            let knows = |a, b| self.known.get(&a).is_some_and(|known| known.contains(&b));
-            let both = knows(id, other) && knows(other, id);
+        for (from, to) in others.into_iter().flat_map(|other| [(id, other), (other, id)]) {
+            let knows = self.known.get(&from).is_some_and(|known| known.contains(&to));
             let up = |id: &ServerId| self.members[id].server.is_some();
-            let linked = self.links.contains(&(id, other));
-            if both && !linked && up(&id) && up(&other) {
-                self.connect_peers(id, other);
-            } else if !both && linked {
-                self.cut_peers(id, other, true);
+            let linked = self.links.contains(&(from, to));
+            let apart = self.apart.contains(&(from, to)) || self.apart.contains(&(to, from));
+            if knows && !linked && !apart && up(&from) && up(&to) {
+                self.links.insert((from, to));
+                self.later(from, HOP_MS, Event::PeerUp { peer: to });
+            } else if !knows && linked {
+                self.links.remove(&(from, to));
+                self.later(from, HOP_MS, Event::PeerLost { peer: to });
             }
         }
     }

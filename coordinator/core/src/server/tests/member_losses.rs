@@ -1,13 +1,24 @@
 //! Members change while those who lead, leave or join are lost at the worst moment.
 
-use coordinator_protocol::{Request, TransferRequest};
+use coordinator_protocol::{ErrorCode, ReconfigRequest, Request, TransferRequest};
 
 use super::create;
 use super::ensemble::member;
-use super::reconfiguration::{World, leaving, spec, voters};
+use super::reconfiguration::{World, joining, leaving, spec, text_of, voters};
 use crate::ServerId;
 use crate::members::Member;
 use crate::state::{Command, Entry, State};
+
+/// To these servers, whoever is there.
+fn exchange(ids: &[u64]) -> Request {
+    let line = |id: &u64| format!("server.{id}={}", spec(member(*id), "participant"));
+    Request::Reconfig(ReconfigRequest {
+        joining_servers: None,
+        leaving_servers: None,
+        new_members: Some(ids.iter().map(line).collect::<Vec<_>>().join(",")),
+        config_id: -1,
+    })
+}
 
 fn lead(id: u64) -> Request {
     Request::TransferLeader(TransferRequest { to: i32::try_from(id).unwrap() })
@@ -59,4 +70,120 @@ fn ensemble_goes_on_from_a_snapshot_of_its_founding() {
         world.ask(create("/data", 0)).unwrap();
         world.write();
     }
+}
+
+/// One that is down and is to be replaced leaves before its successor has a vote: if that is lost, too, the rest go on.
+#[test]
+fn loss_of_a_joiner_does_not_stop_the_others() {
+    for delay in (0..100).step_by(4) {
+        let mut world = World::new(3);
+        world.operator = World::log_in(&mut world.ensemble, member(1));
+        let operator = world.operator;
+        world.ensemble.crash(member(3));
+        world.boot(4, &[1, 2, 3]);
+        world.ensemble.await_leader();
+        world.ensemble.send(operator, exchange(&[1, 2, 4]));
+        world.ensemble.run_exactly_ms(delay);
+        world.ensemble.crash(member(4));
+        world.ensemble.run_ms(2_000);
+        world.write();
+    }
+}
+
+#[test]
+fn exchange_waits_for_a_quorum_and_turns_back() {
+    let mut world = World::new(3);
+    for id in [4, 5, 6] {
+        world.boot(id, &[1, 2, 3]);
+    }
+    world.operator = World::log_in(&mut world.ensemble, member(1));
+    let operator = world.operator;
+    let asked = world.ensemble.send(operator, exchange(&[4, 5, 6]));
+    world.ensemble.run_until("votes", |ensemble| {
+        let leader = ensemble.leader().unwrap();
+        let ids = &ensemble.server(leader).state().membership().unwrap().ids;
+        ids.voters.contains(&member(4))
+    });
+    for id in [5, 6] {
+        world.ensemble.crash(member(id));
+    }
+    for _ in 0..20 {
+        world.ensemble.run_ms(2_000);
+        world.write();
+        let _ = world.ensemble.send(operator, Request::Ping);
+    }
+    let answer = world.ensemble.clients[&operator].reply(asked);
+    assert_eq!(answer, Some(Err(ErrorCode::NewConfigNoQuorum)));
+    world.await_members(&voters(&[1, 2, 3]));
+}
+
+/// Who was down while others joined and left hears from them that they are members now.
+#[test]
+fn member_that_missed_the_change_follows_the_new_ones() {
+    let mut world = World::new(3);
+    world.operator = World::log_in(&mut world.ensemble, member(2));
+    for id in [4, 5] {
+        world.boot(id, &[1, 2, 3]);
+    }
+    world.ensemble.crash(member(3));
+    text_of(world.ask(exchange(&[2, 3, 4, 5])));
+    world.operator = World::log_in(&mut world.ensemble, member(4));
+    text_of(world.ask(exchange(&[3, 4, 5])));
+    world.ensemble.crash(member(1));
+    world.ensemble.crash(member(2));
+    world.ensemble.start(member(3));
+    world.ensemble.run_ms(3_000);
+    world.ensemble.crash(member(5));
+    world.ensemble.run_ms(3_000);
+    world.write();
+}
+
+#[test]
+fn wiped_servers_do_not_elect_one_that_missed_their_removal() {
+    let mut world = World::new(5);
+    let leader = world.ensemble.await_leader();
+    let others: Vec<_> = (1..=5).map(member).filter(|id| *id != leader).collect();
+    let (stale, wiped) = (others[0], [others[1], others[2]]);
+    world.operator = World::log_in(&mut world.ensemble, leader);
+    let ids: Vec<_> = (1..=5).map(member).collect();
+    for id in ids.iter().filter(|id| **id != stale) {
+        world.ensemble.apart.insert((stale, *id));
+        world.ensemble.cut_peers(stale, *id, true);
+    }
+    for id in wiped {
+        text_of(world.ask(leaving(id.get())));
+        world.ensemble.crash(id);
+    }
+    world.write();
+    for (id, out) in [leader, others[3]].into_iter().flat_map(|id| wiped.map(|out| (id, out))) {
+        world.ensemble.apart.insert((id, out));
+    }
+    for id in wiped {
+        world.ensemble.apart.remove(&(stale, id));
+        world.ensemble.place(id, ids.clone());
+        world.ensemble.start(id);
+    }
+    world.ensemble.run_ms(20_000);
+    assert!(world.ensemble.server(stale).status().peers_up == 2, "they hear one another");
+    for id in [stale, wiped[0], wiped[1]] {
+        assert!(!world.ensemble.server(id).status().confirmed, "{id}");
+    }
+    world.write();
+}
+
+/// What a joiner gets first is older than the one that sends it: it does not forget that one over it.
+#[test]
+fn joiner_keeps_its_link_to_a_leader_that_joined_later() {
+    let mut world = World::new(3);
+    world.boot(4, &[1, 2, 3]);
+    text_of(world.ask(joining(4, "participant")));
+    world.ensemble.run_ms(200);
+    world.ask(lead(4)).unwrap();
+    world.ensemble.run_ms(500);
+    world.operator = World::log_in(&mut world.ensemble, member(4));
+    assert_eq!(world.ensemble.await_leader(), member(4));
+    world.boot(5, &[1, 2, 3, 4]);
+    let begun = world.ensemble.now;
+    text_of(world.ask(joining(5, "participant")));
+    assert!(world.ensemble.now.since(begun) < 1_000);
 }

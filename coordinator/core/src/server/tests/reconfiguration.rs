@@ -312,6 +312,8 @@ fn joiner_that_does_not_come_is_out_after_a_while() {
     let second = world.ensemble.ask(other, joining(5, "participant"));
     assert_eq!(second, Err(ErrorCode::ReconfigInProgress));
     world.write();
+    let ping = world.ensemble.send(operator, Request::Ping);
+    assert!(world.ensemble.clients[&operator].reply(ping).is_some(), "at once");
     while world.ensemble.clients[&operator].reply(asked).is_none() {
         world.ensemble.run_ms(1_000);
         world.ensemble.ask(other, Request::Ping).unwrap();

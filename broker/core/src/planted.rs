@@ -33,8 +33,6 @@ pub enum Planted {
     IgnoreBootChange,
     /// When nobody is eligible, a topic in memory takes the best of those that are there.
     TakeAnyOfMemory,
-    /// A state counts that is not above the one that was adopted.
-    AdoptAnyState,
     /// A broker that hears nothing from the coordinator serves on.
     ServeWithoutContact,
     /// A group's commits are acknowledged when they are written and not replicated yet.
@@ -47,7 +45,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 14] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -61,7 +59,6 @@ impl Planted {
         Planted::SkipEpochCheck,
         Planted::IgnoreBootChange,
         Planted::TakeAnyOfMemory,
-        Planted::AdoptAnyState,
         Planted::ServeWithoutContact,
     ];
 

@@ -62,8 +62,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::LeadUnderOldEpoch => 2,
             B::CountLagging => 2,
             B::SkipEpochCheck | B::IgnoreBootChange => 0,
-            B::TakeAnyOfMemory => 170,
-            B::AdoptAnyState => 4_294_967_338,
+            B::TakeAnyOfMemory => 297,
             B::ServeWithoutContact => 30,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
@@ -80,11 +79,11 @@ pub fn all() -> Vec<(Bug, u64)> {
     let log = L::ALL.map(|bug| {
         let seed = match bug {
             L::ForgetProducers => 4,
-            L::KeepMarkWhenTruncating => 12,
+            L::KeepMarkWhenTruncating => 10,
             L::CleanAboveHighWatermark => 5,
-            L::ForgetDeleteRetention => 97,
-            L::IgnoreTornTail => 172,
-            L::CutDamagedMiddle => 88,
+            L::ForgetDeleteRetention => 191,
+            L::IgnoreTornTail => 161,
+            L::CutDamagedMiddle => 10,
             L::TrustSums => 0,
             L::GoOnAfterFailedSync => 128,
         };
@@ -98,8 +97,8 @@ fn of_clients() -> Vec<(Bug, u64)> {
     use client_core::planted::Planted as M;
     let seed = |bug| match bug {
         M::CommitAsOfNow => 124,
-        M::SkipPositionCheck => 247,
-        M::IgnoreCut => 162,
+        M::SkipPositionCheck => 639,
+        M::IgnoreCut => 565,
         M::KeepShareWhenUnknown | M::JoinBeforeLetGo | M::TakeAbandonedAnswer => 0,
     };
     let members = M::GROUPS.map(|bug| (Bug::Members(bug), seed(bug)));

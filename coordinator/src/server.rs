@@ -124,6 +124,7 @@ impl Server {
             tls: config.peer_tls,
             own_id,
             others,
+            takes_unknown: config.core.reconfig_enabled,
         };
         let mut settings = config.core;
         settings.seed = seed()?;

@@ -130,6 +130,7 @@ pub struct Credentials {
     own_id: ServerId,
     /// With their addresses.
     others: Others,
+    takes_unknown: bool,
     /// Apart from one another: strangers who have this member shake hands do not hold its own links up.
     accepting: Handshakes,
     dialling: Handshakes,
@@ -144,6 +145,7 @@ impl Credentials {
             tls: ensemble.tls.clone(),
             own_id: ensemble.own_id,
             others: ensemble.others.clone(),
+            takes_unknown: ensemble.takes_unknown,
             accepting: Handshakes::new(),
             dialling: Handshakes::new(),
         }
@@ -213,8 +215,13 @@ impl Credentials {
         if self.tls.is_some() { ENCRYPTED_PROTOCOL_VERSION } else { PROTOCOL_VERSION }
     }
 
-    /// Who says hello, and the host where that member is, if it is known here: a server that missed changes of the
-    /// members does not know who has joined, and what it hears from them is all that can tell it.
+    /// Whether `peer` may have a link. Where members change, whoever proves the secret may: a server that missed changes
+    /// does not know who has joined, and what it hears from them is all that can tell it.
+    pub fn takes(&self, peer: ServerId) -> bool {
+        self.takes_unknown || self.others.borrow().contains_key(&peer)
+    }
+
+    /// Who says hello, and the host where that member is, if it is known here.
     fn check(&self, hello: &Hello) -> Result<(ServerId, Option<String>), HandshakeError> {
         let (found, expected) = (hello.protocol_version, self.protocol_version());
         if found != expected {
@@ -225,7 +232,7 @@ impl Credentials {
             return Err(HandshakeError::Cluster { found, expected });
         }
         let peer = ServerId::new(hello.from).filter(|peer| *peer != self.own_id);
-        match peer.filter(|_| hello.to == self.own_id.get()) {
+        match peer.filter(|peer| hello.to == self.own_id.get() && self.takes(*peer)) {
             Some(peer) => {
                 let others = self.others.borrow();
                 Ok((peer, others.get(&peer).map(|address| host_of(address).to_owned())))

@@ -54,6 +54,8 @@ pub struct Ensemble {
     pub own_id: ServerId,
     /// The others.
     pub others: Others,
+    /// Whether members may have joined that are not known here: nobody has where members do not change.
+    pub takes_unknown: bool,
 }
 
 /// The other members of now, with `host:port`; the core's task tells of new ones.

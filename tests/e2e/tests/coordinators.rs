@@ -68,10 +68,15 @@ fn members_join_leave_and_survive() -> Result<()> {
 
 #[test]
 fn members_are_not_changed_where_settings_forbid_it() -> Result<()> {
-    let all = Coordinators::start("fixed", 3, "")?;
+    let mut all = Coordinators::start("fixed", 3, "")?;
     let refused = all.command(&all.addresses(), &["remove", "3"])?;
     let said = text(&refused.stderr);
     assert!(!refused.status.success() && said.contains("reconfigEnabled"), "{said}");
+    // Who has the secret, but is none of them, has no link.
+    all.add_places(1)?;
+    all.write_settings(4, &[1, 2, 3, 4])?;
+    all.launch(4)?;
+    all.wait("refusal", |all| all.log(1).contains("it says it is server 4"))?;
     Ok(())
 }
 

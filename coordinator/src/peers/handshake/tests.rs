@@ -23,14 +23,24 @@ fn member(id: u64, cluster_id: &str, secret: &str) -> Credentials {
 }
 
 fn encrypted_member(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls>) -> Credentials {
+    Credentials::new(&ensemble(id, cluster_id, secret, tls))
+}
+
+fn ensemble(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls>) -> Ensemble {
     let other = ServerId::new(if id == 1 { 2 } else { 1 }).unwrap();
-    Credentials::new(&Ensemble {
+    Ensemble {
         cluster_id: cluster_id.into(),
         secret: secret.into(),
         tls,
         own_id: ServerId::new(id).unwrap(),
         others: watch::channel(BTreeMap::from([(other, format!("{HOST}:1"))])).1,
-    })
+        takes_unknown: false,
+    }
+}
+
+/// A member of an ensemble whose members change.
+fn changing_member(id: u64, secret: &str, tls: Option<PeerTls>) -> Credentials {
+    Credentials::new(&Ensemble { takes_unknown: true, ..ensemble(id, "a", secret, tls) })
 }
 
 type Dialled = Result<(), HandshakeError>;
@@ -68,11 +78,42 @@ async fn stranger_is_refused_for_what_differs() {
 
 #[tokio::test]
 async fn who_joined_meanwhile_is_let_in_by_the_secret() {
-    let (seventh, own) = (member(7, "a", "s"), member(2, "a", "s"));
+    let (seventh, own) = (member(7, "a", "s"), changing_member(2, "s", None));
     let (dialled, accepted) = meet(&seventh, &own, 2).await;
     assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(7).unwrap())));
     let (_, accepted) = meet(&member(7, "a", "t"), &own, 2).await;
     assert!(accepted.is_err());
+}
+
+#[tokio::test]
+async fn unknown_server_is_refused_where_members_do_not_change() {
+    let unknown = Err(HandshakeError::Member { from: 7, to: 2 });
+    let (_, accepted) = meet(&member(7, "a", "s"), &member(2, "a", "s"), 2).await;
+    assert_eq!(accepted, unknown);
+    // A certificate of the authority for this very host makes it no member.
+    let authority = Authority::new();
+    let encrypted = |id| encrypted_member(id, "a", "s", Some(authority.sign(&[HOST])));
+    let (_, accepted) = meet(&encrypted(7), &encrypted(2), 2).await;
+    assert_eq!(accepted, unknown);
+}
+
+#[tokio::test]
+async fn certificate_is_checked_against_the_host_that_is_known() {
+    let authority = Authority::new();
+    let signed = |hosts| Some(authority.sign(hosts));
+    let acceptors =
+        [encrypted_member(2, "a", "s", signed(&[HOST])), changing_member(2, "s", signed(&[HOST]))];
+    for own in &acceptors {
+        let elsewhere = encrypted_member(1, "a", "s", signed(&["example.org"]));
+        let (_, accepted) = meet(&elsewhere, own, 2).await;
+        assert_eq!(accepted, Err(HandshakeError::Host { from: 1, host: HOST.into() }));
+    }
+    // Nobody can say where a server is that is not known; it needs the authority and the secret all the same.
+    let [_, own] = &acceptors;
+    let seventh = encrypted_member(7, "a", "s", signed(&["example.org"]));
+    assert_eq!(meet(&seventh, own, 2).await.1, Ok(ServerId::new(7).unwrap()));
+    let stranger = encrypted_member(7, "a", "s", Some(Authority::new().sign(&[HOST])));
+    assert!(matches!(meet(&stranger, own, 2).await.1, Err(HandshakeError::Encryption(_))));
 }
 
 /// An authority, and what it has signed, in files.

@@ -45,11 +45,13 @@ pub enum Planted {
     DeleteBehindParent,
     /// What a sync failed to write counts as written.
     GoOnAfterFailedSync,
+    /// What is refused for want of room is written all the same.
+    WriteWhatIsRefused,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 19] = [
+    pub const ALL: [Planted; 20] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -69,6 +71,7 @@ impl Planted {
         Planted::KeepFailedMulti,
         Planted::DeleteBehindParent,
         Planted::GoOnAfterFailedSync,
+        Planted::WriteWhatIsRefused,
     ];
 }
 

@@ -18,7 +18,7 @@ fn runs_min(world: World) -> u64 {
 }
 
 /// What the ensemble breaks: its servers, their links and disks, and the clients.
-const OF_ENSEMBLE: [Fault; 25] = [
+const OF_ENSEMBLE: [Fault; 26] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutOfAll,
@@ -38,6 +38,7 @@ const OF_ENSEMBLE: [Fault; 25] = [
     Fault::DelayMessage,
     Fault::SlowDisk,
     Fault::FullDisk,
+    Fault::LowDisk,
     Fault::JumpClock,
     Fault::FailSync,
     Fault::DropPages,
@@ -46,14 +47,18 @@ const OF_ENSEMBLE: [Fault; 25] = [
     Fault::LoseSector,
 ];
 
-fn faults(world: World) -> &'static [Fault] {
+/// Of those, what the ensemble of a whole cluster is spared: its brokers would only wait.
+const OF_ENSEMBLE_ALONE: [Fault; 1] = [Fault::LowDisk];
+
+fn faults(world: World) -> Vec<Fault> {
+    let is_shared = |fault: &Fault| !OF_ENSEMBLE_ALONE.contains(fault);
     match world {
-        World::Ensemble => &OF_ENSEMBLE,
-        World::Replication => &Fault::ALL,
+        World::Ensemble => OF_ENSEMBLE.to_vec(),
+        World::Replication => Fault::ALL.into_iter().filter(is_shared).collect(),
         // Only clients die there, by the run itself and not by a fault that is drawn.
-        World::Calm => &[],
+        World::Calm => Vec::new(),
         // Its members and coordinators come and go by lots of their own, which are not counted.
-        World::Groups => &[],
+        World::Groups => Vec::new(),
     }
 }
 
@@ -145,7 +150,7 @@ pub fn unseen(world: World, runs: u64, struck: &Struck, decided: &Decisions) -> 
     }
     let name = world.name();
     let known = decisions(world);
-    let never = faults(world).iter().filter(|fault| !struck.contains_key(fault));
+    let never = faults(world).into_iter().filter(|fault| !struck.contains_key(fault));
     let never = never.map(|fault| format!("{name}: {fault:?} has never struck"));
     let untried = known.iter().filter(|decision| decided.count(decision) == 0);
     let untried = untried.map(|decision| format!("{name}: nothing ever decided: {decision}"));
@@ -159,7 +164,7 @@ mod tests {
     use super::*;
 
     fn all_of(world: World) -> (Struck, Decisions) {
-        let struck = faults(world).iter().map(|&fault| (fault, 1)).collect();
+        let struck = faults(world).into_iter().map(|fault| (fault, 1)).collect();
         let mut decided = Decisions::default();
         decisions(world).into_iter().for_each(|name| decided.note(name));
         (struck, decided)

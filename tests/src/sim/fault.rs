@@ -54,6 +54,8 @@ pub enum Fault {
     SlowDisk,
     /// A disk is full for a while: what no longer fits is cut short.
     FullDisk,
+    /// A disk has little room for a while, and its server is told.
+    LowDisk,
     /// A machine's wall clock jumps, up to an hour to either side.
     JumpClock,
     /// A sync fails.
@@ -82,7 +84,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 34] = [
+    pub const ALL: [Fault; 35] = [
         Fault::Kill,
         Fault::KillWithin,
         Fault::PowerCut,
@@ -105,6 +107,7 @@ impl Fault {
         Fault::CutFrame,
         Fault::SlowDisk,
         Fault::FullDisk,
+        Fault::LowDisk,
         Fault::JumpClock,
         Fault::FailSync,
         Fault::DropPages,

@@ -47,6 +47,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::AcceptStaleReconnect | C::DeduplicateByXid | C::AcceptStaleWrite => 0,
             C::GoOnAfterFailedSync => 2,
             C::KeepFailedMulti | C::DeleteBehindParent => 0,
+            C::WriteWhatIsRefused => 4,
         };
         (Bug::Coordinator(bug), seed)
     });

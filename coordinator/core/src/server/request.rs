@@ -89,6 +89,9 @@ impl Server {
         let step = match sorted {
             Sorted::Write(op) if self.has_no_room_for(&op) => {
                 self.audit_refused(id, &op);
+                if planted!(self.config.planted, WriteWhatIsRefused) {
+                    let _ = self.begin_write(id, op);
+                }
                 Step::Answer(Err(ErrorCode::QuotaExceeded))
             }
             Sorted::Write(op) => match self.begin_write(id, op) {

@@ -63,8 +63,8 @@ pub struct Sent {
     pub at: Time,
     /// What.
     pub request: Request,
-    /// Its number among the writes of the connection.
-    pub sequence: Option<u64>,
+    /// Whether its server gives it a number among the session's writes, unless it is refused for want of room.
+    pub is_write: bool,
 }
 
 /// A frame from the server.
@@ -111,7 +111,6 @@ pub struct Client {
     pub(super) timeout: Time,
     last_zxid: Zxid,
     next_xid: Xid,
-    next_write: u64,
     waiting: VecDeque<(Xid, usize)>,
     last_sent: Time,
     last_heard: Time,
@@ -166,7 +165,6 @@ impl Client {
             timeout,
             last_zxid: Zxid::ZERO,
             next_xid: Xid::FIRST,
-            next_write: 1,
             waiting: VecDeque::new(),
             last_sent: 0,
             last_heard: 0,
@@ -268,10 +266,9 @@ impl Client {
 
     /// Writes a request down.
     pub fn note_sent(&mut self, now: Time, xid: Xid, request: Request, talk: &mut Conversation) {
-        let sequence = is_write(&request).then_some(self.next_write);
-        self.next_write += u64::from(sequence.is_some());
+        let is_write = is_write(&request);
         self.waiting.push_back((xid, talk.sent.len()));
-        talk.sent.push(Sent { at: now, request, sequence });
+        talk.sent.push(Sent { at: now, request, is_write });
     }
 
     /// A frame came on `connection`.
@@ -349,7 +346,6 @@ impl Client {
         }
         self.waiting.clear();
         self.prepared.clear();
-        self.next_write = 1;
         self.next_xid = Xid::FIRST;
         for (path, zxid) in std::mem::take(&mut self.subscriptions).into_values() {
             self.resume.insert(path, zxid);

@@ -192,6 +192,8 @@ impl Client {
                 self.ask_at = now + rest * self.pace;
                 Step::Rest
             }
+            // Another look, or the same write again: no place in the line was lost.
+            (_, Err(ErrorCode::QuotaExceeded)) => locker.step.clone(),
             (Request::Ping | Request::SetWatches2(_), _) => return,
             (request, outcome) => panic!("{request:?} of a lock was answered {outcome:?}"),
         };

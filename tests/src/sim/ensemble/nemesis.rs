@@ -27,6 +27,9 @@ pub(super) enum Deed {
     Unblock,
     FastDisk(usize),
     FreeDisk(usize),
+    /// Choose a disk that has little room.
+    LowDisk,
+    HighDisk(usize),
     Unbacklog(u64),
     Unclog(u64),
 }
@@ -36,6 +39,9 @@ impl World {
     pub fn unleash(&mut self) {
         if self.settings.faults {
             self.schedule.after(SECOND, Happening::Nemesis(Deed::Choose));
+        }
+        if self.settings.low_disks {
+            self.schedule.after(SECOND, Happening::Nemesis(Deed::LowDisk));
         }
     }
 
@@ -52,6 +58,9 @@ impl World {
             self.members[server].storage.mend();
             self.strike(Deed::Resume(server));
             self.strike(Deed::Start(server));
+            if self.settings.low_disks {
+                self.strike(Deed::HighDisk(server));
+            }
         }
     }
 
@@ -69,6 +78,8 @@ impl World {
             Deed::Unblock => self.unblock_all(),
             Deed::FastDisk(server) => self.members[server].slow_disk = false,
             Deed::FreeDisk(server) => self.members[server].storage.mend(),
+            Deed::LowDisk => self.lower_disk(),
+            Deed::HighDisk(server) => self.measure_room(server, u64::MAX),
             Deed::Unbacklog(connection) => self.backlog(connection, false),
             Deed::Unclog(connection) => self.unclog(connection),
         }
@@ -387,6 +398,28 @@ impl World {
         self.members[server].storage.fill(self.nemesis.below(2_000));
         let freed = 100 * MS + self.nemesis.below(4 * SECOND);
         self.schedule.after(freed, Happening::Nemesis(Deed::FreeDisk(server)));
+    }
+
+    /// One of the disks has little room for some time, and then another, so that at times several have.
+    fn lower_disk(&mut self) {
+        if !self.settings.faults {
+            return;
+        }
+        let server = self.room.below(self.members.len() as u64) as usize;
+        let over = 100 * MS + self.room.below(4 * SECOND);
+        let pause = 100 * MS + self.room.below(5 * SECOND);
+        if self.arsenal.is_on(Fault::LowDisk) {
+            if self.members[server].server.is_some() {
+                self.arsenal.note(Fault::LowDisk);
+            }
+            self.measure_room(server, 0);
+            self.schedule.after(over, Happening::Nemesis(Deed::HighDisk(server)));
+        }
+        self.schedule.after(pause, Happening::Nemesis(Deed::LowDisk));
+    }
+
+    fn measure_room(&mut self, server: usize, free_bytes: u64) {
+        self.deliver(server, Event::DiskRoom { free_bytes });
     }
 
     fn slow_down_disk(&mut self, server: usize) {

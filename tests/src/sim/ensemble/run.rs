@@ -80,6 +80,7 @@ pub fn draw(seed: u64, profile: Profile) -> (Settings, Random) {
     if locks.chance(1, 3) {
         settings.lockers = 2 + locks.below(3) as usize;
     }
+    settings.low_disks = settings.faults && Random::new(seed ^ 0x726f_6f6d).chance(1, 4);
     (settings, random)
 }
 

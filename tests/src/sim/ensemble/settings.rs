@@ -32,6 +32,8 @@ pub struct Settings {
     pub slow_network: bool,
     /// Whether servers often die with their vote just given.
     pub voters_die: bool,
+    /// Whether disks have little room now and then.
+    pub low_disks: bool,
     /// What becomes of messages between servers.
     pub disorder: Disorder,
     /// Kinds of faults that do not happen.
@@ -65,6 +67,7 @@ impl Settings {
             faults: true,
             slow_network: random.chance(2, 3),
             voters_die: random.chance(1, 2),
+            low_disks: false,
             disorder: match random.chance(1, 2) {
                 true => Disorder {
                     lost: random.below(60),
@@ -104,6 +107,7 @@ impl Settings {
             faults: false,
             slow_network: false,
             voters_die: false,
+            low_disks: false,
             disorder: Disorder::default(),
             without: BTreeSet::new(),
             pace: 1,

@@ -127,6 +127,7 @@ pub struct World {
     pub(super) disk: Random,
     pub(super) births: Random,
     pub(super) nemesis: Random,
+    pub(super) room: Random,
     pub(super) steps: u64,
 }
 
@@ -182,6 +183,7 @@ impl World {
             disk,
             births,
             nemesis,
+            room: Random::new(seed ^ 0x6672_6565),
             steps: 0,
         };
         for server in 0..world.members.len() {

@@ -19,13 +19,13 @@ mod subscriptions;
 mod watches;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator_core::state::{Command, Outcome};
 use coordinator_core::tree::Change;
-use coordinator_protocol::{SessionId, Zxid};
+use coordinator_protocol::{ErrorCode, SessionId, Zxid};
 
-use super::client::Conversation;
+use super::client::{Conversation, Heard};
 use super::ledger::Decided;
 use super::run::Profile;
 use super::world::World;
@@ -60,6 +60,9 @@ struct Facts<'a> {
     decided: &'a [Decided],
     /// Position in `decided` of each write.
     writes: BTreeMap<(SessionId, u64, u64), usize>,
+    /// Position in `decided` of what each connection sent, and what was refused for want of room.
+    placed: BTreeMap<(u64, usize), usize>,
+    refused: BTreeSet<(u64, usize)>,
     /// Session and generation that each connection was given, by server (from 0) and origin.
     opened: BTreeMap<(usize, u64), (SessionId, u64)>,
     /// All changes, in order.
@@ -68,7 +71,10 @@ struct Facts<'a> {
 
 /// Panics when a rule is broken.
 pub(super) fn audit(world: &World, profile: Profile) -> Audited {
-    let facts = Facts::new(&world.ledger.decided);
+    let mut facts = Facts::new(&world.ledger.decided);
+    for talk in world.talks.values() {
+        facts.place(talk, world.settings.low_disks);
+    }
     let mut audited = Audited::default();
     writes::audit(&facts, world, &mut audited);
     reads::audit(&facts, world, &mut audited);
@@ -86,6 +92,8 @@ impl<'a> Facts<'a> {
         let mut facts = Self {
             decided,
             writes: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            refused: BTreeSet::new(),
             opened: BTreeMap::new(),
             changes: decided.iter().flat_map(|decided| &decided.applied.changes).collect(),
         };
@@ -117,10 +125,53 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    /// The position of a connection's write in the log, if it was decided.
-    fn write_of(&self, talk: &Conversation, sequence: u64) -> Option<usize> {
-        let (session, generation) = self.opened.get(&(talk.server, talk.origin))?;
-        self.writes.get(&(*session, *generation, sequence)).copied()
+    /// The position of what a connection sent in the log, if it is a write and was decided.
+    fn write_of(&self, talk: &Conversation, index: usize) -> Option<usize> {
+        self.placed.get(&(talk.connection, index)).copied()
+    }
+
+    /// Finds each write of this connection in the log. Its server numbers them in the order in which they came, and gives
+    /// no number to one that it refuses for want of room. Of those without an answer nobody knows whether they
+    /// were: each is the next that is as it was asked for.
+    fn place(&mut self, talk: &Conversation, low_disks: bool) {
+        let Some((session, generation)) = self.opened.get(&(talk.server, talk.origin)).copied()
+        else {
+            return;
+        };
+        let mut answers = BTreeMap::new();
+        for heard in &talk.heard {
+            if let Heard::Reply { request, outcome, .. } = heard {
+                answers.insert(*request, outcome);
+            }
+        }
+        let mut sequence = 1;
+        for (index, sent) in talk.sent.iter().enumerate().filter(|(_, sent)| sent.is_write) {
+            let answer = answers.get(&index);
+            if answer.is_some_and(|answer| matches!(answer, Err(ErrorCode::QuotaExceeded))) {
+                assert!(low_disks, "{:?} was refused for want of room", sent.request);
+                self.refused.insert((talk.connection, index));
+                continue;
+            }
+            let position = self.writes.get(&(session, generation, sequence)).copied();
+            let fits = |position: &usize| match &self.decided[*position].command {
+                Command::Write { op, .. } => writes::operation(&sent.request).as_ref() == Some(op),
+                _ => false,
+            };
+            if low_disks && answer.is_none() && !position.as_ref().is_some_and(fits) {
+                continue;
+            }
+            sequence += 1;
+            if let Some(position) = position {
+                self.placed.insert((talk.connection, index), position);
+            }
+        }
+        let more = self.writes.contains_key(&(session, generation, sequence));
+        assert!(!more, "the log has a write of {session:?} that nobody asked for");
+    }
+
+    /// Whether a write was refused for want of room.
+    fn is_refused(&self, talk: &Conversation, index: usize) -> bool {
+        self.refused.contains(&(talk.connection, index))
     }
 
     /// Changes with `after < zxid <= until`.

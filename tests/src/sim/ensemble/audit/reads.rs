@@ -75,9 +75,7 @@ impl Known {
         for talk in world.talks.values() {
             for heard in &talk.heard {
                 let Heard::Reply { at, request, .. } = heard else { continue };
-                let sequence = talk.sent[*request].sequence;
-                let position = sequence.and_then(|sequence| facts.write_of(talk, sequence));
-                if let Some(position) = position {
+                if let Some(position) = facts.write_of(talk, *request) {
                     let zxid = facts.decided[position].applied.zxid;
                     let entry = told.entry(*at).or_insert(zxid);
                     *entry = (*entry).max(zxid);
@@ -99,9 +97,10 @@ impl Known {
 
 fn check_own_writes(facts: &Facts<'_>, talk: &Conversation, read: usize, zxid: Zxid) {
     for (index, sent) in talk.sent.iter().enumerate() {
-        let position = sent.sequence.and_then(|sequence| facts.write_of(talk, sequence));
+        let position = facts.write_of(talk, index);
         let Some(applied) = position.map(|position| &facts.decided[position].applied) else {
-            assert!(sent.sequence.is_none() || index > read, "a read overtook a write");
+            let is_nowhere = !sent.is_write || facts.is_refused(talk, index);
+            assert!(is_nowhere || index > read, "a read overtook a write");
             continue;
         };
         if index < read {

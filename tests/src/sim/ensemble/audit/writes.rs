@@ -28,8 +28,10 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, audited: &mut Audited) {
         for heard in &talk.heard {
             let Heard::Reply { at, request, zxid, outcome } = heard else { continue };
             let sent = &talk.sent[*request];
-            let Some(sequence) = sent.sequence else { continue };
-            let Some(position) = facts.write_of(talk, sequence) else {
+            if !sent.is_write || facts.is_refused(talk, *request) {
+                continue;
+            }
+            let Some(position) = facts.write_of(talk, *request) else {
                 panic!("{:?} was answered and is not in the log", sent.request)
             };
             assert!(last < Some(position), "writes of one connection are out of order");
@@ -82,9 +84,8 @@ fn check_answer(
 
 /// What was not answered may have happened, but then as it was asked.
 fn check_unanswered(facts: &Facts<'_>, talk: &Conversation) {
-    for sent in &talk.sent {
-        let position = sent.sequence.and_then(|sequence| facts.write_of(talk, sequence));
-        if let Some(position) = position {
+    for (index, sent) in talk.sent.iter().enumerate() {
+        if let Some(position) = facts.write_of(talk, index) {
             let Command::Write { op, .. } = &facts.decided[position].command else { panic!() };
             assert_eq!(Some(op), operation(&sent.request).as_ref(), "the log has another write");
         }
@@ -110,7 +111,7 @@ fn check_real_time(mut answered: Vec<Answered>) {
 }
 
 /// The log's form of a request.
-fn operation(request: &Request) -> Option<WriteOp> {
+pub(super) fn operation(request: &Request) -> Option<WriteOp> {
     let with_mode = |create: &CreateRequest, mode: CreateMode| {
         TreeOp::Create2(CreateRequest { flags: mode.code(), ..create.clone() })
     };

@@ -165,9 +165,9 @@ fn join(target: &mut Members, line: &str) -> Option<bool> {
     let (id, member): (u64, Member) = parse_line(line)?;
     let Some(id) = ServerId::new(id) else { return Some(false) };
     let clashes = target.iter().any(|(other, known)| *other != id && member.collides(known));
-    // ZooKeeper wants all three ports. And others have to find it.
+    // ZooKeeper wants all three ports. And others have to find one that votes.
     if clashes
-        || member.is_nowhere()
+        || (member.is_nowhere() && member.role() == Role::Participant)
         || member.client_address().is_none()
         || target.len() > SERVERS_MAX
     {

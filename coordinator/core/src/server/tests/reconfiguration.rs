@@ -378,6 +378,18 @@ fn two_of_three_can_be_exchanged_at_once() {
 }
 
 #[test]
+fn observer_that_nobody_can_find_joins_and_leaves_as_in_zookeeper() {
+    let mut world = World::new(3);
+    let line = "server.100=0.0.0.0:1:2:observer;0.0.0.0:3";
+    let (text, _) = text_of(world.ask(request(Some(line.into()), None)));
+    assert!(text.contains(line), "{text}");
+    world.write();
+    let (text, _) = text_of(world.ask(leaving(100)));
+    assert!(!text.contains("server.100"), "{text}");
+    world.write();
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_zookeepers_codes() {
     let mut world = World::new(3);
     let stranger = world.ensemble.connect(member(1), 10_000);

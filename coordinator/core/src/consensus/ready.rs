@@ -62,9 +62,7 @@ impl Consensus {
                 self.node.mut_store().withdraw();
             }
         }
-        for message in ready.take_messages() {
-            self.send(message, now, out);
-        }
+        let of_office = ready.take_messages();
         let (write, install) = self.take_write(&mut ready);
         for read in ready.take_read_states() {
             for id in self.reads.confirm(&read.request_ctx) {
@@ -72,7 +70,8 @@ impl Consensus {
             }
         }
         let committed = ready.take_committed_entries();
-        let messages = self.send_unpromising(ready.take_persisted_messages(), now, out);
+        let mut messages = self.send_unpromising(ready.take_persisted_messages(), now, out);
+        messages.extend(self.send_of_office(of_office, now, out));
         let number = ready.number();
         let bytes = write.as_ref().map_or(0, PersistWrite::entry_bytes);
         self.node.advance_append_async(ready);
@@ -95,6 +94,24 @@ impl Consensus {
         self.release(now, out);
         // Reads that came during a round share the next one.
         self.begin_read_round(now);
+    }
+
+    /// Sends what a leader says while its own disk is still busy with it, and gives back what has to wait. An only voter
+    /// leads before its vote is on the disk, and may lead the same term again after a power cut, with another log: those who
+    /// have no vote would keep what they had of the first.
+    fn send_of_office(
+        &mut self,
+        messages: Vec<Message>,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) -> Vec<Message> {
+        if !self.queue.holds_vote(&self.hard) {
+            return messages;
+        }
+        for message in messages {
+            self.send(message, now, out);
+        }
+        Vec::new()
     }
 
     /// Sends what promises nothing about an entry, a term or a vote that is not on disk, and gives back

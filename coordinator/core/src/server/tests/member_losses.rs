@@ -3,7 +3,7 @@
 use coordinator_protocol::{ErrorCode, ReconfigRequest, Request, TransferRequest};
 
 use super::create;
-use super::ensemble::member;
+use super::ensemble::{Ensemble, connect_request, member};
 use super::reconfiguration::{World, joining, leaving, spec, text_of, voters};
 use crate::ServerId;
 use crate::members::Member;
@@ -186,4 +186,34 @@ fn joiner_keeps_its_link_to_a_leader_that_joined_later() {
     let begun = world.ensemble.now;
     text_of(world.ask(joining(5, "participant")));
     assert!(world.ensemble.now.since(begun) < 1_000);
+}
+
+/// Nobody votes beside an only voter: it is in office before its vote is on the disk, and after a power cut again in the same term.
+/// What it has put into its log by then may be another: nobody must have the first.
+#[test]
+fn only_voter_tells_nobody_of_a_term_that_it_may_begin_again() {
+    let mut ensemble = Ensemble::with(2, |config| {
+        let server = |id: u64, role| (member(id), Member::parse(&spec(member(id), role)).unwrap());
+        config.servers = [server(1, "participant"), server(2, "observer")].into();
+        config.members.retain(|id| *id == member(1));
+    });
+    let id = ensemble.connect(member(1), 40_000);
+    ensemble.ask(id, create("/data", 0)).unwrap();
+    ensemble.run_ms(100);
+    ensemble.crash(member(1));
+    ensemble.slow_ms.insert(member(1), 1_000);
+    ensemble.start(member(1));
+    let _lost = ensemble.dial(member(1), connect_request(40_000));
+    ensemble.run_exactly_ms(500);
+    ensemble.crash(member(1));
+    ensemble.slow_ms.clear();
+    ensemble.start(member(1));
+    let id = ensemble.connect(member(1), 30_000);
+    for path in ["/a", "/b"] {
+        ensemble.ask(id, create(path, 0)).unwrap();
+    }
+    ensemble.run_ms(500);
+    let state = |id| ensemble.server(member(id)).state();
+    assert_eq!(state(2).applied_index(), state(1).applied_index());
+    assert!(state(2).encode_snapshot() == state(1).encode_snapshot(), "they differ");
 }

@@ -17,6 +17,8 @@ pub const MEMBERS_MAX: usize = 9;
 pub const SERVERS_MAX: usize = 32;
 /// Bytes of one server's text.
 pub const SERVER_TEXT_BYTES_MAX: usize = 512;
+/// Written for a port that is not there: Java's clients do not read a server whose two ports are the same.
+const NO_PORT: u16 = 0;
 
 /// Whether a server votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub struct Member {
     host: String,
     /// For links between members.
     port: u16,
-    /// ZooKeeper's port for elections; kept, not used.
+    /// ZooKeeper's port for elections; kept, not used. Where there is none, the one above.
     election_port: u16,
     role: Role,
     /// `host:port` for clients, if it is known.
@@ -100,6 +102,7 @@ impl Member {
             _ => (rest, election_port),
         };
         let host = bare_host(host)?;
+        let election_port = if election_port == NO_PORT { port } else { election_port };
         Some(Self { host, port, election_port, role, client })
     }
 
@@ -151,7 +154,9 @@ impl fmt::Display for Member {
             Role::Participant => "participant",
             Role::Observer => "observer",
         };
-        write!(f, "{}:{}:{}:{role}", bracketed(&self.host), self.port, self.election_port)?;
+        let election_port = Some(self.election_port).filter(|port| *port != self.port);
+        let election_port = election_port.unwrap_or(NO_PORT);
+        write!(f, "{}:{}:{election_port}:{role}", bracketed(&self.host), self.port)?;
         match &self.client {
             Some(client) => write!(f, ";{client}"),
             None => Ok(()),
@@ -220,8 +225,9 @@ mod tests {
             ("a:1:2:observer;3", "a:1:2:observer;0.0.0.0:3"),
             ("a:1:2;[::1]:3", "a:1:2:participant;[::1]:3"),
             ("a:1:2", "a:1:2:participant"),
-            ("10.0.0.1:1", "10.0.0.1:1:1:participant"),
-            ("[::1]:1", "[::1]:1:1:participant"),
+            ("10.0.0.1:1", "10.0.0.1:1:0:participant"),
+            ("10.0.0.1:1:1:observer", "10.0.0.1:1:0:observer"),
+            ("[::1]:1", "[::1]:1:0:participant"),
             ("[fe80::1%eth0]:1:2", "[fe80::1%eth0]:1:2:participant"),
         ] {
             let member = Member::parse(text).unwrap_or_else(|| panic!("{text}"));
@@ -257,6 +263,8 @@ mod tests {
             ("b:1:2;b:3", false),
             ("a:2:5;a:6", true),
             ("a:4:1;a:6", true),
+            ("a:4;a:6", false),
+            ("a:2;a:6", true),
             ("b:4:5;a:3", true),
         ] {
             assert_eq!(one.collides(&member(other)), collides, "{other}");

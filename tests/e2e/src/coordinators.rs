@@ -3,8 +3,6 @@
 //! Called by: tests of the ensemble itself. It does not know brokers.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use tests::cluster::HANG_GUARD;
 use tests::cluster::ports::claim_ports;
 
 use crate::running::{programs, tidegate};
+use crate::zookeeper::four_letters;
 
 /// The operator of these ensembles; its digest stands in their settings.
 pub const OPERATOR: &str = "digest:super:test";
@@ -144,11 +143,7 @@ impl Coordinators {
 
     /// What member `id` says of its part, in ZooKeeper's words.
     pub fn role(&self, id: usize) -> Option<String> {
-        let mut socket = TcpStream::connect(self.address(id)).ok()?;
-        socket.set_read_timeout(Some(HANG_GUARD)).ok()?;
-        socket.write_all(b"srvr").ok()?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).ok()?;
+        let answer = four_letters(&self.address(id), "srvr", HANG_GUARD)?;
         let mode = answer.lines().find_map(|line| line.strip_prefix("Mode: "))?;
         Some(mode.to_owned())
     }

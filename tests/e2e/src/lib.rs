@@ -1,8 +1,8 @@
 //! What the end-to-end tests share: a load that remembers what was acknowledged (`load`), the exact
 //! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
 //! (`running`), what a client says of itself (`trace`), real faults (`chaos`), members of groups that are
-//! processes of any client (`members`), other people's clients (`clients`) and servers (`peers`), and raw
-//! bytes for bad input (`wire`).
+//! processes of any client (`members`), other people's clients (`clients`) and servers (`peers`, `zookeeper`),
+//! and raw bytes for bad input (`wire`).
 //!
 //! Librdkafka is the client, as most users' is; `native` has our own at work.
 
@@ -17,3 +17,4 @@ pub mod peers;
 pub mod running;
 pub mod trace;
 pub mod wire;
+pub mod zookeeper;

@@ -1,47 +1,14 @@
 //! From a real ZooKeeper server's files to an ensemble.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use e2e::clients::{self, run, skip};
 use e2e::running::{Running, programs};
+use e2e::zookeeper::ZooKeeper;
 use rustix::process::Signal;
-use tests::cluster::{Kind, ports};
-
-/// A ZooKeeper server, killed with the value.
-struct ZooKeeper {
-    process: Child,
-    address: String,
-}
-
-impl ZooKeeper {
-    /// Its snapshots come often, so that there are several, and logs between them.
-    fn start(mut java: Command, home: &Path) -> Result<ZooKeeper> {
-        let port = ports::claim_ports(1, home)?.first().copied().context("no port")?;
-        let settings = home.join("zoo.cfg");
-        let data_dir = home.join("data");
-        fs::write(
-            &settings,
-            format!(
-                "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n",
-                data_dir.display()
-            ),
-        )?;
-        let log = File::create(home.join("zookeeper.log"))?;
-        java.arg(&settings).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let process = java.spawn().context("cannot start java")?;
-        Ok(ZooKeeper { process, address: format!("127.0.0.1:{port}") })
-    }
-}
-
-impl Drop for ZooKeeper {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use tests::cluster::Kind;
 
 #[test]
 fn ensemble_goes_on_with_what_a_zookeeper_server_left() -> Result<()> {
@@ -60,8 +27,8 @@ fn ensemble_goes_on_with_what_a_zookeeper_server_left() -> Result<()> {
         python.arg(script).arg(action).arg(server).arg(&listing);
         run(python, "")
     };
-    let zookeeper = ZooKeeper::start(java, &home)?;
-    kazoo("fill", &zookeeper.address)?;
+    let zookeeper = ZooKeeper::start(java, &home, "")?;
+    kazoo("fill", zookeeper.address())?;
     // As by kill -9.
     drop(zookeeper);
 

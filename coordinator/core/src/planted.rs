@@ -47,11 +47,19 @@ pub enum Planted {
     GoOnAfterFailedSync,
     /// What is refused for want of room is written all the same.
     WriteWhatIsRefused,
+    /// A server gets its vote before it has the log.
+    GiveVoteUnprepared,
+    /// A change of the members is called done before consensus has come to them.
+    FinishHalfWay,
+    /// After a restart the members are those of the settings, whatever a snapshot says.
+    CountBySettings,
+    /// A transfer is called done when it was asked for.
+    CallTransferDone,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 20] = [
+    pub const ALL: [Planted; 24] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -72,6 +80,10 @@ impl Planted {
         Planted::DeleteBehindParent,
         Planted::GoOnAfterFailedSync,
         Planted::WriteWhatIsRefused,
+        Planted::GiveVoteUnprepared,
+        Planted::FinishHalfWay,
+        Planted::CountBySettings,
+        Planted::CallTransferDone,
     ];
 }
 

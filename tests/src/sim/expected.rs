@@ -18,7 +18,7 @@ fn runs_min(world: World) -> u64 {
 }
 
 /// What the ensemble breaks: its servers, their links and disks, and the clients.
-const OF_ENSEMBLE: [Fault; 26] = [
+const OF_ENSEMBLE: [Fault; 27] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutOfAll,
@@ -45,6 +45,7 @@ const OF_ENSEMBLE: [Fault; 26] = [
     Fault::ReadError,
     Fault::FlipBit,
     Fault::LoseSector,
+    Fault::Wipe,
 ];
 
 /// Of those, what the ensemble of a whole cluster is spared: its brokers would only wait.
@@ -76,6 +77,9 @@ const HALT: &str = "ensemble Halt";
 
 /// What clients did that takes several answers in a row: one of them wrote under a lock.
 const HELD: &str = "clients HeldLock";
+
+/// Where clients change the members: what their servers tell, and what came of it.
+const OF_MEMBERS: [&str; 3] = ["ensemble Members", "clients Reconfigured", "clients Transferred"];
 
 /// An office that a broker holds and does not know of, as its connection broke when it stood: once in a thousand runs.
 const SELDOM: [&str; 2] = ["controller Read", "controller GiveUp"];
@@ -135,7 +139,7 @@ const BY_MEMBERS: [&str; 8] = [
 fn decisions(world: World) -> Vec<&'static str> {
     let (servers, brokers) = (BY_SERVERS.as_slice(), BY_BROKERS.as_slice());
     match world {
-        World::Ensemble => [servers, &[HALT, HELD]].concat(),
+        World::Ensemble => [servers, &[HALT, HELD], &OF_MEMBERS].concat(),
         World::Calm => [servers, &[HELD]].concat(),
         World::Replication => [servers, &[HALT], brokers].concat(),
         World::Groups => BY_MEMBERS.to_vec(),

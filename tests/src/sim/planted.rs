@@ -48,6 +48,8 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::GoOnAfterFailedSync => 2,
             C::KeepFailedMulti | C::DeleteBehindParent => 0,
             C::WriteWhatIsRefused => 4,
+            C::GiveVoteUnprepared | C::FinishHalfWay | C::CountBySettings => 0,
+            C::CallTransferDone => 6,
         };
         (Bug::Coordinator(bug), seed)
     });

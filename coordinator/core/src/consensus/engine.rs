@@ -146,6 +146,7 @@ impl Consensus {
             MemberIds { learners, ..MemberIds::of_voters(config.members.iter().copied()) }
         };
         let stored = restored.snapshot.as_ref().and_then(|image| members_of(&image.data));
+        let stored = stored.filter(|_| !planted!(config.planted, CountBySettings));
         let members = stored.unwrap_or_else(named);
         #[cfg(planted)]
         let restored = &forget_vote(config, restored);

@@ -123,6 +123,7 @@ impl Server {
                 Some(_) => leader == transfer.to,
                 None => leader.is_some() && leader != transfer.from,
             };
+            let moved = moved || planted!(self.config.planted, CallTransferDone);
             if moved || now >= transfer.deadline {
                 let outcome =
                     if moved { TransferOutcome::Done } else { TransferOutcome::TookTooLong };

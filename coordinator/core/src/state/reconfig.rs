@@ -83,7 +83,7 @@ impl State {
         changes: &mut Vec<Change>,
     ) -> Outcome {
         let Some(membership) = &mut self.membership else { return Outcome::MembersMoved };
-        let arrived = membership.has_arrived();
+        let arrived = membership.has_arrived() || planted!(self.planted, FinishHalfWay);
         let servers = membership.servers.clone();
         let Some(change) = membership.change.as_mut().filter(|change| change.id == id) else {
             return Outcome::MembersMoved;

@@ -16,6 +16,7 @@ use coordinator_protocol::{
 };
 
 use super::locker::Locker;
+use super::operator::Operator;
 use super::puppet::Puppet;
 use super::schedule::{MS, Time};
 use crate::sim::random::Random;
@@ -131,6 +132,8 @@ pub struct Client {
     pub(super) puppet: Option<Puppet>,
     /// The recipe it follows, if it does not ask at random.
     pub(super) locker: Option<Locker>,
+    /// What it knows of the members, if it changes them.
+    pub(super) operator: Option<Operator>,
     /// Asks nothing new.
     pub quiet: bool,
     /// Its pauses are so many times longer.
@@ -178,6 +181,7 @@ impl Client {
             prepared: VecDeque::new(),
             puppet: None,
             locker: None,
+            operator: None,
             quiet: false,
             pace: 1,
             paused_until: 0,
@@ -199,7 +203,7 @@ impl Client {
                 let is_done = self.quiet && locker.is_at_rest();
                 self.waiting.is_empty() && !locker.waits() && !is_done
             }
-            None => !self.quiet,
+            None => !self.quiet && (self.operator.is_none() || self.waiting.is_empty()),
         }
     }
 
@@ -385,6 +389,7 @@ impl Client {
         self.tell_opened(response.session, !talk.asked.is_none());
         self.last_sent = now;
         self.ask_at = now;
+        self.log_in(now, actions);
         if let Some(request) = self.watches_to_set() {
             self.send(now, request, actions);
         }
@@ -434,8 +439,7 @@ impl Client {
             self.tell_event(&event);
             talk.heard.push(Heard::Event(event));
         } else {
-            let (xid, request) = self.waiting.pop_front().expect("a reply nobody waits for");
-            assert_eq!(header.xid, xid, "replies come in the order of requests");
+            let request = self.answered_by(header.xid, talk);
             let sent = &talk.sent[request].request;
             let outcome = match header.error {
                 ErrorCode::Ok => Ok(Response::decode(sent.op(), &mut reader).expect("a body")),
@@ -446,8 +450,22 @@ impl Client {
             self.tell_reply(header.zxid, &outcome);
             self.on_reply(now, sent, &outcome, actions);
             self.take_answer(now, sent, &outcome);
+            self.take_told(sent, &outcome);
             talk.heard.push(Heard::Reply { at: now, request, zxid: header.zxid, outcome });
         }
+    }
+
+    /// Which request an answer is for: the oldest; but pings pass what may wait for members or a leader.
+    fn answered_by(&mut self, answered: Xid, talk: &Conversation) -> usize {
+        let (xid, request) = *self.waiting.front().expect("a reply nobody waits for");
+        let is_long =
+            matches!(talk.sent[request].request, Request::Reconfig(_) | Request::TransferLeader(_));
+        let place = match is_long && answered == Xid::PING {
+            true => self.waiting.iter().position(|(xid, _)| *xid == answered),
+            false => Some(0).filter(|_| answered == xid),
+        };
+        let place = place.unwrap_or_else(|| panic!("{answered:?} is answered, and {xid:?} waits"));
+        self.waiting.remove(place).expect("just found").1
     }
 
     fn on_reply(
@@ -533,5 +551,6 @@ pub fn is_write(request: &Request) -> bool {
             | Request::Multi(_)
             | Request::CloseSession
             | Request::SessionOptions(_)
+            | Request::Reconfig(_)
     )
 }

@@ -8,17 +8,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::consensus::{LogEntry, PersistWrite};
+use coordinator_core::consensus::{EntryKind, LogEntry, PersistWrite, members_after};
 use coordinator_core::server::{Mode, Server};
 use coordinator_core::state::{AppliedCommand, Command, Entry, Outcome, State};
 use coordinator_protocol::SessionId;
 
-use super::model::Model;
-use super::schedule::Time;
+use super::model::{Members, Model};
+use super::schedule::{MS, SECOND, Time};
 use super::storage::Storage;
 
 /// After so many entries all that was agreed on is compared with the model, not only what the last of them did.
 const COMPARE_EVERY: u64 = 512;
+
+/// A server that is no member any more may answer for so long: until it knows that nobody follows it (safety.md A7).
+const LEAVES_WITHIN: Time = 2 * SECOND + 100 * MS;
 
 /// One command of the committed log.
 #[derive(Debug)]
@@ -58,6 +61,14 @@ pub struct Ledger {
     servers: Vec<Observed>,
     /// A state before its first entry.
     fresh: State,
+    /// Who votes before the log says it, from 0.
+    founders: usize,
+    /// Who voted before the last change of that.
+    voted: BTreeSet<u64>,
+    /// When each server, from 0, lost its part; not those that have one.
+    left: BTreeMap<usize, Time>,
+    /// See [`Self::take_gained`].
+    gained: Vec<(usize, u64)>,
 }
 
 /// An entry of a log.
@@ -65,6 +76,8 @@ pub struct Ledger {
 struct Logged {
     /// When the first server had it.
     at: Time,
+    /// How many entries were committed then.
+    committed: u64,
     /// Of it and all before it, as far back as is known.
     digest: u64,
 }
@@ -81,7 +94,7 @@ struct Observed {
 
 impl Ledger {
     /// Nothing is agreed on.
-    pub fn new(servers: usize, fresh: State) -> Self {
+    pub fn new(servers: usize, founders: usize, fresh: State) -> Self {
         let observed = || Observed { committed: 0, led: 0, shadow: fresh.clone() };
         Self {
             leaders: BTreeMap::new(),
@@ -96,16 +109,20 @@ impl Ledger {
             written: BTreeSet::new(),
             servers: (0..servers).map(|_| observed()).collect(),
             fresh,
+            founders,
+            voted: (1..=founders as u64).collect(),
+            left: (founders..servers).map(|server| (server, 0)).collect(),
+            gained: Vec::new(),
         }
     }
 
     /// A server begins a new life, in the term that its disk has.
     pub fn restart(&mut self, server: usize, term: u64) {
         self.servers[server] = Observed { committed: 0, led: 0, shadow: self.fresh.clone() };
-        // The only member leads a term before its own vote is on the disk: when that is lost, so is all that it wrote
+        // An only voter leads a term before its own vote is on the disk: when that is lost, so is all that it wrote
         // in the term, and nobody but the disk was told of it. It may lead the term once more. Where others vote, the
         // vote that they are asked for is durable first, and no term comes again.
-        if self.servers.len() == 1 {
+        if self.quorums()[0] == BTreeSet::from([server as u64 + 1]) {
             let committed_in = self.committed_in.last().copied().unwrap_or(0);
             assert!(
                 term >= committed_in,
@@ -131,10 +148,11 @@ impl Ledger {
         };
         // Behind what a former life has discarded nothing can be said.
         let Some(mut digest) = before else { return };
+        let committed = self.entry_count();
         for entry in &write.entries {
             digest = chain(digest, entry);
             let found = self.logged.entry((entry.term, entry.index));
-            let known = *found.or_insert(Logged { at: now, digest });
+            let known = *found.or_insert(Logged { at: now, committed, digest });
             assert!(
                 known.digest == digest,
                 "server {id} has another log up to {} of term {} than others",
@@ -153,12 +171,65 @@ impl Ledger {
         assert!(first.index > last, "leader {id} of term {term} overwrites its log up to {last}");
     }
 
-    /// A server's vote of a term is on its disk.
-    pub fn vote(&mut self, id: usize, (term, given): (u64, u64)) {
-        if given != 0 {
-            let vote = *self.votes.entry((id, term)).or_insert(given);
-            assert_eq!(vote, given, "server {id} votes twice in term {term}");
+    /// A server that has no part gets an empty disk.
+    pub fn wipe(&mut self, id: usize) {
+        assert!(!self.has_part(id), "server {id} has a part");
+        self.votes.retain(|(server, _), _| *server != id);
+    }
+
+    /// The members, as the log has them.
+    pub fn members(&self) -> &Members {
+        self.model.members()
+    }
+
+    /// Whether a server, from 0, has a part in consensus.
+    pub fn has_part(&self, server: usize) -> bool {
+        match self.members().voters().is_empty() {
+            true => server < self.founders,
+            false => self.members().has(server as u64 + 1),
         }
+    }
+
+    /// Whether a server, from 0, votes.
+    pub fn has_vote(&self, server: usize) -> bool {
+        self.quorums()[0].contains(&(server as u64 + 1))
+    }
+
+    /// Whether the members have a part by the log.
+    pub fn is_founded(&self) -> bool {
+        !self.members().voters().is_empty()
+    }
+
+    /// Who votes, and who did before the last change: what was committed is on the disks of a majority of either.
+    pub fn quorums(&self) -> [BTreeSet<u64>; 2] {
+        let voters = self.members().voters();
+        let now = if voters.is_empty() { &self.voted } else { voters };
+        [now.clone(), self.voted.clone()]
+    }
+
+    /// Whether a server may answer clients.
+    pub fn may_answer(&self, server: usize, now: Time) -> bool {
+        self.left.get(&server).is_none_or(|left| *left > 0 && now <= left + LEAVES_WITHIN)
+    }
+
+    /// Whether a server has led a term by then.
+    pub fn has_led(&self, server: usize, now: Time) -> bool {
+        self.leaders.values().any(|(leader, since)| *leader == server && *since <= now)
+    }
+
+    /// A server's vote of a term is on its disk. Whether that is new.
+    pub fn vote(&mut self, id: usize, (term, given): (u64, u64)) -> bool {
+        if given == 0 {
+            return false;
+        }
+        let before = self.votes.insert((id, term), given);
+        assert!(before.is_none_or(|vote| vote == given), "server {id} votes twice in term {term}");
+        before.is_none()
+    }
+
+    /// Servers, from 0, whose votes were committed since the last time, each with what was committed when they were given.
+    pub fn take_gained(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.gained)
     }
 
     /// A server's report of sessions that it heard was lost without a sign.
@@ -216,7 +287,7 @@ impl Ledger {
         let to = usize::try_from(applied).expect("small");
         assert!(from <= to, "server {id} applied {from} and then {to}");
         for (raw, entry) in &self.committed[from..to] {
-            shadow.apply(raw.term, raw.index, entry);
+            apply(shadow, raw, entry);
         }
         if shadow != server.state() {
             panic!(
@@ -252,9 +323,9 @@ impl Ledger {
         self.leaders.len()
     }
 
-    /// The log's entries with their terms.
-    pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.committed.iter().map(|(raw, entry)| (raw.term, entry))
+    /// The log's entries, and what is in them.
+    pub fn entries(&self) -> impl Iterator<Item = &(LogEntry, Entry)> {
+        self.committed.iter()
     }
 
     /// A new leader has all that was committed in earlier terms: it has the last of it, and what stands before that is equal in
@@ -271,6 +342,22 @@ impl Ledger {
         assert_eq!(found, expected, "leader {id} of term {term} lacks committed entry {index}");
     }
 
+    /// An entry of consensus was committed, before which these voted, and so much was committed when it was proposed.
+    fn change_parts(&mut self, (before, given): (BTreeSet<u64>, u64), now: Time) {
+        let voters = self.model.members().voters();
+        if !before.is_empty() && before != *voters {
+            let gained = voters.difference(&before).map(|id| (*id as usize - 1, given));
+            self.gained.extend(gained);
+            self.voted = before;
+        }
+        for server in 0..self.servers.len() {
+            match self.has_part(server) {
+                true => drop(self.left.remove(&server)),
+                false => drop(self.left.entry(server).or_insert(now)),
+            }
+        }
+    }
+
     fn commit(&mut self, index: u64, raw: Option<&LogEntry>, (term, now): (u64, Time)) {
         let position = usize::try_from(index - 1).expect("small");
         if let Some((known, _)) = self.committed.get(position) {
@@ -280,13 +367,22 @@ impl Ledger {
             return;
         }
         let raw = raw.expect("the first server to commit an entry has it in its log").clone();
-        let entry = match raw.data.is_empty() {
+        let entry = match raw.data.is_empty() || raw.kind == EntryKind::Members {
             true => Entry::default(),
             false => Entry::decode(&raw.data).expect("a committed entry can be read"),
         };
         let logged = self.logged.get(&(raw.term, index)).map_or(now, |logged| logged.at);
+        let before = self.members().voters().clone();
+        self.model.begin_entry(&raw, &entry);
+        if raw.kind == EntryKind::Members {
+            let given = self.logged.get(&(raw.term, index)).map_or(0, |logged| logged.committed);
+            self.change_parts((before, given), now);
+            apply(&mut self.reference, &raw, &entry);
+            self.committed.push((raw, entry));
+            self.committed_in.push(term);
+            return;
+        }
         self.reference.begin_entry(raw.term, index, entry.wall_ms);
-        self.model.begin_entry(raw.term, entry.wall_ms);
         for command in &entry.commands {
             let applied = self.reference.apply_command(command);
             self.model.follow(command, &applied);
@@ -306,6 +402,17 @@ impl Ledger {
     }
 }
 
+/// The state with one more entry.
+fn apply(state: &mut State, raw: &LogEntry, entry: &Entry) {
+    if raw.kind == EntryKind::Normal {
+        state.apply(raw.term, raw.index, entry);
+        return;
+    }
+    let before = state.membership().map(|membership| membership.ids.clone());
+    let after = members_after(before.unwrap_or_default(), &raw.data).expect("a member's step");
+    state.apply_members(raw.term, raw.index, after);
+}
+
 /// The digest of a log with one more entry (in the manner of FNV-1a, eight bytes at a time).
 fn chain(before: u64, entry: &LogEntry) -> u64 {
     let mut digest = before ^ 0xcbf2_9ce4_8422_2325;
@@ -314,6 +421,9 @@ fn chain(before: u64, entry: &LogEntry) -> u64 {
     };
     word(entry.term);
     word(entry.index);
+    if entry.kind == EntryKind::Members {
+        word(1);
+    }
     for chunk in entry.data.chunks(8) {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);

@@ -2,7 +2,7 @@
 //!
 //! Called by: `world` and `nemesis`. Calls: `network`.
 //! Invariant: a server hears of a link in turns: up, lost, up; messages of a link's former epoch
-//! never arrive.
+//! never arrive. Who does not know the other end does not send, and hears it all the same.
 
 use std::collections::BTreeMap;
 
@@ -157,6 +157,7 @@ impl World {
     pub(super) fn reconnect(&mut self, (a, b): (usize, usize)) {
         let now = self.schedule.now();
         let both_run = self.members[a].is_running() && self.members[b].is_running();
+        let knows = [self.members[a].knows.contains(&b), self.members[b].knows.contains(&a)];
         let link = self.links.between(a, b);
         if link.up {
             return;
@@ -167,7 +168,7 @@ impl World {
         }
         link.up = true;
         let epoch = link.epoch;
-        let told = std::mem::replace(&mut link.told, [Some(epoch); 2]);
+        let told = std::mem::replace(&mut link.told, knows.map(|knows| knows.then_some(epoch)));
         link.pipes.iter_mut().for_each(|pipe| pipe.renew(now));
         for (server, peer) in [(a, b), (b, a)] {
             if told[side(server, peer)].is_some() {
@@ -175,7 +176,35 @@ impl World {
             }
         }
         for (server, peer) in [(a, b), (b, a)] {
-            self.deliver(server, Event::PeerUp { peer: id(peer) });
+            if knows[side(server, peer)] {
+                self.deliver(server, Event::PeerUp { peer: id(peer) });
+            }
+        }
+    }
+
+    /// A server's process dials those that it knows now, and lets go of the others. Whoever proves to belong here is let in by
+    /// everybody.
+    pub(super) fn introduce(&mut self, server: usize) {
+        if self.members[server].server.is_none() {
+            return;
+        }
+        for other in (0..self.members.len()).filter(|other| *other != server) {
+            let knows = self.members[server].knows.contains(&other);
+            let end = side(server, other);
+            let link = self.links.between(server, other);
+            let (epoch, told) = (link.epoch, link.told[end]);
+            if !link.up || knows == (told == Some(epoch)) {
+                continue;
+            }
+            if !knows {
+                self.break_link((server.min(other), server.max(other)), true);
+                continue;
+            }
+            link.told[end] = Some(epoch);
+            if told.is_some() {
+                self.deliver(server, Event::PeerLost { peer: id(other) });
+            }
+            self.deliver(server, Event::PeerUp { peer: id(other) });
         }
     }
 

@@ -4,6 +4,8 @@
 //! Invariant: a paused process handles nothing; what comes meanwhile waits in order.
 //! It does not know the network.
 
+use std::collections::BTreeSet;
+
 use coordinator_core::server::{Config, Event, Server};
 use coordinator_core::{Millis, Now};
 
@@ -17,6 +19,12 @@ const PPM: u64 = 1_000_000;
 pub struct Member {
     /// Its settings.
     pub config: Config,
+    /// The machine is there.
+    pub is_placed: bool,
+    /// Since when its log is not empty.
+    pub filled: Option<Time>,
+    /// The servers, from 0, that its process dials.
+    pub knows: BTreeSet<usize>,
     /// `None` while it is down.
     pub server: Option<Server>,
     /// Counts starts: what is meant for a former life is dropped.
@@ -51,6 +59,9 @@ impl Member {
         Self {
             storage: Storage::new(config.id.get(), segment_bytes),
             config,
+            is_placed: true,
+            filled: None,
+            knows: BTreeSet::new(),
             server: None,
             life: 0,
             slow_disk: false,

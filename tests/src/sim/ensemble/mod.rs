@@ -8,6 +8,7 @@
 //! links        connections between servers                     network   what a wire may do
 //! client       a client as libraries are                       sockets   its connections      workload  what it asks
 //! nemesis      what goes wrong
+//! operator     clients that change the members               machines  those that are no members yet, or no more
 //! locker       clients that take a lock as the recipe has it
 //! puppet       clients that are pulled from outside: the sessions of brokers
 //! script       a run in which somebody wrote down what goes wrong, and when
@@ -24,10 +25,12 @@ mod client;
 mod ledger;
 mod links;
 mod locker;
+mod machines;
 mod member;
 mod model;
 mod nemesis;
 mod network;
+mod operator;
 mod puppet;
 mod run;
 pub(super) mod schedule;

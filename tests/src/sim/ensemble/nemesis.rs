@@ -30,6 +30,8 @@ pub(super) enum Deed {
     /// Choose a disk that has little room.
     LowDisk,
     HighDisk(usize),
+    /// Look for a machine to be made anew.
+    Muster,
     Unbacklog(u64),
     Unclog(u64),
 }
@@ -42,6 +44,9 @@ impl World {
         }
         if self.settings.low_disks {
             self.schedule.after(SECOND, Happening::Nemesis(Deed::LowDisk));
+        }
+        if self.settings.operators > 0 {
+            self.schedule.after(SECOND, Happening::Nemesis(Deed::Muster));
         }
     }
 
@@ -57,6 +62,7 @@ impl World {
             self.members[server].slow_disk = false;
             self.members[server].storage.mend();
             self.strike(Deed::Resume(server));
+            self.place(server);
             self.strike(Deed::Start(server));
             if self.settings.low_disks {
                 self.strike(Deed::HighDisk(server));
@@ -79,6 +85,7 @@ impl World {
             Deed::FastDisk(server) => self.members[server].slow_disk = false,
             Deed::FreeDisk(server) => self.members[server].storage.mend(),
             Deed::LowDisk => self.lower_disk(),
+            Deed::Muster => self.muster(),
             Deed::HighDisk(server) => self.measure_room(server, u64::MAX),
             Deed::Unbacklog(connection) => self.backlog(connection, false),
             Deed::Unclog(connection) => self.unclog(connection),
@@ -220,10 +227,11 @@ impl World {
     }
 
     pub(super) fn start_server(&mut self, server: usize) {
-        if self.members[server].server.is_some() {
+        if self.members[server].server.is_some() || !self.members[server].is_placed {
             return;
         }
         let now = self.schedule.now();
+        self.know_by_settings(server);
         // On every other machine, what a failed sync should have written is never written, and shown all the same.
         let forgets = self.settings.faults && server % 2 == 1;
         let forgets = forgets && self.arsenal.is_on(Fault::DropPages);
@@ -235,6 +243,7 @@ impl World {
         let begun = self.members[server].server.as_ref().expect("it was started");
         self.ledger.restart(server, begun.status().term);
         self.trace.note(now, "start", &[server as u64 + 1], &[]);
+        self.begin_slowly(server);
         self.deliver(server, Event::Tick);
         for pair in self.links.pairs() {
             if pair.0 == server || pair.1 == server {

@@ -9,6 +9,7 @@ use coordinator_core::server::Config;
 use coordinator_core::state::State;
 
 use super::network::Disorder;
+use super::operator;
 use super::schedule::{MS, SECOND, Time};
 use crate::sim::fault::Fault;
 use crate::sim::random::Random;
@@ -24,6 +25,10 @@ pub struct Settings {
     pub puppets: usize,
     /// More clients, who take a lock in turn.
     pub lockers: usize,
+    /// More clients, who change the members; none where members stay who they are.
+    pub operators: usize,
+    /// Machines beside the first members.
+    pub spares: usize,
     /// See `puppets`.
     pub puppet_timeout: Time,
     /// Whether things break.
@@ -63,6 +68,8 @@ impl Settings {
             clients: 3 + random.below(4) as usize,
             puppets: 0,
             lockers: 0,
+            operators: 0,
+            spares: 0,
             puppet_timeout: 0,
             faults: true,
             slow_network: random.chance(2, 3),
@@ -103,6 +110,8 @@ impl Settings {
             clients: 3,
             puppets: 3,
             lockers: 0,
+            operators: 0,
+            spares: 0,
             puppet_timeout: 6 * SECOND,
             faults: false,
             slow_network: false,
@@ -129,8 +138,23 @@ impl Settings {
         Self { snapshot_entries, log_entries_kept, snapshot_chunk_bytes, ..self }
     }
 
+    /// All machines.
+    pub(super) fn machines(&self) -> usize {
+        self.servers + self.spares
+    }
+
     /// A server's settings.
     pub(super) fn configure(&self, config: Config) -> Config {
+        let servers = config.members.iter().copied().map(operator::member).collect();
+        let config = match self.operators {
+            0 => config,
+            _ => Config {
+                servers,
+                reconfig_enabled: true,
+                super_digest: Some(operator::SUPER_DIGEST.to_owned()),
+                ..config
+            },
+        };
         Config {
             session_timeout_ms_min: 1_000,
             session_timeout_ms_max: 10_000,

@@ -190,8 +190,9 @@ impl World {
         self.send_inward(connection, Inward::Closed { by_peer: true });
     }
 
-    pub(super) fn dial(&mut self, client: usize, server: usize, request: ConnectRequest) {
+    pub(super) fn dial(&mut self, client: usize, chosen: usize, request: ConnectRequest) {
         let now = self.schedule.now();
+        let server = self.lead_to_member(chosen);
         let connection = self.talks.len() as u64 + 1;
         self.trace.note(now, "dial", &[client as u64, server as u64 + 1, connection], &[]);
         let mut entropy = [0; 24];

@@ -212,6 +212,14 @@ impl Storage {
             || restored.entries.iter().any(|entry| (entry.term, entry.index) == (term, index))
     }
 
+    /// The last index that is there for certain.
+    pub fn last_durable(&self) -> u64 {
+        let disk = self.sound.as_ref().unwrap_or(&self.disk).durable_copy();
+        let restored = self.restore(disk);
+        let snapshot = restored.snapshot.as_ref().map_or(0, |image| image.index);
+        restored.entries.last().map_or(snapshot, |last| last.index.max(snapshot))
+    }
+
     fn restore(&self, disk: SimulatedDisk) -> Restored {
         let owner = Owner { cluster_id: "simulated".into(), server_id: self.server_id };
         let opened = storage::open(Arc::new(disk), Path::new(FOLDER), owner);
@@ -280,6 +288,14 @@ impl Storage {
         assert!(self.opened.is_none(), "a process has the disk");
         disk.boot_after(&self.disk);
         self.disk = disk;
+    }
+
+    /// While no process is there: the disk is empty, as a new one.
+    pub fn wipe(&mut self) {
+        assert!(self.opened.is_none(), "a process has the disk");
+        let disk = SimulatedDisk::new();
+        disk.boot_after(&self.disk);
+        *self = Self { disk, ..Self::new(self.server_id, self.segment_bytes) };
     }
 
     /// The next sync of the process that runs fails.

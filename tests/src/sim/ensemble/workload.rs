@@ -1,6 +1,6 @@
 //! What clients ask: a mix of everything, on few nodes, so that they get in each other's way.
 //!
-//! Called by: `client`. Calls: `locker`, for those that follow its recipe.
+//! Called by: `client`. Calls: `locker`, for those that follow its recipe, and `operator`.
 //! Invariant: what is written names its writer and is never the same twice.
 
 use bytes::Bytes;
@@ -25,6 +25,9 @@ impl Client {
                 false => self.take_step(now, actions),
             }
             return;
+        }
+        if self.operator.is_some() {
+            return self.operate(now, actions);
         }
         let pause = match self.random.below(10) {
             0 => self.random.below(400 * MS),

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use coordinator_core::ServerId;
 use coordinator_core::consensus::{PersistId, SnapshotImage};
-use coordinator_core::server::{Config, Effect, Event, Mode, Status};
+use coordinator_core::server::{Effect, Event, Mode, Status};
 use coordinator_protocol::{SessionId, Xid};
 
 use super::client::{Action, Client, Conversation};
 use super::ledger::Ledger;
 use super::links::Links;
+use super::machines;
 use super::member::Member;
 use super::schedule::{MS, SECOND, Schedule, Time};
 use super::settings::Settings;
@@ -41,6 +41,8 @@ pub(super) enum Happening {
     Reconnect { pair: (usize, usize) },
     /// Something arrives at the server's end of a client's connection.
     Inward { connection: u64, what: Inward },
+    /// A server's process dials those that it knows, and nobody else.
+    Introduce { server: usize },
     /// A server goes on reading.
     Read { connection: u64 },
     /// Something arrives at the client's end.
@@ -83,7 +85,10 @@ fn check_answers(id: usize, effects: &[Effect], status: &Status) {
         assert_eq!(status.mode, Mode::Halted, "server {id} goes on after it halted");
         return;
     }
-    let answers = effects.iter().any(is_answer);
+    // Who leaves the members in this step served them until then.
+    let leaves = |effect: &Effect| matches!(effect, Effect::Members { serves: false, .. });
+    let left = effects.iter().position(leaves).map_or(0, |left| left + 1);
+    let answers = effects[left..].iter().any(is_answer);
     assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
 }
 
@@ -99,6 +104,14 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Members { .. } => "ensemble Members",
         Effect::Halt { .. } => "ensemble Halt",
     }
+}
+
+/// Behind those that do a little of everything come those with a recipe, and the operators.
+fn give_parts(clients: &mut [Client], settings: &Settings) {
+    let (_, others) = clients.split_at_mut(settings.clients);
+    let (lockers, operators) = others.split_at_mut(settings.lockers);
+    lockers.iter_mut().for_each(Client::want_locks);
+    operators.iter_mut().for_each(|operator| operator.want_members(settings.machines()));
 }
 
 /// Everything.
@@ -128,6 +141,7 @@ pub struct World {
     pub(super) births: Random,
     pub(super) nemesis: Random,
     pub(super) room: Random,
+    pub(super) muster: Random,
     pub(super) steps: u64,
 }
 
@@ -137,13 +151,7 @@ impl World {
         let mut root = Random::new(seed);
         let mut stream = || Random::new(root.number());
         let mut births = stream();
-        let ids: Vec<ServerId> =
-            (1..=settings.servers as u64).map(|id| ServerId::new(id).expect("small")).collect();
-        let member = |id: &ServerId| {
-            let config = settings.configure(Config::new(*id, ids.clone()));
-            Member::new(config, settings.segment_bytes, &mut births)
-        };
-        let mut members: Vec<Member> = ids.iter().map(member).collect();
+        let mut members = machines::all(&settings, &mut births);
         let mut drift = Random::new(seed ^ 0x0064_7269_6674);
         if settings.faults {
             members.iter_mut().for_each(|member| member.drift_ppm = drift.below(200));
@@ -152,27 +160,27 @@ impl World {
         let client = |number: u64| {
             let mut random = stream();
             let timeout = settings.timeout(&mut random);
-            let mut client = Client::new(number, settings.servers, timeout, random);
+            let mut client = Client::new(number, settings.machines(), timeout, random);
             client.pace = settings.pace;
             if number < settings.puppets as u64 {
                 client.tie(settings.puppet_timeout);
             }
             client
         };
-        let count = settings.clients + settings.lockers;
+        let count = settings.clients + settings.lockers + settings.operators;
         let mut clients: Vec<Client> = (0..count as u64).map(client).collect();
-        clients.iter_mut().skip(settings.clients).for_each(Client::want_locks);
+        give_parts(&mut clients, &settings);
         let mut world = Self {
             schedule: Schedule::new(),
             trace: Trace::new(print),
-            links: Links::new(settings.servers),
+            links: Links::new(settings.machines()),
             wakes: vec![0; clients.len()],
             lines: vec![None; clients.len()],
             sockets: BTreeMap::new(),
             talks: BTreeMap::new(),
             heard: BTreeMap::new(),
             lost: BTreeMap::new(),
-            ledger: Ledger::new(settings.servers, settings.state()),
+            ledger: Ledger::new(settings.machines(), settings.servers, settings.state()),
             arsenal: Faults::without(&settings.without),
             decided: Decisions::default(),
             members,
@@ -184,6 +192,7 @@ impl World {
             births,
             nemesis,
             room: Random::new(seed ^ 0x6672_6565),
+            muster: Random::new(seed ^ 0x6d75_7374),
             steps: 0,
         };
         for server in 0..world.members.len() {
@@ -219,6 +228,7 @@ impl World {
             }
             Happening::PeerNotice { server, peer, epoch } => self.peer_notice(server, peer, epoch),
             Happening::Reconnect { pair } => self.reconnect(pair),
+            Happening::Introduce { server } => self.introduce(server),
             Happening::Inward { connection, what } => self.inward(connection, what),
             Happening::Read { connection } => self.read_on(connection),
             Happening::Outward { connection, what } => self.outward(connection, what),
@@ -259,7 +269,9 @@ impl World {
             Err((id, _)) => return self.deliver(server, Event::PersistFailed { id }),
         };
         // Before that nobody was told of the vote.
-        self.ledger.vote(server, self.members[server].storage.vote());
+        if self.ledger.vote(server, self.members[server].storage.vote()) {
+            self.check_voter(server);
+        }
         let each = self.disk.chance(1, 2);
         let first = if each { 0 } else { ids.len() - 1 };
         for id in &ids[first..] {
@@ -352,6 +364,11 @@ impl World {
         server.check();
         let status = server.status();
         check_answers(id, &effects, &status);
+        let answers = effects.iter().any(is_answer);
+        assert!(
+            !answers || self.ledger.may_answer(id, now),
+            "server {id} answers, and is no member"
+        );
         let leads = matches!(status.mode, Mode::Leader | Mode::Standalone);
         for effect in effects {
             if let (true, Effect::Persist { write, .. }) = (leads, &effect) {
@@ -370,17 +387,22 @@ impl World {
             if before / DURABLE_EVERY != self.ledger.entry_count() / DURABLE_EVERY {
                 self.check_durable();
             }
+            self.check_gained();
         }
     }
 
     /// What was just committed is on the disks of a majority, by the disks' own word.
     fn check_durable(&self) {
         let Some((term, index)) = self.ledger.last_committed() else { return };
-        let has_it = |member: &&Member| member.storage.has_durably(term, index);
-        let having = self.members.iter().filter(has_it).count();
+        let has_it = |id: &&u64| {
+            let server = usize::try_from(**id - 1).expect("small");
+            self.members[server].storage.has_durably(term, index)
+        };
+        let having =
+            self.ledger.quorums().map(|voters| (voters.iter().filter(has_it).count(), voters));
         assert!(
-            having > self.members.len() / 2,
-            "entry {index} of term {term} is committed, and on {having} disks"
+            having.iter().any(|(count, voters)| *count > voters.len() / 2),
+            "entry {index} of term {term} is committed, and on these disks: {having:?}"
         );
     }
 
@@ -456,6 +478,8 @@ impl World {
                 self.trace.note(now, "  persist", &[number.0, write.entries.len() as u64], &[]);
                 let storage = &self.members[id].storage;
                 self.ledger.log(id, &write, storage, now);
+                let is_filled = write.install.is_some() || !write.entries.is_empty();
+                self.members[id].filled = self.members[id].filled.or(is_filled.then_some(now));
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }
@@ -471,7 +495,10 @@ impl World {
             }
             // No server of the simulation has an audit log.
             Effect::Audit { .. } => {}
-            Effect::Members { .. } => panic!("these servers do not let members be changed"),
+            Effect::Members { servers, serves } => {
+                self.trace.note(now, "  members", &[servers.len() as u64, u64::from(serves)], &[]);
+                self.know(id, &servers);
+            }
             Effect::Halt { reason } => {
                 self.trace.note(now, "  halt", &[id as u64 + 1], reason.as_bytes());
                 self.halted(id);

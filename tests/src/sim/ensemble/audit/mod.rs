@@ -7,6 +7,7 @@
 //! subscriptions  snapshots are exact, changes complete and in order
 //! locks          who writes under the lock holds it
 //! expiry         sessions end when their silence lasted long enough
+//! members        the servers are those that operators were told of
 //! ```
 //!
 //! Called by: `run`, at the end. Calls: nothing of the code under test; `model` answers as it should have.
@@ -14,6 +15,7 @@
 
 mod expiry;
 mod locks;
+mod members;
 mod reads;
 mod subscriptions;
 mod watches;
@@ -21,7 +23,7 @@ mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::state::{Command, Outcome};
+use coordinator_core::state::{Command, Outcome, WriteOp};
 use coordinator_core::tree::Change;
 use coordinator_protocol::{ErrorCode, SessionId, Zxid};
 
@@ -53,13 +55,19 @@ pub struct Audited {
     pub unchecked_expiries: u64,
     /// Of all, those after a lost socket.
     pub graces: u64,
+    /// Changes of the members that came to their end.
+    pub reconfigs: u64,
+    /// Moves of leadership that operators were told are done.
+    pub transfers: u64,
 }
 
 /// The committed log, sorted for looking things up.
 struct Facts<'a> {
     decided: &'a [Decided],
-    /// Position in `decided` of each write.
+    /// Position in `decided` of each write: of a change of the members where it ended.
     writes: BTreeMap<(SessionId, u64, u64), usize>,
+    /// Where each change of the members was asked for.
+    begun: BTreeMap<(SessionId, u64, u64), usize>,
     /// Position in `decided` of what each connection sent, and what was refused for want of room.
     placed: BTreeMap<(u64, usize), usize>,
     refused: BTreeSet<(u64, usize)>,
@@ -84,6 +92,7 @@ pub(super) fn audit(world: &World, profile: Profile) -> Audited {
         subscriptions::audit(&facts, talk, &mut audited);
     }
     expiry::audit(&facts, world, profile, &mut audited);
+    members::audit(&facts, world, &mut audited);
     audited
 }
 
@@ -92,6 +101,7 @@ impl<'a> Facts<'a> {
         let mut facts = Self {
             decided,
             writes: BTreeMap::new(),
+            begun: BTreeMap::new(),
             placed: BTreeMap::new(),
             refused: BTreeSet::new(),
             opened: BTreeMap::new(),
@@ -106,15 +116,20 @@ impl<'a> Facts<'a> {
                     (attached.origin, (attached.session, attached.generation))
                 }
                 Outcome::Written { session, generation, sequence, .. } => {
-                    assert!(matches!(decided.command, Command::Write { .. }));
-                    facts.writes.insert((*session, *generation, *sequence), position);
+                    let number = (*session, *generation, *sequence);
+                    let is_write = matches!(decided.command, Command::Write { .. });
+                    assert!(is_write || facts.begun.contains_key(&number), "nobody's write");
+                    facts.writes.insert(number, position);
+                    continue;
+                }
+                Outcome::Reconfiguring { session, generation, sequence } => {
+                    facts.begun.insert((*session, *generation, *sequence), position);
                     continue;
                 }
                 Outcome::Refused { .. }
                 | Outcome::Ignored { .. }
                 | Outcome::Expired(_)
                 | Outcome::DueRemoved(_)
-                | Outcome::Reconfiguring { .. }
                 | Outcome::MembersMoved
                 | Outcome::ExpiryRefused { .. } => continue,
             };
@@ -152,14 +167,16 @@ impl<'a> Facts<'a> {
                 self.refused.insert((talk.connection, index));
                 continue;
             }
-            let position = self.writes.get(&(session, generation, sequence)).copied();
-            let fits = |position: &usize| match &self.decided[*position].command {
-                Command::Write { op, .. } => writes::operation(&sent.request).as_ref() == Some(op),
-                _ => false,
-            };
-            if low_disks && answer.is_none() && !position.as_ref().is_some_and(fits) {
+            let number = (session, generation, sequence);
+            let position = self.writes.get(&number).copied();
+            let asked = self.begun.get(&number).copied().or(position);
+            let fits = asked.is_some_and(|asked| {
+                writes::operation(&sent.request).as_ref() == Some(self.operation_at(asked))
+            });
+            if low_disks && answer.is_none() && !fits {
                 continue;
             }
+            assert!(asked.is_none() || fits, "the log has another write than {:?}", sent.request);
             sequence += 1;
             if let Some(position) = position {
                 self.placed.insert((talk.connection, index), position);
@@ -167,6 +184,14 @@ impl<'a> Facts<'a> {
         }
         let more = self.writes.contains_key(&(session, generation, sequence));
         assert!(!more, "the log has a write of {session:?} that nobody asked for");
+    }
+
+    /// What was asked for there.
+    fn operation_at(&self, position: usize) -> &WriteOp {
+        match &self.decided[position].command {
+            Command::Write { op, .. } => op,
+            other => panic!("{other:?} is not a write"),
+        }
     }
 
     /// Whether a write was refused for want of room.

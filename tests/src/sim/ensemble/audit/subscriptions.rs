@@ -142,7 +142,9 @@ fn check_snapshot(facts: &Facts<'_>, path: &str, zxid: Zxid, items: Vec<Item>) {
             ChangeKind::AclChanged => {}
         }
     }
-    let system = |path: &str| path == "/" || path.starts_with("/zookeeper");
+    // What was there from the beginning, unless it has changed.
+    let system =
+        |path: &str| (path == "/" || path.starts_with("/zookeeper")) && !nodes.contains_key(path);
     let mut told: BTreeMap<String, (Option<Bytes>, Stat)> = BTreeMap::new();
     for item in items.into_iter().filter(|item| !system(&item.path)) {
         assert_eq!(item.kind, ItemKind::Present);

@@ -4,19 +4,27 @@
 //! the log's commands, and states results in the same terms, so that they can be compared.
 //! Invariant: nothing is shared with what it is compared with: maps of plain values, changed one at a time.
 
+mod members;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+use coordinator_core::consensus::{EntryKind, LogEntry};
 use coordinator_core::state::{
-    AppliedCommand, Attached, Command, Created, Ended, Ignored, MultiOutcome, OpResult, Origin,
-    Outcome, State, TreeOp, WriteOp,
+    AppliedCommand, Attached, Command, Created, Ended, Entry, Ignored, MultiOutcome, OpResult,
+    Origin, Outcome, State, TreeOp, WriteOp,
 };
-use coordinator_protocol::{ErrorCode, SessionId, SessionPassword, Zxid};
+use coordinator_core::tree::Identity;
+use coordinator_protocol::{ErrorCode, ReconfigRequest, SessionId, SessionPassword, Zxid};
 
+pub use members::Members;
 pub use nodes::{Changed, Nodes};
 
 use nodes::Stamp;
+
+/// The scheme of whoever stands above all access lists.
+const SUPER: &str = "super";
 
 /// A session.
 #[derive(Debug, Clone)]
@@ -30,9 +38,11 @@ struct Known {
     grace_ms: Option<u32>,
 }
 
-/// Sessions and nodes.
+/// Sessions, nodes and members.
 #[derive(Debug, Clone)]
 pub struct Model {
+    /// Of the entry that was begun last.
+    index: u64,
     term: u64,
     epoch: u32,
     counter: u32,
@@ -40,12 +50,14 @@ pub struct Model {
     sessions: BTreeMap<SessionId, Known>,
     ended: BTreeSet<SessionId>,
     nodes: Nodes,
+    members: Members,
 }
 
 impl Model {
     /// Before the first entry.
     pub fn new() -> Self {
         Self {
+            index: 0,
             term: 0,
             epoch: 0,
             counter: 0,
@@ -53,15 +65,26 @@ impl Model {
             sessions: BTreeMap::new(),
             ended: BTreeSet::new(),
             nodes: Nodes::new(),
+            members: Members::default(),
         }
     }
 
-    /// An entry's commands follow.
-    pub fn begin_entry(&mut self, term: u64, wall_ms: i64) {
-        if term > self.term {
-            (self.term, self.epoch, self.counter) = (term, self.epoch + 1, 0);
+    /// An entry's commands follow; one of consensus has none, and takes effect at once.
+    pub fn begin_entry(&mut self, raw: &LogEntry, entry: &Entry) {
+        self.index += 1;
+        assert_eq!(raw.index, self.index, "entries follow one another");
+        if raw.term > self.term {
+            (self.term, self.epoch, self.counter) = (raw.term, self.epoch + 1, 0);
         }
-        self.wall_ms = wall_ms;
+        match raw.kind {
+            EntryKind::Normal => self.wall_ms = entry.wall_ms,
+            EntryKind::Members => self.members.step(&raw.data),
+        }
+    }
+
+    /// The members.
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// The next command takes effect: what comes of it, and what changes.
@@ -73,11 +96,14 @@ impl Model {
             Command::Attach { session, password, timeout_ms, follows, origin } => {
                 self.attach(*session, password, (*timeout_ms, *follows, *origin))
             }
-            Command::Write { session, generation, sequence, op, .. } => {
+            Command::Write { session, generation, sequence, op, identities } => {
                 let (session, generation, sequence) = (*session, *generation, *sequence);
-                match self.why_ignored(session, generation, sequence) {
-                    Some(why) => Outcome::Ignored { session, generation, sequence, why },
-                    None => {
+                match (self.why_ignored(session, generation, sequence), op) {
+                    (Some(why), _) => Outcome::Ignored { session, generation, sequence, why },
+                    (None, WriteOp::Reconfig(request)) => {
+                        self.reconfigure((session, generation, sequence), request, identities)
+                    }
+                    (None, op) => {
                         let result = self.write(session, op);
                         Outcome::Written { session, generation, sequence, result }
                     }
@@ -91,9 +117,17 @@ impl Model {
                     false => Outcome::ExpiryRefused { session, generation },
                 }
             }
-            Command::FoundMembers { .. } | Command::AdvanceMembers { .. } => {
-                panic!("these servers do not let members be changed")
+            Command::FoundMembers { servers } => {
+                let version = self.stamp().zxid;
+                if self.members.found(members::texts(servers), version) {
+                    let _stat = self.write_config();
+                }
+                Outcome::MembersMoved
             }
+            Command::AdvanceMembers { change, to } => match self.members.advance(*change, *to) {
+                Some(ended) => self.end_change(ended),
+                None => Outcome::MembersMoved,
+            },
             Command::RemoveDue { path } => {
                 let gone = self.nodes.remove_due(self.stamp(), path);
                 self.counter += u32::from(gone);
@@ -120,6 +154,7 @@ impl Model {
     /// Whether `state` is the same.
     pub fn compare(&self, state: &State) {
         self.nodes.compare(state.tree());
+        self.members.compare(state);
         assert_eq!(state.last_zxid(), self.last_zxid(), "agreed: last zxid");
         assert_eq!(state.sessions().len(), self.sessions.len(), "agreed: sessions");
         let mut owned = 0;
@@ -227,7 +262,7 @@ impl Model {
                 known.grace_ms = *fast_death_grace_ms;
                 OpResult::OptionsSet
             }
-            WriteOp::Reconfig(_) => panic!("the workload has none"),
+            WriteOp::Reconfig(_) => panic!("it is decided when it ends"),
             WriteOp::Tree(op) => self.operate(session, op)?,
             WriteOp::Multi(ops) => match self.multi(session, ops) {
                 Ok(results) => OpResult::Multi(MultiOutcome::Done(results)),
@@ -236,6 +271,37 @@ impl Model {
         };
         self.counter += 1;
         Ok(result)
+    }
+
+    fn reconfigure(
+        &mut self,
+        (session, generation, sequence): members::Asked,
+        request: &ReconfigRequest,
+        identities: &[Identity],
+    ) -> Outcome {
+        let is_super = identities.iter().any(|identity| identity.scheme == SUPER);
+        let asked = (session, generation, sequence);
+        match self.members.ask((self.index, asked), request, is_super) {
+            Ok(()) => Outcome::Reconfiguring { session, generation, sequence },
+            Err(code) => Outcome::Written { session, generation, sequence, result: Err(code) },
+        }
+    }
+
+    fn end_change(&mut self, ended: members::Ended) -> Outcome {
+        let (session, generation, sequence) = ended.asked;
+        let result = ended.result.map(|servers| {
+            self.members.agree_on(servers, self.stamp().zxid);
+            self.write_config()
+        });
+        Outcome::Written { session, generation, sequence, result }
+    }
+
+    /// Clients see the servers.
+    fn write_config(&mut self) -> OpResult {
+        let data = Bytes::from(self.members.text());
+        let stat = self.nodes.set_config(self.stamp(), data.clone());
+        self.counter += 1;
+        OpResult::Reconfigured { data, stat }
     }
 
     /// All or nothing: what each came to, or why nothing took place.

@@ -141,6 +141,14 @@ impl Nodes {
         Ok(self.note(&request.path, ChangeKind::DataChanged))
     }
 
+    /// The servers are written: the Stat after it.
+    pub fn set_config(&mut self, at: Stamp, data: Bytes) -> Stat {
+        let former = self.get(CONFIG).expect("it is always there").clone();
+        let node = Plain { data: Some(data), modified: at, version: -1, ..former };
+        self.put(CONFIG, Some(node));
+        self.note(CONFIG, ChangeKind::DataChanged)
+    }
+
     /// check: the Stat of what is there at this version.
     pub fn check(&self, path: &str, version: i32) -> Result<Stat, ErrorCode> {
         let node = self.get(path).ok_or(ErrorCode::NoNode)?;

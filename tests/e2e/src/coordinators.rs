@@ -71,7 +71,7 @@ impl Coordinators {
         let mut text = format!(
             "id = {id}\ndataDir = \"{}\"\nclientPort = {}\nclusterId = \"coordinators\"\npeerSecret = \"theirs\"\n\
              DigestAuthenticationProvider.superDigest = \"{SUPER_DIGEST}\"\n{}\n[server]\n",
-            self.home.join(format!("data-{id}")).display(),
+            self.data_folder(id).display(),
             self.ones[id - 1].client_port,
             self.settings,
         );
@@ -80,7 +80,7 @@ impl Coordinators {
             let peer = self.peer_address(*member);
             text.push_str(&format!("{member} = \"{peer};{client}\"\n"));
         }
-        Ok(fs::write(self.home.join(format!("{id}.toml")), text)?)
+        Ok(fs::write(self.settings_file(id), text)?)
     }
 
     /// Starts the process of member `id`.
@@ -90,7 +90,7 @@ impl Coordinators {
     pub fn launch(&mut self, id: usize) -> Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file(id))?;
         let mut command = Command::new(programs()?.join("coordinator"));
-        command.arg("--config").arg(self.home.join(format!("{id}.toml")));
+        command.arg("--config").arg(self.settings_file(id));
         command.stdout(log.try_clone()?).stderr(log);
         self.ones[id - 1].process = Some(command.spawn()?);
         Ok(())
@@ -113,7 +113,33 @@ impl Coordinators {
     /// # Errors
     /// When it cannot be removed.
     pub fn wipe(&self, id: usize) -> Result<()> {
-        Ok(fs::remove_dir_all(self.home.join(format!("data-{id}")))?)
+        Ok(fs::remove_dir_all(self.data_folder(id))?)
+    }
+
+    /// Where member `id` has its data.
+    pub fn data_folder(&self, id: usize) -> PathBuf {
+        self.home.join(format!("data-{id}"))
+    }
+
+    /// Where the settings of member `id` are.
+    pub fn settings_file(&self, id: usize) -> PathBuf {
+        self.home.join(format!("{id}.toml"))
+    }
+
+    /// Waits until the process of member `id` ends by itself.
+    ///
+    /// # Errors
+    /// When it goes on for a long time.
+    pub fn await_end(&mut self, id: usize) -> Result<()> {
+        let begun = Instant::now();
+        while let Some(process) = &mut self.ones[id - 1].process {
+            if process.try_wait()?.is_some() {
+                self.ones[id - 1].process = None;
+            }
+            ensure!(begun.elapsed() < HANG_GUARD, "member {id} goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// What member `id` has logged.

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a load that remembers what was acknowledged (`load`), the exact
 //! comparison with what the cluster holds (`history`), a running cluster that cleans up after itself
-//! (`running`), what a client says of itself (`trace`), real faults (`chaos`), members of groups that are
+//! (`running`), a client that goes on meanwhile (`talk`), what a client says of itself (`trace`), real faults (`chaos`), members of groups that are
 //! processes of any client (`members`), other people's clients (`clients`) and servers (`peers`, `zookeeper`),
 //! and raw bytes for bad input (`wire`).
 //!
@@ -15,6 +15,7 @@ pub mod members;
 pub mod native;
 pub mod peers;
 pub mod running;
+pub mod talk;
 pub mod trace;
 pub mod wire;
 pub mod zookeeper;

@@ -2,16 +2,14 @@
 //! client, node-zookeeper-client and the Rust crate `zookeeper-client`, whose programs say themselves what is wrong.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::clients::{self, run, skip};
 use e2e::coordinators::Coordinators;
+use e2e::talk::Talk;
 use e2e::zookeeper::ZooKeeper;
-use tests::cluster::HANG_GUARD;
 
 /// The super user of the scripts is super:test, as in `Coordinators`.
 const SUPER: &str =
@@ -166,49 +164,6 @@ fn zkcli_hears_what_its_watches_missed() -> Result<()> {
         "type:NodeCreated path:/back/a/x ",
         "type:NodeDataChanged path:/back/b ",
     ])
-}
-
-/// A client that goes on while the test does something; killed with the value.
-struct Talk {
-    process: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Talk {
-    fn start(mut command: Command) -> Result<Talk> {
-        let log = Stdio::inherit();
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
-        let printed = BufReader::new(process.stdout.take().context("no output")?);
-        let (tell, lines) = mpsc::channel();
-        // It ends with the process.
-        std::thread::spawn(move || {
-            printed.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
-        });
-        Ok(Talk { process, lines })
-    }
-
-    fn say(&mut self, text: &str) -> Result<()> {
-        Ok(self.process.stdin.as_mut().context("no input")?.write_all(text.as_bytes())?)
-    }
-
-    /// Waits for lines with each of these in them, in any order.
-    fn hear(&self, wanted: &[&str]) -> Result<()> {
-        let mut missing = wanted.to_vec();
-        while !missing.is_empty() {
-            let line = self.lines.recv_timeout(HANG_GUARD);
-            let line = line.with_context(|| format!("{missing:?} was not said"))?;
-            missing.retain(|wanted| !line.contains(wanted));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[test]

@@ -55,11 +55,15 @@ pub enum Planted {
     CountBySettings,
     /// A transfer is called done when it was asked for.
     CallTransferDone,
+    /// A client whose handshake is on its way to the log is served without a quorum.
+    ReadBesideHandshake,
+    /// Without a quorum a client is shown a state that is older than what it has seen.
+    ReadBehind,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 24] = [
+    pub const ALL: [Planted; 26] = [
         Planted::AcknowledgeBeforeSync,
         Planted::ForgetVote,
         Planted::ReplyBeforeNotification,
@@ -84,6 +88,8 @@ impl Planted {
         Planted::FinishHalfWay,
         Planted::CountBySettings,
         Planted::CallTransferDone,
+        Planted::ReadBesideHandshake,
+        Planted::ReadBehind,
     ];
 }
 

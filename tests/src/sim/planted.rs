@@ -49,6 +49,8 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::KeepFailedMulti | C::DeleteBehindParent => 0,
             C::WriteWhatIsRefused => 4,
             C::GiveVoteUnprepared | C::FinishHalfWay | C::CountBySettings => 0,
+            C::ReadBesideHandshake => 13,
+            C::ReadBehind => 4,
             C::CallTransferDone => 6,
         };
         (Bug::Coordinator(bug), seed)

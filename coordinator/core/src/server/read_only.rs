@@ -92,9 +92,11 @@ impl Server {
     /// Answers handshakes that wait, want no more than that, and were not sent to a leader.
     fn open_read_only(&mut self) {
         let waits = |handshake: &Handshake| {
-            handshake.command.is_none()
-                && handshake.request.read_only == Some(true)
-                && handshake.request.last_zxid_seen <= self.state.last_zxid()
+            let stays_out =
+                handshake.command.is_none() || planted!(self.config.planted, ReadBesideHandshake);
+            let is_seen = handshake.request.last_zxid_seen <= self.state.last_zxid()
+                || planted!(self.config.planted, ReadBehind);
+            stays_out && is_seen && handshake.request.read_only == Some(true)
         };
         let waiting =
             self.connections.iter().filter(|(_, held)| held.handshake().is_some_and(waits));

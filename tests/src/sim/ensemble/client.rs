@@ -47,6 +47,8 @@ pub struct Conversation {
     pub seen: Zxid,
     /// The session that was given.
     pub opened: Option<SessionId>,
+    /// It is for reads only: the server has no quorum.
+    pub read_only: bool,
     /// Frames, the handshake's being 0, that the server sent while it was told to send only what it must.
     pub unordered: Vec<u64>,
     /// When the server handled what was sent, as far as it did.
@@ -134,6 +136,8 @@ pub struct Client {
     pub(super) locker: Option<Locker>,
     /// What it knows of the members, if it changes them.
     pub(super) operator: Option<Operator>,
+    /// Reads will do where there is no quorum.
+    pub(super) may_only_read: bool,
     /// Asks nothing new.
     pub quiet: bool,
     /// Its pauses are so many times longer.
@@ -182,6 +186,7 @@ impl Client {
             puppet: None,
             locker: None,
             operator: None,
+            may_only_read: false,
             quiet: false,
             pace: 1,
             paused_until: 0,
@@ -329,13 +334,15 @@ impl Client {
             Some((session, password)) => (*session, password.clone()),
             None => (SessionId::NONE, SessionPassword::zeros()),
         };
+        // Older clients do not send it.
+        let says_no = self.random.chance(1, 2).then_some(false);
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: self.last_zxid,
             timeout_ms: i32::try_from(self.timeout / MS).expect("seconds"),
             session,
             password,
-            read_only: self.random.chance(1, 2).then_some(false),
+            read_only: if self.may_only_read { Some(true) } else { says_no },
         };
         self.line = Line::Dialling { connection: 0, since: now };
         actions.push(Action::Dial(server, request));
@@ -385,6 +392,8 @@ impl Client {
         self.session = Some((response.session, response.password));
         self.timeout = Time::try_from(response.timeout_ms).expect("positive") * MS;
         talk.opened = Some(response.session);
+        talk.read_only = response.read_only == Some(true);
+        assert!(self.may_only_read || !talk.read_only, "a client may only read, and wants more");
         self.line = Line::Open { connection: talk.connection };
         self.tell_opened(response.session, !talk.asked.is_none());
         self.last_sent = now;

@@ -29,6 +29,8 @@ pub fn lengthen(seed: u64, work: &mut Time, pace: &mut u64) {
 
 /// What clients did that takes several answers in a row: one of them wrote under a lock.
 const HELD: &str = "clients HeldLock";
+/// They were served without a quorum.
+const READ_ONLY: &str = "clients ReadOnly";
 /// Members were changed.
 const RECONFIGURED: &str = "clients Reconfigured";
 /// Leadership was moved to a server that was named.
@@ -98,6 +100,10 @@ pub fn draw(seed: u64, profile: Profile) -> (Settings, Random) {
             settings.spares = 2 + members.below(3) as usize;
         }
     }
+    let mut readers = Random::new(seed ^ 0x7265_6164);
+    if settings.faults && settings.servers > 1 && readers.chance(1, 3) {
+        settings.readers = 1 + readers.below(settings.clients as u64 - 1) as usize;
+    }
     (settings, random)
 }
 
@@ -125,8 +131,12 @@ pub fn run_with(
     come_to_rest(&mut world, work + REST + timeout_max);
     let audited = audit::audit(&world, profile);
     let mut decisions = world.decisions().clone();
-    let is_told =
-        [(audited.held, HELD), (audited.reconfigs, RECONFIGURED), (audited.transfers, TRANSFERRED)];
+    let is_told = [
+        (audited.held, HELD),
+        (audited.reconfigs, RECONFIGURED),
+        (audited.transfers, TRANSFERRED),
+        (audited.read_only, READ_ONLY),
+    ];
     for (_, what) in is_told.into_iter().filter(|(count, _)| *count > 0) {
         decisions.note(what);
     }

@@ -27,6 +27,8 @@ pub struct Settings {
     pub lockers: usize,
     /// More clients, who change the members; none where members stay who they are.
     pub operators: usize,
+    /// Of all clients, the first so many can do with reads alone, where servers serve them without a quorum.
+    pub readers: usize,
     /// Machines beside the first members.
     pub spares: usize,
     /// See `puppets`.
@@ -69,6 +71,7 @@ impl Settings {
             puppets: 0,
             lockers: 0,
             operators: 0,
+            readers: 0,
             spares: 0,
             puppet_timeout: 0,
             faults: true,
@@ -111,6 +114,7 @@ impl Settings {
             puppets: 3,
             lockers: 0,
             operators: 0,
+            readers: 0,
             spares: 0,
             puppet_timeout: 6 * SECOND,
             faults: false,
@@ -156,6 +160,7 @@ impl Settings {
             },
         };
         Config {
+            read_only_mode: self.readers > 0,
             session_timeout_ms_min: 1_000,
             session_timeout_ms_max: 10_000,
             snapshot_entries: self.snapshot_entries,

@@ -3,13 +3,14 @@
 //! Called by: `world`, `nemesis`, `puppet`. Calls: `network`, the clients.
 //! Invariant: each direction keeps its order; a server that does not read gets nothing, and all of it once it does again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use coordinator_core::ConnectionId;
-use coordinator_core::server::Event;
+use coordinator_core::server::{Effect, Event};
 use coordinator_protocol::{
-    ConnectRequest, Request, RequestHeader, Xid, decode_request_frame, encode_request,
+    ConnectRequest, ConnectResponse, Request, RequestHeader, Xid, decode_request_frame,
+    encode_request,
 };
 
 use super::client::Conversation;
@@ -167,6 +168,25 @@ impl World {
         self.wake_client_at(client, now);
     }
 
+    /// Takes note of handshakes that are answered for reads only.
+    pub(super) fn note_readers(&mut self, effects: &[Effect]) {
+        if self.settings.readers == 0 {
+            return;
+        }
+        let mut opened = BTreeSet::new();
+        for effect in effects {
+            let Effect::Respond { connection, frame } = effect else { continue };
+            let connection = connection.get();
+            let is_first = self.sockets.get(&connection).is_some_and(|socket| socket.frames == 0);
+            if is_first && opened.insert(connection) {
+                let response = ConnectResponse::decode_frame(frame.slice(4..));
+                if response.expect("a handshake's answer").read_only == Some(true) {
+                    self.readers.insert(connection);
+                }
+            }
+        }
+    }
+
     pub(super) fn note_backlog(&mut self, connection: u64, backlogged: bool) {
         if let Some(socket) = self.sockets.get_mut(&connection) {
             socket.backlogged = backlogged;
@@ -207,6 +227,7 @@ impl World {
             asked: request.session,
             seen: request.last_zxid_seen,
             opened: None,
+            read_only: false,
             unordered: Vec::new(),
             handled: Vec::new(),
             sent: Vec::new(),

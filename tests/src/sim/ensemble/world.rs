@@ -3,7 +3,7 @@
 //! Called by: `run`. Calls: everything else here.
 //! Invariant: each event is handled at its time, whole; every choice comes from the seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use coordinator_core::consensus::{PersistId, SnapshotImage};
@@ -69,15 +69,18 @@ fn backlog_of(event: &Event) -> Option<(u64, bool)> {
     }
 }
 
-/// Whether this answers a request or a ping of an open session.
-fn is_answer(effect: &Effect) -> bool {
-    let Effect::Respond { frame, .. } = effect else { return false };
+/// Whether this answers a request or a ping of an open session, which is not for reads only.
+fn is_answer(effect: &Effect, readers: &BTreeSet<u64>) -> bool {
+    let Effect::Respond { frame, connection } = effect else { return false };
+    if readers.contains(&connection.get()) {
+        return false;
+    }
     let xid = frame.get(4..8).map(|xid| i32::from_be_bytes(xid.try_into().expect("four")));
     xid.is_some_and(|xid| xid > 0 || xid == Xid::PING.get())
 }
 
 /// A7: no quorum, no answers. A server that halts in a step has answered before it, and does nothing after it.
-fn check_answers(id: usize, effects: &[Effect], status: &Status) {
+fn check_answers(id: usize, effects: &[Effect], (status, readers): (&Status, &BTreeSet<u64>)) {
     let is_halt = |effect: &Effect| matches!(effect, Effect::Halt { .. });
     if let Some(halt) = effects.iter().position(is_halt) {
         let after = &effects[halt + 1..];
@@ -88,7 +91,7 @@ fn check_answers(id: usize, effects: &[Effect], status: &Status) {
     // Who leaves the members in this step served them until then.
     let leaves = |effect: &Effect| matches!(effect, Effect::Members { serves: false, .. });
     let left = effects.iter().position(leaves).map_or(0, |left| left + 1);
-    let answers = effects[left..].iter().any(is_answer);
+    let answers = effects[left..].iter().any(|effect| is_answer(effect, readers));
     assert!(!answers || status.confirmed, "server {id} answers without a leader: {status:?}");
 }
 
@@ -108,7 +111,8 @@ fn name_of(effect: &Effect) -> &'static str {
 
 /// Behind those that do a little of everything come those with a recipe, and the operators.
 fn give_parts(clients: &mut [Client], settings: &Settings) {
-    let (_, others) = clients.split_at_mut(settings.clients);
+    let (workers, others) = clients.split_at_mut(settings.clients);
+    workers[..settings.readers].iter_mut().for_each(|client| client.may_only_read = true);
     let (lockers, operators) = others.split_at_mut(settings.lockers);
     lockers.iter_mut().for_each(Client::want_locks);
     operators.iter_mut().for_each(|operator| operator.want_members(settings.machines()));
@@ -142,6 +146,8 @@ pub struct World {
     pub(super) nemesis: Random,
     pub(super) room: Random,
     pub(super) muster: Random,
+    /// Connections that were opened for reads only.
+    pub(super) readers: BTreeSet<u64>,
     pub(super) steps: u64,
 }
 
@@ -193,6 +199,7 @@ impl World {
             nemesis,
             room: Random::new(seed ^ 0x6672_6565),
             muster: Random::new(seed ^ 0x6d75_7374),
+            readers: BTreeSet::new(),
             steps: 0,
         };
         for server in 0..world.members.len() {
@@ -363,8 +370,9 @@ impl World {
         server.step_all(events, local, &mut effects);
         server.check();
         let status = server.status();
-        check_answers(id, &effects, &status);
-        let answers = effects.iter().any(is_answer);
+        self.note_readers(&effects);
+        check_answers(id, &effects, (&status, &self.readers));
+        let answers = effects.iter().any(|effect| is_answer(effect, &self.readers));
         assert!(
             !answers || self.ledger.may_answer(id, now),
             "server {id} answers, and is no member"

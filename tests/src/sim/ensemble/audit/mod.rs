@@ -7,6 +7,7 @@
 //! subscriptions  snapshots are exact, changes complete and in order
 //! locks          who writes under the lock holds it
 //! expiry         sessions end when their silence lasted long enough
+//! read_only      what is answered without a quorum is none but reads, and leaves no trace in the log
 //! members        the servers are those that operators were told of
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod expiry;
 mod locks;
 mod members;
+mod read_only;
 mod reads;
 mod subscriptions;
 mod watches;
@@ -55,6 +57,8 @@ pub struct Audited {
     pub unchecked_expiries: u64,
     /// Of all, those after a lost socket.
     pub graces: u64,
+    /// Answers without a quorum.
+    pub read_only: u64,
     /// Changes of the members that came to their end.
     pub reconfigs: u64,
     /// Moves of leadership that operators were told are done.
@@ -93,6 +97,7 @@ pub(super) fn audit(world: &World, profile: Profile) -> Audited {
     }
     expiry::audit(&facts, world, profile, &mut audited);
     members::audit(&facts, world, &mut audited);
+    read_only::audit(&facts, world, &mut audited);
     audited
 }
 

@@ -23,7 +23,7 @@ struct Answered {
 
 pub(super) fn audit(facts: &Facts<'_>, world: &World, audited: &mut Audited) {
     let mut answered = Vec::new();
-    for talk in world.talks.values() {
+    for talk in world.talks.values().filter(|talk| !talk.read_only) {
         let mut last = None;
         for heard in &talk.heard {
             let Heard::Reply { at, request, zxid, outcome } = heard else { continue };

@@ -1,15 +1,17 @@
 //! `coordinator restore`.
 //!
-//! Called by: `commands`. Calls: `storage::found_from`.
-//! Invariant: only an empty folder is written.
+//! Called by: `commands`. Calls: `storage::found_from`, `members_in`.
+//! Invariant: only an empty folder is written; other members than the snapshot's are named on purpose.
 //! Does not know: files' formats.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::bail;
 use clap::Args;
 use coordinator::config::Config;
-use coordinator::storage::found_from;
+use coordinator::storage::{found_from, members_in};
 use coordinator_disk::RealDisk;
 
 use super::{owner, print};
@@ -25,9 +27,13 @@ pub struct RestoreFlags {
     /// The snapshot.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
+    /// Begin with the members that the settings name, though the snapshot names others.
+    #[arg(long)]
+    other_members: bool,
 }
 
 pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
+    check_members(flags, config)?;
     let index = found_from(Arc::new(RealDisk), &flags.from, &config.data_dir, owner(config))?;
     let folder = config.data_dir.display();
     let mut text = format!("{folder} begins with the state as of log index {index}");
@@ -35,4 +41,25 @@ pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
         text += "\nnext: the same, from the same file, for the other members";
     }
     Ok(print(&text)?)
+}
+
+/// Members that joined or left are in the snapshot, and files may still name the first ones.
+fn check_members(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
+    let backed_up = members_in(&RealDisk, &flags.from, owner(config))?;
+    let Some(backed_up) = backed_up.filter(|_| !flags.other_members) else { return Ok(()) };
+    let own = BTreeSet::from([config.core.id]);
+    let named: BTreeSet<_> = config.members.keys().copied().collect();
+    let named = if named.is_empty() { own } else { named };
+    if backed_up.keys().eq(&named) {
+        return Ok(());
+    }
+    let shown: Vec<_> =
+        backed_up.iter().map(|(id, member)| format!("server.{id}={member}")).collect();
+    let named: Vec<_> = named.iter().map(ToString::to_string).collect();
+    bail!(
+        "the settings name servers {}, the snapshot is of others:\n{}\nname those in the settings of all members, or say \
+         --other-members if the ensemble is to begin with those that the settings name",
+        named.join(", "),
+        shown.join("\n")
+    )
 }

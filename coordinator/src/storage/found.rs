@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
-use coordinator_core::state::State;
+use coordinator_core::members::Members;
+use coordinator_core::state::{Membership, State};
 use coordinator_disk::{Disk, record_file};
 
 use super::{Owner, StorageError, io_error, snapshot};
@@ -51,7 +52,36 @@ pub fn found_from(
     folder: &Path,
     owner: Owner,
 ) -> Result<u64, StorageError> {
-    let identity = record_file::identity_of(&*disk, file)?;
+    let (image, state) = load(&*disk, file, owner.clone())?;
+    let wrong =
+        |reason: &str| io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
+    // What followed the snapshot is lost, and clients may have seen it.
+    let state = state.set_apart().ok_or_else(|| wrong("no epoch is left"))?;
+    let image = SnapshotImage { data: state.encode_snapshot(), ..image };
+    let index = image.index;
+    found(disk, folder, owner, image)?;
+    Ok(index)
+}
+
+/// The members that such a snapshot names; `None` where settings named them.
+///
+/// # Errors
+/// As [`found_from`], of the file.
+pub fn members_in(
+    disk: &dyn Disk,
+    file: &Path,
+    owner: Owner,
+) -> Result<Option<Members>, StorageError> {
+    let (_, state) = load(disk, file, owner)?;
+    Ok(state.membership().map(Membership::known))
+}
+
+fn load(
+    disk: &dyn Disk,
+    file: &Path,
+    owner: Owner,
+) -> Result<(SnapshotImage, State), StorageError> {
+    let identity = record_file::identity_of(disk, file)?;
     let found_identity = String::from_utf8_lossy(&identity).into_owned();
     let cluster = format!(" in cluster {}", owner.cluster_id);
     if !found_identity.starts_with("snapshot ") || !found_identity.ends_with(&cluster) {
@@ -61,15 +91,10 @@ pub fn found_from(
             cluster_id: owner.cluster_id,
         });
     }
-    let image = snapshot::load_file(&*disk, file, &identity)?;
+    let image = snapshot::load_file(disk, file, &identity)?;
     let wrong = |reason: String| {
         io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, reason))
     };
     let state = State::decode_snapshot(&image.data).map_err(|error| wrong(error.to_string()))?;
-    // What followed the snapshot is lost, and clients may have seen it.
-    let state = state.set_apart().ok_or_else(|| wrong("no epoch is left".to_owned()))?;
-    let image = SnapshotImage { data: state.encode_snapshot(), ..image };
-    let index = image.index;
-    found(disk, folder, owner, image)?;
-    Ok(index)
+    Ok((image, state))
 }

@@ -39,7 +39,7 @@ use tracing::{error, warn};
 
 use log::Log;
 
-pub use found::{found, found_from};
+pub use found::{found, found_from, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;

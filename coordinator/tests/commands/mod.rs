@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use coordinator_protocol::{CreateMode, ErrorCode};
+use coordinator_protocol::{CreateMode, ErrorCode, PathWatch, Request, Response};
 
 use crate::client::Client;
-use crate::{create, exists, say};
+use crate::{SOON, create, exists, say};
 
 /// A server of its own, killed with the value.
 pub struct Served {
@@ -19,8 +19,13 @@ pub struct Served {
 
 impl Served {
     pub fn start(data: &Path) -> Served {
+        Self::start_with(data, &[])
+    }
+
+    fn start_with(data: &Path, settings: &[String]) -> Served {
         let mut process = command(data)
             .args(["--set", "clientPort=0", "--set", "httpPort=0"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -79,6 +84,48 @@ fn snapshot_of_a_running_server_is_a_backup_of_what_was_there() {
     assert!(run(&other, &["restore", "--from", file]).status.success());
     let restored = Served::start(&other);
     assert!(exists(&mut Client::connect(restored.client), "/a"));
+}
+
+#[test]
+fn backup_of_other_members_than_the_settings_name_is_restored_only_on_purpose() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, other) = (folder.path().join("data"), folder.path().join("other"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let first = [format!("server.1={free}"), "peerSecret=x".into(), "reconfigEnabled=true".into()];
+    let server = Served::start_with(&data, &first);
+    let mut client = Client::connect(server.client);
+    assert_eq!(client.ask(&create("/a", CreateMode::Persistent)).0, ErrorCode::Ok);
+    // Its members come into the log by themselves, a moment after it leads.
+    let config = PathWatch { path: "/zookeeper/config".into(), watch: false };
+    let mut named = || match client.ask(&Request::GetData(config.clone())).1 {
+        Some(Response::DataStat(_, stat)) => stat.mzxid.get() > 0,
+        other => panic!("{other:?}"),
+    };
+    let began = std::time::Instant::now();
+    while !named() {
+        assert!(began.elapsed() < SOON, "no members");
+    }
+    let http = server.http.to_string();
+    let taken = json(&run(&data, &["snapshot", "--http", &http, "-o", "json"]));
+    let file = taken["file"].as_str().unwrap();
+    let restore = |more: &[&str]| run(&other, &[more, &["restore", "--from", file]].concat());
+    let two =
+        ["--set", "server.1=127.0.0.1:1", "--set", "server.2=127.0.0.1:2", "--set", "peerSecret=x"];
+    let refused = restore(&two);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(&format!("server.1={free}")), "{said}");
+    assert!(!other.exists(), "something was written");
+    let forced = [&two[..], &["restore", "--other-members", "--from", file]].concat();
+    assert!(run(&other, &forced).status.success());
+    std::fs::remove_dir_all(&other).unwrap();
+    assert!(restore(&[]).status.success(), "it names itself only, as the snapshot does");
+    let restored = Served::start(&other);
+    let mut client = Client::connect(restored.client);
+    assert!(exists(&mut client, "/a"));
+    match client.ask(&Request::GetData(config)).1 {
+        Some(Response::DataStat(data, _)) => assert!(data.is_some_and(|text| text.is_empty())),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

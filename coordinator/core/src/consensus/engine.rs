@@ -21,7 +21,7 @@ use super::persist_queue::PersistQueue;
 use super::read_index::{ReadId, ReadRounds};
 use super::record::{HardState, PersistId, Restored, SnapshotImage};
 use super::transfer::{Incoming, Outgoing};
-use crate::members::{MemberIds, SERVERS_MAX};
+use crate::members::MemberIds;
 use crate::server::Config;
 use crate::{Millis, ServerId};
 
@@ -60,8 +60,8 @@ pub struct Consensus {
     pub(super) members: MemberIds,
     /// Whose messages are taken beside those of members: who is about to join, or was named by settings.
     pub(super) acquainted: BTreeSet<ServerId>,
-    /// Stands in the log and is not applied: who the members are.
-    pub(super) founding: Option<MemberIds>,
+    /// Stands in the log, there, and is not applied: who the members are.
+    pub(super) founding: Option<(u64, MemberIds)>,
     /// Whether members may change, and who was one may come again with nothing.
     pub(super) changes_members: bool,
     /// Others have an ensemble that this server may have no log of yet.
@@ -194,7 +194,7 @@ impl Consensus {
             planted: config.planted,
         };
         for entry in restored.entries.iter().filter(|entry| entry.index > applied) {
-            consensus.note_appended(entry.kind, &entry.data);
+            consensus.note_appended((entry.index, entry.kind), &entry.data);
         }
         consensus.set_jitter();
         Ok(consensus)
@@ -485,7 +485,8 @@ impl Consensus {
         assert!(installing || self.node.store().first_kept() <= self.applied.saturating_add(1));
         assert!(self.node.store().last_kept() <= log.last_index());
         assert!(self.hard.term <= self.node.raft.term, "the term fell");
-        assert!(self.outgoing.len() <= SERVERS_MAX, "transfers to nobody");
+        let is_member = |to: ServerId| self.members.contains(to);
+        assert!(self.outgoing.iter().all(|one| is_member(one.to)), "transfers to nobody");
         assert_eq!(self.members, member_ids(&self.node.raft.prs().conf().to_conf_state()));
         assert!(self.received.is_none(), "a snapshot that nobody takes");
     }

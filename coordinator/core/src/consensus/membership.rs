@@ -178,11 +178,15 @@ impl Consensus {
     }
 
     /// Takes note of what is appended: who the members are may stand there before it is known to be committed.
-    pub(super) fn note_appended(&mut self, kind: EntryKind, data: &[u8]) {
+    pub(super) fn note_appended(&mut self, (index, kind): (u64, EntryKind), data: &[u8]) {
+        // Another leader's log has something else there.
+        if self.founding.as_ref().is_some_and(|(at, _)| *at >= index) {
+            self.founding = None;
+        }
         if kind == EntryKind::Members
             && let Some(MemberStep::Found(ids)) = MemberStep::from_bytes(data)
         {
-            self.founding = Some(ids);
+            self.founding = Some((index, ids));
         }
     }
 
@@ -194,7 +198,7 @@ impl Consensus {
 
     /// Whether the log, as far as it is here, has other members than this server has begun with.
     pub(super) fn is_to_join(&self) -> bool {
-        let other = self.founding.as_ref().is_some_and(|ids| *ids != self.members);
+        let other = self.founding.as_ref().is_some_and(|(_, ids)| *ids != self.members);
         other || (self.joins && self.last_index() == 0)
     }
 
@@ -241,7 +245,23 @@ impl Consensus {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Restored;
     use super::*;
+    use crate::server::Config;
+
+    #[test]
+    fn members_that_another_leaders_log_overwrites_keep_nobody_from_campaigning() {
+        let ids: Vec<ServerId> = (1..=3).filter_map(ServerId::new).collect();
+        let (own, other) = (ids[0], ServerId::new(9).unwrap());
+        let config = Config::new(own, ids);
+        let mut consensus = Consensus::new(&config, &Restored::default(), |_| None).unwrap();
+        let founds = MemberStep::Found(MemberIds::of_voters([own, other])).to_bytes();
+        consensus.note_appended((5, EntryKind::Members), &founds);
+        consensus.note_appended((6, EntryKind::Normal), b"");
+        assert!(!consensus.may_campaign());
+        consensus.note_appended((5, EntryKind::Normal), b"");
+        assert!(consensus.may_campaign());
+    }
 
     /// Logs hold these bytes, and members of different versions exchange them.
     #[test]

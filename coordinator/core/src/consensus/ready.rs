@@ -153,6 +153,8 @@ impl Consensus {
             let image = self.received.take().filter(|image| image.index == head.index);
             let image = image.expect("the engine only takes snapshots that were received whole");
             self.node.mut_store().install(image.index, image.term);
+            // What stood in the log is in it, or never was agreed on.
+            self.founding = None;
             write.install = Some(image);
             write.sync = true;
         }
@@ -161,7 +163,7 @@ impl Consensus {
             self.node.mut_store().append(&entries);
             write.entries = entries.into_iter().map(log_entry).collect();
             for entry in &write.entries {
-                self.note_appended(entry.kind, &entry.data);
+                self.note_appended((entry.index, entry.kind), &entry.data);
             }
             write.sync = true;
         }

@@ -53,7 +53,10 @@ impl Server {
                 if found { Ok(Response::Empty) } else { Err(ErrorCode::BadArguments) }
             }
             Request::WhoAmI => self.who_am_i(id),
-            Request::DescribeEnsemble => Ok(Response::Ensemble(self.describe_ensemble())),
+            // Who the members are is told to who may read them.
+            Request::DescribeEnsemble => {
+                self.readable(id, CONFIG_PATH).map(|_| Response::Ensemble(self.describe_ensemble()))
+            }
             _ => Err(ErrorCode::Unimplemented),
         }
     }

@@ -210,6 +210,9 @@ mod tests {
         assert_eq!(again.membership().unwrap().version, Zxid::new(1 << 32 | 1));
         let apart = again.set_apart().unwrap();
         assert_eq!(apart.membership(), None, "settings name those who begin anew");
+        let text = |state: &State| state.tree().get(CONFIG_PATH).unwrap().data().cloned().unwrap();
+        assert!(!text(&state).is_empty() && text(&apart).is_empty());
+        apart.check();
         let bytes = State::new().encode_snapshot();
         assert_eq!(bytes[4..][6..8], [2, 0], "the build before reads it");
         assert_eq!(members_of_snapshot(&bytes), None);

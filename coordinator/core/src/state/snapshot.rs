@@ -204,9 +204,10 @@ impl FrozenState {
 impl State {
     /// The same sessions and nodes as the beginning of another history: its zxids are greater than any that this one can
     /// have come to, so that whoever followed this one sees that it has to begin anew. Its members are those that
-    /// settings name. `None` when no epoch is left.
+    /// settings name, and no text tells of others. `None` when no epoch is left.
     #[must_use]
-    pub fn set_apart(self) -> Option<Self> {
+    pub fn set_apart(mut self) -> Option<Self> {
+        self.tree.clear_config();
         Some(Self { zxids: self.zxids.apart()?, membership: None, ..self })
     }
 

@@ -99,6 +99,14 @@ impl Tree {
         tree
     }
 
+    /// Leaves no text of the servers' in `/zookeeper/config`, for those that go on without what it tells of.
+    pub fn clear_config(&mut self) {
+        if let Some((path, _)) = self.nodes.get_key_value(CONFIG_PATH) {
+            let path = path.clone();
+            self.replace_data(&path, Some(Bytes::new()));
+        }
+    }
+
     /// The node at `path`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<NodeView<'_>> {

@@ -185,3 +185,16 @@ fn ensemble_is_described_as_a_server_sees_it() {
     let info = EnsembleInfo { server, leader, term, members };
     assert_eq!(told, Ok(Response::Ensemble(info)));
 }
+
+#[test]
+fn ensemble_is_described_to_who_may_read_its_configuration() {
+    let (mut ensemble, leader) = ensemble(3);
+    let stranger = ensemble.connect(leader, 10_000);
+    let operator = operator(&mut ensemble, leader);
+    let digest = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
+    let acl = vec![Acl { permissions: 31, scheme: "digest".into(), id: digest.into() }];
+    let set = SetAclRequest { path: "/zookeeper/config".into(), acl, version: -1 };
+    ensemble.ask(operator, Request::SetAcl(set)).unwrap();
+    assert_eq!(ensemble.ask(stranger, Request::DescribeEnsemble), Err(ErrorCode::NoAuth));
+    assert!(ensemble.ask(operator, Request::DescribeEnsemble).is_ok());
+}

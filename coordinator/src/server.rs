@@ -106,7 +106,8 @@ impl Server {
         let client = listen("clientPort", config.client_address.to_string()).await?;
         let own_id = config.core.id;
         let peer = match config.members.get(&own_id) {
-            Some(address) if config.members.len() > 1 || config.core.reconfig_enabled => {
+            // Who has a secret may be one of several by the log, whomever the file names.
+            Some(address) if config.members.len() > 1 || !config.peer_secret.is_empty() => {
                 Some(listen("server.N", address.clone()).await?)
             }
             _ => None,

@@ -83,6 +83,11 @@ impl Coordinators {
         Ok(fs::write(self.settings_file(id), text)?)
     }
 
+    /// What files that are written from now on say.
+    pub fn set_settings(&mut self, settings: &str) {
+        self.settings = settings.to_owned();
+    }
+
     /// Starts the process of member `id`.
     ///
     /// # Errors
@@ -176,7 +181,8 @@ impl Coordinators {
 
     /// Which member leads.
     pub fn leader(&self) -> Option<usize> {
-        (1..=self.ones.len()).find(|id| self.role(*id).as_deref() == Some("leader"))
+        let leads = |id: &usize| matches!(self.role(*id).as_deref(), Some("leader" | "standalone"));
+        (1..=self.ones.len()).find(leads)
     }
 
     /// Waits until something is so.

@@ -80,6 +80,26 @@ fn members_are_not_changed_where_settings_forbid_it() -> Result<()> {
     Ok(())
 }
 
+/// Its file names itself only, and the log has another member: the link from that one has to come in.
+#[test]
+fn server_that_was_alone_is_found_by_those_who_joined() -> Result<()> {
+    let mut all = Coordinators::start("grown", 1, "reconfigEnabled = true\n")?;
+    all.add_places(1)?;
+    all.write_settings(2, &[1, 2])?;
+    all.launch(2)?;
+    let (peer, client) = (all.peer_address(2), all.address(2));
+    all.json(&all.address(1), &["add", "2", "--peer", &peer, "--client", &client])?;
+    all.wait("vote", |all| all.role(2).is_some())?;
+    all.kill(1)?;
+    all.set_settings("");
+    all.write_settings(1, &[1])?;
+    all.launch(1)?;
+    all.wait("leader of two", |all| all.leader().is_some() && all.role(1) != all.role(2))?;
+    let list = all.json(&all.address(1), &["list"])?;
+    assert_eq!(list["members"].as_array().map(Vec::len), Some(2), "{list}");
+    Ok(())
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

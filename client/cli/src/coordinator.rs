@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use coordinator_client::protocol::{EnsembleInfo, ErrorCode, TransferOutcome, Zxid};
-use coordinator_client::{Client, Config, Credentials};
+use coordinator_client::protocol::{EnsembleInfo, ErrorCode, Stat, TransferOutcome, Zxid};
+use coordinator_client::{Client, Config, Credentials, Error};
 use serde_json::json;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
 use crate::output::{Table, print_json, print_line};
 use crate::settings::Settings;
 
+const CONFIG_PATH: &str = "/zookeeper/config";
 /// For one coordinator to take a session and say what it knows.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a session with any of them.
@@ -86,13 +87,12 @@ async fn transfer(
     Ok(())
 }
 
-/// As the ensemble wants it: ZooKeeper has a second port, for elections.
+/// As the ensemble writes it: ZooKeeper has a second port, for elections, and 0 is none.
 fn joining(id: u8, peer: &str, client: &str, observer: bool) -> anyhow::Result<String> {
     let ports = peer.rsplit(':').take_while(|part| part.parse::<u16>().is_ok()).count();
     let one = ports == 1 || peer.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with("]:");
-    let port = peer.rsplit_once(':').map(|(_, port)| port).filter(|_| ports > 0);
-    let port = port.with_context(|| format!("--peer takes HOST:PORT, not {peer:?}"))?;
-    let peer = if one { format!("{peer}:{port}") } else { peer.to_owned() };
+    anyhow::ensure!(ports > 0, "--peer takes HOST:PORT, not {peer:?}");
+    let peer = if one { format!("{peer}:0") } else { peer.to_owned() };
     let role = if observer { "observer" } else { "participant" };
     Ok(format!("server.{id}={peer}:{role};{client}"))
 }
@@ -104,7 +104,13 @@ async fn reconfig(
     format: Format,
 ) -> anyhow::Result<()> {
     let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
-    let answered = client.reconfig(joining, leaving).await;
+    let mut answered = client.reconfig(joining.clone(), leaving.clone()).await;
+    if matches!(answered, Err(Error::ConnectionLoss)) {
+        // Whether it was done stands in what all servers agree on.
+        let found = configuration_of(&client).await;
+        let is_done = |(text, _): &(String, Stat)| shows(text, &joining, &leaving);
+        answered = found.filter(is_done).ok_or(Error::ConnectionLoss);
+    }
     client.close().await;
     let (text, _) = answered.map_err(|error| {
         let why = match error.code() {
@@ -142,6 +148,21 @@ async fn reconfig(
 }
 
 /// The servers by id, and the version, of `/zookeeper/config`.
+async fn configuration_of(client: &Client) -> Option<(String, Stat)> {
+    client.sync(CONFIG_PATH).await.ok()?;
+    let (data, stat) = client.get_data(CONFIG_PATH).await.ok()?;
+    Some((String::from_utf8_lossy(&data?).into_owned(), stat))
+}
+
+/// Whether a configuration is what a change of it was to come to.
+fn shows(text: &str, joining: &Option<String>, leaving: &Option<String>) -> bool {
+    let (servers, _) = configuration(text);
+    let has_left = |id: &str| id.trim().parse().is_ok_and(|id: i32| !servers.contains_key(&id));
+    let has_joined = |line: &str| text.lines().any(|found| found == line);
+    leaving.iter().flat_map(|ids| ids.split(',')).all(has_left)
+        && joining.iter().all(|line| has_joined(line))
+}
+
 fn configuration(text: &str) -> (BTreeMap<i32, String>, Option<String>) {
     let pairs = || text.lines().filter_map(|line| line.split_once('='));
     let server = |(name, server): (&str, &str)| {
@@ -194,7 +215,7 @@ async fn ask(address: String, credentials: Vec<Credentials>) -> Told {
     let client = open(vec![address], credentials, ANSWER_TIMEOUT);
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
         let (info, zxid) = client.describe_ensemble().await?;
-        let config = client.get_data("/zookeeper/config").await.ok().and_then(|(data, _)| data);
+        let config = client.get_data(CONFIG_PATH).await.ok().and_then(|(data, _)| data);
         let (servers, _) = configuration(&String::from_utf8_lossy(&config.unwrap_or_default()));
         Ok::<_, coordinator_client::Error>(Answer { info, zxid, servers })
     });
@@ -322,11 +343,21 @@ mod tests {
         let check = |peer: &str, observer, expected: &str| {
             assert_eq!(joining(4, peer, "d:3", observer).unwrap(), expected);
         };
-        check("d:1", false, "server.4=d:1:1:participant;d:3");
+        check("d:1", false, "server.4=d:1:0:participant;d:3");
         check("d:1:2", true, "server.4=d:1:2:observer;d:3");
-        check("[::1]:1", false, "server.4=[::1]:1:1:participant;d:3");
+        check("[::1]:1", false, "server.4=[::1]:1:0:participant;d:3");
         check("[::1]:1:2", false, "server.4=[::1]:1:2:participant;d:3");
         assert!(joining(4, "d", "d:3", false).is_err());
+    }
+
+    #[test]
+    fn change_without_an_answer_is_known_by_the_configuration() {
+        let text = "server.3=c:1:1:observer;c:2\nserver.4=d:1:0:participant;d:3\nversion=1";
+        let joined = Some(joining(4, "d:1", "d:3", false).unwrap());
+        let elsewhere = Some(joining(4, "e:1", "d:3", false).unwrap());
+        assert!(shows(text, &joined, &None) && !shows(text, &elsewhere, &None));
+        let left = |ids: &str| shows(text, &None, &Some(ids.to_owned()));
+        assert!(left("5") && left("1,2") && !left("3") && !left("2,4"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use coordinator_protocol::{
 use super::ensemble::{Ensemble, Got, member};
 use super::{create, get_data, set_data};
 use crate::members::{Member, MemberIds};
-use crate::server::{Config, Event, Mode};
+use crate::server::{Config, ConfigError, Event, Mode};
 use crate::{ConnectionId, ServerId};
 
 pub(super) const PATH: &str = "/zookeeper/config";
@@ -375,6 +375,20 @@ fn two_of_three_can_be_exchanged_at_once() {
         world.ensemble.crash(member(id));
     }
     world.write();
+}
+
+#[test]
+fn first_members_have_addresses_where_others_find_them() {
+    for host in ["0.0.0.0", "[::]"] {
+        let mut config = Config::new(member(1), (1..=3).map(member).collect());
+        configure(&mut config);
+        assert_eq!(config.validate(), Ok(()));
+        let nowhere = Member::parse(&format!("{host}:2888:3888")).unwrap();
+        config.servers.insert(member(1), nowhere);
+        assert_eq!(config.validate(), Err(ConfigError::Nowhere), "{host} would go into the log");
+        config.reconfig_enabled = false;
+        assert_eq!(config.validate(), Ok(()));
+    }
 }
 
 #[test]

@@ -91,8 +91,10 @@ impl World {
         self.schedule.after(pause, Happening::Nemesis(Deed::Muster));
         let members = self.ledger.members();
         let id = server as u64 + 1;
-        let is_free = self.ledger.is_founded() && !members.has(id) && !members.names(id);
         let is_new = !self.members[server].is_placed;
+        // Whose server was asked for before it was there comes late.
+        let is_free =
+            self.ledger.is_founded() && (is_new || !members.has(id) && !members.names(id));
         if !is_free || !(is_new || self.arsenal.is_on(Fault::Wipe)) {
             return;
         }
@@ -105,8 +107,8 @@ impl World {
         self.go_down(server, Crash::Power);
         if !is_new {
             self.arsenal.note(Fault::Wipe);
+            self.ledger.wipe(server);
         }
-        self.ledger.wipe(server);
         self.members[server].storage.wipe();
         self.members[server].filled = None;
         self.name(server, named);
@@ -139,14 +141,34 @@ impl World {
         );
     }
 
-    /// Where members change, some disks are slow from a start on, when a server's vote is under way.
+    /// Where members change, some disks are slow from a start on, when a server's vote is under way; and an only voter often
+    /// loses its power then.
     pub(super) fn begin_slowly(&mut self, server: usize) {
-        let is_due = self.settings.operators > 0 && self.settings.faults;
-        if is_due && self.muster.chance(1, 4) && self.arsenal.strikes(Fault::SlowDisk) {
+        if self.settings.operators == 0 || !self.settings.faults {
+            return;
+        }
+        let is_alone = self.is_only_voter(server);
+        let chances = if is_alone { 3 } else { 1 };
+        if self.muster.chance(chances, 4) && self.arsenal.strikes(Fault::SlowDisk) {
             self.members[server].slow_disk = true;
             let mended = self.muster.below(2 * SECOND);
             self.schedule.after(mended, Happening::Nemesis(Deed::FastDisk(server)));
         }
+        if is_alone && self.muster.chance(1, 2) {
+            let cut = 20 * MS + self.muster.below(300 * MS);
+            self.schedule.after(cut, Happening::Nemesis(Deed::Cut(server)));
+        }
+    }
+
+    pub(super) fn cut_only_voter(&mut self, server: usize) {
+        let runs = self.members[server].server.is_some() && self.is_only_voter(server);
+        if runs && self.settings.faults && self.arsenal.strikes(Fault::PowerCut) {
+            self.crash_server(server, Crash::Power);
+        }
+    }
+
+    fn is_only_voter(&self, server: usize) -> bool {
+        self.ledger.quorums()[0] == BTreeSet::from([server as u64 + 1])
     }
 
     /// A machine that was never there is: somebody may have asked for its server.

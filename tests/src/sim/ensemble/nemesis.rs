@@ -32,6 +32,8 @@ pub(super) enum Deed {
     HighDisk(usize),
     /// Look for a machine to be made anew.
     Muster,
+    /// A machine loses power.
+    Cut(usize),
     Unbacklog(u64),
     Unclog(u64),
 }
@@ -86,6 +88,7 @@ impl World {
             Deed::FreeDisk(server) => self.members[server].storage.mend(),
             Deed::LowDisk => self.lower_disk(),
             Deed::Muster => self.muster(),
+            Deed::Cut(server) => self.cut_only_voter(server),
             Deed::HighDisk(server) => self.measure_room(server, u64::MAX),
             Deed::Unbacklog(connection) => self.backlog(connection, false),
             Deed::Unclog(connection) => self.unclog(connection),
@@ -294,7 +297,7 @@ impl World {
         true
     }
 
-    fn crash_server(&mut self, server: usize, how: Crash) {
+    pub(super) fn crash_server(&mut self, server: usize, how: Crash) {
         if self.members[server].server.is_none() {
             return;
         }

@@ -33,6 +33,8 @@ pub enum Planted {
     IgnoreBootChange,
     /// When nobody is eligible, a topic in memory takes the best of those that are there.
     TakeAnyOfMemory,
+    /// A state counts that is not above the one that was adopted.
+    AdoptAnyState,
     /// A broker that hears nothing from the coordinator serves on.
     ServeWithoutContact,
     /// A group's commits are acknowledged when they are written and not replicated yet.
@@ -45,7 +47,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 15] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -59,6 +61,7 @@ impl Planted {
         Planted::SkipEpochCheck,
         Planted::IgnoreBootChange,
         Planted::TakeAnyOfMemory,
+        Planted::AdoptAnyState,
         Planted::ServeWithoutContact,
     ];
 

@@ -80,11 +80,13 @@ pub enum Fault {
     Wipe,
     /// A session expires although its client lives.
     ExpireSession,
+    /// A broker's connection to the ensemble breaks when it has just asked for the controller's office.
+    BreakElection,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 36] = [
         Fault::Kill,
         Fault::KillWithin,
         Fault::PowerCut,
@@ -120,6 +122,7 @@ impl Fault {
         Fault::LongPause,
         Fault::Wipe,
         Fault::ExpireSession,
+        Fault::BreakElection,
     ];
 }
 

@@ -68,6 +68,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::CountLagging => 2,
             B::SkipEpochCheck | B::IgnoreBootChange => 0,
             B::TakeAnyOfMemory => 297,
+            B::AdoptAnyState => 93,
             B::ServeWithoutContact => 30,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
@@ -80,13 +81,18 @@ pub fn all() -> Vec<(Bug, u64)> {
         let seed = if bug == B::HandWorkToAnyGeneration { 3 } else { 0 };
         (Bug::Groups(bug), seed)
     });
+    let brokers = broker.into_iter().chain(groups).chain(of_logs());
+    coordinator.into_iter().chain(brokers).chain(of_clients()).collect()
+}
+
+fn of_logs() -> Vec<(Bug, u64)> {
     use broker_log::planted::Planted as L;
-    let log = L::ALL.map(|bug| {
+    let seeds = L::ALL.map(|bug| {
         let seed = match bug {
             L::ForgetProducers => 4,
             L::KeepMarkWhenTruncating => 10,
             L::CleanAboveHighWatermark => 5,
-            L::ForgetDeleteRetention => 191,
+            L::ForgetDeleteRetention => 508,
             L::IgnoreTornTail => 161,
             L::CutDamagedMiddle => 10,
             L::TrustSums => 0,
@@ -94,15 +100,14 @@ pub fn all() -> Vec<(Bug, u64)> {
         };
         (Bug::Log(bug), seed)
     });
-    let brokers = broker.into_iter().chain(groups).chain(log);
-    coordinator.into_iter().chain(brokers).chain(of_clients()).collect()
+    seeds.into()
 }
 
 fn of_clients() -> Vec<(Bug, u64)> {
     use client_core::planted::Planted as M;
     let seed = |bug| match bug {
         M::CommitAsOfNow => 124,
-        M::SkipPositionCheck => 639,
+        M::SkipPositionCheck => 274,
         M::IgnoreCut => 565,
         M::KeepShareWhenUnknown | M::JoinBeforeLetGo | M::TakeAbandonedAnswer => 0,
     };

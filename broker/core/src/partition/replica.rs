@@ -219,7 +219,9 @@ impl Partition {
     pub fn apply_state(&mut self, update: StateUpdate<'_>, now: Millis, effects: &mut Vec<Effect>) {
         let stored = update.stored;
         let former = self.adopted.as_ref();
-        if former.is_some_and(|a| stored.partition_epoch <= a.partition_epoch) {
+        if former.is_some_and(|a| stored.partition_epoch <= a.partition_epoch)
+            && !planted!(self.settings.planted, AdoptAnyState)
+        {
             return;
         }
         let former_epoch = former.map(|adopted| adopted.leader_epoch);

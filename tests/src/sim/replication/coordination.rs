@@ -218,6 +218,11 @@ impl World {
                 Request::MultiRead(ops)
             }
             CoordinatorRequest::Multi(ops) => {
+                let stands = |op: &Op| matches!(op, Op::CreateEphemeral { path, .. } if path == path::CONTROLLER);
+                if ops.iter().any(stands) && !self.calm && self.offices.chance(1, 4) {
+                    let delay = self.offices.below(10 * MS);
+                    self.schedule.after(delay, Event::BreakElection(id));
+                }
                 Request::Multi(ops.into_iter().map(operation).collect())
             }
         };

@@ -228,6 +228,14 @@ impl World {
         }
     }
 
+    /// It may stand for controller by now and not know.
+    pub(super) fn break_election(&mut self, id: BrokerId) {
+        let time = self.offices.below(SECOND);
+        if !self.calm && self.arsenal.strikes(Fault::BreakElection) {
+            self.cut_link(id, time);
+        }
+    }
+
     pub fn isolate(&mut self, id: BrokerId, time: Time) {
         let until = self.schedule.now() + time;
         let others: BTreeSet<_> = self.machines.keys().copied().filter(|&o| o != id).collect();
@@ -330,6 +338,8 @@ impl Event {
             | Self::Start { .. }
             | Self::FreeDisk(_)
             | Self::LookAfterDisks
+            | Self::BreakElection(_)
+            | Self::Grow
             | Self::CreateTopic
             | Self::Administer
             | Self::ComeOrGo

@@ -127,6 +127,8 @@ pub struct Settings {
     /// With how many partitions the topic begins; it gets the others after that time.
     pub(crate) partitions_first: i32,
     pub(crate) grows_after: Time,
+    /// So many partitions more come later, which nobody uses: each when a leader has just asked for another in-sync set.
+    pub(crate) grows_by: i32,
     /// Of a key only the last record stays, as these say.
     pub(crate) compaction: Option<Compaction>,
     /// Brokers' clocks begin at different times, and some run faster than others.
@@ -179,6 +181,7 @@ impl Settings {
             moves_leaders: false,
             partitions_first: 0,
             grows_after: 0,
+            grows_by: 0,
             compaction: None,
             clocks: false,
             native: None,
@@ -192,14 +195,7 @@ impl Settings {
             #[cfg(planted)]
             planted_in_log: None,
         };
-        if memory {
-            // What all members of an ISR lose together is lost, and said (D6); what one of them keeps is not.
-            settings.power_cuts = Random::new(settings.ensemble_seed ^ 0x0070_6f77).chance(1, 2);
-        }
-        let mut marks = Random::new(settings.ensemble_seed ^ 0x006d_6172);
-        let mut readers = Random::new(settings.ensemble_seed ^ 0x7265_6164);
-        settings.reader = readers.chance(1, 2).then(|| ReaderSettings::new(&mut readers));
-        settings.marks_bytes_max = marks.chance(1, 2).then(|| 300 + marks.below(3_000));
+        settings.draw_apart();
         settings.partitions_first = settings.partitions;
         // Drawn last: what was drawn before stays as it was.
         settings.moves_leaders = random.chance(1, 2);
@@ -218,6 +214,22 @@ impl Settings {
             settings.native = Some(NativeSettings::new(random));
         }
         settings
+    }
+
+    /// What has a stream of its own, so that it moves no other draw.
+    fn draw_apart(&mut self) {
+        let stream = |name| Random::new(self.ensemble_seed ^ name);
+        let (mut power, mut marks) = (stream(0x0070_6f77), stream(0x006d_6172));
+        let (mut growth, mut readers) = (stream(0x6772_6f77), stream(0x7265_6164));
+        if self.durability == Durability::Memory {
+            // What all members of an ISR lose together is lost, and said (D6); what one of them keeps is not.
+            self.power_cuts = power.chance(1, 2);
+        }
+        self.marks_bytes_max = marks.chance(1, 2).then(|| 300 + marks.below(3_000));
+        if growth.chance(1, 6) {
+            self.grows_by = 1 + i32::try_from(growth.below(5)).expect("few");
+        }
+        self.reader = readers.chance(1, 2).then(|| ReaderSettings::new(&mut readers));
     }
 
     /// How long everything has to come to rest after it was mended: ten seconds, and the longest time-out that is waited for.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use broker_core::controller::{
-    Effect as ControllerEffect, ElectionKind, MeantTopic, MorePartitions, NewTopic,
+    AlterPartitions, Effect as ControllerEffect, ElectionKind, MeantTopic, MorePartitions, NewTopic,
 };
 use broker_core::ids::{BrokerId, PartitionId, TopicId, TopicPartition};
 use broker_core::image::{PartitionState, path};
@@ -19,6 +19,7 @@ use super::message::{Address, Message};
 use super::process::Process;
 use super::world::{Event, Machine, TOPIC, World, key};
 use crate::sim::ensemble::schedule::{MS, SECOND};
+use crate::sim::fault::Fault;
 
 /// The topic that comes and goes.
 pub const FLEETING: &str = "fleeting";
@@ -89,6 +90,41 @@ impl World {
                 process.seat.controller_mut().create_partitions(number, vec![more], false, effects);
             });
         }
+    }
+
+    /// Whether the topic is to have one partition more just before the controller hears that a leader wants a replica in sync: that
+    /// leader is told of all its partitions once more while it waits. What it sends to the replica is lost for some time.
+    pub(super) fn grows_before(&mut self, leader: Address, request: &AlterPartitions) -> bool {
+        let all = self.settings.partitions;
+        if self.grown >= self.settings.grows_by || self.calm {
+            return false;
+        }
+        let Some(item) = request.items.iter().find(|item| item.partition.topic == key(0).topic)
+        else {
+            return false;
+        };
+        let Some(stored) = self.state(item.partition.partition) else { return false };
+        let mut wished = item.isr.iter().map(|(id, _)| *id);
+        let Some(joiner) = wished.find(|id| !stored.state.isr.contains(id)) else { return false };
+        if self.state(PartitionId::new(all - 1)).is_none() || !self.topics.chance(1, 2) {
+            return false;
+        }
+        let until = self.schedule.now() + 50 * MS + self.topics.below(400 * MS);
+        if self.arsenal.strikes(Fault::Partition) {
+            self.isolated.insert((leader, Address::Broker(joiner)), until);
+        }
+        self.grown += 1;
+        true
+    }
+
+    /// The topic has one partition more, or soon will.
+    pub(super) fn grow(&mut self) {
+        let count = self.settings.partitions + self.grown;
+        let more = MorePartitions { name: TOPIC.to_owned(), count, assignment: None };
+        self.administer(|process, effects| {
+            let number = process.next_number();
+            process.seat.controller_mut().create_partitions(number, vec![more], false, effects);
+        });
     }
 
     /// Somebody wants other leaders: those that are preferred, or where nobody leads whoever is there.

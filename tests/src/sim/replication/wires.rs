@@ -70,6 +70,15 @@ impl World {
         self.trace.say(now, || format!("  {message:?}"));
         match (to, message) {
             (NOBODY, _) => {}
+            (Address::Broker(_), Message::Alter { request, .. })
+                if self.grows_before(from, &request) =>
+            {
+                // Meanwhile records come that the others have and this replica has not.
+                let grows = self.topics.below(200 * MS);
+                self.schedule.after(grows, Event::Grow);
+                let delay = grows + self.topics.below(50 * MS);
+                self.schedule.after(delay, Event::Frame { from, to, frame: frame.clone() });
+            }
             (Address::Broker(id), message) => {
                 let life = self.machines[&id].life;
                 self.step(id, life, |process, now, out| process.receive(from, message, now, out));

@@ -68,6 +68,8 @@ pub enum Event {
     },
     FreeDisk(BrokerId),
     LookAfterDisks,
+    BreakElection(BrokerId),
+    Grow,
     CreateTopic,
     Administer,
     ComeOrGo,
@@ -159,10 +161,13 @@ pub struct World {
     pub(super) faults: Random,
     pub(super) seeds: Random,
     pub(super) topics: Random,
+    pub(super) offices: Random,
     pub(super) isolated: BTreeMap<(Address, Address), Time>,
     /// The one whose disk loses what was durable, when one does.
     pub(super) lossy: BrokerId,
     pub(super) calm: bool,
+    /// Partitions that the topic got and nobody uses.
+    pub(super) grown: i32,
 }
 
 impl World {
@@ -194,11 +199,13 @@ impl World {
             faults: Random::new(seed ^ 0x6661_756c),
             seeds: Random::new(seed ^ 0x7365_6564),
             topics: Random::new(seed ^ 0x746f_7069),
+            offices: Random::new(seed ^ 0x6f66_6669),
             arsenal: Faults::without(&settings.without),
             decided: Decisions::default(),
             isolated: BTreeMap::new(),
             lossy: BrokerId::new(1 + i32::try_from(seed % 3).expect("small")),
             calm: false,
+            grown: 0,
             settings,
         };
         let mut clocks = Random::new(seed ^ 0x636c_6f63);
@@ -325,6 +332,8 @@ impl World {
             Event::FailedEnd { id, life } => self.failed_end(id, life),
             Event::FreeDisk(id) => self.machines[&id].disk.mend(),
             Event::LookAfterDisks => self.look_after_disks(),
+            Event::BreakElection(id) => self.break_election(id),
+            Event::Grow => self.grow(),
             Event::CreateTopic => self.create_topic(),
             Event::Administer => self.move_leaders(),
             Event::ComeOrGo => self.come_or_go(),

@@ -111,6 +111,8 @@ pub struct Roster {
     pub others: watch::Sender<BTreeMap<ServerId, String>>,
     /// Whether this server was last told to serve.
     pub serves: bool,
+    /// Whether it has links to others, as its settings are.
+    pub has_links: bool,
 }
 
 impl Roster {
@@ -127,6 +129,13 @@ impl Roster {
             .filter(|(id, _)| **id != self.own_id)
             .map(|(id, member)| (*id, member.peer_address()))
             .collect();
+        if !others.is_empty() && !self.has_links {
+            error!(
+                "the log has other members than this server alone, and it has no links to them: give it `server.{}`, and the \
+                 others' `peerSecret`, in its settings",
+                self.own_id.get()
+            );
+        }
         self.others.send_if_modified(|known| {
             let differs = *known != others;
             if differs {

@@ -134,7 +134,7 @@ impl Server {
         let (events, stored) = mpsc::unbounded_channel();
         let (room_gauge, sync_times) = (opened.room_gauge(), opened.sync_times());
         let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
-        let roster = Roster { own_id, others: roster, serves: true };
+        let roster = Roster { own_id, others: roster, serves: true, has_links: peer.is_some() };
         let audit = match config.audit {
             Some(settings) => Some(start_audit(disk, settings)?),
             None => None,

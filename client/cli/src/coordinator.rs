@@ -19,6 +19,10 @@ const CONFIG_PATH: &str = "/zookeeper/config";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a session with any of them.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a change whose answer was lost to show.
+const DONE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Does what the command says.
 pub async fn run(
@@ -107,9 +111,8 @@ async fn reconfig(
     let mut answered = client.reconfig(joining.clone(), leaving.clone()).await;
     if matches!(answered, Err(Error::ConnectionLoss)) {
         // Whether it was done stands in what all servers agree on.
-        let found = configuration_of(&client).await;
-        let is_done = |(text, _): &(String, Stat)| shows(text, &joining, &leaving);
-        answered = found.filter(is_done).ok_or(Error::ConnectionLoss);
+        let found = await_configuration(&client, |text| shows(text, &joining, &leaving)).await;
+        answered = found.ok_or(Error::ConnectionLoss);
     }
     client.close().await;
     let (text, _) = answered.map_err(|error| {
@@ -147,11 +150,25 @@ async fn reconfig(
     Ok(())
 }
 
-/// The servers by id, and the version, of `/zookeeper/config`.
-async fn configuration_of(client: &Client) -> Option<(String, Stat)> {
-    client.sync(CONFIG_PATH).await.ok()?;
-    let (data, stat) = client.get_data(CONFIG_PATH).await.ok()?;
-    Some((String::from_utf8_lossy(&data?).into_owned(), stat))
+/// `/zookeeper/config` as soon as `is_done` says so of its text: a server that leaves closes its clients some time before all of
+/// the change is done. `None` when that takes longer than [`DONE_TIMEOUT`].
+async fn await_configuration(
+    client: &Client,
+    is_done: impl Fn(&str) -> bool,
+) -> Option<(String, Stat)> {
+    let looks = async {
+        loop {
+            let is_fresh = client.sync(CONFIG_PATH).await.is_ok();
+            if let Ok((Some(data), stat)) = client.get_data(CONFIG_PATH).await {
+                let text = String::from_utf8_lossy(&data).into_owned();
+                if is_fresh && is_done(&text) {
+                    return (text, stat);
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(DONE_TIMEOUT, looks).await.ok()
 }
 
 /// Whether a configuration is what a change of it was to come to.
@@ -163,6 +180,7 @@ fn shows(text: &str, joining: &Option<String>, leaving: &Option<String>) -> bool
         && joining.iter().all(|line| has_joined(line))
 }
 
+/// The servers by id, and the version, of `/zookeeper/config`.
 fn configuration(text: &str) -> (BTreeMap<i32, String>, Option<String>) {
     let pairs = || text.lines().filter_map(|line| line.split_once('='));
     let server = |(name, server): (&str, &str)| {
@@ -203,6 +221,14 @@ async fn list(
         Format::Json => print_json(&ensemble.document(&told))?,
         Format::Table => ensemble.show(&told)?,
     }
+    let is_refused = |told: &Told| {
+        let error = told.as_ref().err().and_then(|error| error.downcast_ref::<Error>());
+        error.is_some_and(|error| error.is(ErrorCode::NoAuth))
+    };
+    anyhow::ensure!(
+        !ensemble.members.is_empty() || !told.iter().any(|(_, told)| is_refused(told)),
+        "you may not read {CONFIG_PATH}, and so not who the members are; --auth says who you are"
+    );
     anyhow::ensure!(
         !ensemble.members.is_empty(),
         "no coordinator answers at {}",

@@ -4,7 +4,7 @@
 //! Invariant: only an empty folder is written; other members than the snapshot's are named on purpose.
 //! Does not know: files' formats.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use anyhow::bail;
 use clap::Args;
 use coordinator::config::Config;
 use coordinator::storage::{found_from, members_in};
+use coordinator_core::members::{Member, Members, Role};
 use coordinator_disk::RealDisk;
 
 use super::{owner, print};
@@ -43,23 +44,37 @@ pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-/// Members that joined or left are in the snapshot, and files may still name the first ones.
+/// Members that joined or left are in the snapshot, and files may still name the first ones, or give a vote to one that lost it.
 fn check_members(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
     let backed_up = members_in(&RealDisk, &flags.from, owner(config))?;
-    let Some(backed_up) = backed_up.filter(|_| !flags.other_members) else { return Ok(()) };
-    let own = BTreeSet::from([config.core.id]);
-    let named: BTreeSet<_> = config.members.keys().copied().collect();
-    let named = if named.is_empty() { own } else { named };
-    if backed_up.keys().eq(&named) {
+    let Some((members, target)) = backed_up.filter(|_| !flags.other_members) else {
+        return Ok(());
+    };
+    let role = |members: &Members, id| {
+        members.get(&id).map_or(Role::Participant, |member: &Member| member.role())
+    };
+    let named: BTreeMap<_, _> = match config.core.servers.is_empty() {
+        true => config.core.members.iter().map(|id| (*id, Role::Participant)).collect(),
+        false => {
+            let servers = &config.core.servers;
+            servers.keys().map(|id| (*id, role(servers, *id))).collect()
+        }
+    };
+    if members.keys().map(|id| (*id, role(&members, *id))).eq(named.clone()) {
         return Ok(());
     }
-    let shown: Vec<_> =
-        backed_up.iter().map(|(id, member)| format!("server.{id}={member}")).collect();
-    let named: Vec<_> = named.iter().map(ToString::to_string).collect();
+    let lines = |members: &Members| {
+        let lines = members.iter().map(|(id, member)| format!("server.{id}={member}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let named: Vec<_> = named.keys().map(ToString::to_string).collect();
+    let change = target.map_or(String::new(), |target| {
+        format!("\n(a change was under way when it was taken, to:\n{}\n)", lines(&target))
+    });
     bail!(
-        "the settings name servers {}, the snapshot is of others:\n{}\nname those in the settings of all members, or say \
-         --other-members if the ensemble is to begin with those that the settings name",
+        "the settings name servers {}, the snapshot is of others, or with other roles:\n{}{change}\nname those in the settings of \
+         all members, or say --other-members if the ensemble is to begin with those that the settings name",
         named.join(", "),
-        shown.join("\n")
+        lines(&members)
     )
 }

@@ -88,7 +88,8 @@ pub enum HandshakeError {
     },
     /// It takes itself or us for a member that it or we are not.
     #[error(
-        "it says it is server {from} and calls server {to}: check the ids and addresses of the members"
+        "it says it is server {from} and calls server {to}: check the ids and addresses of the members (who joined while this server \
+         missed it is let in with `reconfigEnabled = true`, or named in the settings)"
     )]
     Member {
         /// Who it says it is.

@@ -54,7 +54,8 @@ pub struct Ensemble {
     pub own_id: ServerId,
     /// The others.
     pub others: Others,
-    /// Whether members may have joined that are not known here: nobody has where members do not change.
+    /// Whether members may have joined that are not known here: with `reconfigEnabled`. One that missed changes and was then
+    /// started without it hears only from those it knows.
     pub takes_unknown: bool,
 }
 

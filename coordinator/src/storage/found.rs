@@ -63,7 +63,8 @@ pub fn found_from(
     Ok(index)
 }
 
-/// The members that such a snapshot names; `None` where settings named them.
+/// The members that were agreed on when such a snapshot was taken, and those of a change then under way; `None` where
+/// settings named them.
 ///
 /// # Errors
 /// As [`found_from`], of the file.
@@ -71,9 +72,10 @@ pub fn members_in(
     disk: &dyn Disk,
     file: &Path,
     owner: Owner,
-) -> Result<Option<Members>, StorageError> {
+) -> Result<Option<(Members, Option<Members>)>, StorageError> {
     let (_, state) = load(disk, file, owner)?;
-    Ok(state.membership().map(Membership::known))
+    let target = |membership: &Membership| membership.change.as_ref().map(|c| c.target.clone());
+    Ok(state.membership().map(|membership| (membership.servers.clone(), target(membership))))
 }
 
 fn load(

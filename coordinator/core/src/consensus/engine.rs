@@ -193,7 +193,9 @@ impl Consensus {
             #[cfg(planted)]
             planted: config.planted,
         };
-        for entry in restored.entries.iter().filter(|entry| entry.index > applied) {
+        // The store does not keep those that an installed snapshot has taken the place of.
+        let kept = (applied + 1)..=consensus.last_index();
+        for entry in restored.entries.iter().filter(|entry| kept.contains(&entry.index)) {
             consensus.note_appended((entry.index, entry.kind), &entry.data);
         }
         consensus.set_jitter();

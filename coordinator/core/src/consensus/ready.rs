@@ -1,8 +1,8 @@
 //! Draining the engine: its Readys become outputs, in the order that keeps them safe.
 //!
 //! Called by the engine's inputs. Calls the log store and the persist queue. Invariant: of each
-//! Ready the leader's messages go first (they may overtake its own sync), then what is committed
-//! and durable is given out, then the write is asked for; votes and acknowledgements of entries wait
+//! Ready the leader's messages go first (they may overtake the sync of its entries, not that of its
+//! term and vote), then what is committed and durable is given out, then the write is asked for; votes and acknowledgements of entries wait
 //! in the persist queue until the write and all earlier ones are durable. Answers to heartbeats,
 //! which speak of the term alone, wait for a new term only. Many Readys may be on their way. It does not know why the engine made a Ready.
 

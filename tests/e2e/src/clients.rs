@@ -4,11 +4,17 @@
 //! Called by: the end-to-end tests. `scripts/test` installs what it can below `TIDEGATE_CLIENTS`
 //! (default `target/clients`). What is missing is skipped with a line that says why.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use ::tests::cluster::HANG_GUARD;
+use anyhow::{Context, Result, bail, ensure};
+
+/// A client that runs for so long hangs: those that wait for something give up earlier by themselves.
+const RUN_GUARD: Duration = HANG_GUARD.saturating_mul(5);
 
 /// Main classes of the Java tools, by the usual name without `kafka-` and `.sh`.
 const JAVA_TOOLS: [(&str, &str); 5] = [
@@ -110,7 +116,7 @@ fn java_with(jars: &str, properties: &[&str], class: &str) -> Option<Command> {
 /// Runs a client to its end with `input` on its standard input and gives what it printed.
 ///
 /// # Errors
-/// When it cannot be started or fails; its output is in the error.
+/// When it cannot be started, fails or hangs; its output is in the error.
 pub fn run(mut command: Command, input: &str) -> Result<String> {
     let shown = format!("{command:?}");
     let mut child = command
@@ -120,12 +126,85 @@ pub fn run(mut command: Command, input: &str) -> Result<String> {
         .spawn()
         .with_context(|| format!("cannot start {shown}"))?;
     let mut pipe = child.stdin.take().context("no standard input")?;
-    let written = pipe.write_all(input.as_bytes());
-    drop(pipe);
-    let output = child.wait_with_output()?;
+    let input = input.as_bytes().to_vec();
+    let (tell, written) = mpsc::channel();
+    // It ends with the process, which may never read.
+    std::thread::spawn(move || tell.send(pipe.write_all(&input)));
+    let output = wait(child).with_context(|| format!("{shown} does not end"))?;
+    let written = written.recv_timeout(HANG_GUARD)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{shown} failed ({}):\n{text}{errors}", output.status);
     written.with_context(|| format!("{shown} did not read its input:\n{errors}"))?;
     Ok(text)
+}
+
+/// Waits for the end of a client and gives what it printed to pipes; kills it when it hangs.
+///
+/// # Errors
+/// When it hangs; what it has printed is in the error.
+pub fn wait(child: Child) -> Result<Output> {
+    wait_at_most(RUN_GUARD, child)
+}
+
+fn wait_at_most(limit: Duration, mut child: Child) -> Result<Output> {
+    let (stdout, stderr) = (gather(child.stdout.take()), gather(child.stderr.take()));
+    let ended = poll(limit, &mut child)?;
+    if ended.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    // Who inherited a pipe may keep it open.
+    let (stdout, stderr) = (stdout.recv_timeout(HANG_GUARD), stderr.recv_timeout(HANG_GUARD));
+    let Some(status) = ended else {
+        let (stdout, stderr) = (stdout.unwrap_or_default(), stderr.unwrap_or_default());
+        let (text, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        bail!("killed after {limit:?}; it had printed:\n{text}{errors}");
+    };
+    let no_end = "it has ended and its output has not";
+    Ok(Output { status, stdout: stdout.context(no_end)?, stderr: stderr.context(no_end)? })
+}
+
+/// How it ended, if it did in time.
+fn poll(limit: Duration, child: &mut Child) -> Result<Option<ExitStatus>> {
+    let begun = Instant::now();
+    loop {
+        let ended = child.try_wait()?;
+        if ended.is_some() || begun.elapsed() > limit {
+            return Ok(ended);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// All that comes out of a pipe, once it ends; nothing if there is none.
+fn gather(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (tell, all) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is of use too.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        tell.send(bytes)
+    });
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_that_hangs_is_killed_and_its_words_are_told() {
+        let mut client = Command::new("sh");
+        client.args(["-c", "echo said; echo complained >&2; exec sleep 1000"]);
+        let client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let error = wait_at_most(Duration::from_secs(2), client).unwrap_err().to_string();
+        assert!(error.contains("said\ncomplained\n"), "{error}");
+    }
+
+    #[test]
+    fn client_may_answer_more_than_a_pipe_holds_before_it_has_read_all() {
+        let input = "line\n".repeat(200_000);
+        assert_eq!(run(Command::new("cat"), &input).unwrap(), input);
+    }
 }

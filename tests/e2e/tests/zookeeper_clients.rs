@@ -18,6 +18,10 @@ const SUPER: &str =
 const SAME_SETTINGS: &str = "enforceQuota=true\n";
 const TTL: &str = "-Dzookeeper.extendedTypesEnabled=true";
 const OPEN: &str = "reconfigEnabled = true\n";
+const C_HEADER: &str = "/usr/include/zookeeper/zookeeper.h";
+/// What 3.4 does not have of what the program calls.
+const C_CALLS: [&str; 4] =
+    ["zoo_create2_ttl", "zoo_reconfig", "zoo_remove_watches", "zoo_remove_all_watches"];
 
 fn client_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
@@ -26,23 +30,35 @@ fn client_file(name: &str) -> PathBuf {
 /// What zkCli prints of a script, on both ways out.
 fn zkcli(servers: &str, script: &str) -> Result<Option<(Said, Said)>> {
     let Some(mut java) = clients::zookeeper_cli() else { return Ok(None) };
-    let home = tempfile(servers)?;
-    let (input, errors) = (home.join("script"), home.join("errors"));
+    let home = Home::new(servers)?;
+    let (input, errors) = (home.0.join("script"), home.0.join("errors"));
     fs::write(&input, script)?;
     java.args(["-waitforconnection", "-timeout", "60000", "-server", servers]);
     java.stdin(fs::File::open(&input)?).stderr(fs::File::create(&errors)?);
-    let printed = java.stdout(Stdio::piped()).spawn()?.wait_with_output()?;
-    let (printed, errors) =
-        (String::from_utf8_lossy(&printed.stdout).into_owned(), fs::read_to_string(&errors)?);
-    fs::remove_dir_all(&home)?;
+    let printed = clients::wait(java.stdout(Stdio::piped()).spawn()?);
+    let errors = fs::read_to_string(&errors)?;
+    let printed = printed.with_context(|| format!("zkCli does not end:\n{errors}"))?;
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
     Ok(Some((Said::of(&printed), Said::of(&errors))))
 }
 
-fn tempfile(name: &str) -> Result<PathBuf> {
-    let name: String = name.chars().filter(char::is_ascii_digit).take(20).collect();
-    let home = std::env::temp_dir().join(format!("tidegate-zkcli-{}-{name}", std::process::id()));
-    fs::create_dir_all(&home)?;
-    Ok(home)
+/// A folder that goes with the value.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Result<Home> {
+        let name: String = name.chars().filter(char::is_ascii_digit).take(20).collect();
+        let name = format!("tidegate-zkcli-{}-{name}", std::process::id());
+        let home = Home(std::env::temp_dir().join(name));
+        fs::create_dir_all(&home.0)?;
+        Ok(home)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// What a client printed, without times and ids, and what is told by another thread apart.
@@ -120,8 +136,9 @@ fn zkcli_is_answered_as_by_zookeeper() -> Result<()> {
         skip("zkCli beside ZooKeeper", "no Java, or Maven could not fetch its jars");
         return Ok(());
     };
-    let home = tempfile("")?;
-    let theirs = ZooKeeper::start(java, &home, SAME_SETTINGS)?;
+    // It outlives the server that writes there.
+    let home = Home::new("")?;
+    let theirs = ZooKeeper::start(java, &home.0, SAME_SETTINGS)?;
     let ours = Coordinators::start("zkcli", 3, OPEN)?;
     theirs.wait_ready()?;
     let script = fs::read_to_string(client_file("zkcli.txt"))?;
@@ -135,8 +152,7 @@ fn zkcli_is_answered_as_by_zookeeper() -> Result<()> {
         same("line", &expected.lines, &found.lines)?;
         same("event", &expected.events, &found.events)?;
     }
-    drop(theirs);
-    Ok(fs::remove_dir_all(&home)?)
+    Ok(())
 }
 
 /// Java's client sets all kinds of watches again in one request; of those that stay ZooKeeper tells nothing that they
@@ -209,21 +225,29 @@ fn zkcli_sees_and_changes_the_members() -> Result<()> {
 
 #[test]
 fn c_client_works() -> Result<()> {
-    let home = tempfile("1")?;
-    let program = home.join("client");
+    let Ok(header) = fs::read_to_string(C_HEADER) else {
+        skip("ZooKeeper's C client", "libzookeeper-mt-dev is not installed");
+        return Ok(());
+    };
+    if let Some(call) = C_CALLS.iter().find(|call| !header.contains(**call)) {
+        skip("ZooKeeper's C client", &format!("the one installed is too old: it lacks {call}"));
+        return Ok(());
+    }
+    if run_quietly("cc").is_none() {
+        skip("ZooKeeper's C client", "no C compiler");
+        return Ok(());
+    }
+    let home = Home::new("1")?;
+    let program = home.0.join("client");
     let mut compile = Command::new("cc");
     compile.args(["-Wall", "-DTHREADED", "-o"]).arg(&program).arg(client_file("zookeeper.c"));
     compile.args(["-lzookeeper_mt", "-lpthread"]);
-    if !Path::new("/usr/include/zookeeper/zookeeper.h").exists() || run_quietly("cc").is_none() {
-        skip("ZooKeeper's C client", "no C compiler, or libzookeeper-mt-dev is not installed");
-        return Ok(fs::remove_dir_all(&home)?);
-    }
     run(compile, "")?;
     let all = Coordinators::start("c-client", 3, OPEN)?;
     let mut client = Command::new(&program);
     client.arg(all.addresses());
     print!("{}", run(client, "")?);
-    Ok(fs::remove_dir_all(&home)?)
+    Ok(())
 }
 
 fn run_quietly(program: &str) -> Option<()> {

@@ -7,14 +7,17 @@
 use std::io::{self, BufRead};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zookeeper_client::{
     Acls, AddWatchMode, Client, CreateMode, EnsembleUpdate, Error, EventType, MultiReadResult,
-    MultiWriteError, MultiWriteResult, PersistentWatcher, WatchedEvent,
+    MultiWriteError, MultiWriteResult, OneshotWatcher, PersistentWatcher, WatchedEvent,
 };
 
-/// A hang guard, no measure.
-const SOON: Duration = Duration::from_secs(60);
+/// A hang guard for all up to the next line, no measure; the test waits 60 s for that.
+const SOON: Duration = Duration::from_secs(50);
+/// The most that the server grants: a session outlives the time in which its server is down.
+const SESSION: Duration = Duration::from_secs(40);
+const PAUSE: Duration = Duration::from_millis(50);
 const PLAIN: Acls<'static> = Acls::anyone_all();
 
 /// Has the test do something to the server.
@@ -23,10 +26,24 @@ fn have(what: &str) {
     io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
+async fn soon<T>(step: impl Future<Output = T>) -> T {
+    timeout(SOON, step).await.expect("an answer in time")
+}
+
+/// Asks again when the connection is lost: servers close them while nobody leads.
+async fn repeat<T>(call: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match call().await {
+            Err(Error::ConnectionLoss) => sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// The next event that is one of a node.
 async fn next(watcher: &mut PersistentWatcher) -> WatchedEvent {
     loop {
-        let event = timeout(SOON, watcher.changed()).await.expect("an event in time");
+        let event = watcher.changed().await;
         if event.event_type != EventType::Session {
             return event;
         }
@@ -106,7 +123,7 @@ async fn transactions(client: &Client, other: &Client) {
     assert_eq!(refused, MultiWriteError::OperationFailed { index: 1, source: Error::BadVersion });
 }
 
-/// Watches of each kind, also what they missed while their server was gone.
+/// Watches that stay, up to where they are given up.
 async fn watches(client: &Client, other: &Client) {
     let plain = CreateMode::Persistent.with_acls(PLAIN);
     client.create("/rs/w", b"", &plain).await.unwrap();
@@ -127,22 +144,38 @@ async fn watches(client: &Client, other: &Client) {
     other.set_data("/rs/w", b"z", None).await.unwrap();
     told(&mut node, &[(EventType::NodeDataChanged, "/rs/w")]).await;
     drop(node);
+}
 
+type Watch = (OneshotWatcher, EventType, &'static str);
+
+/// Watches that are told of one change.
+async fn watch_once(client: &Client) -> [Watch; 3] {
     let (_, _, data) = client.get_and_watch_data("/rs/own").await.unwrap();
     let (_, absent) = client.check_and_watch_stat("/rs/new").await.unwrap();
     let (_, children) = client.list_and_watch_children("/rs/box").await.unwrap();
-    have("kill");
-    other.auth("digest", b"bob:secret").await.unwrap();
-    other.set_data("/rs/own", b"y", None).await.unwrap();
-    other.create("/rs/new", b"", &plain).await.unwrap();
-    other.create("/rs/box/c", b"", &plain).await.unwrap();
-    have("start");
-    for (watcher, kind, path) in [
+    [
         (data, EventType::NodeDataChanged, "/rs/own"),
         (absent, EventType::NodeCreated, "/rs/new"),
         (children, EventType::NodeChildrenChanged, "/rs/box"),
-    ] {
-        let event = timeout(SOON, watcher.changed()).await.expect("an event in time");
+    ]
+}
+
+/// Changes what the watches are on, while the server of their client is down.
+async fn change(other: &Client) {
+    let plain = CreateMode::Persistent.with_acls(PLAIN);
+    repeat(async || other.auth("digest", b"bob:secret").await).await.unwrap();
+    repeat(async || other.set_data("/rs/own", b"y", None).await).await.unwrap();
+    for path in ["/rs/new", "/rs/box/c"] {
+        let created = repeat(async || other.create(path, b"", &plain).await).await;
+        // It may have been done when the connection was lost.
+        assert!(matches!(created, Ok(_) | Err(Error::NodeExists)), "{path}: {created:?}");
+    }
+}
+
+/// What the watches missed is told when their client comes back.
+async fn missed(client: &Client, watches: [Watch; 3]) {
+    for (watcher, kind, path) in watches {
+        let event = watcher.changed().await;
         assert_eq!((event.event_type, event.path.as_str()), (kind, path));
     }
     assert_eq!(client.list_ephemerals("/rs").await, Ok(vec!["/rs/e-0000000003".to_owned()]));
@@ -171,13 +204,26 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let (server, others) = (arguments.next().unwrap(), arguments.next().unwrap());
     // Of older servers it expects less.
-    let connector = || Client::connector().with_server_version(3, 9, 0);
-    let client = connector().connect(&server).await.unwrap();
-    let other = connector().connect(&others).await.unwrap();
-    nodes(&client).await;
-    other.sync("/rs").await.unwrap();
-    transactions(&client, &other).await;
-    watches(&client, &other).await;
-    members(&client).await;
+    let connector =
+        || Client::connector().with_server_version(3, 9, 0).with_session_timeout(SESSION);
+    let (client, other, watches) = soon(async {
+        let client = connector().connect(&server).await.unwrap();
+        let other = connector().connect(&others).await.unwrap();
+        nodes(&client).await;
+        other.sync("/rs").await.unwrap();
+        transactions(&client, &other).await;
+        watches(&client, &other).await;
+        let watches = watch_once(&client).await;
+        (client, other, watches)
+    })
+    .await;
+    have("kill");
+    soon(change(&other)).await;
+    have("start");
+    soon(async {
+        missed(&client, watches).await;
+        members(&client).await;
+    })
+    .await;
     println!("the crate zookeeper-client: all answered");
 }

@@ -81,6 +81,9 @@ const HELD: &str = "clients HeldLock";
 /// Clients were served without a quorum.
 const READ_ONLY: &str = "clients ReadOnly";
 
+/// Their writes were refused for want of room.
+const REFUSED: &str = "clients Refused";
+
 /// Where clients change the members: what their servers tell, and what came of it.
 const OF_MEMBERS: [&str; 3] = ["ensemble Members", "clients Reconfigured", "clients Transferred"];
 
@@ -141,7 +144,7 @@ const BY_MEMBERS: [&str; 8] = [
 fn decisions(world: World) -> Vec<&'static str> {
     let (servers, brokers) = (BY_SERVERS.as_slice(), BY_BROKERS.as_slice());
     match world {
-        World::Ensemble => [servers, &[HALT, HELD, READ_ONLY], &OF_MEMBERS].concat(),
+        World::Ensemble => [servers, &[HALT, HELD, READ_ONLY, REFUSED], &OF_MEMBERS].concat(),
         World::Calm => [servers, &[HELD]].concat(),
         World::Replication => [servers, &[HALT], brokers].concat(),
         World::Groups => BY_MEMBERS.to_vec(),

@@ -23,6 +23,9 @@ const COMPARE_EVERY: u64 = 512;
 /// A server that is no member any more may answer for so long: until it knows that nobody follows it (safety.md A7).
 const LEAVES_WITHIN: Time = 2 * SECOND + 100 * MS;
 
+/// A server that stood still hears so late of who leads.
+const HEARD_WITHIN: Time = 6 * SECOND;
+
 /// One command of the committed log.
 #[derive(Debug)]
 pub struct Decided {
@@ -65,6 +68,8 @@ pub struct Ledger {
     founders: usize,
     /// Who voted before the last change of that.
     voted: BTreeSet<u64>,
+    /// The entry that changed it.
+    changed_at: u64,
     /// When each server, from 0, lost its part; not those that have one.
     left: BTreeMap<usize, Time>,
     /// See [`Self::take_gained`].
@@ -78,6 +83,8 @@ struct Logged {
     at: Time,
     /// How many entries were committed then.
     committed: u64,
+    /// How many of them that server, its leader, knew to be.
+    known: u64,
     /// Of it and all before it, as far back as is known.
     digest: u64,
 }
@@ -111,6 +118,7 @@ impl Ledger {
             fresh,
             founders,
             voted: (1..=founders as u64).collect(),
+            changed_at: 0,
             left: (founders..servers).map(|server| (server, 0)).collect(),
             gained: Vec::new(),
         }
@@ -148,13 +156,13 @@ impl Ledger {
         };
         // Behind what a former life has discarded nothing can be said.
         let Some(mut digest) = before else { return };
-        let committed = self.entry_count();
+        let (committed, known) = (self.entry_count(), self.servers[id].committed);
         for entry in &write.entries {
             digest = chain(digest, entry);
             let found = self.logged.entry((entry.term, entry.index));
-            let known = *found.or_insert(Logged { at: now, committed, digest });
+            let first = *found.or_insert(Logged { at: now, committed, known, digest });
             assert!(
-                known.digest == digest,
+                first.digest == digest,
                 "server {id} has another log up to {} of term {} than others",
                 entry.index,
                 entry.term,
@@ -200,11 +208,19 @@ impl Ledger {
         !self.members().voters().is_empty()
     }
 
-    /// Who votes, and who did before the last change: what was committed is on the disks of a majority of either.
+    /// Who votes, and who did before the last change.
     pub fn quorums(&self) -> [BTreeSet<u64>; 2] {
         let voters = self.members().voters();
         let now = if voters.is_empty() { &self.voted } else { voters };
         [now.clone(), self.voted.clone()]
+    }
+
+    /// Of one of these a majority has the last committed entry: of who votes, or of who did before the last change, if the
+    /// entry's leader did not know yet that the change was committed.
+    pub fn quorums_of(&self, term: u64, index: u64) -> impl Iterator<Item = BTreeSet<u64>> {
+        let known = self.logged.get(&(term, index)).map_or(0, |logged| logged.known);
+        let counted = if known < self.changed_at { 2 } else { 1 };
+        self.quorums().into_iter().take(counted)
     }
 
     /// Whether a server may answer clients.
@@ -212,9 +228,14 @@ impl Ledger {
         self.left.get(&server).is_none_or(|left| *left > 0 && now <= left + LEAVES_WITHIN)
     }
 
-    /// Whether a server has led a term by then.
-    pub fn has_led(&self, server: usize, now: Time) -> bool {
-        self.leaders.values().any(|(leader, since)| *leader == server && *since <= now)
+    /// Whether a server has led at a time between these, as far as anybody could know: of a leader others may hear late.
+    pub fn has_led(&self, server: usize, (from, to): (Time, Time)) -> bool {
+        let is_over = |term: u64| {
+            let mut later = self.leaders.range(term + 1..).map(|(_, (_, since))| *since);
+            later.any(|since| since + HEARD_WITHIN < from)
+        };
+        let mut led = self.leaders.iter().filter(|(_, (leader, _))| *leader == server);
+        led.any(|(term, (_, since))| *since <= to && !is_over(*term))
     }
 
     /// A server's vote of a term is on its disk. Whether that is new.
@@ -342,13 +363,14 @@ impl Ledger {
         assert_eq!(found, expected, "leader {id} of term {term} lacks committed entry {index}");
     }
 
-    /// An entry of consensus was committed, before which these voted, and so much was committed when it was proposed.
-    fn change_parts(&mut self, (before, given): (BTreeSet<u64>, u64), now: Time) {
+    /// This entry of consensus was committed, before which these voted, and so much was committed when it was proposed.
+    fn change_parts(&mut self, index: u64, (before, given): (BTreeSet<u64>, u64), now: Time) {
         let voters = self.model.members().voters();
         if !before.is_empty() && before != *voters {
             let gained = voters.difference(&before).map(|id| (*id as usize - 1, given));
             self.gained.extend(gained);
             self.voted = before;
+            self.changed_at = index;
         }
         for server in 0..self.servers.len() {
             match self.has_part(server) {
@@ -376,7 +398,7 @@ impl Ledger {
         self.model.begin_entry(&raw, &entry);
         if raw.kind == EntryKind::Members {
             let given = self.logged.get(&(raw.term, index)).map_or(0, |logged| logged.committed);
-            self.change_parts((before, given), now);
+            self.change_parts(index, (before, given), now);
             apply(&mut self.reference, &raw, &entry);
             self.committed.push((raw, entry));
             self.committed_in.push(term);

@@ -54,6 +54,7 @@ impl World {
 
     /// Mends everything and breaks nothing more.
     pub fn heal(&mut self) {
+        self.low_disks.1 = Some(self.schedule.now());
         self.settings.faults = false;
         self.settings.slow_network = false;
         self.settings.disorder = Disorder::default();
@@ -424,6 +425,7 @@ impl World {
             if self.members[server].server.is_some() {
                 self.arsenal.note(Fault::LowDisk);
             }
+            self.low_disks.0.get_or_insert(self.schedule.now());
             self.measure_room(server, 0);
             self.schedule.after(over, Happening::Nemesis(Deed::HighDisk(server)));
         }

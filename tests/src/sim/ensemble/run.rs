@@ -31,6 +31,8 @@ pub fn lengthen(seed: u64, work: &mut Time, pace: &mut u64) {
 const HELD: &str = "clients HeldLock";
 /// They were served without a quorum.
 const READ_ONLY: &str = "clients ReadOnly";
+/// Their writes were refused for want of room.
+const REFUSED: &str = "clients Refused";
 /// Members were changed.
 const RECONFIGURED: &str = "clients Reconfigured";
 /// Leadership was moved to a server that was named.
@@ -136,6 +138,7 @@ pub fn run_with(
         (audited.reconfigs, RECONFIGURED),
         (audited.transfers, TRANSFERRED),
         (audited.read_only, READ_ONLY),
+        (audited.refused, REFUSED),
     ];
     for (_, what) in is_told.into_iter().filter(|(count, _)| *count > 0) {
         decisions.note(what);
@@ -191,6 +194,8 @@ pub(super) fn come_to_rest(world: &mut World, end: Time) {
     assert_eq!(modes.iter().filter(|mode| leads(mode)).count(), 1, "servers are {modes:?}");
     for line in world.lines.iter().flatten() {
         assert!(world.sockets[line].is_read(), "connection {line} is not read any more");
+        let talk = &world.talks[line];
+        assert!(!talk.read_only, "server {} serves reads only, with a quorum", talk.server);
     }
     let mut states = Vec::new();
     for id in 0..world.members.len() {
@@ -207,6 +212,7 @@ pub(super) fn come_to_rest(world: &mut World, end: Time) {
 
 fn is_at_rest(world: &World) -> bool {
     let all_idle = world.clients.iter().all(|client| client.is_idle());
+    let read_only = world.lines.iter().flatten().any(|line| world.talks[line].read_only);
     let applied = |id: usize| {
         let server = world.members[id].server.as_ref();
         server.map_or(0, |server| server.state().applied_index())
@@ -214,5 +220,5 @@ fn is_at_rest(world: &World) -> bool {
     let is_current =
         |id: usize| !world.ledger.has_part(id) || applied(id) == world.ledger.entry_count();
     let is_done = !world.ledger.members().is_changing();
-    all_idle && is_done && (0..world.members.len()).all(is_current)
+    all_idle && !read_only && is_done && (0..world.members.len()).all(is_current)
 }

@@ -148,6 +148,8 @@ pub struct World {
     pub(super) muster: Random,
     /// Connections that were opened for reads only.
     pub(super) readers: BTreeSet<u64>,
+    /// When a disk had little room first, and since when all have enough for good.
+    pub(super) low_disks: (Option<Time>, Option<Time>),
     pub(super) steps: u64,
 }
 
@@ -200,6 +202,7 @@ impl World {
             room: Random::new(seed ^ 0x6672_6565),
             muster: Random::new(seed ^ 0x6d75_7374),
             readers: BTreeSet::new(),
+            low_disks: (None, None),
             steps: 0,
         };
         for server in 0..world.members.len() {
@@ -406,8 +409,9 @@ impl World {
             let server = usize::try_from(**id - 1).expect("small");
             self.members[server].storage.has_durably(term, index)
         };
-        let having =
-            self.ledger.quorums().map(|voters| (voters.iter().filter(has_it).count(), voters));
+        let quorums = self.ledger.quorums_of(term, index);
+        let having: Vec<(usize, BTreeSet<u64>)> =
+            quorums.map(|voters| (voters.iter().filter(has_it).count(), voters)).collect();
         assert!(
             having.iter().any(|(count, voters)| *count > voters.len() / 2),
             "entry {index} of term {term} is committed, and on these disks: {having:?}"

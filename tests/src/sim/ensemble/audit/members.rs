@@ -1,5 +1,5 @@
 //! What operators were told: a change that was called done is one that was agreed on, each later one under a later zxid, and who
-//! is said to lead now has led since.
+//! is said to lead now has led since the question.
 
 use coordinator_core::state::{OpResult, Outcome};
 use coordinator_protocol::{Request, Response, TransferOutcome, Zxid};
@@ -30,11 +30,18 @@ pub(super) fn audit(facts: &Facts<'_>, world: &World, audited: &mut Audited) {
             let Request::TransferLeader(asked) = &talk.sent[*request].request else {
                 panic!("a transfer that nobody asked for: {answer:?}")
             };
-            if answer.outcome == TransferOutcome::Done && asked.to != 0 {
-                let to = usize::try_from(asked.to - 1).expect("a machine's number");
-                assert!(world.ledger.has_led(to, *at), "{asked:?} is done, and it never led");
-                audited.transfers += 1;
+            if answer.outcome != TransferOutcome::Done {
+                continue;
             }
+            let is_named = asked.to != 0;
+            assert!(!is_named || answer.leader == asked.to, "{asked:?} is done: {answer:?}");
+            let to = usize::try_from(answer.leader - 1).expect("a machine's number");
+            let between = (talk.sent[*request].at, *at);
+            assert!(
+                world.ledger.has_led(to, between),
+                "{asked:?} is done: {answer:?}, and it did not lead"
+            );
+            audited.transfers += u64::from(is_named);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! locks          who writes under the lock holds it
 //! expiry         sessions end when their silence lasted long enough
 //! read_only      what is answered without a quorum is none but reads, and leaves no trace in the log
+//! room           only what takes room is refused, and only around the time at which a disk has little
 //! members        the servers are those that operators were told of
 //! ```
 //!
@@ -19,6 +20,7 @@ mod locks;
 mod members;
 mod read_only;
 mod reads;
+mod room;
 mod subscriptions;
 mod watches;
 mod writes;
@@ -57,6 +59,8 @@ pub struct Audited {
     pub unchecked_expiries: u64,
     /// Of all, those after a lost socket.
     pub graces: u64,
+    /// Writes that were refused for want of room.
+    pub refused: u64,
     /// Answers without a quorum.
     pub read_only: u64,
     /// Changes of the members that came to their end.
@@ -97,6 +101,7 @@ pub(super) fn audit(world: &World, profile: Profile) -> Audited {
     }
     expiry::audit(&facts, world, profile, &mut audited);
     members::audit(&facts, world, &mut audited);
+    room::audit(world, &mut audited);
     read_only::audit(&facts, world, &mut audited);
     audited
 }

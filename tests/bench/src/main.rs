@@ -6,7 +6,7 @@
 //! start       time to serving, idle memory            throughput  records a second, CPU, memory
 //! latency     end to end at a fixed rate              paced       the load for it
 //! failover    a killed leader                         floor       a bare loop on the same bytes
-//! ensemble    coordinator and ZooKeeper
+//! ensemble    coordinator and ZooKeeper                session     one client of theirs
 //! ```
 //!
 //! The servers are those of the end-to-end tests (`e2e::peers`).
@@ -21,6 +21,7 @@ mod machine;
 mod paced;
 mod plan;
 mod report;
+mod session;
 mod start;
 mod throughput;
 mod tool;
@@ -40,7 +41,7 @@ use plan::{Part, Size};
 #[derive(Parser)]
 #[command(
     name = "bench",
-    after_help = "Examples:\n  scripts/bench smoke                       everything, short (at most 20 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
+    after_help = "Examples:\n  scripts/bench smoke                       everything, short (at most 25 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
 )]
 struct Arguments {
     /// How much work

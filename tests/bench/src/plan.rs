@@ -17,9 +17,9 @@ use crate::{ensemble, failover, floor, latency, machine, start, throughput};
 /// How much work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Size {
-    /// Every part, short: at most 20 minutes on two quiet cores
+    /// Every part, short: at most 25 minutes on two quiet cores
     Smoke,
-    /// Every part with more rounds: about an hour
+    /// Every part with more rounds: some two hours
     Full,
 }
 
@@ -77,10 +77,11 @@ impl Run {
         for name in &without {
             ensure!(known.contains(&name.as_str()), "no system {name}; there are: {known:?}");
         }
-        ensure!(ensemble::has_rows(&rows), "the coordinator has no row that contains {rows:?}");
+        let run = Run { size, parts: Vec::new(), without, rows, data: PathBuf::new() };
+        ensure!(!run.works().is_empty(), "the coordinator has no row that contains {:?}", run.rows);
         let parts = if only.is_empty() { PARTS.to_vec() } else { only };
         let data = data.canonicalize().with_context(|| format!("no folder {}", data.display()))?;
-        Ok(Run { size, parts, without, rows, data })
+        Ok(Run { parts, data, ..run })
     }
 
     /// Measures everything that was asked for.
@@ -252,12 +253,19 @@ impl Run {
         }
     }
 
+    /// What is measured of the coordinator's rates.
+    fn works(&self) -> Vec<ensemble::Work> {
+        let mut works = ensemble::works(self.size == Size::Full);
+        works.retain(|work| work.label().contains(&self.rows));
+        works
+    }
+
     fn coordinator(&self, report: &mut Report) {
-        let time = Duration::from_secs(if self.size == Size::Smoke { 4 } else { 15 });
+        let time = Duration::from_secs(if self.size == Size::Smoke { 3 } else { 10 });
         for nodes in [1, 3] {
             let start = |product: &Product| self.start(*product, nodes, &mut report.remarks);
             let systems: Vec<System> = ENSEMBLES.iter().filter_map(start).collect();
-            match ensemble::measure(&systems, nodes, time, &self.rows) {
+            match ensemble::measure(&systems, nodes, time, &self.works()) {
                 Ok(table) => report.tables.push(table),
                 Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
             }

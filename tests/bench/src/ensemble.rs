@@ -11,7 +11,7 @@ use bytes::Bytes;
 use coordinator_protocol::{CreateMode, MultiOp, PathWatch, Request, SetDataRequest};
 use tokio::task::JoinSet;
 
-use crate::report::{Better, Table};
+use crate::report::{Better, Table, quantile};
 use crate::session::{SESSION_TIMEOUT_MS, Session, check, create};
 use e2e::peers::System;
 
@@ -136,9 +136,8 @@ fn record(table: &mut Table, system: &str, work: &Work, (done, cpu_s): (&Done, f
         table.put(&format!("{label}: {what}"), better, system, figure);
     };
     put("per s", Better::Higher, count / done.taken.as_secs_f64());
-    let at = |share: f64| done.latencies.get(((count - 1.0) * share) as usize).copied();
     for (what, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
-        put(what, Better::Lower, at(share).unwrap_or(f64::NAN));
+        put(what, Better::Lower, quantile(&done.latencies, share));
     }
     put("CPU s per million", Better::Lower, cpu_s * 1e6 / count.max(1.0));
 }

@@ -6,13 +6,15 @@
 //! start       time to serving, idle memory            throughput  records a second, CPU, memory
 //! latency     end to end at a fixed rate              paced       the load for it
 //! failover    a killed leader                         floor       a bare loop on the same bytes
-//! ensemble    coordinator and ZooKeeper                session     one client of theirs
+//! ensemble    coordinator and ZooKeeper: rates         session     one client of theirs
+//! watchers    from a set to its watchers               deaths      from a client's end to its ephemerals'
 //! ```
 //!
 //! The servers are those of the end-to-end tests (`e2e::peers`).
 //!
 //! Invariant: no row holds a figure that this run did not measure; what could not be measured is said.
 
+mod deaths;
 mod ensemble;
 mod failover;
 mod floor;
@@ -26,11 +28,13 @@ mod start;
 mod throughput;
 mod tool;
 mod topic;
+mod watchers;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use plan::{Part, Size};
 
@@ -41,7 +45,7 @@ use plan::{Part, Size};
 #[derive(Parser)]
 #[command(
     name = "bench",
-    after_help = "Examples:\n  scripts/bench smoke                       everything, short (at most 25 minutes)\n  scripts/bench smoke --only coordinator    one part of it\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
+    after_help = "Examples:\n  scripts/bench smoke                       everything, short (at most 25 minutes)\n  scripts/bench smoke --only coordinator    one part of it (at most 8 minutes)\n  scripts/bench full --without kafka4       longer, without one peer\n\nQuiet the machine first: two busy cores make every figure a figure of something else."
 )]
 struct Arguments {
     /// How much work
@@ -53,7 +57,7 @@ struct Arguments {
     /// Leave a system out; may be repeated
     #[arg(long, value_name = "SYSTEM")]
     without: Vec<String>,
-    /// Of the coordinator's rows only those that contain this, as "Set 1024 B"
+    /// Of the coordinator's part only the rates whose rows contain this, as "Set 1024 B"
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Where the result is written: NAME.md and NAME.json
@@ -66,6 +70,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let Arguments { size, only, without, rows, save, data } = Arguments::parse();
+    raise_file_limit();
     let data = data.unwrap_or_else(std::env::temp_dir);
     let run = plan::Run::new(size, only, without, rows, data)?;
     let report = run.measure()?;
@@ -74,4 +79,13 @@ fn main() -> Result<()> {
         report.save(&name)?;
     }
     Ok(())
+}
+
+/// A thousand watchers have a socket each. The servers that are started inherit the limit.
+fn raise_file_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!("files that may be open at once stay {:?}: {error}", limits.current);
+    }
 }

@@ -3,8 +3,10 @@
 //! Called by: `main`. Calls: every part. Invariant: a system that cannot be started or measured leaves a
 //! remark, never a figure, and does not stop the others.
 
+mod ensembles;
+
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -12,7 +14,7 @@ use e2e::peers::{OURS, Product, System};
 
 use crate::report::{Report, Table};
 use crate::throughput::Work;
-use crate::{ensemble, failover, floor, latency, machine, start, throughput};
+use crate::{failover, floor, latency, machine, start, throughput};
 
 /// How much work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,14 +38,19 @@ pub enum Part {
     Latency,
     /// Three nodes: a killed leader
     Failover,
-    /// Coordinator and ZooKeeper, one node and three
+    /// Coordinator and ZooKeeper, one node and three: all that follows
     Coordinator,
+    /// Coordinator and ZooKeeper: creates, sets, gets
+    CoordinatorRates,
+    /// Coordinator and ZooKeeper: from a set to its watchers
+    CoordinatorWatches,
+    /// Coordinator and ZooKeeper: from a client's end to its ephemerals'
+    CoordinatorDeaths,
 }
 
 const PARTS: [Part; 6] =
     [Part::Floor, Part::Single, Part::Replicated, Part::Latency, Part::Failover, Part::Coordinator];
 const KAFKAS: [Product; 3] = [Product::Tidegate, Product::Kafka39, Product::Kafka4];
-const ENSEMBLES: [Product; 2] = [Product::Coordinator, Product::ZooKeeper];
 const WARM_UP_RECORDS: u64 = 10_000_000;
 const RATES: [u64; 2] = [5_000, 20_000];
 const COLD_S: u64 = 15;
@@ -106,10 +113,7 @@ impl Run {
         if [Part::Replicated, Part::Latency, Part::Failover].into_iter().any(|p| self.wants(p)) {
             self.three_nodes(&mut report, began);
         }
-        if self.wants(Part::Coordinator) {
-            self.stage(began, "coordinator");
-            self.coordinator(&mut report);
-        }
+        self.ensembles(&mut report, began);
         let minutes = began.elapsed().as_secs_f64() / 60.0;
         report.machine.push(format!("the run took {minutes:.1} minutes"));
         Ok(report)
@@ -249,25 +253,6 @@ impl Run {
             for rate in RATES {
                 let work = latency::Work { when: "warm", rate, seconds, config };
                 latency::measure(table, system, work);
-            }
-        }
-    }
-
-    /// What is measured of the coordinator's rates.
-    fn works(&self) -> Vec<ensemble::Work> {
-        let mut works = ensemble::works(self.size == Size::Full);
-        works.retain(|work| work.label().contains(&self.rows));
-        works
-    }
-
-    fn coordinator(&self, report: &mut Report) {
-        let time = Duration::from_secs(if self.size == Size::Smoke { 3 } else { 10 });
-        for nodes in [1, 3] {
-            let start = |product: &Product| self.start(*product, nodes, &mut report.remarks);
-            let systems: Vec<System> = ENSEMBLES.iter().filter_map(start).collect();
-            match ensemble::measure(&systems, nodes, time, &self.works()) {
-                Ok(table) => report.tables.push(table),
-                Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
             }
         }
     }

@@ -188,6 +188,12 @@ pub fn shown(figure: f64) -> String {
     }
 }
 
+/// The figure below which that share of them is; not a number where there are none. `sorted` ascends.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len().saturating_sub(1) as f64 * share) as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
 /// The middle one of some figures; the mean of the two in the middle of an even number.
 pub fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
@@ -223,6 +229,13 @@ mod tests {
         table.put("rate", Better::Higher, "a", 1.0);
         let text = table.markdown();
         assert!(text.contains("| rate | did not start | 1.00 |  |"), "{text}");
+    }
+
+    #[test]
+    fn quantile_is_one_of_the_figures() {
+        let figures: Vec<f64> = (1..=101).map(f64::from).collect();
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|s| quantile(&figures, s)), [1.0, 51.0, 100.0, 101.0]);
+        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]

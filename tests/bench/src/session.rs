@@ -1,6 +1,6 @@
 //! One session over one connection, in ZooKeeper's protocol and nothing more: the same client for both servers.
 //!
-//! Called by: `ensemble`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
+//! Called by: `ensemble`, `watchers`, `deaths`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
 //! sends no pings and does not reconnect by itself: who holds it decides.
 
 use std::time::Duration;
@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use coordinator_protocol::{
     Acl, ConnectRequest, ConnectResponse, CreateMode, CreateRequest, FRAME_BYTES_MAX, MultiOp,
-    Request, SessionId, SessionPassword, Xid, Zxid, decode_frame, encode_request,
+    Reader, Record, ReplyHeader, Request, SessionId, SessionPassword, WatcherEvent, Xid, Zxid,
+    decode_frame, encode_request,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -88,6 +89,20 @@ impl Session {
         let frame = self.frame().await?;
         check(&frame)?;
         Ok(frame)
+    }
+
+    /// What a watch tells, which must come next.
+    ///
+    /// # Errors
+    /// When something else comes, the connection is gone or the server hangs.
+    pub async fn event(&mut self) -> Result<WatcherEvent> {
+        let mut reader = Reader::new(self.frame().await?);
+        let header = ReplyHeader::decode(&mut reader)?;
+        ensure!(
+            header.xid == Xid::NOTIFICATION,
+            "an answer where an event was to come: {header:?}"
+        );
+        Ok(WatcherEvent::decode(&mut reader)?)
     }
 
     /// Carries out many operations, so many in one request as `MULTI_MAX` says.

@@ -1,0 +1,89 @@
+//! The parts that are about the coordinator and ZooKeeper alone.
+//!
+//! Called by: `plan`. Calls: those parts. Both systems of a size run side by side, one at work and the other idle.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use e2e::peers::{Product, System};
+
+use super::{Part, Run, Size, remark};
+use crate::report::{Report, Table};
+use crate::{deaths, ensemble, watchers};
+
+const ENSEMBLES: [Product; 2] = [Product::Coordinator, Product::ZooKeeper];
+const NODES: [u32; 2] = [1, 3];
+
+impl Run {
+    /// What is measured of the coordinator's rates.
+    pub(super) fn works(&self) -> Vec<ensemble::Work> {
+        let mut works = ensemble::works(self.size == Size::Full);
+        works.retain(|work| work.label().contains(&self.rows));
+        works
+    }
+
+    /// Measures what is wanted of them.
+    pub(super) fn ensembles(&self, report: &mut Report, began: Instant) {
+        if self.wants_of_ensembles(Part::CoordinatorRates) {
+            for nodes in NODES {
+                self.stage(began, &format!("coordinator: rates, {nodes} nodes"));
+                self.rates(report, nodes);
+            }
+        }
+        let is_about_clients =
+            [Part::CoordinatorWatches, Part::CoordinatorDeaths].map(|p| self.wants_of_ensembles(p));
+        if is_about_clients.contains(&true) {
+            for nodes in NODES {
+                self.stage(began, &format!("coordinator: watches and deaths, {nodes} nodes"));
+                self.watches_and_deaths(report, nodes);
+            }
+        }
+    }
+
+    /// Who names the whole part and some rows wants the rates.
+    fn wants_of_ensembles(&self, part: Part) -> bool {
+        let of_all = part == Part::CoordinatorRates || self.rows.is_empty();
+        self.wants(part) || (self.wants(Part::Coordinator) && of_all)
+    }
+
+    /// How many times the least work is done.
+    fn effort(&self) -> usize {
+        if self.size == Size::Smoke { 1 } else { 5 }
+    }
+
+    fn start_ensembles(&self, report: &mut Report, nodes: u32) -> Vec<System> {
+        let start = |product: &Product| self.start(*product, nodes, &mut report.remarks);
+        ENSEMBLES.iter().filter_map(start).collect()
+    }
+
+    fn rates(&self, report: &mut Report, nodes: u32) {
+        let time = Duration::from_secs(if self.size == Size::Smoke { 3 } else { 10 });
+        let systems = self.start_ensembles(report, nodes);
+        match ensemble::measure(&systems, nodes, time, &self.works()) {
+            Ok(table) => report.tables.push(table),
+            Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
+        }
+    }
+
+    fn watches_and_deaths(&self, report: &mut Report, nodes: u32) {
+        type Measure = fn(&mut Table, &System, usize) -> Result<()>;
+        let effort = self.effort();
+        let systems = self.start_ensembles(report, nodes);
+        let parts: [(Part, Table, Measure); 2] = [
+            (Part::CoordinatorWatches, watchers::table(nodes, effort), watchers::measure),
+            (Part::CoordinatorDeaths, deaths::table(nodes, effort), deaths::measure),
+        ];
+        for (part, mut table, measure) in parts {
+            if !self.wants_of_ensembles(part) {
+                continue;
+            }
+            for system in &systems {
+                if let Err(error) = measure(&mut table, system, effort) {
+                    let about = format!("{part:?}, {nodes} nodes of {}", system.name());
+                    remark(&mut report.remarks, format!("{about}: {error:#}"));
+                }
+            }
+            report.tables.push(table);
+        }
+    }
+}

@@ -74,6 +74,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("catchUpEntries", "10000", "log entries kept behind a snapshot for members that lag"),
     setting(
+        "catchUpBytes",
+        "67108864",
+        "bytes that these may have, in memory; a member that lags by more gets a snapshot and closes its clients",
+    ),
+    setting(
         "znode.container.checkIntervalMs",
         "60000",
         "ms between two looks for containers and TTL nodes that may go",

@@ -167,6 +167,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
 
 const PORT: &str = "a port, 0 to 65535";
 const COUNT: &str = "a number above 0";
+const BYTES: &str = "a number of bytes";
 const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";
 const MILLISECONDS: &str = "a number of milliseconds above 0";
 
@@ -200,8 +201,9 @@ fn core_config(
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     config.read_only_mode = values.value("readonlymode.enabled", "true or false")?;
-    config.disk_free_bytes_min = values.value("diskFreeBytesMin", "a number of bytes")?;
+    config.disk_free_bytes_min = values.value("diskFreeBytesMin", BYTES)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;
+    config.log_bytes_kept = values.value("catchUpBytes", BYTES)?;
     config.tick_ms = values.value("peerTick", MILLISECONDS)?;
     let election: u64 = values.value("electionTimeout", MILLISECONDS)?;
     let ticks = election.div_ceil(config.tick_ms.max(1));

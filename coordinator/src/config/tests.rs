@@ -59,6 +59,13 @@ fn wrong_values_are_refused_by_name() {
 }
 
 #[test]
+fn bytes_kept_for_members_that_lag_are_a_setting() {
+    assert_eq!(parse("").unwrap().core.log_bytes_kept, 64 << 20);
+    assert_eq!(parse("catchUpBytes = 1000").unwrap().core.log_bytes_kept, 1_000);
+    assert_eq!(refused("catchUpBytes = -1"), "catchUpBytes: \"-1\" is not a number of bytes");
+}
+
+#[test]
 fn listener_that_others_can_reach_needs_insecure() {
     for text in ["clientPortAddress = '0.0.0.0'", "[server]\n1 = '0.0.0.0:2888'"] {
         assert!(refused(text).contains("insecure = true"), "{text}");

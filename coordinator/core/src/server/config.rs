@@ -45,9 +45,10 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// ...or when the log since the last one has this many bytes, and as many as that one.
     pub snapshot_bytes: u64,
-    /// Entries kept before a snapshot so that a follower that is a little behind needs no snapshot...
+    /// Entries kept before a snapshot so that a follower that is a little behind needs no snapshot: who gets one closes all
+    /// its clients...
     pub log_entries_kept: u64,
-    /// ...as long as they have no more bytes than this.
+    /// ...as long as they have no more bytes than this, in memory, beside those since the snapshot.
     pub log_bytes_kept: u64,
     /// Bytes in one chunk of a snapshot that is sent to a follower.
     pub snapshot_chunk_bytes: usize,
@@ -116,7 +117,7 @@ impl Config {
             snapshot_entries: 100_000,
             snapshot_bytes: 16 * 1024 * 1024,
             log_entries_kept: 10_000,
-            log_bytes_kept: 8 * 1024 * 1024,
+            log_bytes_kept: 64 * 1024 * 1024,
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,

@@ -1,8 +1,8 @@
 //! Three members: election, replication, forwarding, failover, catch-up.
 
 use coordinator_protocol::{
-    CheckRequest, ErrorCode, EventType, MultiOp, MultiResult, Request, Response, SetWatchesRequest,
-    SubscribeRequest, SubscriptionEventKind, WatcherEvent, Zxid,
+    Acl, CheckRequest, CreateRequest, ErrorCode, EventType, MultiOp, MultiResult, Request,
+    Response, SetWatchesRequest, SubscribeRequest, SubscriptionEventKind, WatcherEvent, Zxid,
 };
 
 use super::ensemble::{Ensemble, Got, member};
@@ -159,6 +159,42 @@ fn lagging_follower_catches_up_by_snapshot_in_chunks() {
     ensemble.start(late);
     ensemble.run_ms(300);
     assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+}
+
+#[test]
+fn follower_that_lags_by_fewer_bytes_than_are_kept_keeps_its_clients() {
+    let is_closed = |configure: fn(&mut Config)| {
+        let mut ensemble = Ensemble::with(3, configure);
+        let leader = ensemble.await_leader();
+        let late = others(leader)[1];
+        let (writer, watcher) = (ensemble.connect(leader, 10_000), ensemble.connect(late, 10_000));
+        for peer in others(late) {
+            ensemble.cut_peers(late, peer, false);
+        }
+        for _ in 0..12 {
+            ensemble.ask(writer, create_of(100_000)).unwrap();
+        }
+        assert!(ensemble.server(leader).status().snapshot_index > 0);
+        for peer in others(late) {
+            ensemble.connect_peers(late, peer);
+        }
+        ensemble.run_until("catch-up", |e| {
+            e.server(late).state().applied_index() == e.server(leader).state().applied_index()
+        });
+        assert_equal_states(&ensemble, &[1, 2, 3].map(member));
+        ensemble.clients[&watcher].is_closed()
+    };
+    assert!(!is_closed(|config| config.snapshot_entries = 10));
+    assert!(is_closed(|config| {
+        config.snapshot_entries = 10;
+        config.log_bytes_kept = 200_000;
+    }));
+}
+
+/// A node of so many bytes, under a new name each time.
+fn create_of(bytes: usize) -> Request {
+    let data = Some(vec![0; bytes].into());
+    Request::Create(CreateRequest { path: "/n".into(), data, acl: Acl::open(), flags: 2 })
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! failover    a killed leader                         floor       a bare loop on the same bytes
 //! ensemble    coordinator and ZooKeeper: rates         session     one client of theirs
 //! watchers    from a set to its watchers               deaths      from a client's end to its ephemerals'
+//! leader_loss the leader of three servers is killed    writer      a session that writes on
 //! ```
 //!
 //! The servers are those of the end-to-end tests (`e2e::peers`).
@@ -19,6 +20,7 @@ mod ensemble;
 mod failover;
 mod floor;
 mod latency;
+mod leader_loss;
 mod machine;
 mod paced;
 mod plan;
@@ -29,6 +31,7 @@ mod throughput;
 mod tool;
 mod topic;
 mod watchers;
+mod writer;
 
 use std::path::PathBuf;
 

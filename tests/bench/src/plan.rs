@@ -46,6 +46,8 @@ pub enum Part {
     CoordinatorWatches,
     /// Coordinator and ZooKeeper: from a client's end to its ephemerals'
     CoordinatorDeaths,
+    /// Coordinator and ZooKeeper: the leader of three is killed
+    CoordinatorLeader,
 }
 
 const PARTS: [Part; 6] =

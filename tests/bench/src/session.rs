@@ -1,6 +1,6 @@
 //! One session over one connection, in ZooKeeper's protocol and nothing more: the same client for both servers.
 //!
-//! Called by: `ensemble`, `watchers`, `deaths`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
+//! Called by: `ensemble`, `watchers`, `deaths`, `leader_loss`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
 //! sends no pings and does not reconnect by itself: who holds it decides.
 
 use std::time::Duration;
@@ -29,6 +29,17 @@ pub struct Session {
     stream: TcpStream,
     buffer: BytesMut,
     next_xid: i32,
+    /// Who it is, for the next connection.
+    pub identity: Identity,
+}
+
+/// What a session is attached to another connection by.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    id: SessionId,
+    password: SessionPassword,
+    /// As the client wants it.
+    timeout_ms: i32,
 }
 
 impl Session {
@@ -37,21 +48,36 @@ impl Session {
     /// # Errors
     /// When the server refuses or hangs.
     pub async fn open(address: &str, timeout_ms: i32) -> Result<Session> {
+        let nobody =
+            Identity { id: SessionId::NONE, password: SessionPassword::zeros(), timeout_ms };
+        let opened = Session::attach(address, nobody, Zxid::ZERO).await?;
+        opened.context("a server refused a new session")
+    }
+
+    /// Attaches a session whose client has seen everything up to `seen`; none when it is over.
+    ///
+    /// # Errors
+    /// When the server refuses or hangs.
+    pub async fn attach(address: &str, identity: Identity, seen: Zxid) -> Result<Option<Session>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut session = Session { stream, buffer: BytesMut::new(), next_xid: 1 };
+        let Identity { id, password, timeout_ms } = identity.clone();
         let hello = ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
+            last_zxid_seen: seen,
             timeout_ms,
-            session: SessionId::NONE,
-            password: SessionPassword::zeros(),
+            session: id,
+            password,
             read_only: Some(false),
         };
+        let mut session = Session { stream, buffer: BytesMut::new(), next_xid: 1, identity };
         session.stream.write_all(&hello.encode_frame()).await?;
         let answer = ConnectResponse::decode_frame(session.frame().await?)?;
-        ensure!(!answer.is_session_over(), "a server refused a new session");
-        Ok(session)
+        if answer.is_session_over() {
+            return Ok(None);
+        }
+        session.identity = Identity { id: answer.session, password: answer.password, timeout_ms };
+        Ok(Some(session))
     }
 
     /// Sends a request without waiting; its answer comes in turn.
@@ -130,6 +156,14 @@ impl Session {
 pub fn create(path: String, data: &Bytes, mode: CreateMode) -> Request {
     let (acl, flags) = (Acl::open(), mode as i32);
     Request::Create(CreateRequest { path, data: Some(data.clone()), acl, flags })
+}
+
+/// Which state a reply tells of.
+///
+/// # Errors
+/// When it has no header.
+pub fn zxid(frame: &Bytes) -> Result<Zxid> {
+    Ok(ReplyHeader::decode(&mut Reader::new(frame.clone()))?.zxid)
 }
 
 /// A reply's header is xid, zxid and the error, which has to be none.

@@ -9,7 +9,7 @@ use e2e::peers::{Product, System};
 
 use super::{Part, Run, Size, remark};
 use crate::report::{Report, Table};
-use crate::{deaths, ensemble, watchers};
+use crate::{deaths, ensemble, leader_loss, watchers};
 
 const ENSEMBLES: [Product; 2] = [Product::Coordinator, Product::ZooKeeper];
 const NODES: [u32; 2] = [1, 3];
@@ -37,6 +37,10 @@ impl Run {
                 self.stage(began, &format!("coordinator: watches and deaths, {nodes} nodes"));
                 self.watches_and_deaths(report, nodes);
             }
+        }
+        if self.wants_of_ensembles(Part::CoordinatorLeader) {
+            self.stage(began, "coordinator: the leader is killed");
+            self.leader_loss(report);
         }
     }
 
@@ -85,5 +89,19 @@ impl Run {
             }
             report.tables.push(table);
         }
+    }
+
+    /// One system at a time: nobody else's election is beside it.
+    fn leader_loss(&self, report: &mut Report) {
+        let rounds = if self.size == Size::Smoke { 3 } else { 10 };
+        let mut table = leader_loss::table(rounds);
+        for product in ENSEMBLES {
+            let Some(mut system) = self.start(product, 3, &mut report.remarks) else { continue };
+            if let Err(error) = leader_loss::measure(&mut table, &mut system, rounds) {
+                let about = format!("the leader's death of {}", system.name());
+                remark(&mut report.remarks, format!("{about}: {error:#}"));
+            }
+        }
+        report.tables.push(table);
     }
 }

@@ -10,11 +10,17 @@ mod ours;
 mod zookeeper;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tests::cluster::process::Process;
 use tests::cluster::{Cluster, HANG_GUARD};
+
+use crate::zookeeper::four_letters;
+
+/// For a server's word on its part: while it looks for a leader it may never answer.
+const ROLE_WAIT: Duration = Duration::from_secs(1);
 
 /// The column of ours with its defaults; names of its other columns begin with it.
 pub const OURS: &str = "tidegate";
@@ -142,6 +148,29 @@ impl System {
             cpu_s: brokers.cpu_s + ensemble.cpu_s,
             resident_mb: brokers.resident_mb + ensemble.resident_mb,
         }
+    }
+
+    /// Which part a server of the ensemble says it has: `leader`, `follower`, `standalone`; none while it serves nobody.
+    pub fn role(&self, at: usize) -> Option<String> {
+        let address = self.ensemble_addresses.get(at)?;
+        let answer = four_letters(address, "srvr", ROLE_WAIT)?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_string)
+    }
+
+    /// Starts a server of an ensemble again that was killed, with its data. It may serve nobody yet.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the product has no ensemble of its own.
+    pub fn start_again(&mut self, at: usize) -> Result<()> {
+        let process = match (self.product, &mut self.cluster) {
+            (Product::Coordinator | Product::Tidegate, Some(cluster)) => {
+                ours::start_again(cluster, at)?
+            }
+            (Product::ZooKeeper, _) => zookeeper::start_again(&self.folder()?, at)?,
+            _ => bail!("{} has no ensemble to start again", self.name()),
+        };
+        *self.ensemble.get_mut(at).context("no such server")? = process;
+        Ok(())
     }
 
     /// Kills one node with -9 and waits until it is gone.

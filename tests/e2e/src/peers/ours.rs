@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tests::cluster::process::Process;
 use tests::cluster::{Cluster, Kind, Options};
 
 use super::{Product, System};
@@ -44,4 +45,14 @@ pub fn start(coordinators: u32, brokers: u32, data: &Path) -> Result<System> {
 /// When a node does not come up.
 pub fn start_ensemble(nodes: u32, data: &Path) -> Result<System> {
     start(nodes, 0, data)
+}
+
+/// Starts a coordinator again that was killed.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_again(cluster: &mut Cluster, at: usize) -> Result<Process> {
+    let name = format!("{}-{}", Kind::Coordinator.program(), at + 1);
+    cluster.start(&name)?;
+    cluster.node(&name)?.process.context("it was started a moment ago")
 }

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tests::cluster::ports::claim_ports;
+use tests::cluster::process::Process;
 
 use super::java::{self, Program};
 use super::{Folder, Product, System};
 
+/// In each server's folder.
+const SETTINGS: &str = "zoo.cfg";
 const PROGRAM: Program = Program {
     jars: "zookeeper",
     heap: &["-Xmx1000m"],
@@ -47,7 +50,7 @@ pub fn start_servers(nodes: u32, system: &mut System) -> Result<()> {
         .collect();
     let mut folders: Vec<PathBuf> = Vec::new();
     for (at, port) in clients.iter().enumerate() {
-        let home = folder.join(format!("zookeeper-{}", at + 1));
+        let home = home(&folder, at);
         std::fs::create_dir_all(home.join("data"))?;
         std::fs::write(home.join("data/myid"), (at + 1).to_string())?;
         let mut settings = format!(
@@ -59,9 +62,8 @@ pub fn start_servers(nodes: u32, system: &mut System) -> Result<()> {
         if count > 1 {
             settings.push_str(&members);
         }
-        let file = home.join("zoo.cfg");
-        std::fs::write(&file, settings)?;
-        system.ensemble.push(PROGRAM.start(&home, &[&file.display().to_string()])?);
+        std::fs::write(home.join(SETTINGS), settings)?;
+        system.ensemble.push(start_again(&folder, at)?);
         folders.push(home);
     }
     for ((process, home), port) in system.ensemble.iter().zip(&folders).zip(clients) {
@@ -69,6 +71,19 @@ pub fn start_servers(nodes: u32, system: &mut System) -> Result<()> {
     }
     system.ensemble_addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     Ok(())
+}
+
+/// Starts a server whose settings are there.
+///
+/// # Errors
+/// When Java or the jars are not there.
+pub fn start_again(folder: &Path, at: usize) -> Result<Process> {
+    let home = home(folder, at);
+    PROGRAM.start(&home, &[&home.join(SETTINGS).display().to_string()])
+}
+
+fn home(folder: &Path, at: usize) -> PathBuf {
+    folder.join(format!("zookeeper-{}", at + 1))
 }
 
 /// Whether a server says which role it has.

@@ -124,7 +124,7 @@ fn put(text: &mut String, name: &str, kind: &str, value: impl std::fmt::Display)
 #[cfg(test)]
 mod tests {
     use coordinator_core::ServerId;
-    use coordinator_core::server::{Fired, Histogram, Summary};
+    use coordinator_core::server::{Fired, Histogram, Sizes, Summary, Traffic};
     use coordinator_protocol::Zxid;
 
     use super::*;
@@ -160,6 +160,13 @@ mod tests {
             peers_up: 2,
             disk: coordinator_core::server::DiskRoom::default(),
             read_only: false,
+            local_sessions: 0,
+            since_reset: Traffic::default(),
+            answer_sizes: Sizes::default(),
+            proposal_sizes: Sizes::default(),
+            office_ms: None,
+            pending_syncs: 0,
+            snapshot_zxid: None,
         }
     }
 

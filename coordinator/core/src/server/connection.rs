@@ -17,6 +17,7 @@ use super::limits::{
     STASH_BYTES_MAX,
 };
 use super::set_watches::Unset;
+use super::traffic::ConnectionTraffic;
 use crate::consensus::ReadId;
 use crate::state::{Command, OpResult, WriteOp};
 use crate::tree::Identities;
@@ -58,6 +59,10 @@ pub(super) struct Connection {
     pub(super) identities: Identities,
     /// What a proof by SASL has to answer.
     pub(super) nonce: String,
+    /// Wall time at which it came.
+    pub(super) established_wall_ms: i64,
+    /// What came and went since the last reset.
+    pub(super) traffic: ConnectionTraffic,
 }
 
 #[derive(Debug)]
@@ -194,6 +199,8 @@ impl Connection {
             held: false,
             identities,
             nonce,
+            established_wall_ms: 0,
+            traffic: ConnectionTraffic::default(),
         }
     }
 
@@ -509,6 +516,10 @@ impl Connections {
 
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    pub(super) fn each_mut(&mut self, change: impl FnMut(&mut Connection)) {
+        self.by_id.values_mut().for_each(change);
     }
 
     /// Asserts what always holds.

@@ -44,7 +44,10 @@ impl Server {
         let has_users = !self.config.sasl.users.is_empty();
         let nonce = if has_users { sasl::nonce(entropy) } else { String::new() };
         let shown = (identities, nonce);
-        self.connections.insert(id, Connection::new(origin, handshake, shown, heard));
+        let mut connection = Connection::new(origin, handshake, shown, heard);
+        connection.established_wall_ms = self.now.wall_ms;
+        self.connections.insert(id, connection);
+        self.count_received(id);
         self.syncs.fence(id);
         self.propose_handshakes();
     }
@@ -122,7 +125,9 @@ impl Server {
             password,
             read_only: handshake.request.read_only.map(|_| session.is_read_only()),
         };
+        let received = handshake.received;
         self.respond(id, response.encode_frame());
+        self.count_handshake(id, received);
         let lived = self.lived();
         if let Some(connection) = self.connections.get_mut(id) {
             connection.heard = lived;

@@ -20,7 +20,8 @@
 //! timers         deadlines of sessions                       weight     bytes of commands
 //! room           no writes without room on the disks         measures   what is counted
 //! audit          who did what, or might not                 read_only  reads without a quorum
-//! set_watches    many watches, in parts
+//! set_watches    many watches, in parts                    traffic    what is counted until it is reset
+//! survey         lists for operators
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
@@ -57,10 +58,12 @@ mod set_watches;
 mod snapshot;
 mod status;
 mod step;
+mod survey;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod traffic;
 mod transfer;
 mod weight;
 
@@ -74,3 +77,7 @@ pub use room::DiskRoom;
 pub use sasl::SaslConfig;
 pub use status::{Mode, Status};
 pub use step::Server;
+pub use survey::{
+    ConnectionInfo, EnsembleView, LISTED_BYTES_MAX, LISTED_MAX, Listed, SessionInfo, WatchSummary,
+};
+pub use traffic::{ConnectionTraffic, LastAnswer, Latency, Sizes, Traffic};

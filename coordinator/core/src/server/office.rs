@@ -34,6 +34,8 @@ const STALL_MS_MIN: u64 = 50;
 pub(super) struct Office {
     /// The term in which this server took office, if it is in it.
     term: Option<u64>,
+    /// When that was.
+    since: Option<Millis>,
     /// Time-outs of all live sessions.
     silences: Timers,
     /// Graces of sessions whose socket was lost.
@@ -105,6 +107,7 @@ impl Office {
 
     fn leave(&mut self) {
         self.term = None;
+        self.since = None;
         self.check_at = None;
         self.looked_to = None;
         self.found_due = 0;
@@ -123,6 +126,17 @@ impl Server {
     /// Whether this server leads, and has applied what its predecessors left.
     pub(super) fn is_in_office(&self) -> bool {
         self.consensus.is_leader() && self.office.term == Some(self.consensus.term())
+    }
+
+    /// How long it has been in office; nothing where it is not.
+    pub(super) fn office_ms(&self) -> Option<u64> {
+        let since = self.office.since.filter(|_| self.is_in_office())?;
+        Some(self.now.mono.since(since))
+    }
+
+    /// Until this session ends if nothing more is heard; only who is in office knows.
+    pub(super) fn session_left_ms(&self, id: SessionId) -> Option<u64> {
+        self.office.silences.left_ms(id, self.now.mono)
     }
 
     /// Takes or leaves office, then ends the sessions whose time has come.
@@ -146,6 +160,7 @@ impl Server {
         let early_losses = std::mem::take(&mut self.office.early_losses);
         self.office.leave();
         self.office.term = Some(term);
+        self.office.since = Some(self.now.mono);
         self.office.check_at = Some(self.now.mono.plus_ms(self.config.container_check_ms));
         for session in self.state.sessions() {
             let length_ms = silence_ms(session.timeout_ms);

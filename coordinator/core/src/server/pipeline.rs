@@ -15,6 +15,7 @@ use super::limits::ANSWER_BYTES_PER_STEP;
 use super::reply;
 use super::request::ends_connection;
 use super::step::Server;
+use super::traffic::Answered;
 use crate::ConnectionId;
 use crate::state::OpResult;
 
@@ -143,8 +144,9 @@ impl Server {
         }
         let frame =
             encode_reply(xid, self.state.last_zxid(), outcome.as_ref().map_err(|code| *code));
+        let bytes = frame.len();
         self.respond_in_turn(id, frame);
-        self.count_latency(op, received);
+        self.count_answer(id, Answered { xid, op, received }, bytes);
         if ends_connection(op, error) {
             self.deliver_last_changes(id);
             self.send_stash(id);

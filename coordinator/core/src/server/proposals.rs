@@ -148,8 +148,12 @@ impl Server {
                 self.halt("a log entry cannot be encoded");
                 return;
             };
+            let bytes = data.len();
             match self.consensus.propose(data, self.now.mono, &mut self.outputs) {
-                Ok(index) => self.proposals.in_flight.push_back(index),
+                Ok(index) => {
+                    self.proposals.in_flight.push_back(index);
+                    self.counters.proposal_sizes.add(bytes);
+                }
                 Err(_) => {
                     self.proposals.put_back(entry.commands);
                     break;

@@ -43,6 +43,12 @@ impl Server {
         self.read_only.is_on
     }
 
+    /// Connections whose session is not the ensemble's.
+    pub(super) fn local_session_count(&self) -> usize {
+        let sessions = self.connections.iter().filter_map(|(_, held)| held.session());
+        sessions.filter(|session| session.is_read_only()).count()
+    }
+
     /// Begins or ends to serve without a quorum, and looks after those who are served so.
     pub(super) fn tend_read_only(&mut self) {
         if !self.config.read_only_mode {

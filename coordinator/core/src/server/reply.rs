@@ -4,20 +4,17 @@
 //! pushed in the order in which they must leave. It does not know why something is answered.
 
 use bytes::Bytes;
-use coordinator_protocol::{ErrorCode, MultiResult, OpCode, Response, WatcherEvent, encode_event};
+use coordinator_protocol::{ErrorCode, MultiResult, Response, WatcherEvent, encode_event};
 
 use super::effect::Effect;
 use super::step::Server;
+use crate::ConnectionId;
 use crate::state::{MultiOutcome, OpResult};
 use crate::watch::Notification;
-use crate::{ConnectionId, Millis};
 
 impl Server {
     pub(super) fn respond(&mut self, connection: ConnectionId, frame: Bytes) {
-        self.counters.sent = self.counters.sent.saturating_add(1);
-        if let Some(held) = self.connections.get_mut(connection) {
-            held.note_sent(self.step_number, frame.len());
-        }
+        self.count_sent(connection, frame.len());
         self.effects.push(Effect::Respond { connection, frame });
     }
 
@@ -70,16 +67,6 @@ impl Server {
             self.respond_behind(notification.connection, frame.clone());
             last = Some((notification, frame));
         }
-    }
-
-    pub(super) fn count_latency(&mut self, op: OpCode, received: Millis) {
-        let took = self.now.mono.since(received);
-        let counters = &mut self.counters;
-        counters.counted.answered(op, took);
-        counters.latency_ms_min = Some(counters.latency_ms_min.map_or(took, |min| min.min(took)));
-        counters.latency_ms_max = counters.latency_ms_max.max(took);
-        counters.latency_ms_sum = counters.latency_ms_sum.saturating_add(took);
-        counters.latency_count = counters.latency_count.saturating_add(1);
     }
 }
 

@@ -39,8 +39,8 @@ impl Server {
         header: RequestHeader,
         request: Result<Request, DecodeError>,
     ) {
+        self.count_received(id);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        self.counters.received = self.counters.received.saturating_add(1);
         let session = match &mut connection.phase {
             Phase::Open(session) => *session,
             Phase::Handshake(handshake) => {

@@ -4,6 +4,8 @@
 //! is on its way to the disk at a time; the log is cut only behind one that is there. It does not
 //! know files.
 
+use coordinator_protocol::Zxid;
+
 use super::effect::Effect;
 use super::step::Server;
 use crate::consensus::SnapshotImage;
@@ -13,8 +15,12 @@ use crate::consensus::SnapshotImage;
 pub(super) struct SnapshotPlan {
     /// Of the last one saved or installed.
     last_index: u64,
+    /// Last zxid in that; nothing before there is one.
+    last_zxid: Option<Zxid>,
     /// On its way to the disk.
     saving: Option<u64>,
+    /// Last zxid in that.
+    saving_zxid: Option<Zxid>,
     /// A follower waits for one.
     wanted: bool,
     /// An operator waits for one that begins after the one that is on its way.
@@ -26,10 +32,12 @@ pub(super) struct SnapshotPlan {
 }
 
 impl SnapshotPlan {
-    pub(super) fn new(last_index: u64) -> Self {
+    pub(super) fn new(last_index: u64, last_zxid: Zxid) -> Self {
         Self {
             last_index,
+            last_zxid: (last_index > 0).then_some(last_zxid),
             saving: None,
+            saving_zxid: None,
             wanted: false,
             asked: false,
             entries: 0,
@@ -42,14 +50,19 @@ impl SnapshotPlan {
         self.last_index
     }
 
+    pub(super) fn last_zxid(&self) -> Option<Zxid> {
+        self.last_zxid
+    }
+
     /// An entry of this size was applied.
     pub(super) fn applied(&mut self, bytes: usize) {
         self.entries = self.entries.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    pub(super) fn installed(&mut self, index: u64) {
+    pub(super) fn installed(&mut self, index: u64, zxid: Zxid) {
         self.last_index = index;
+        self.last_zxid = Some(zxid);
         self.begin_anew();
     }
 
@@ -100,6 +113,7 @@ impl Server {
     fn take_snapshot(&mut self) {
         let state = self.state.freeze();
         self.snapshots.saving = Some(state.index());
+        self.snapshots.saving_zxid = Some(state.last_zxid());
         self.snapshots.image_bytes = state.bytes_estimate();
         self.snapshots.begin_anew();
         self.effects.push(Effect::SaveSnapshot { state });
@@ -111,7 +125,10 @@ impl Server {
             return;
         }
         self.snapshots.saving = None;
-        self.snapshots.last_index = self.snapshots.last_index.max(index);
+        if index >= self.snapshots.last_index {
+            self.snapshots.last_index = index;
+            self.snapshots.last_zxid = self.snapshots.saving_zxid;
+        }
         if std::mem::take(&mut self.snapshots.wanted) && self.consensus.is_leader() {
             self.consensus.offer_snapshot(image);
         }

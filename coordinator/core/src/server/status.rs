@@ -6,6 +6,7 @@
 use coordinator_protocol::Zxid;
 
 use super::room::DiskRoom;
+use super::traffic::{Sizes, Traffic};
 use crate::ServerId;
 
 /// Part in the ensemble, in ZooKeeper's words.
@@ -86,4 +87,18 @@ pub struct Status {
     pub disk: DiskRoom,
     /// Whether clients that asked for it are served reads without a quorum.
     pub read_only: bool,
+    /// Connections that are served so.
+    pub local_sessions: usize,
+    /// What came and went since the last reset.
+    pub since_reset: Traffic,
+    /// Bytes of answers since then.
+    pub answer_sizes: Sizes,
+    /// Bytes of log entries proposed here since then.
+    pub proposal_sizes: Sizes,
+    /// How long it has been in office, ms; nothing where it is not.
+    pub office_ms: Option<u64>,
+    /// Requests here that wait for a quorum's word.
+    pub pending_syncs: usize,
+    /// Last zxid in the last snapshot saved or installed.
+    pub snapshot_zxid: Option<Zxid>,
 }

@@ -29,6 +29,7 @@ use super::set_watches::Rearming;
 use super::snapshot::SnapshotPlan;
 use super::status::{Mode, Status};
 use super::sync::Syncs;
+use super::traffic::{Sizes, Traffic};
 use super::transfer::Transfers;
 
 /// One member of an ensemble.
@@ -83,6 +84,12 @@ pub(super) struct Counters {
     /// Records that the audit log was not told for want of room.
     pub(super) audit_left_out: u64,
     pub(super) counted: Counted,
+    /// Since the last reset.
+    pub(super) traffic: Traffic,
+    /// The same, of answers...
+    pub(super) answer_sizes: Sizes,
+    /// ...and of log entries that this server has proposed.
+    pub(super) proposal_sizes: Sizes,
 }
 
 impl Server {
@@ -115,7 +122,7 @@ impl Server {
             step_number: 0,
             unfinished: BTreeSet::new(),
             rearming: Rearming::default(),
-            snapshots: SnapshotPlan::new(snapshot_index),
+            snapshots: SnapshotPlan::new(snapshot_index, state.last_zxid()),
             config,
             now: Now::default(),
             last_step: None,
@@ -211,6 +218,13 @@ impl Server {
             peers_up: self.consensus.peers_up(),
             disk: self.disk_room(),
             read_only: self.is_read_only(),
+            local_sessions: self.local_session_count(),
+            since_reset: counters.traffic,
+            answer_sizes: counters.answer_sizes,
+            proposal_sizes: counters.proposal_sizes,
+            office_ms: self.office_ms(),
+            pending_syncs: self.syncs.len(),
+            snapshot_zxid: self.snapshots.last_zxid(),
         }
     }
 

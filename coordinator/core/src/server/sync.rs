@@ -39,6 +39,11 @@ impl Syncs {
         std::mem::take(&mut self.fenced)
     }
 
+    /// Requests that wait for a quorum's word, or for the log to come to it.
+    pub(super) fn len(&self) -> usize {
+        self.asked.len().saturating_add(self.indexed.len())
+    }
+
     pub(super) fn forget(&mut self, id: ConnectionId) {
         self.fenced.remove(&id);
     }

@@ -77,6 +77,11 @@ impl Timers {
         self.deadlines.get(&id).copied()
     }
 
+    /// Until the deadline, if nobody is heard.
+    pub(super) fn left_ms(&self, id: SessionId, now: Millis) -> Option<u64> {
+        Some(self.deadlines.get(&id)?.deadline.since(self.lived(now)))
+    }
+
     /// The next session whose deadline is over. Clocks count whole milliseconds and round down, so
     /// only the one after the deadline proves that the whole time has passed.
     pub(super) fn first_due(&self, now: Millis) -> Option<SessionId> {

@@ -214,6 +214,12 @@ impl Watches {
         self.by_connection.iter().map(|(connection, watched)| (*connection, &watched.paths))
     }
 
+    /// Paths that someone watches, each with everybody who does, ascending.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Arc<str>, ConnectionId)> {
+        let all = self.by_path.iter();
+        all.flat_map(|(path, watchers)| watchers.keys().map(move |id| (path, *id)))
+    }
+
     /// Asserts what always holds. Walks everything.
     pub fn check(&self) {
         let mut count = 0;

@@ -25,6 +25,7 @@ mod single;
 mod slow_disk;
 mod snapshots;
 mod subscribers;
+mod survey;
 mod three;
 mod transfers;
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coordinator_core::server as core;
@@ -25,10 +25,12 @@ use crate::disk_room;
 use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits};
 use crate::peers::{self, Ensemble};
-use crate::storage::{self, RoomGauge, Storage, StorageError, SyncTimes};
+use crate::storage::{self, Findings, RoomGauge, Storage, StorageError, SyncTimes};
 
 /// How long a leader may take to hand its office over when it stops.
 const RESIGN_MS_MAX: u64 = 1_000;
+/// Files of others that are named at a start; of more their number is told.
+const FOREIGN_TOLD_MAX: usize = 20;
 
 /// Why a server does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +105,7 @@ impl Server {
         };
         let clock = Clock::new();
         let (opened, restored) = storage::open(disk.clone(), &config.data_dir, owner)?;
+        tell(opened.findings(), &config.data_dir);
         let client = listen("clientPort", config.client_address.to_string()).await?;
         let own_id = config.core.id;
         let peer = match config.members.get(&own_id) {
@@ -234,6 +237,22 @@ async fn wait_for_handover(inputs: &crate::core_loop::Inputs) {
     };
     let limit = std::time::Duration::from_millis(RESIGN_MS_MAX);
     let _ = tokio::time::timeout(limit, handover).await;
+}
+
+/// Nothing in a data folder comes or goes without a word.
+fn tell(findings: &Findings, folder: &Path) {
+    if findings.begins {
+        info!(dataDir = %folder.display(), "no log is here, nor ever was: it begins with nothing");
+    }
+    for path in &findings.removed {
+        info!(path = %path.display(), "removed what a stop had left unfinished");
+    }
+    for path in findings.foreign.iter().take(FOREIGN_TOLD_MAX) {
+        info!(path = %path.display(), "no file of ours: left alone");
+    }
+    if let Some(more) = findings.foreign.len().checked_sub(FOREIGN_TOLD_MAX + 1) {
+        info!(count = more + 1, "more files that are not ours: left alone");
+    }
 }
 
 fn start_audit(disk: Arc<dyn Disk>, settings: AuditSettings) -> Result<AuditLog, ServerError> {

@@ -4,6 +4,7 @@
 //! Invariant: ends well only when everything in the folder could be read.
 //! Does not know: files' formats.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -37,7 +38,10 @@ fn text(found: &Inspection) -> String {
     let Inspection { snapshot_index, entries, last_index, commit, term, .. } = found;
     let Inspection { zxid, znodes, bytes, sessions, ephemerals, .. } = found;
     let mut lines = vec![
-        "sound: every file could be read, and every entry applied".to_owned(),
+        match found.begins {
+            true => "empty: no log is here, nor ever was; a start begins with nothing".to_owned(),
+            false => "sound: every file could be read, and every entry applied".to_owned(),
+        },
         format!("snapshot       up to log index {snapshot_index}"),
         format!("log            {entries} entries, the last one {last_index}, term {term}"),
         format!("agreed on      up to {commit} at least"),
@@ -46,6 +50,8 @@ fn text(found: &Inspection) -> String {
         format!("sessions       {sessions} with {ephemerals} ephemerals"),
     ];
     lines.extend(found.changes.iter().map(|change| format!("a start would  {change}")));
+    let left = |path: &PathBuf| format!("not ours       {}: left alone", path.display());
+    lines.extend(found.foreign.iter().map(left));
     lines.join("\n")
 }
 
@@ -61,7 +67,9 @@ fn json(found: &Inspection) -> String {
         "bytes": found.bytes,
         "sessions": found.sessions,
         "ephemerals": found.ephemerals,
+        "begins_with_nothing": found.begins,
         "a_start_would": found.changes,
+        "not_ours": found.foreign,
     })
     .to_string()
 }

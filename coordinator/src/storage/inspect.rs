@@ -4,14 +4,15 @@
 //! Invariant: what it reports was read and checked whole: every frame, the snapshot, each entry applied to it.
 //! Does not know: settings, flags.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coordinator_core::consensus::{EntryKind, LogEntry, Restored, members_after};
 use coordinator_core::state::{Entry, State};
 use coordinator_disk::{Disk, Rehearsal};
 
-use super::{Owner, StorageError};
+use super::restore::has_begun;
+use super::{Findings, Owner, Place, StorageError};
 
 /// What a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,8 +37,12 @@ pub struct Inspection {
     pub sessions: u64,
     /// Ephemerals then.
     pub ephemerals: u64,
+    /// Whether there is no log, nor ever was one: a start begins with nothing.
+    pub begins: bool,
     /// What a start would change in the folder, in order.
     pub changes: Vec<String>,
+    /// What no server wrote, and a start leaves alone.
+    pub foreign: Vec<PathBuf>,
 }
 
 /// Reads everything in `folder`.
@@ -49,8 +54,10 @@ pub fn inspect(
     folder: &Path,
     owner: Owner,
 ) -> Result<Inspection, StorageError> {
-    let log = folder.join("log");
-    if !disk.exists(&log).map_err(|error| super::io_error(&log, error))? {
+    let place = Place::new(disk.clone(), folder, owner.clone());
+    let log = &place.log;
+    let has_log = disk.exists(log).map_err(|error| super::io_error(log, error))?;
+    if !has_log && !has_begun(&place)? {
         let reason = "no coordinator has ever run in this folder".to_owned();
         return Err(StorageError::Gap { path: folder.to_owned(), reason });
     }
@@ -58,6 +65,7 @@ pub fn inspect(
     let (opened, restored) = super::open(rehearsal.clone(), folder, owner)?;
     let wrong = |reason: String| StorageError::Gap { path: folder.to_owned(), reason };
     let state = replay(&restored).map_err(wrong)?;
+    let Findings { begins, foreign, .. } = opened.findings().clone();
     drop(opened);
     let last_index = state.applied_index();
     Ok(Inspection {
@@ -71,7 +79,9 @@ pub fn inspect(
         bytes: state.tree().bytes(),
         sessions: state.sessions().len() as u64,
         ephemerals: state.tree().ephemeral_count() as u64,
+        begins,
         changes: rehearsal.notes(),
+        foreign,
     })
 }
 

@@ -238,12 +238,17 @@ impl Log {
 
 /// Where a segment is.
 pub fn segment_path(place: &Place, number: u64) -> PathBuf {
-    place.log.join(format!("{number:016}.log"))
+    place.log.join(segment_name(number))
+}
+
+fn segment_name(number: u64) -> String {
+    format!("{number:016}.log")
 }
 
 /// The number in a segment's file name.
 pub fn segment_number(name: &str) -> Option<u64> {
-    name.strip_suffix(".log")?.parse().ok()
+    let number = name.strip_suffix(".log")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
 }
 
 /// What stands in a segment's header.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data folder>/.lock
+//!               .begun                        a log was begun: one that is missing is not none
 //!               log/0000000000000001.log      record files; a higher number follows a lower one
 //!               snapshots/<index>.snapshot    one record file each, the two latest
 //! ```
@@ -21,6 +22,7 @@ mod salvage;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod times;
 
 use std::io;
@@ -43,6 +45,7 @@ pub use found::{found, found_from, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;
+pub use tidy::Findings;
 pub use times::{SYNC_BOUNDS_US, SyncTimes};
 
 /// How long nothing is written before the log says of its end that it was synced.
@@ -149,8 +152,16 @@ impl Owner {
 struct Place {
     disk: Arc<dyn Disk>,
     owner: Owner,
+    folder: PathBuf,
     log: PathBuf,
     snapshots: PathBuf,
+}
+
+impl Place {
+    fn new(disk: Arc<dyn Disk>, folder: &Path, owner: Owner) -> Place {
+        let (log, snapshots) = (folder.join("log"), folder.join("snapshots"));
+        Place { disk, owner, folder: folder.to_owned(), log, snapshots }
+    }
 }
 
 /// An opened data folder whose thread does not run yet.
@@ -158,6 +169,7 @@ pub struct Opened {
     place: Place,
     log: Log,
     lock: Box<dyn Lock>,
+    findings: Findings,
 }
 
 impl Opened {
@@ -166,6 +178,12 @@ impl Opened {
     pub fn with_segments_of(mut self, bytes: u64) -> Opened {
         self.log.set_segment_bytes(bytes);
         self
+    }
+
+    /// What else was there.
+    #[must_use]
+    pub fn findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// What tells how much room there is.
@@ -208,13 +226,14 @@ impl Opened {
 /// Opens the data folder, creating what is missing, and reads back everything in it.
 ///
 /// # Errors
-/// Every [`StorageError`]; nothing was changed then, but for a torn tail that was cut.
+/// Every [`StorageError`]; nothing was changed then, but for a torn tail that was cut and files that a stop had left
+/// unfinished.
 pub fn open(
     disk: Arc<dyn Disk>,
     folder: &Path,
     owner: Owner,
 ) -> Result<(Opened, Restored), StorageError> {
-    let place = Place { disk, owner, log: folder.join("log"), snapshots: folder.join("snapshots") };
+    let place = Place::new(disk, folder, owner);
     let repaired = folder.join(repair::REPAIRED);
     if place.disk.exists(&repaired).map_err(|error| io_error(&repaired, error))? {
         let reason = "a repair was interrupted: give `coordinator repair --yes` again".to_owned();
@@ -227,8 +246,8 @@ pub fn open(
         io::ErrorKind::WouldBlock => StorageError::InUse { path: folder.to_owned() },
         _ => io_error(folder, error),
     })?;
-    let (log, restored) = restore::restore(&place)?;
-    Ok((Opened { place, log, lock }, restored))
+    let (log, restored, findings) = restore::restore(&place)?;
+    Ok((Opened { place, log, lock, findings }, restored))
 }
 
 /// What one round of the core wrote, in order.
@@ -251,7 +270,7 @@ impl Storage {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(opened: Opened, events: UnboundedSender<Event>) -> io::Result<Storage> {
-        let Opened { place, log, lock } = opened;
+        let Opened { place, log, lock, .. } = opened;
         let (jobs, waiting) = mpsc::channel();
         let told = events.clone();
         let thread = std::thread::Builder::new()

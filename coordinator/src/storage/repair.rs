@@ -22,6 +22,7 @@ use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
 use coordinator_core::state::State;
 use coordinator_disk::{Disk, create_durable_folder};
 
+use super::restore::BEGUN;
 use super::salvage::{self, Seen};
 use super::{Owner, Place, StorageError, found, inspect, io_error, log, open};
 
@@ -89,7 +90,7 @@ pub fn plan(
     owner: Owner,
     is_member: bool,
 ) -> Result<Plan, StorageError> {
-    let place = place(disk.clone(), folder, owner.clone());
+    let place = Place::new(disk.clone(), folder, owner.clone());
     if exists(&place, &folder.join(REPAIRED))? {
         let damage = Some("a repair was interrupted".to_owned());
         return Ok(Plan { damage, way: Way::Finish });
@@ -211,7 +212,7 @@ pub fn act(
     owner: Owner,
     way: &Way,
 ) -> Result<Option<PathBuf>, StorageError> {
-    let place = place(disk, folder, owner);
+    let place = Place::new(disk, folder, owner);
     let lock = place.disk.lock(&folder.join(".lock"));
     let _lock = lock.map_err(|_| StorageError::InUse { path: folder.to_owned() })?;
     match way {
@@ -283,9 +284,10 @@ fn finish(place: &Place, folder: &Path) -> Result<PathBuf, StorageError> {
         rename(place, &new, &old)?;
         sync(place, &[folder, &aside, &repaired])?;
     }
-    let lock = repaired.join(".lock");
-    if exists(place, &lock)? {
-        place.disk.remove(&lock).map_err(|error| io_error(&lock, error))?;
+    for path in [".lock", BEGUN].map(|name| repaired.join(name)) {
+        if exists(place, &path)? {
+            place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
+        }
     }
     place.disk.remove_dir(&repaired).map_err(|error| io_error(&repaired, error))?;
     sync(place, &[folder])?;
@@ -303,10 +305,6 @@ fn make_aside(place: &Place, folder: &Path) -> Result<PathBuf, StorageError> {
     }
     let reason = format!("there are {ASIDE_MAX} folders of damaged files; clear them up first");
     Err(StorageError::Gap { path: folder.to_owned(), reason })
-}
-
-fn place(disk: Arc<dyn Disk>, folder: &Path, owner: Owner) -> Place {
-    Place { disk, owner, log: folder.join("log"), snapshots: folder.join("snapshots") }
 }
 
 fn exists(place: &Place, path: &Path) -> Result<bool, StorageError> {

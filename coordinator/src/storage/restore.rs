@@ -8,11 +8,16 @@
 use std::collections::VecDeque;
 
 use coordinator_core::consensus::{HardState, LogEntry, Restored, SnapshotImage};
+use coordinator_disk::OpenMode;
 use coordinator_disk::record_file::{self, RecordFile, Tail};
 use tracing::{info, warn};
 
 use super::log::{Log, LogRecord, Sealed, segment_identity, segment_number, segment_path};
+use super::tidy::{Findings, tidy};
 use super::{Place, StorageError, io_error, snapshot};
+
+/// Empty, in the folder itself: it stays where everything below `log` is lost.
+pub(super) const BEGUN: &str = ".begun";
 
 /// The log as its records tell it.
 #[derive(Default)]
@@ -23,8 +28,8 @@ pub(super) struct Replay {
 }
 
 /// Opens the log for writing and returns it with everything that was found.
-pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
-    snapshot::remove_unfinished(place)?;
+pub fn restore(place: &Place) -> Result<(Log, Restored, Findings), StorageError> {
+    let mut findings = tidy(place)?;
     let numbers = segment_numbers(place)?;
     // A process that was killed between a rename and its sync left a name that a power cut could take back, and with
     // it everything that is acknowledged from here on.
@@ -51,8 +56,17 @@ pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
             let reason = "there are snapshots, but the log is missing".to_owned();
             return Err(StorageError::Gap { path: place.log.clone(), reason });
         }
-        None => Log::create(place.clone())?,
+        None if has_begun(place)? => {
+            let reason = "a log was begun here and is missing: put its files back; `coordinator repair` says what can \
+                          be done where they are lost";
+            return Err(StorageError::Gap { path: place.log.clone(), reason: reason.to_owned() });
+        }
+        None => {
+            findings.begins = true;
+            Log::create(place.clone())?
+        }
     };
+    mark_begun(place)?;
     if let Some(image) = &snapshot
         && is_void(image, &entries)
     {
@@ -60,19 +74,31 @@ pub fn restore(place: &Place) -> Result<(Log, Restored), StorageError> {
         log.mark_installed(image.index)?;
         entries.clear();
     }
-    Ok((log, Restored { hard_state, snapshot, entries }))
+    Ok((log, Restored { hard_state, snapshot, entries }, findings))
 }
 
-/// The numbers of all segments, ascending and without a gap. Removes half-made ones.
+/// Whether a log was ever begun in the folder: one that is gone could otherwise not be told from none, and a server that
+/// stands alone would begin with nothing.
+pub(super) fn has_begun(place: &Place) -> Result<bool, StorageError> {
+    let mark = place.folder.join(BEGUN);
+    place.disk.exists(&mark).map_err(|error| io_error(&mark, error))
+}
+
+/// Only once a segment is durable: a start that is killed before that may begin again.
+fn mark_begun(place: &Place) -> Result<(), StorageError> {
+    if has_begun(place)? {
+        return Ok(());
+    }
+    let mark = place.folder.join(BEGUN);
+    place.disk.open(&mark, OpenMode::Create).map_err(|error| io_error(&mark, error))?;
+    place.disk.sync_dir(&place.folder).map_err(|error| io_error(&place.folder, error))
+}
+
+/// The numbers of all segments, ascending and without a gap.
 fn segment_numbers(place: &Place) -> Result<Vec<u64>, StorageError> {
     let mut numbers = Vec::new();
     for entry in place.disk.list(&place.log).map_err(|error| io_error(&place.log, error))? {
-        if let Some(number) = segment_number(&entry.name) {
-            numbers.push(number);
-            continue;
-        }
-        let path = place.log.join(&entry.name);
-        place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
+        numbers.extend(segment_number(&entry.name));
     }
     numbers.sort_unstable();
     for pair in numbers.windows(2) {

@@ -21,7 +21,7 @@ const KEPT: usize = 2;
 /// State bytes in one frame.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Name of a snapshot that is being written.
-const UNFINISHED_SUFFIX: &str = ".unfinished";
+pub const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 const HEAD_SCHEMA: Schema = Schema { kind: 0x0102, version: 1 };
 
@@ -68,22 +68,15 @@ pub fn found(place: &Place, index: u64) -> Result<(PathBuf, u64), StorageError> 
 pub fn list(place: &Place) -> Result<Vec<u64>, StorageError> {
     let folder = &place.snapshots;
     let entries = place.disk.list(folder).map_err(|error| io_error(folder, error))?;
-    let number = |name: &str| name.strip_suffix(".snapshot")?.parse().ok();
     let mut indexes: Vec<u64> = entries.iter().filter_map(|entry| number(&entry.name)).collect();
     indexes.sort_unstable();
     Ok(indexes)
 }
 
-/// Removes what a crash left unfinished.
-pub fn remove_unfinished(place: &Place) -> Result<(), StorageError> {
-    let folder = &place.snapshots;
-    for entry in place.disk.list(folder).map_err(|error| io_error(folder, error))? {
-        if !entry.name.ends_with(".snapshot") {
-            let path = folder.join(&entry.name);
-            place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
-        }
-    }
-    Ok(())
+/// The index in a snapshot's file name.
+pub fn number(found: &str) -> Option<u64> {
+    let index = found.strip_suffix(".snapshot")?.parse().ok()?;
+    (name(index) == found).then_some(index)
 }
 
 /// Reads a snapshot back and checks all of it.
@@ -139,7 +132,11 @@ fn drop_old(place: &Place) -> Result<(), StorageError> {
 }
 
 fn path(place: &Place, index: u64) -> PathBuf {
-    place.snapshots.join(format!("{index:016}.snapshot"))
+    place.snapshots.join(name(index))
+}
+
+fn name(index: u64) -> String {
+    format!("{index:016}.snapshot")
 }
 
 fn identity(place: &Place, index: u64) -> Vec<u8> {

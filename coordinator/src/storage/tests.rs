@@ -282,12 +282,15 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn inspection_tells_what_is_there_and_changes_nothing() {
     let folder = folder_of(3);
-    std::fs::write(folder.path().join("snapshots/9.snapshot.unfinished"), b"half").unwrap();
+    std::fs::write(folder.path().join("snapshots/0000000000000009.snapshot.unfinished"), b"half")
+        .unwrap();
     let before = files(folder.path());
     let found = inspect(Arc::new(RealDisk), folder.path(), owner()).unwrap();
     assert_eq!((found.snapshot_index, found.entries, found.last_index), (1, 3, 4));
     assert_eq!((found.znodes, found.sessions, found.term, found.commit), (4, 0, 1, 1));
-    assert!(found.changes.iter().any(|change| change.contains("9.snapshot.unfinished")));
+    assert!(
+        found.changes.iter().any(|change| change.contains("0000000000000009.snapshot.unfinished"))
+    );
     assert_eq!(files(folder.path()), before);
     let held = reopen(folder.path());
     let in_use = inspect(Arc::new(RealDisk), folder.path(), owner());

@@ -182,7 +182,7 @@ fn repair_that_was_interrupted_is_finished_and_no_server_starts_before() {
         drop(opened);
         damage(&segment(path, 1), 0.5);
         // What an earlier try left goes.
-        let place = place(disk(), path, owner());
+        let place = Place::new(disk(), path, owner());
         found(disk(), &path.join(UNFINISHED), owner(), image(3)).unwrap();
         let unfinished = begin(&place, path).unwrap();
         found(disk(), &unfinished, owner(), image(7)).unwrap();

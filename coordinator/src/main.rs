@@ -42,7 +42,7 @@ struct Flags {
 
 fn main() -> ExitCode {
     match run(&Flags::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("coordinator: {error:#}");
             ExitCode::FAILURE
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: &Flags) -> anyhow::Result<()> {
+fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_max_level(flags.log).with_writer(std::io::stderr).init();
     let config = config(flags)?;
     if let Some(command) = &flags.command {
@@ -62,7 +62,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         let server = Server::bind(config, Arc::new(RealDisk)).await?;
         announce(server.addresses()?)?;
         server.run(stop).await?;
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
 }
 

@@ -16,7 +16,7 @@ use super::{OutputFormat, owner, print};
 
 /// Reads this member's data folder whole, as a start would, and tells what is in it. Nothing is changed.
 ///
-/// Damage is told with file and byte, and the command fails. What a crash may leave, and a start would tidy up, is no
+/// Damage is told with file and byte, and the command fails (with `-o json` too: `sound` is false then, and `damage` has the words). What a crash may leave, and a start would tidy up, is no
 /// damage and is listed.
 #[derive(Args)]
 pub struct CheckFlags {
@@ -26,7 +26,18 @@ pub struct CheckFlags {
 }
 
 pub fn run(flags: &CheckFlags, config: &Config) -> anyhow::Result<()> {
-    let found = inspect(Arc::new(RealDisk), &config.data_dir, owner(config))?;
+    let found = match inspect(Arc::new(RealDisk), &config.data_dir, owner(config)) {
+        Ok(found) => found,
+        Err(error) => {
+            if matches!(flags.output, OutputFormat::Json) {
+                // Whoever cannot look does not know.
+                let sound = error.is_damage().then_some(false);
+                let told = serde_json::json!({ "sound": sound, "damage": error.to_string() });
+                print(&told.to_string())?;
+            }
+            return Err(error.into());
+        }
+    };
     let text = match flags.output {
         OutputFormat::Text => text(&found),
         OutputFormat::Json => json(&found),
@@ -57,6 +68,7 @@ fn text(found: &Inspection) -> String {
 
 fn json(found: &Inspection) -> String {
     serde_json::json!({
+        "sound": true,
         "snapshot_index": found.snapshot_index,
         "entries": found.entries,
         "last_index": found.last_index,

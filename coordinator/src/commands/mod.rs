@@ -14,11 +14,13 @@
 
 mod check;
 mod import;
+mod plan_text;
 mod repair;
 mod restore;
 mod snapshot;
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use coordinator::config::Config;
@@ -36,14 +38,15 @@ pub enum Command {
 
 impl Command {
     /// Does it, with this member's settings.
-    pub fn run(&self, config: &Config) -> anyhow::Result<()> {
+    pub fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         match self {
-            Command::Snapshot(flags) => snapshot::run(flags, config),
-            Command::Check(flags) => check::run(flags, config),
-            Command::Repair(flags) => repair::run(flags, config),
-            Command::Restore(flags) => restore::run(flags, config),
-            Command::ImportZookeeper(flags) => import::run(flags, config),
+            Command::Snapshot(flags) => snapshot::run(flags, config)?,
+            Command::Check(flags) => check::run(flags, config)?,
+            Command::Repair(flags) => return repair::run(flags, config),
+            Command::Restore(flags) => restore::run(flags, config)?,
+            Command::ImportZookeeper(flags) => import::run(flags, config)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

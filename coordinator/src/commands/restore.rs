@@ -15,7 +15,7 @@ use coordinator::storage::{found_from, members_in};
 use coordinator_core::members::{Member, Members, Role};
 use coordinator_disk::RealDisk;
 
-use super::{owner, print};
+use super::{OutputFormat, owner, print};
 
 /// Makes this member's data folder from a snapshot that some member of the same cluster wrote.
 ///
@@ -31,11 +31,19 @@ pub struct RestoreFlags {
     /// Begin with the members that the settings name, though the snapshot names others.
     #[arg(long)]
     other_members: bool,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: OutputFormat,
 }
 
 pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
     check_members(flags, config)?;
     let index = found_from(Arc::new(RealDisk), &flags.from, &config.data_dir, owner(config))?;
+    if matches!(flags.output, OutputFormat::Json) {
+        let folder = std::path::absolute(&config.data_dir).unwrap_or(config.data_dir.clone());
+        let told = serde_json::json!({ "folder": folder, "log_index": index });
+        return Ok(print(&told.to_string())?);
+    }
     let folder = config.data_dir.display();
     let mut text = format!("{folder} begins with the state as of log index {index}");
     if config.members.len() > 1 {

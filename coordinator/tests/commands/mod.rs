@@ -66,6 +66,10 @@ pub fn json(output: &Output) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
 }
 
+fn json_path(path: &Path) -> serde_json::Value {
+    path.to_str().unwrap().into()
+}
+
 #[test]
 fn snapshot_of_a_running_server_is_a_backup_of_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +85,8 @@ fn snapshot_of_a_running_server_is_a_backup_of_what_was_there() {
     let again = run(&data, &["snapshot", "--http", &http]);
     let text = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(again.status.success() && text.contains(file), "{text}");
-    assert!(run(&other, &["restore", "--from", file]).status.success());
+    let told = json(&run(&other, &["restore", "--from", file, "-o", "json"]));
+    assert_eq!((&told["log_index"], &told["folder"]), (&taken["log_index"], &json_path(&other)));
     let restored = Served::start(&other);
     assert!(exists(&mut Client::connect(restored.client), "/a"));
 }
@@ -159,18 +164,47 @@ fn repair_changes_nothing_until_it_is_told_what_is_lost() {
     let at = bytes.windows(4).position(|four| four == b"/n10").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
-    assert!(!run(&data, &["check"]).status.success());
-    let plan = json(&run(&data, &["repair", "-o", "json"]));
+    let checked = run(&data, &["check", "-o", "json"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(checked["sound"], false);
+    assert!(checked["damage"].as_str().unwrap().contains("damaged at byte"), "{checked}");
+    let planned = run(&data, &["repair", "-o", "json"]);
+    assert_eq!(planned.status.code(), Some(3), "there is something to do");
+    let plan: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
     assert_eq!((&plan["plan"], &plan["done"]), (&"cut".into(), &false.into()));
     assert_eq!(plan["needs_flag"], "--accept-loss");
     let refused = run(&data, &["repair", "--yes"]);
     assert!(!refused.status.success());
     let done = json(&run(&data, &["repair", "--accept-loss", "-o", "json"]));
     assert_eq!(done["done"], true);
-    assert!(run(&data, &["check"]).status.success());
+    assert_eq!(json(&run(&data, &["check", "-o", "json"]))["sound"], true);
     let server = Served::start(&data);
     let mut client = Client::connect(server.client);
     assert!(exists(&mut client, "/n9"));
     assert!(!exists(&mut client, "/n10") && !exists(&mut client, "/n11"));
     assert_eq!(client.ask(&create("/n10", CreateMode::Persistent)).0, ErrorCode::Ok);
+}
+
+#[test]
+fn member_with_nothing_left_is_told_the_way_back_and_one_alone_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let two =
+        ["--set", "server.1=127.0.0.1:1", "--set", "server.2=127.0.0.1:2", "--set", "peerSecret=x"];
+    let repair =
+        |settings: &[&str], more: &[&str]| run(&data, &[settings, &["repair"], more].concat());
+    let said = repair(&two, &[]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.status.code(), Some(1), "nothing here can be repaired");
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}: {text}"));
+    assert!(at("ALL other members") < at("tidegate coordinator transfer"));
+    assert!(at("tidegate coordinator transfer") < at("start this server with the empty folder"));
+    let said: serde_json::Value =
+        serde_json::from_slice(&repair(&two, &["-o", "json"]).stdout).unwrap();
+    assert_eq!(said["next"].as_array().unwrap().len(), 3, "{said}");
+    let alone = repair(&[], &[]);
+    let text = String::from_utf8_lossy(&alone.stdout).into_owned();
+    assert!(text.contains("coordinator restore") && !text.contains("transfer"), "{text}");
+    assert!(!data.exists(), "something was written");
 }

@@ -553,7 +553,7 @@ impl Consensus {
         if commit > self.last_index() && message.term() >= self.term() {
             // The leader counts on entries that this member acknowledged and does not have: its
             // disk lost them. Taking part would be a lie.
-            self.halt("the log on disk lost entries that were acknowledged", out);
+            self.halt(super::hand_over::LOG_IS_LOST, out);
             return;
         }
         if message.brings_entries() && self.queue.held_bytes() >= HELD_BYTES_MAX {

@@ -9,6 +9,11 @@ use super::engine::Consensus;
 use super::output::Output;
 use crate::{Millis, ServerId};
 
+/// Why a member stops that a leader counts on for what it does not have. A leader that was elected without it counts on nothing.
+pub(super) const LOG_IS_LOST: &str = "the log on disk lost entries that were acknowledged. What was here comes back from \
+    the others: keep this server stopped while ALL of them run, move leadership once (`tidegate coordinator transfer`), then \
+    start it again, and stop none of them until it is ready";
+
 impl Consensus {
     /// Hands a leader's office to `to`, or to the most advanced peer that can be reached. Does nothing
     /// where there is no such peer, or on others than the leader.

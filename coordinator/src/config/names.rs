@@ -48,6 +48,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting(
+        "snapSizeLimitInKb",
+        "131072",
+        "or after so many KiB of log, if the last one was not larger: what a start reads back; 0 for any (ZooKeeper: 4 GiB)",
+    ),
+    setting(
         "diskFreeBytesMin",
         "67108864",
         "bytes to be free on dataDir's disk, beside those for a snapshot: with fewer clients can read and delete only, \

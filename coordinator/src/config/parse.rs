@@ -200,6 +200,13 @@ fn core_config(
     config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
+    let kib: i64 = values.value("snapSizeLimitInKb", "a number of KiB")?;
+    // As in ZooKeeper: then entries alone count.
+    let no_limit = || u64::MAX;
+    config.snapshot_bytes = u64::try_from(kib)
+        .ok()
+        .filter(|kib| *kib > 0)
+        .map_or_else(no_limit, |kib| kib.saturating_mul(1024));
     config.read_only_mode = values.value("readonlymode.enabled", "true or false")?;
     config.disk_free_bytes_min = values.value("diskFreeBytesMin", BYTES)?;
     config.log_entries_kept = values.value("catchUpEntries", COUNT)?;

@@ -202,3 +202,14 @@ fn members_are_public_where_they_encrypt() {
         }
     }
 }
+
+#[test]
+fn bytes_of_log_between_snapshots_are_told_as_in_zookeeper() {
+    let bytes = |text: &str| parse(text).unwrap().core.snapshot_bytes;
+    assert_eq!(bytes(""), 128 << 20);
+    assert_eq!(bytes("snapSizeLimitInKb = 1"), 1024);
+    for none in ["snapSizeLimitInKb = 0", "snapSizeLimitInKb = -1"] {
+        assert_eq!(bytes(none), u64::MAX, "entries alone count");
+    }
+    assert!(refused("snapSizeLimitInKb = 'much'").contains("KiB"));
+}

@@ -47,7 +47,9 @@ impl Consensus {
         };
         let Some(transfer) = self.outgoing.get_mut(at) else { return };
         if transfer.on_received(answer, now) {
+            let index = transfer.index();
             self.outgoing.remove(at);
+            self.hold_log_sent(index, now);
             self.node.report_snapshot(from.get(), SnapshotStatus::Finish);
             self.withdraw_if_unused();
         } else {

@@ -20,6 +20,7 @@ use super::output::{Body, ConsensusMessage, Output, ProposeError};
 use super::persist_queue::PersistQueue;
 use super::read_index::{ReadId, ReadRounds};
 use super::record::{HardState, PersistId, Restored, SnapshotImage};
+use super::retention::HeldLog;
 use super::transfer::{Incoming, Outgoing};
 use crate::members::MemberIds;
 use crate::server::Config;
@@ -75,7 +76,11 @@ pub struct Consensus {
     /// Entries kept behind a snapshot.
     pub(super) entries_kept: u64,
     /// And their data's bytes.
-    bytes_kept: u64,
+    pub(super) bytes_kept: u64,
+    /// And of those since the snapshot.
+    pub(super) bytes_kept_since: u64,
+    /// What a follower will need behind the snapshot that it gets.
+    pub(super) held_log: Option<HeldLog>,
     pub(super) queue: PersistQueue,
     pub(super) hard: HardState,
     /// Entries up to here may be dropped from the disk too; told with the next write.
@@ -173,6 +178,8 @@ impl Consensus {
             chunk_bytes: config.snapshot_chunk_bytes,
             entries_kept: config.log_entries_kept,
             bytes_kept: config.log_bytes_kept,
+            bytes_kept_since: config.log_bytes_kept_since,
+            held_log: None,
             queue: PersistQueue::new(restored.hard_state),
             discard_to: None,
             applied,
@@ -416,6 +423,7 @@ impl Consensus {
                 self.election.campaigned();
             }
             self.outgoing_failed(|transfer| transfer.has_failed(now));
+            self.let_log_go_in_time(now);
             self.begin_read_round(now);
             if self.is_held_up_by_its_disk(now) {
                 self.gave_up_at = Some(now);
@@ -446,7 +454,8 @@ impl Consensus {
 
     /// Gives the snapshot that [`Output::SnapshotWanted`] asked for; it must be of what was applied
     /// after that. One that comes too late is of no use, and is asked for again.
-    pub fn offer_snapshot(&mut self, image: SnapshotImage) {
+    pub fn offer_snapshot(&mut self, image: SnapshotImage, now: Millis) {
+        self.hold_log_offered(image.index, now);
         let members = self.members_in(Some(&image));
         self.node.mut_store().offer(image, members);
     }
@@ -455,20 +464,6 @@ impl Consensus {
     #[must_use]
     pub fn term_at(&self, index: u64) -> Option<u64> {
         self.node.raft.raft_log.term(index).ok()
-    }
-
-    /// A snapshot at `index` is durable: the log may lose what lies well before it.
-    pub fn on_snapshot_saved(&mut self, index: u64) {
-        let index = index.min(self.applied);
-        let mut upto = index.saturating_sub(self.entries_kept);
-        // Entries may be large: memory for members that lag is bounded by bytes as well.
-        upto = upto.max(self.node.store().first_within(index, self.bytes_kept).saturating_sub(1));
-        // What a follower will need right after the snapshot that it is being sent.
-        for transfer in &self.outgoing {
-            upto = upto.min(transfer.index());
-        }
-        self.node.mut_store().discard_to(upto);
-        self.discard_to = Some(index);
     }
 
     /// First index still in memory.

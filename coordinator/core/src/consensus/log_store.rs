@@ -158,6 +158,16 @@ impl LogStore {
         }
     }
 
+    /// Forgets the oldest entries, at most up to and including `index`, until the rest has no more bytes than this.
+    pub(super) fn discard_over(&mut self, bytes_max: u64, index: u64) {
+        while self.entry_bytes > bytes_max
+            && let Some(first) = self.entries.front().map(|entry| entry.index)
+            && first <= index
+        {
+            self.discard_to(first);
+        }
+    }
+
     /// Term of the entry at `index`, if it is still known.
     pub(super) fn term_of(&self, index: u64) -> Option<u64> {
         if index == self.anchor.index {

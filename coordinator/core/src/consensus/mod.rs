@@ -14,6 +14,7 @@
 //! membership   who has a part, and how one more or less gets it
 //! hand_over    an office that goes to another member on purpose
 //! progress     how far the others are
+//! retention    how much of the log stays in memory
 //! read_index   rounds for linearizable reads
 //! transfer     snapshots in chunks
 //! ```
@@ -36,6 +37,7 @@ mod progress;
 mod read_index;
 mod ready;
 mod record;
+mod retention;
 mod transfer;
 
 pub use engine::{Consensus, HELD_BYTES_MAX, RestoreError};

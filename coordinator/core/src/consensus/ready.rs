@@ -60,6 +60,7 @@ impl Consensus {
             if soft.raft_state != StateRole::Leader {
                 self.outgoing.clear();
                 self.node.mut_store().withdraw();
+                self.let_log_go();
             }
         }
         let of_office = ready.take_messages();
@@ -200,6 +201,7 @@ impl Consensus {
             }
         }
         self.node.advance_apply_to(last);
+        self.bound_log();
     }
 
     /// Lets go of every Ready whose writes are durable.

@@ -50,6 +50,8 @@ pub struct Config {
     pub log_entries_kept: u64,
     /// ...as long as they have no more bytes than this, in memory, beside those since the snapshot.
     pub log_bytes_kept: u64,
+    /// With those since the snapshot so many more stay in memory, however many came since.
+    pub log_bytes_kept_since: u64,
     /// Bytes in one chunk of a snapshot that is sent to a follower.
     pub snapshot_chunk_bytes: usize,
     /// Proposals that may be on their way at once; requests that come meanwhile share the next.
@@ -115,9 +117,10 @@ impl Config {
             handshake_wait_ms: 5_000,
             unconfirmed_ms_max: 2_000,
             snapshot_entries: 100_000,
-            snapshot_bytes: 16 * 1024 * 1024,
+            snapshot_bytes: 128 * 1024 * 1024,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 * 1024 * 1024,
+            log_bytes_kept_since: 16 * 1024 * 1024,
             snapshot_chunk_bytes: 256 * 1024,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,

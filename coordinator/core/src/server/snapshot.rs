@@ -101,6 +101,7 @@ impl Server {
 
     pub(super) fn on_snapshot_failed(&mut self, index: u64) {
         self.snapshots.failed(index);
+        self.consensus.let_log_go();
         self.take_asked_snapshot();
     }
 
@@ -130,7 +131,7 @@ impl Server {
             self.snapshots.last_zxid = self.snapshots.saving_zxid;
         }
         if std::mem::take(&mut self.snapshots.wanted) && self.consensus.is_leader() {
-            self.consensus.offer_snapshot(image);
+            self.consensus.offer_snapshot(image, self.now.mono);
         }
         self.consensus.on_snapshot_saved(index);
         self.take_asked_snapshot();
@@ -142,6 +143,9 @@ impl Server {
         self.snapshots.wanted = true;
         if self.snapshots.saving.is_none() {
             self.take_snapshot();
+        }
+        if let Some(index) = self.snapshots.saving {
+            self.consensus.hold_log(index);
         }
     }
 }

@@ -43,11 +43,22 @@ struct Story {
 
 impl Story {
     fn new(seed: u64) -> Self {
-        let ensemble = Ensemble::with(3, |config| {
-            config.snapshot_entries = 40;
-            config.log_entries_kept = 5;
-            config.snapshot_chunk_bytes = 600;
-        });
+        // In every other run entries leave the memory before a snapshot has them.
+        let ensemble = Ensemble::with(
+            3,
+            match seed % 2 {
+                0 => |config| {
+                    config.snapshot_entries = 40;
+                    config.log_entries_kept = 5;
+                    config.snapshot_chunk_bytes = 600;
+                },
+                _ => |config| {
+                    config.snapshot_entries = 400;
+                    (config.log_bytes_kept, config.log_bytes_kept_since) = (1_000, 1_000);
+                    config.snapshot_chunk_bytes = 600;
+                },
+            },
+        );
         let mut story = Self {
             ensemble,
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),

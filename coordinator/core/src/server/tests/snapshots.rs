@@ -1,8 +1,11 @@
-//! Snapshots that an operator asks for.
+//! Snapshots that an operator asks for, and what stays of the log between two.
 
 use super::ensemble::{Ensemble, member};
 use super::{create, set_data};
 use crate::server::Event;
+
+/// Data of 100 bytes.
+const LONG: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
 #[test]
 fn snapshot_that_is_asked_for_holds_what_was_applied_and_one_follows_another() {
@@ -40,4 +43,61 @@ fn server_that_has_applied_nothing_takes_none() {
     ensemble.step(member(1), Event::TakeSnapshot);
     ensemble.run_ms(100);
     assert_eq!(ensemble.server(member(1)).status().snapshot_index, 0);
+}
+
+#[test]
+fn log_in_memory_is_bounded_however_far_apart_snapshots_are() {
+    let mut ensemble = Ensemble::with(1, |config| {
+        config.snapshot_entries = u64::MAX;
+        (config.log_bytes_kept, config.log_bytes_kept_since) = (1_000, 2_000);
+    });
+    let id = ensemble.connect(member(1), 10_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    let entry_bytes = 300;
+    for number in 0..100 {
+        ensemble.ask(id, set_data("/a", LONG)).unwrap();
+        let kept = ensemble.server(member(1)).consensus.log_bytes();
+        assert!(kept <= 3_000 + entry_bytes, "{kept} bytes after {number} writes");
+    }
+    let server = ensemble.server(member(1));
+    assert!(server.consensus.log_bytes() > 3_000 - entry_bytes);
+    assert_eq!(server.status().snapshot_index, 0);
+    let before = server.state().encode_snapshot();
+    ensemble.crash(member(1));
+    ensemble.start(member(1));
+    ensemble.await_leader();
+    let again = ensemble.server(member(1));
+    assert!(again.consensus.log_bytes() <= 3_000 + entry_bytes, "also of what was read back");
+    let index = |server: &crate::server::Server| server.state().applied_index();
+    assert!(index(again) > 100 && !before.is_empty());
+}
+
+#[test]
+fn follower_behind_what_is_in_memory_gets_a_snapshot_while_writes_go_on() {
+    // Of the log two entries stay.
+    let mut ensemble = Ensemble::with(3, |config| {
+        config.snapshot_entries = u64::MAX;
+        (config.log_bytes_kept, config.log_bytes_kept_since) = (390, 0);
+    });
+    let leader = ensemble.await_leader();
+    let late = member(leader.get() % 3 + 1);
+    ensemble.crash(late);
+    let id = ensemble.connect(leader, 40_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    for _ in 0..50 {
+        ensemble.ask(id, set_data("/a", LONG)).unwrap();
+    }
+    ensemble.start(late);
+    // Many times what is kept comes while the snapshot is written, sent and kept.
+    for _ in 0..1_000 {
+        ensemble.send(id, set_data("/a", LONG));
+        ensemble.run_ms(1);
+    }
+    assert!(ensemble.server(late).status().snapshot_index > 0);
+    ensemble.run_ms(200);
+    let index = |at| ensemble.server(at).state().applied_index();
+    assert_eq!(index(late), index(leader));
+    ensemble.run_ms(11_000);
+    ensemble.ask(id, set_data("/a", "last")).unwrap();
+    assert!(ensemble.server(leader).consensus.log_bytes() <= 400, "nobody needs more any longer");
 }

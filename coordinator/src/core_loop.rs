@@ -5,6 +5,8 @@
 //! together is one round: its requests share log entries, its writes one sync, its frames one send per socket.
 //! Does not know: bytes on sockets, files, why the core wants what it wants.
 
+mod survey;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use coordinator_core::{ConnectionId, ServerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use crate::admin::{Known, Wanted};
 use crate::asked_snapshots::{Answer, AskedSnapshots};
 use crate::audit::AuditLog;
 use crate::clock::Clock;
@@ -67,6 +70,19 @@ pub enum Input {
     Snapshot(Answer),
     /// The same as `Status`, with all that is counted.
     Measures(oneshot::Sender<(Status, Measures)>),
+    /// The same, with lists.
+    Survey(Wanted, oneshot::Sender<Box<Known>>),
+    /// An operator has statistics begin anew.
+    Reset(Reset, oneshot::Sender<()>),
+}
+
+/// Which statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// The server's.
+    Server,
+    /// Those of each connection.
+    Connections,
 }
 
 /// The sending side: bounded, so that a flood waits in its sockets.
@@ -277,6 +293,13 @@ impl CoreLoop {
             }
             Input::Measures(answer) => {
                 let _ = answer.send((self.core.status(), self.core.measures()));
+            }
+            Input::Survey(wanted, answer) => {
+                let _ = answer.send(Box::new(self.survey(wanted)));
+            }
+            Input::Reset(which, answer) => {
+                self.reset(which);
+                let _ = answer.send(());
             }
         }
     }

@@ -1,11 +1,13 @@
-//! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`; and for operators on this machine: POST `/snapshot`.
+//! A tiny HTTP/1.1 server for probes: `/live`, `/ready`, `/metrics`; and for operators on this machine: `/commands`, POST
+//! `/snapshot`.
 //!
-//! Called by: `server`. Calls: the core's status, `metrics`.
+//! Called by: `server`. Calls: the core's status, `metrics`, `admin`.
 //! Invariant: one request per connection, bounded in bytes, time and number.
-//! What does more than tell is done only for clients on the same machine that are no web pages.
+//! What does more than tell, or tells who is connected, is only for clients on the same machine that are no web pages.
 //! Does not know: HTTP beyond that.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::admin::{self, Answer, COMMANDS_PATH, Desk, Question, mode_name, status};
 use crate::asked_snapshots::SnapshotTaken;
 use crate::audit::AuditCounts;
-use crate::core_loop::{INPUTS_MAX, Input, Inputs};
+use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
-use crate::net::{mode_name, status};
-use crate::storage::SyncTimes;
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -29,16 +30,17 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 const EXCHANGE_MAX: Duration = Duration::from_secs(5);
 /// The same where a snapshot is waited for: gigabytes take their time.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+/// To others, and to pages.
+const NOT_FROM_HERE: &str =
+    "only for commands on this machine that name it by an address or localhost\n";
 /// Exchanges at once.
 const EXCHANGES_MAX: usize = 64;
 
 /// What probes are answered from.
 #[derive(Clone)]
 pub struct Probed {
-    /// The way to the core.
-    pub inputs: Inputs,
-    /// Of the log.
-    pub sync_times: Arc<SyncTimes>,
+    /// The way to the core, and what commands are told.
+    pub desk: Arc<Desk>,
     /// Of the audit log, if there is one.
     pub audit_counts: Option<Arc<AuditCounts>>,
 }
@@ -70,16 +72,63 @@ async fn exchange(mut stream: TcpStream, probed: &Probed) -> io::Result<()> {
     let mut words = head.split_ascii_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
+    if path == COMMANDS_PATH || path.starts_with("/commands/") {
+        return command(stream, (method, path), &head, probed).await;
+    }
     let (status, body) = match (method, path) {
         ("GET" | "HEAD", path) => timeout(EXCHANGE_MAX, answer(path, probed)).await?,
         ("POST", "/snapshot") if !is_from_here(&stream, &head) => {
-            ("403 Forbidden", "only for commands on this machine\n".to_owned())
+            ("403 Forbidden", NOT_FROM_HERE.to_owned())
         }
         ("POST", "/snapshot") => timeout(SNAPSHOT_MAX, take_snapshot(probed)).await?,
         _ => ("405 Method Not Allowed", String::new()),
     };
-    let body = if method == "HEAD" { "" } else { &body };
-    timeout(EXCHANGE_MAX, respond(&mut stream, status, body)).await?
+    let body = if method == "HEAD" { String::new() } else { body };
+    timeout(EXCHANGE_MAX, respond(&mut stream, &plain(status, body))).await?
+}
+
+/// What ZooKeeper's AdminServer does.
+async fn command(
+    mut stream: TcpStream,
+    (method, path): (&str, &str),
+    head: &str,
+    probed: &Probed,
+) -> io::Result<()> {
+    let question = Question::new(path, method == "POST");
+    let question = match question {
+        _ if !is_from_here(&stream, head) => {
+            let refusal = NOT_FROM_HERE.to_owned();
+            let answer = plain("403 Forbidden", refusal);
+            return timeout(EXCHANGE_MAX, respond(&mut stream, &answer)).await?;
+        }
+        _ if !matches!(method, "GET" | "HEAD" | "POST") => {
+            let answer = plain("405 Method Not Allowed", String::new());
+            return timeout(EXCHANGE_MAX, respond(&mut stream, &answer)).await?;
+        }
+        None => return timeout(EXCHANGE_MAX, respond(&mut stream, &admin::list())).await?,
+        Some(question) => question,
+    };
+    let limit = if question.is_slow() { SNAPSHOT_MAX } else { EXCHANGE_MAX };
+    let place = match question.is_list() {
+        true => probed.desk.list_place().await,
+        false => None,
+    };
+    let mut answer = match question.is_list() && place.is_none() {
+        true => question.put_off(),
+        false => timeout(limit, admin::answer(&question, &probed.desk)).await?,
+    };
+    if method == "HEAD" {
+        answer.body.clear();
+    }
+    let sent = timeout(EXCHANGE_MAX, respond(&mut stream, &answer)).await;
+    // Until then the list takes memory.
+    drop(place);
+    sent?
+}
+
+fn plain(status: &'static str, body: String) -> Answer {
+    let content_type = "text/plain; charset=utf-8";
+    Answer { status, content_type, headers: String::new(), body }
 }
 
 /// The request without its body; `None` when there is none.
@@ -93,29 +142,46 @@ async fn head(stream: &mut TcpStream) -> io::Result<Option<String>> {
         }
         head.extend_from_slice(&chunk[..count]);
         if head.len() > HEAD_BYTES_MAX {
-            respond(stream, "431 Request Header Fields Too Large", "").await?;
+            let answer = plain("431 Request Header Fields Too Large", String::new());
+            respond(stream, &answer).await?;
             return Ok(None);
         }
     }
     Ok(Some(String::from_utf8_lossy(&head).into_owned()))
 }
 
-/// Whether a command on this machine asks. A page in a browser here could ask too, but says where it is from.
+/// Whether a command on this machine asks. A page in a browser here could ask too, but says where it is from, or names
+/// this machine by a name of its own, which is what a rebound one does.
 fn is_from_here(stream: &TcpStream, head: &str) -> bool {
     let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else { return false };
     let is_near = from.ip().to_canonical().is_loopback() || from.ip() == to.ip();
-    let is_page = head.lines().any(|line| line.to_ascii_lowercase().starts_with("origin:"));
-    is_near && !is_page
+    is_near && !is_of_page(head)
+}
+
+fn is_of_page(head: &str) -> bool {
+    head.lines().skip(1).filter_map(|line| line.split_once(':')).any(|(name, value)| {
+        let value = value.trim();
+        match name.to_ascii_lowercase().as_str() {
+            "origin" | "referer" => true,
+            "sec-fetch-site" => value != "none",
+            "host" => !is_literal(value),
+            _ => false,
+        }
+    })
+}
+
+/// Whether a host is written as an address, or as the one name that no name service is asked for.
+fn is_literal(host: &str) -> bool {
+    let bare = match host.rsplit_once(':') {
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        _ => host,
+    };
+    let bare = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 async fn take_snapshot(probed: &Probed) -> (&'static str, String) {
-    let (answer, taken) = oneshot::channel();
-    let asked = probed.inputs.send(Input::Snapshot(answer)).await;
-    let outcome = match (asked, taken.await) {
-        (Ok(()), Ok(outcome)) => outcome,
-        _ => Err("the server stops".to_owned()),
-    };
-    match outcome {
+    match probed.desk.take_snapshot().await {
         Ok(SnapshotTaken { file, bytes, index, zxid }) => {
             let zxid = format!("{:#x}", zxid.get());
             let file = std::path::absolute(&file).unwrap_or(file);
@@ -133,7 +199,7 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
         return ("200 OK", "live\n".to_owned());
     }
     if !matches!(path, "/ready" | "/metrics") {
-        return ("404 Not Found", "try /live, /ready or /metrics\n".to_owned());
+        return ("404 Not Found", "try /live, /ready, /metrics or /commands\n".to_owned());
     }
     const STOPPING: (&str, &str) = ("503 Service Unavailable", "stopping\n");
     if path == "/metrics" {
@@ -142,7 +208,7 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
             None => (STOPPING.0, STOPPING.1.to_owned()),
         };
     }
-    let Some(status) = status(&probed.inputs).await else {
+    let Some(status) = status(&probed.desk.inputs).await else {
         return (STOPPING.0, STOPPING.1.to_owned());
     };
     match mode_name(status.mode).filter(|_| status.confirmed) {
@@ -162,20 +228,52 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
 
 /// `None` while the server stops.
 async fn metrics_text(probed: &Probed) -> Option<String> {
-    let inputs_waiting = INPUTS_MAX.saturating_sub(probed.inputs.capacity());
+    let inputs_waiting = INPUTS_MAX.saturating_sub(probed.desk.inputs.capacity());
     let (answer, measured) = oneshot::channel();
-    probed.inputs.send(Input::Measures(answer)).await.ok()?;
+    probed.desk.inputs.send(Input::Measures(answer)).await.ok()?;
     let (status, measures) = measured.await.ok()?;
-    let (status, measures, syncs) = (&status, &measures, &*probed.sync_times);
+    let (status, measures, syncs) = (&status, &measures, &*probed.desk.sync_times);
     let audit = probed.audit_counts.as_ref().map(|counts| counts.read());
     Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting, audit }))
 }
 
-async fn respond(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
+async fn respond(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {
+    let Answer { status, content_type, headers, body } = answer;
     let length = body.len();
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n"
     );
-    stream.write_all(text.as_bytes()).await?;
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_pages() {
+        let of_page = |lines: &str| is_of_page(&format!("GET /commands HTTP/1.1\r\n{lines}\r\n"));
+        for lines in [
+            "",
+            "Host: 127.0.0.1:8080\r\n",
+            "Host: localhost\r\n",
+            "host: [::1]:8080\r\n",
+            "Host: 10.0.0.7\r\nUser-Agent: curl/8\r\n",
+            "Host: 127.0.0.1\r\nSec-Fetch-Site: none\r\n",
+        ] {
+            assert!(!of_page(lines), "{lines}");
+        }
+        for lines in [
+            "Host: 127.0.0.1\r\nOrigin: http://example.org\r\n",
+            "Host: 127.0.0.1\r\nreferer: http://example.org/\r\n",
+            "Host: 127.0.0.1\r\nSec-Fetch-Site: cross-site\r\n",
+            "Host: example.org\r\n",
+            "Host: example.org:8080\r\n",
+            "Host: localhost.example.org\r\n",
+        ] {
+            assert!(of_page(lines), "{lines}");
+        }
+    }
 }

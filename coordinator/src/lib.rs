@@ -8,13 +8,15 @@
 //! peers/       links between the members of the ensemble
 //! tls/         certificates, encrypted sockets
 //! storage/     log and snapshots, on a thread of their own
-//! http         /live, /ready, /metrics
+//! http         /live, /ready, /metrics, /commands
+//! admin/       what four-letter words and commands are answered
 //! import/      a data folder made from ZooKeeper's
 //! embedded     a whole single-member coordinator inside another process
 //! ```
 //!
 //! Called by: the `coordinator` binary, and the broker's embedded mode. Decides nothing: decisions are the core's.
 
+mod admin;
 mod asked_snapshots;
 mod audit;
 mod clock;

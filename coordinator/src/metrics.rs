@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use coordinator_core::server::{Measures, Mode, Status};
 
-use crate::net::{average, gauges};
+use crate::admin::{average, gauges};
 use crate::storage::SyncTimes;
 
 mod distributions;
@@ -122,14 +122,15 @@ fn put(text: &mut String, name: &str, kind: &str, value: impl std::fmt::Display)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use coordinator_core::ServerId;
     use coordinator_core::server::{Fired, Histogram, Sizes, Summary, Traffic};
     use coordinator_protocol::Zxid;
 
     use super::*;
 
-    fn status(mode: Mode) -> Status {
+    /// Of a server with this part.
+    pub fn status(mode: Mode) -> Status {
         Status {
             id: ServerId::new(2).unwrap(),
             mode,
@@ -170,7 +171,8 @@ mod tests {
         }
     }
 
-    fn measures() -> Measures {
+    /// With a little of everything.
+    pub fn measures() -> Measures {
         let mut latency = Histogram::new(&[1, 10]);
         (latency.counts, latency.sum) = (vec![2, 0, 1], 21);
         Measures {

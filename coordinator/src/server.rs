@@ -17,13 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
+use crate::admin::{Desk, Facts};
 use crate::audit::{AuditCounts, AuditLog, AuditSettings};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd, Roster};
 use crate::disk_room;
 use crate::http::{self, Probed};
-use crate::net::{ClientListener, Gate, Limits};
+use crate::net::{ClientListener, Gate, Limits, Whitelist};
 use crate::peers::{self, Ensemble};
 use crate::storage::{self, Findings, RoomGauge, Storage, StorageError, SyncTimes};
 
@@ -86,6 +87,8 @@ pub struct Server {
     ensemble: Ensemble,
     gate: Gate,
     limits: Limits,
+    facts: Facts,
+    whitelist: Whitelist,
     core_loop: CoreLoop,
     room_gauge: RoomGauge,
     sync_times: Arc<SyncTimes>,
@@ -119,6 +122,8 @@ impl Server {
             Some(address) => Some(listen("httpPort", address.to_string()).await?),
             None => None,
         };
+        let bound = client.local_addr().unwrap_or(config.client_address);
+        let facts = Facts::new(&config, bound);
         let mut others = config.members;
         others.remove(&own_id);
         let (roster, others) = watch::channel(others);
@@ -156,6 +161,8 @@ impl Server {
             ensemble,
             gate,
             limits,
+            facts,
+            whitelist: config.whitelist,
             core_loop,
             room_gauge,
             sync_times,
@@ -187,14 +194,15 @@ impl Server {
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
         let (end, ended) = oneshot::channel();
         let mut tasks = JoinSet::new();
-        let clients = ClientListener::new(self.client, self.limits, self.gate, inputs.clone());
+        let desk = Desk::new(inputs.clone(), self.facts, self.sync_times, self.whitelist);
+        let desk = Arc::new(desk);
+        let clients = ClientListener::new(self.client, self.limits, self.gate, Arc::clone(&desk));
         tasks.spawn(clients.run());
         if let Some(listener) = self.peer {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
         if let Some(listener) = self.http {
-            let (inputs, sync_times) = (inputs.clone(), self.sync_times);
-            let probed = Probed { inputs, sync_times, audit_counts: self.audit_counts };
+            let probed = Probed { desk, audit_counts: self.audit_counts };
             tasks.spawn(http::run(listener, probed));
         }
         tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));
@@ -228,7 +236,7 @@ impl Server {
 /// Returns when another member leads, there is none, or it took long enough.
 async fn wait_for_handover(inputs: &crate::core_loop::Inputs) {
     let handover = async {
-        while let Some(status) = crate::net::status(inputs).await {
+        while let Some(status) = crate::admin::status(inputs).await {
             if status.mode != core::Mode::Leader {
                 return;
             }

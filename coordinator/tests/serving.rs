@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod room;
 mod tls;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};

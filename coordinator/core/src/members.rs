@@ -112,6 +112,31 @@ impl Member {
         self.role
     }
 
+    /// Where it is, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// For links between members.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// ZooKeeper's port for elections, if one was written.
+    #[must_use]
+    pub fn election_port(&self) -> Option<u16> {
+        Some(self.election_port).filter(|port| *port != self.port)
+    }
+
+    /// `host:port` with that.
+    #[must_use]
+    pub fn election_address(&self) -> Option<String> {
+        let port = self.election_port()?;
+        Some(format!("{}:{port}", bracketed(&self.host)))
+    }
+
     /// `host:port` for links between members.
     #[must_use]
     pub fn peer_address(&self) -> String {
@@ -154,8 +179,7 @@ impl fmt::Display for Member {
             Role::Participant => "participant",
             Role::Observer => "observer",
         };
-        let election_port = Some(self.election_port).filter(|port| *port != self.port);
-        let election_port = election_port.unwrap_or(NO_PORT);
+        let election_port = self.election_port().unwrap_or(NO_PORT);
         write!(f, "{}:{}:{election_port}:{role}", bracketed(&self.host), self.port)?;
         match &self.client {
             Some(client) => write!(f, ";{client}"),

@@ -49,7 +49,7 @@ fn head(wall_ms: i64) -> String {
 }
 
 /// Year, month and day of so many days after 1970-01-01. Years are counted from March on, so that a leap day is the last.
-fn date(days: i64) -> (i64, i64, i64) {
+pub fn date(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -8,4 +8,5 @@ mod file;
 mod line;
 mod log;
 
+pub use line::date;
 pub use log::{AuditCounts, AuditLog, AuditSettings};

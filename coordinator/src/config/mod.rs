@@ -20,7 +20,7 @@ use coordinator_core::ServerId;
 use coordinator_core::server as core;
 
 use crate::audit::AuditSettings;
-use crate::net::Gate;
+use crate::net::{Gate, Whitelist};
 use crate::peers::PeerTls;
 
 pub use names::help;
@@ -54,6 +54,12 @@ pub struct Config {
     pub connections_max: usize,
     /// Of those, from one address; `None` for all.
     pub connections_per_address_max: Option<usize>,
+    /// Which four-letter words are answered.
+    pub whitelist: Whitelist,
+    /// From which the limits of sessions are derived.
+    pub tick_time_ms: u32,
+    /// What was set, as text, without what is secret.
+    pub settings: Vec<(String, String)>,
     /// Where the audit log goes, if there is one.
     pub audit: Option<AuditSettings>,
     /// What the core is told.
@@ -95,6 +101,9 @@ impl fmt::Debug for Config {
             gate,
             connections_max,
             connections_per_address_max,
+            whitelist,
+            tick_time_ms: _,
+            settings: _,
             audit,
             core,
         } = self;
@@ -110,6 +119,7 @@ impl fmt::Debug for Config {
             .field("gate", gate)
             .field("connections_max", connections_max)
             .field("connections_per_address_max", connections_per_address_max)
+            .field("whitelist", whitelist)
             .field("audit", audit)
             .field("core", &core)
             .finish_non_exhaustive()

@@ -35,7 +35,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "httpPort",
         "",
-        "port for /live, /ready, /metrics and `coordinator snapshot` on clientPortAddress; none without",
+        "port for /live, /ready, /metrics, and from this machine /commands and `coordinator snapshot`, on \
+         clientPortAddress; none without",
     ),
     setting("tickTime", "2000", "milliseconds from which the session limits are derived"),
     setting("minSessionTimeout", "", "least session time-out in ms; without: 2 x tickTime"),
@@ -45,6 +46,12 @@ pub const SETTINGS: &[Setting] = &[
         "maxClientCnxns",
         "0",
         "of those from one address; 0 for as many as there is room for (ZooKeeper: 60)",
+    ),
+    setting(
+        "4lw.commands.whitelist",
+        "ruok,envi,srvr,stat,mntr,isro",
+        "four-letter words that are answered at clientPort, between commas, * for all (ZooKeeper: srvr, which \
+         always is); lists that stat, cons, dump, wchc and wchp show have at most 10000 entries",
     ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting(
@@ -151,6 +158,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("peerType", "participant", "observer for a server that server.N calls one"),
     setting("insecure", "false", "true allows listeners that are not on a loopback address"),
 ];
+
+/// Values that nobody is shown.
+const SECRET: [&str; 2] = ["peerSecret", "DigestAuthenticationProvider.superDigest"];
+
+/// Whether nobody is shown the value of this setting.
+pub fn is_secret(name: &str) -> bool {
+    SECRET.contains(&name)
+}
 
 /// The setting of this name.
 pub fn find(name: &str) -> Option<&'static Setting> {

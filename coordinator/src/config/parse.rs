@@ -13,9 +13,10 @@ use coordinator_core::ServerId;
 use coordinator_core::members::{Member, MemberIds, Members, Role};
 use coordinator_core::server as core;
 
-use super::names::{MEMBER_PREFIX, find, nearest};
+use super::names::{MEMBER_PREFIX, find, is_secret, nearest};
 use super::{Config, SettingError};
 use super::{audit, sasl, tls};
+use crate::net::Whitelist;
 
 /// Settings by name, as text; later ones replace earlier ones.
 #[derive(Clone, Default)]
@@ -101,6 +102,15 @@ impl Values {
         self.optional(name, what)?.ok_or_else(|| wrong(name, "", what))
     }
 
+    /// Those that are set, without what is secret.
+    fn shown(&self) -> Vec<(String, String)> {
+        let shown = |(name, text): (&String, &String)| {
+            let text = if is_secret(name) { ".." } else { text };
+            (name.clone(), text.to_owned())
+        };
+        self.texts.iter().map(shown).collect()
+    }
+
     fn check_names(&self) -> Result<(), SettingError> {
         for name in self.texts.keys() {
             if find(name).is_some() || name.starts_with(MEMBER_PREFIX) {
@@ -160,9 +170,18 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         gate,
         connections_max,
         connections_per_address_max: (per_address > 0).then_some(per_address),
+        whitelist: whitelist(values, core.read_only_mode)?,
+        tick_time_ms: values.value("tickTime", MILLISECONDS)?,
+        settings: values.shown(),
         audit,
         core,
     })
+}
+
+fn whitelist(values: &Values, serves_read_only: bool) -> Result<Whitelist, SettingError> {
+    const NAME: &str = "4lw.commands.whitelist";
+    let read = Whitelist::parse(values.text(NAME), serves_read_only);
+    read.map_err(|word| wrong(NAME, &word, "a four-letter word"))
 }
 
 const PORT: &str = "a port, 0 to 65535";

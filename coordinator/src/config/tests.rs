@@ -1,3 +1,5 @@
+use coordinator_protocol::FourLetterWord;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, SettingError> {
@@ -83,12 +85,30 @@ fn flag_wins_over_the_file() {
 }
 
 #[test]
+fn words_are_those_that_are_named() {
+    let whitelist = |text: &str| parse(text).unwrap().whitelist;
+    let has = |text: &str, word| whitelist(text).has(word);
+    assert!(has("", FourLetterWord::Mntr) && !has("", FourLetterWord::Dump));
+    let some = "4lw.commands.whitelist = 'dump, wchs'\n";
+    assert!(has(some, FourLetterWord::Dump) && has(some, FourLetterWord::Srvr));
+    assert!(!has(some, FourLetterWord::Isro) && !has(some, FourLetterWord::Mntr));
+    assert!(has(&format!("{some}readonlymode.enabled = true"), FourLetterWord::Isro));
+    assert!(has("'4lw.commands.whitelist' = '*'", FourLetterWord::Wchc));
+    let wrong = "4lw.commands.whitelist: \"dmup\" is not a four-letter word";
+    assert_eq!(refused("4lw.commands.whitelist = 'dmup'"), wrong);
+}
+
+#[test]
 fn what_is_secret_is_not_shown() {
     let digest = "DigestAuthenticationProvider.superDigest = 'super:classified'";
     let mut values = Values::default();
     values.add_toml(&format!("peerSecret = 'classified'\ndataDir = 'here'\n{digest}")).unwrap();
     let config = Config::from_values(&values).unwrap();
     assert_eq!(config.peer_secret, "classified");
+    let told = config.settings.iter().map(|(name, value)| format!("{name}={value}"));
+    let told: Vec<String> = told.collect();
+    let names = ["DigestAuthenticationProvider.superDigest=..", "dataDir=here", "peerSecret=.."];
+    assert_eq!(told, names);
     for shown in [format!("{values:?}"), format!("{config:?}"), format!("{config:#?}")] {
         assert!(!shown.contains("classified"), "{shown}");
     }

@@ -22,11 +22,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::four_letter;
 use super::gate::{Gate, Refusal};
 use super::newcomers::Ticket;
 use super::outbox::{Outbox, WriteEnd};
 use super::seldom::Seldom;
+use crate::admin::{Desk, answer_word, shows_list};
 use crate::core_loop::{Input, Inputs};
 use crate::tls::{Handshakes, Turn};
 
@@ -40,6 +40,8 @@ const UNSENT_BYTES_MAX: usize = 256 << 20;
 pub const LARGE_FRAMES_MAX: usize = 4;
 /// How long a closed connection's last bytes may take, and the peer's own close after them.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the answer to a word may take that shows a list.
+const LIST_SEND_MAX: Duration = Duration::from_secs(5);
 /// What is thrown away after a close, so that the kernel does not reset what was sent.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
@@ -61,8 +63,8 @@ pub struct Entrance {
     pub handshakes: Handshakes,
     /// How long a client may take from its socket's first moment to the end of what it says first.
     pub greeting_max: Duration,
-    /// The way to the core.
-    pub inputs: Inputs,
+    /// The way to the core, and what four-letter words are told.
+    pub desk: Arc<Desk>,
     /// Those whom the gate refused.
     pub refused: Seldom,
     /// Places for frames above the usual limit.
@@ -100,12 +102,12 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
         () = ticket.sent_away() => return debug!(connection = %id, %from, "makes room for another"),
     };
     let Ok(Some(Greeting { first, outbox, buffer })) = greeting else { return };
-    let inputs = &entrance.inputs;
+    let inputs = &entrance.desk.inputs;
     let frame = match first {
         First::Frame(frame) => frame,
         First::Word(word) => {
             return tokio::select! {
-                () = answer_word(&outbox, word, inputs) => {}
+                () = say_word(&outbox, word, &entrance.desk) => {}
                 () = ticket.sent_away() => {}
             };
         }
@@ -216,7 +218,7 @@ impl Reader<'_> {
                 Ok(Some(frame)) => {
                     let Ok((header, request)) = decode_request(frame) else { return End::Refused };
                     let event = Event::Request { connection: id, header, request };
-                    if entrance.inputs.send(Input::Event(event)).await.is_err() {
+                    if entrance.desk.inputs.send(Input::Event(event)).await.is_err() {
                         return End::Closed;
                     }
                     large = None;
@@ -318,13 +320,20 @@ fn loss(error: &io::Error) -> End {
     }
 }
 
-async fn answer_word(outbox: &Outbox, word: FourLetterWord, inputs: &Inputs) {
-    let answer = four_letter::answer(word, inputs).await;
+async fn say_word(outbox: &Outbox, word: FourLetterWord, desk: &Desk) {
+    let is_list = shows_list(word) && desk.whitelist.has(word);
+    let (place, limit) = match is_list {
+        true => (desk.list_place().await, LIST_SEND_MAX),
+        false => (None, LINGER),
+    };
+    let answer = answer_word(word, desk, place.is_some()).await;
     outbox.push(Bytes::from(answer));
     outbox.close();
-    let sent =
-        timeout(LINGER, async { while matches!(outbox.drive().await, WriteEnd::Drained) {} });
-    if sent.await.is_ok() {
+    let drained = async { while matches!(outbox.drive().await, WriteEnd::Drained) {} };
+    let sent = timeout(limit, drained).await;
+    // Kept until the list is out of memory, but not while the client closes.
+    drop(place);
+    if sent.is_ok() {
         linger(outbox).await;
     }
 }

@@ -20,7 +20,7 @@ use super::connection::{self, Entrance, Guest, LARGE_FRAMES_MAX};
 use super::gate::Gate;
 use super::places::{Limits, Places};
 use super::seldom::Seldom;
-use crate::core_loop::Inputs;
+use crate::admin::Desk;
 use crate::tls::Handshakes;
 
 /// From a client's connect to the end of what it says first, the handshake of TLS included.
@@ -37,15 +37,15 @@ pub struct ClientListener {
 
 impl ClientListener {
     /// A listener whose clients, as many as `limits` says and those that the gate admits, talk to the core behind
-    /// `inputs`.
-    pub fn new(listener: TcpListener, limits: Limits, gate: Gate, inputs: Inputs) -> Self {
+    /// `desk`.
+    pub fn new(listener: TcpListener, limits: Limits, gate: Gate, desk: Arc<Desk>) -> Self {
         let handshakes = Handshakes::new();
         let refused = Seldom::default();
         let entrance = Entrance {
             gate,
             handshakes,
             greeting_max: GREETING_MAX,
-            inputs,
+            desk,
             refused,
             large_frames: Semaphore::new(LARGE_FRAMES_MAX),
             large_frame_max: LARGE_FRAME_MAX,

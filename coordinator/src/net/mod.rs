@@ -1,7 +1,6 @@
 //! Clients: their sockets, from the first byte to the last.
 
 mod connection;
-mod four_letter;
 mod gate;
 mod listener;
 mod newcomers;
@@ -9,8 +8,8 @@ mod outbox;
 mod places;
 mod seldom;
 mod socket;
+mod whitelist;
 
-pub use four_letter::{average, gauges, mode_name, status};
 pub use gate::Gate;
 pub use listener::ClientListener;
 pub use newcomers::{Newcomers, Ticket};
@@ -18,3 +17,4 @@ pub use outbox::{Outbox, WriteEnd};
 pub use places::Limits;
 pub use seldom::Seldom;
 pub use socket::Socket;
+pub use whitelist::Whitelist;

@@ -5,6 +5,7 @@
 //! Does not know: frames.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
@@ -33,6 +34,16 @@ impl Socket {
     /// The subject of the certificate that the other side has shown.
     pub fn subject(&self) -> Option<String> {
         self.tls.as_ref()?.subject()
+    }
+
+    /// Whether what is said here is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Where the other side is; `None` when it has gone.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
     }
 
     /// Whether the other side has shown a certificate that is for `host`.

@@ -22,7 +22,7 @@ impl Served {
         Self::start_with(data, &[])
     }
 
-    fn start_with(data: &Path, settings: &[String]) -> Served {
+    pub fn start_with(data: &Path, settings: &[String]) -> Served {
         let mut process = command(data)
             .args(["--set", "clientPort=0", "--set", "httpPort=0"])
             .args(settings.iter().flat_map(|setting| ["--set", setting]))

@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::core_loop::Input;
+use crate::admin::Facts;
+use crate::config::Config;
+use crate::core_loop::{Input, Inputs};
 
 /// A hang guard, no measure.
 const SOON: Duration = Duration::from_secs(60);
@@ -33,7 +35,7 @@ impl Running {
         let (sender, inputs) = mpsc::channel(16);
         let limits = Limits { clients_max, per_address_max: None };
         let gate = Gate { tls: Some(encryption()), only_tls: false };
-        let mut listener = ClientListener::new(listener, limits, gate, sender);
+        let mut listener = ClientListener::new(listener, limits, gate, desk(sender));
         listener.entrance.greeting_max = greeting_max;
         listener.entrance.large_frame_max = Duration::from_millis(20);
         Running { address, inputs, task: tokio::spawn(listener.run()) }
@@ -59,6 +61,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn desk(inputs: Inputs) -> Arc<Desk> {
+    let config = Config::standalone("none".into(), "127.0.0.1:0".parse().unwrap());
+    let facts = Facts::new(&config, config.client_address);
+    Arc::new(Desk::new(inputs, facts, Arc::default(), config.whitelist))
 }
 
 fn encryption() -> Arc<ServerConfig> {

@@ -40,14 +40,15 @@ pub fn freeze(mut znodes: Znodes, report: &mut Report) -> Result<FrozenState, Im
 
 /// What a member has from the start and old servers did not.
 fn add_system_nodes(znodes: &mut Znodes) {
-    for (path, node) in coordinator_core::tree::Tree::new().subtree("/") {
-        let is_config = **path == *CONFIG_PATH;
-        if znodes.nodes.contains_key(&**path) && !is_config {
+    for node in coordinator_core::tree::Tree::new().subtree("/") {
+        let path = node.path();
+        let is_config = path == CONFIG_PATH;
+        if znodes.nodes.contains_key(path) && !is_config {
             continue;
         }
-        let former = znodes.nodes.get(&**path).map(|node| node.stat).unwrap_or_default();
+        let former = znodes.nodes.get(path).map(|node| node.stat).unwrap_or_default();
         let stat = super::znodes::StoredStat { aversion: node.stat().aversion, ..former };
-        let (data, acl) = (node.data().cloned(), node.acl().clone());
+        let (data, acl) = (node.data(), node.acl().clone());
         znodes.insert(path.to_string(), Znode { data, acl, stat });
     }
 }

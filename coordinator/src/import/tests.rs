@@ -131,7 +131,7 @@ fn znodes_keep_their_numbers_and_sessions_are_ended() {
     let imported = import(&[("snapshot.4", &snapshot())]).expect("imports");
     let state = state(&imported);
     let node = state.tree().get("/a").expect("there");
-    assert_eq!(node.data().map(|data| &data[..]), Some(&b"first"[..]));
+    assert_eq!(node.data().as_deref(), Some(&b"first"[..]));
     assert_eq!(node.acl()[0].permissions, 1);
     let stat = node.stat();
     assert_eq!((stat.czxid, stat.mzxid), (Zxid::new(3), Zxid::new(3)));
@@ -177,7 +177,7 @@ fn log_is_applied_as_zookeeper_applies_it() {
     let state = state(&imported);
     assert!(state.tree().get("/a").is_some(), "the multi failed");
     let node = state.tree().get("/b").expect("created");
-    assert_eq!(node.data().map(|data| &data[..]), Some(&b"changed"[..]));
+    assert_eq!(node.data().as_deref(), Some(&b"changed"[..]));
     let stat = node.stat();
     assert_eq!((stat.czxid, stat.mzxid), (Zxid::new(6), Zxid::new(7)));
     assert_eq!((stat.version, stat.aversion, stat.mtime_ms), (1, 1, 9_000));

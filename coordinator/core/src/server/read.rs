@@ -98,7 +98,7 @@ impl Server {
 
     fn read_data(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
         let node = self.readable(id, &read.path)?;
-        let (mut data, mut stat) = (node.data().cloned(), node.stat());
+        let (mut data, mut stat) = (node.data(), node.stat());
         if let Some(usage) = self.state.tree().quota_usage(&read.path) {
             // In ZooKeeper the server writes this node; here it shows what is counted anyway.
             let text = format!("count={},bytes={}", usage.count, usage.bytes);

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(again.membership().unwrap().version, Zxid::new(1 << 32 | 1));
         let apart = again.set_apart().unwrap();
         assert_eq!(apart.membership(), None, "settings name those who begin anew");
-        let text = |state: &State| state.tree().get(CONFIG_PATH).unwrap().data().cloned().unwrap();
+        let text = |state: &State| state.tree().get(CONFIG_PATH).unwrap().data().unwrap();
         assert!(!text(&state).is_empty() && text(&apart).is_empty());
         apart.check();
         let bytes = State::new().encode_snapshot();

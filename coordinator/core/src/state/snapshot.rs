@@ -23,7 +23,7 @@ use super::session::Session;
 use super::zxid::ZxidClock;
 use super::{SNAPSHOT_CHUNK_KIND, SNAPSHOT_HEAD_KIND};
 use crate::members::MemberIds;
-use crate::tree::{FrozenTree, NodeRecord, RecordError, Tree};
+use crate::tree::{FrozenTree, NodeRecord, RecordError, Tree, TreeBuilder};
 
 /// A chunk is closed when it has at least this many bytes of paths and data.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -240,16 +240,19 @@ impl State {
         let (head, mut rest) = split(bytes)?;
         let (head, membership) = read_head(head)?;
         let mut sessions: Vec<Session> = Vec::new();
-        let mut nodes: Vec<NodeRecord> = Vec::new();
+        let (mut tree, mut node_count) = (TreeBuilder::new(head.zxids.last()), 0_u64);
         while !rest.is_empty() {
             let (chunk, after) = split(rest)?;
             rest = after;
             match envelope::decode(CHUNK, chunk)? {
                 Chunk::Sessions(more) => sessions.extend(more),
-                Chunk::Nodes(more) => nodes.extend(more),
+                Chunk::Nodes(more) => {
+                    node_count += more.len() as u64;
+                    more.into_iter().try_for_each(|record| tree.add(record))?;
+                }
             }
         }
-        if sessions.len() as u64 != head.session_count || nodes.len() as u64 != head.node_count {
+        if sessions.len() as u64 != head.session_count || node_count != head.node_count {
             return Err(SnapshotError::Contradiction("its counts differ from its content"));
         }
         let state = State {
@@ -258,7 +261,7 @@ impl State {
             zxids: head.zxids,
             wall_ms: head.wall_ms,
             ended: head.ended,
-            tree: Tree::from_records(nodes, head.zxids.last())?,
+            tree: tree.finish()?,
             membership,
             sessions: sessions.into_iter().map(|session| (session.id, session)).collect(),
             #[cfg(planted)]

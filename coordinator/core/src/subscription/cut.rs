@@ -35,9 +35,9 @@ impl Cut {
     /// The subtree at `path` as it is, which is as of `zxid`.
     pub(super) fn take(tree: &Tree, path: &str, zxid: Zxid) -> Self {
         let walk = tree.subtree(path);
-        let nodes = walk.map(|(path, node)| Kept {
-            path: path.clone(),
-            data: node.data().cloned(),
+        let nodes = walk.map(|node| Kept {
+            path: node.path().into(),
+            data: node.data(),
             acl: node.acl().clone(),
             stat: node.stat(),
         });

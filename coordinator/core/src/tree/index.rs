@@ -1,37 +1,62 @@
-//! All nodes by path, for looking up.
+//! All nodes by path, and the families: who has children, and what is below.
 //!
-//! Called by: `store`, `transaction`, `record`. Calls: nothing.
-//! Invariant: a clone keeps what was there when it was made.
-//! It does not know parents and children.
+//! Called by: `store`, `transaction`, `record`. Calls: `node`, `children`.
+//! Invariant: a clone keeps what was there when it was made; a family is there as long as it has children.
 //!
-//! Nodes lie in shards, by a hash of their path. A clone shares the shards and the nodes, so that it takes
-//! the same short time for any number of nodes; whoever changes a node after that copies its shard, once,
-//! and the node. Nothing is iterated: the order means nothing.
+//! Nodes lie in blocks, and in shards of a block, by a hash of their path. A clone shares the blocks, so that it takes
+//! the same short time for any number of nodes; whoever changes a node after that copies the block's list of shards and
+//! one shard, once. The more nodes a block has, the more shards, so that a shard stays small. The order of a shard's nodes
+//! means nothing.
 
-use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use super::node::Node;
+use hashbrown::HashTable;
 
-/// A million nodes make a thousand in each.
-const SHARD_BITS: u32 = 10;
+use super::children::Children;
+use super::node::{Node, NodeView};
+use super::quota::Usage;
 
-/// Looked up only; hashes the same way on every server.
-type Shard = HashMap<Arc<str>, Arc<Node>, BuildHasherDefault<DefaultHasher>>;
+/// A power of two.
+const BLOCKS: usize = 1 << 10;
+/// A block whose shards have more nodes than that, on average, gets twice as many of them.
+const SHARD_NODES_MAX: usize = 48;
+/// More shards than that a block never has: there are places in a hash for no more.
+const SHARDS_MAX: usize = 1 << 12;
 
 /// All nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Index {
+    blocks: Vec<Arc<Block>>,
+    count: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    /// A power of two.
     shards: Vec<Arc<Shard>>,
     count: usize,
 }
 
+#[derive(Clone, Debug, Default)]
+struct Shard {
+    nodes: HashTable<Node>,
+    families: HashTable<Arc<Family>>,
+}
+
+/// What a node with children has beside itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Family {
+    path: Box<str>,
+    pub(super) children: Children,
+    /// Of all nodes below, not only of the children; kept for the upper levels of the tree only.
+    pub(super) below: Usage,
+}
+
 impl Default for Index {
     fn default() -> Self {
-        let none = Arc::new(Shard::default());
-        Self { shards: vec![none; 1 << SHARD_BITS], count: 0 }
+        let none = Arc::new(Block { shards: vec![Arc::default()], count: 0 });
+        Self { blocks: vec![none; BLOCKS], count: 0 }
     }
 }
 
@@ -48,83 +73,263 @@ impl Index {
 
     /// The node at `path`.
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
-        self.shards[shard_of(path)].get(path).map(|node| &**node)
+        let hash = hash_of(path.as_bytes());
+        self.shard(hash).node(hash, path)
     }
 
-    /// The same, with its path as it is shared.
-    pub(super) fn get_key_value(&self, path: &str) -> Option<(&Arc<str>, &Node)> {
-        self.shards[shard_of(path)].get_key_value(path).map(|(path, node)| (path, &**node))
+    /// The same, as readers get it.
+    pub(super) fn view(&self, path: &str) -> Option<NodeView<'_>> {
+        self.with_family(path).map(|(view, _)| view)
     }
 
-    /// Whether there is a node at `path`.
-    pub(super) fn contains_key(&self, path: &str) -> bool {
-        self.shards[shard_of(path)].contains_key(path)
+    /// The same, with its family if it has one.
+    pub(super) fn with_family(&self, path: &str) -> Option<(NodeView<'_>, Option<&Family>)> {
+        let hash = hash_of(path.as_bytes());
+        let shard = self.shard(hash);
+        let node = shard.node(hash, path)?;
+        let family = shard.family(hash, path);
+        let count = family.map_or(0, |family| family.children.len());
+        Some((NodeView::new(node, count), family))
     }
 
-    /// The node at `path`, to be changed.
-    pub(super) fn get_mut(&mut self, path: &str) -> Option<&mut Node> {
-        let shard = &mut self.shards[shard_of(path)];
-        // A path that is not there copies nothing.
-        shard.contains_key(path).then_some(())?;
-        Arc::make_mut(shard).get_mut(path).map(Arc::make_mut)
+    /// Who is below `path`; none when nobody is.
+    pub(super) fn family(&self, path: &str) -> Option<&Family> {
+        let hash = hash_of(path.as_bytes());
+        self.shard(hash).family(hash, path)
     }
 
-    /// Adds a node; false if there is one already.
-    pub(super) fn insert(&mut self, path: Arc<str>, node: Arc<Node>) -> bool {
-        let shard = Arc::make_mut(&mut self.shards[shard_of(&path)]);
-        let is_new = shard.insert(path, node).is_none();
-        self.count += usize::from(is_new);
-        is_new
+    /// Puts a node in its place, and returns what was there.
+    pub(super) fn put(&mut self, node: Node) -> Option<Node> {
+        let hash = hash_of(node.path_bytes());
+        let block = self.block_mut(hash);
+        let shard = block.shard_mut(hash);
+        let is_same = |held: &Node| held.path_bytes() == node.path_bytes();
+        if let Some(held) = shard.nodes.find_mut(hash, is_same) {
+            return Some(std::mem::replace(held, node));
+        }
+        shard.nodes.insert_unique(hash, node, hash_of_node);
+        block.count += 1;
+        block.divide_if_full();
+        self.count += 1;
+        None
     }
 
     /// Takes a node out.
-    pub(super) fn remove_entry(&mut self, path: &str) -> Option<(Arc<str>, Arc<Node>)> {
-        let shard = &mut self.shards[shard_of(path)];
-        shard.contains_key(path).then_some(())?;
-        let removed = Arc::make_mut(shard).remove_entry(path)?;
+    pub(super) fn remove(&mut self, path: &str) -> Option<Node> {
+        let hash = hash_of(path.as_bytes());
+        // A path that is not there copies nothing.
+        self.shard(hash).node(hash, path)?;
+        let block = self.block_mut(hash);
+        let is_it = |held: &Node| held.path_bytes() == path.as_bytes();
+        let found = block.shard_mut(hash).nodes.find_entry(hash, is_it).ok()?;
+        let (node, _) = found.remove();
+        block.count -= 1;
         self.count -= 1;
-        Some(removed)
+        Some(node)
+    }
+
+    /// Who is below `path`, to be changed; none when nobody is.
+    pub(super) fn family_mut(&mut self, path: &str) -> Option<&mut Family> {
+        let hash = hash_of(path.as_bytes());
+        self.shard(hash).family(hash, path)?;
+        let families = &mut self.block_mut(hash).shard_mut(hash).families;
+        families.find_mut(hash, |family| *family.path == *path).map(Arc::make_mut)
+    }
+
+    /// `path` has a child of this name.
+    pub(super) fn add_child(&mut self, path: &str, name: &str) {
+        let hash = hash_of(path.as_bytes());
+        let families = &mut self.block_mut(hash).shard_mut(hash).families;
+        let new = || {
+            let (children, below) = (Children::default(), Usage::default());
+            Arc::new(Family { path: path.into(), children, below })
+        };
+        let hasher = |family: &Arc<Family>| hash_of(family.path.as_bytes());
+        let entry = families.entry(hash, |family| *family.path == *path, hasher);
+        Arc::make_mut(entry.or_insert_with(new).into_mut()).children.insert(name);
+    }
+
+    /// `path` has no child of this name any more.
+    pub(super) fn remove_child(&mut self, path: &str, name: &str) {
+        let Some(family) = self.family_mut(path) else { return };
+        family.children.remove(name);
+        if !family.children.is_empty() {
+            return;
+        }
+        assert_eq!(family.below, Usage::default(), "something is left below");
+        let hash = hash_of(path.as_bytes());
+        let families = &mut self.block_mut(hash).shard_mut(hash).families;
+        if let Ok(found) = families.find_entry(hash, |family| *family.path == *path) {
+            found.remove();
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        let block = &self.blocks[block_of(hash)];
+        &block.shards[block.shard_of(hash)]
+    }
+
+    fn block_mut(&mut self, hash: u64) -> &mut Block {
+        Arc::make_mut(&mut self.blocks[block_of(hash)])
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.blocks.iter().flat_map(|block| &block.shards).map(|shard| &**shard)
     }
 }
 
-/// By the whole path: any part of it may be the same in all nodes of a kind. FNV-1a, eight bytes at a time, mixed
-/// once more because the highest bits choose.
-fn shard_of(path: &str) -> usize {
-    let fold = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let (words, rest) = path.as_bytes().as_chunks::<8>();
-    let hash = words.iter().map(|word| u64::from_le_bytes(*word)).fold(
-        0xcbf2_9ce4_8422_2325,
-        |hash, word| {
-            let hash = fold(hash, word);
-            hash ^ (hash >> 29)
-        },
-    );
-    let hash = rest.iter().fold(hash, |hash, byte| fold(hash, u64::from(*byte)));
-    let shard = (hash ^ (hash >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> (64 - SHARD_BITS);
-    usize::try_from(shard).expect("fewer bits than a pointer")
+/// Equal when they hold the same nodes and families, however they are laid.
+impl PartialEq for Index {
+    fn eq(&self, other: &Self) -> bool {
+        let families =
+            |index: &Index| index.shards().map(|shard| shard.families.len()).sum::<usize>();
+        let has_all = |shard: &Shard| {
+            shard.nodes.iter().all(|node| other.get(node.path()) == Some(node))
+                && shard.families.iter().all(|held| other.family(&held.path) == Some(held))
+        };
+        self.count == other.count && families(self) == families(other) && self.shards().all(has_all)
+    }
+}
+
+impl Eq for Index {}
+
+impl Block {
+    fn shard_of(&self, hash: u64) -> usize {
+        part(hash, 42) & (self.shards.len() - 1)
+    }
+
+    fn shard_mut(&mut self, hash: u64) -> &mut Shard {
+        let at = self.shard_of(hash);
+        Arc::make_mut(&mut self.shards[at])
+    }
+
+    /// Twice as many shards, if these have too much in them.
+    fn divide_if_full(&mut self) {
+        let count = self.shards.len();
+        if self.count <= count * SHARD_NODES_MAX || count == SHARDS_MAX {
+            return;
+        }
+        let mut divided: Vec<Shard> = vec![Shard::default(); 2 * count];
+        let place = |hash: u64| part(hash, 42) & (2 * count - 1);
+        for shard in self.shards.drain(..) {
+            let Shard { nodes, families } = Arc::unwrap_or_clone(shard);
+            for node in nodes {
+                let hash = hash_of_node(&node);
+                divided[place(hash)].nodes.insert_unique(hash, node, hash_of_node);
+            }
+            for family in families {
+                let hash = hash_of(family.path.as_bytes());
+                let hasher = |family: &Arc<Family>| hash_of(family.path.as_bytes());
+                divided[place(hash)].families.insert_unique(hash, family, hasher);
+            }
+        }
+        self.shards = divided.into_iter().map(Arc::new).collect();
+    }
+}
+
+impl Shard {
+    fn node(&self, hash: u64, path: &str) -> Option<&Node> {
+        self.nodes.find(hash, |node| node.path_bytes() == path.as_bytes())
+    }
+
+    fn family(&self, hash: u64, path: &str) -> Option<&Family> {
+        self.families.find(hash, |family| *family.path == *path).map(|family| &**family)
+    }
+}
+
+fn hash_of(path: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(path);
+    hasher.finish()
+}
+
+fn hash_of_node(node: &Node) -> u64 {
+    hash_of(node.path_bytes())
+}
+
+/// By bits between those that a table takes for itself, which are the lowest and the highest.
+fn block_of(hash: u64) -> usize {
+    part(hash, 32) & (BLOCKS - 1)
+}
+
+/// Bits of a hash from `low` on.
+fn part(hash: u64, low: u32) -> usize {
+    usize::try_from((hash >> low) & 0xffff).expect("16 bits")
 }
 
 #[cfg(test)]
 mod tests {
+    use coordinator_protocol::{Acl, SessionId, Zxid};
+
+    use super::super::node::NodeNumbers;
     use super::*;
 
-    fn assert_spread(name: impl Fn(u32) -> String) {
-        let mut counts = vec![0; 1 << SHARD_BITS];
-        (0..100_000).for_each(|number| counts[shard_of(&name(number))] += 1);
-        let most = counts.iter().max().unwrap();
-        assert!(*most < 250, "{}: a shard has {most} of 100,000", name(0));
+    fn node(path: &str, zxid: i64) -> Node {
+        let numbers = NodeNumbers::new(Zxid::new(zxid), 0, SessionId::NONE);
+        Node::new(path, None, Acl::open().into(), &numbers)
+    }
+
+    fn path(number: u32) -> String {
+        format!("/brokers/topics/t{number}/partitions/0/state")
     }
 
     #[test]
-    fn names_that_count_up_are_spread() {
-        assert_spread(|number| format!("/bench/node-{number:010}"));
-        assert_spread(|number| format!("/{number}"));
-        assert_spread(|number| format!("/brokers/topics/t{number}"));
-        assert_spread(|number| format!("/brokers/topics/t{number}/partitions"));
-        assert_spread(|number| format!("/brokers/topics/t{number}/partitions/0"));
-        assert_spread(|number| format!("/brokers/topics/t{number}/partitions/0/state"));
-        assert_spread(|number| format!("/brokers/topics/one/partitions/{number}/state"));
-        assert_spread(|number| format!("/locks/{number}/lock"));
-        assert_eq!(shard_of("/"), shard_of("/"));
+    fn shards_stay_small_and_everything_is_found() {
+        let mut index = Index::default();
+        for number in 0..100_000 {
+            assert_eq!(index.put(node(&path(number), 1)), None);
+            index.add_child(&path(number % 1_000), "child");
+        }
+        assert_eq!(index.len(), 100_000);
+        let most = index.shards().map(|shard| shard.nodes.len()).max();
+        assert!(most < Some(2 * SHARD_NODES_MAX + 20), "{most:?} in a shard");
+        assert!((0..100_000).all(|number| index.get(&path(number)).is_some()));
+        let (view, family) = index.with_family(&path(999)).unwrap();
+        assert_eq!((view.stat().num_children, family.unwrap().children.len()), (1, 1));
+        assert_eq!(index.with_family(&path(1_000)).unwrap().1, None);
+        assert!(index.get(&path(100_000)).is_none() && index.family("/").is_none());
+        for number in 0..100_000 {
+            assert_eq!(index.remove(&path(number)).unwrap().path(), path(number));
+            index.remove_child(&path(number), "child");
+        }
+        assert!(index.is_empty() && index.remove(&path(1)).is_none());
+        assert_eq!(index, Index::default());
+    }
+
+    #[test]
+    fn clone_keeps_what_was_there() {
+        let mut index = Index::default();
+        (0..10_000).for_each(|number| assert_eq!(index.put(node(&path(number), 1)), None));
+        index.add_child("/", "one");
+        let frozen = index.clone();
+        assert_eq!(frozen, index);
+        index.put(node(&path(1), 2));
+        assert_ne!(frozen, index);
+        index.put(node(&path(1), 1));
+        assert_eq!(frozen, index);
+        index.add_child("/", "two");
+        assert_ne!(frozen, index);
+        index.remove_child("/", "two");
+        assert_eq!(frozen, index);
+        index.remove(&path(2));
+        index.put(node("/new", 1));
+        assert_ne!(frozen, index);
+        assert_eq!(frozen.get(&path(2)), Some(&node(&path(2), 1)));
+        assert!(frozen.get("/new").is_none());
+    }
+
+    /// What a change copies after a freeze: a block's list and one shard, nothing else.
+    #[test]
+    fn change_after_a_clone_copies_one_shard() {
+        let mut index = Index::default();
+        (0..100_000).for_each(|number| assert_eq!(index.put(node(&path(number), 1)), None));
+        let frozen = index.clone();
+        index.put(node(&path(7), 2));
+        let differs = |(a, b): (&Arc<Block>, &Arc<Block>)| !Arc::ptr_eq(a, b);
+        let blocks: Vec<_> =
+            frozen.blocks.iter().zip(&index.blocks).filter(|&pair| differs(pair)).collect();
+        let [(former, now)] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+        let copied = former.shards.iter().zip(&now.shards).filter(|(a, b)| !Arc::ptr_eq(a, b));
+        assert_eq!(copied.count(), 1);
     }
 }

@@ -3,9 +3,9 @@
 //! ```text
 //! access       access lists and identities
 //! path         path rules
-//! node         one znode; how a Stat is made of what is stored
-//! children     the children of one node
-//! index        nodes by path, in parts that a frozen tree shares
+//! node         one znode, in one piece of memory; how a Stat is made of it
+//! children     the names of one node's children
+//! index        nodes by path, and who has children, in parts that a frozen tree shares
 //! quota        how much there may be below a path
 //! store        Tree: nodes, children, ephemerals by owner; reads
 //! transaction  the only way to write: one zxid, all or nothing
@@ -26,10 +26,10 @@ mod transaction;
 
 pub use access::{Identities, Identity, SUPER_SCHEME, is_allowed, masked, may_read};
 pub use change::{Change, ChangeKind};
-pub use node::{Node, NodeView};
+pub use node::{NodeNumbers, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
 pub use quota::Usage;
-pub use record::{NodeNumbers, NodeRecord, RecordError};
+pub use record::{NodeRecord, RecordError, TreeBuilder};
 pub(crate) use store::CONFIG_PATH;
 pub use store::{Due, FrozenTree, Look, Names, Subtree, Tree};
 pub use transaction::{ADDED_ACL_BYTES_MAX, Stamp, Transaction};

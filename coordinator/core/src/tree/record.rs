@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coordinator_protocol::{Acl, SessionId, Zxid};
+use coordinator_protocol::{Acl, Zxid};
 use serde::{Deserialize, Serialize};
 
-use super::children::Children;
-use super::node::Node;
+use super::node::{Node, NodeNumbers};
 use super::path::{parent, validate_path};
 use super::store::{FrozenTree, Tree, is_system};
 
@@ -21,38 +20,7 @@ pub struct NodeRecord {
     path: Arc<str>,
     data: Option<Bytes>,
     acl: Arc<[Acl]>,
-    czxid: Zxid,
-    mzxid: Zxid,
-    pzxid: Zxid,
-    ctime_ms: i64,
-    mtime_ms: i64,
-    version: i32,
-    cversion: i32,
-    aversion: i32,
-    ephemeral_owner: SessionId,
-}
-
-/// The numbers of a node that comes from elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeNumbers {
-    /// Created by.
-    pub czxid: Zxid,
-    /// Written last by.
-    pub mzxid: Zxid,
-    /// Children changed last by.
-    pub pzxid: Zxid,
-    /// When it was created, ms since 1970.
-    pub ctime_ms: i64,
-    /// When it was written last, ms since 1970.
-    pub mtime_ms: i64,
-    /// Writes.
-    pub version: i32,
-    /// Children ever created; the Stat's counts otherwise.
-    pub cversion: i32,
-    /// Changes of the access list.
-    pub aversion: i32,
-    /// As stored: `SessionId::NONE` for a persistent node.
-    pub ephemeral_owner: SessionId,
+    numbers: NodeNumbers,
 }
 
 /// Records that no tree can have made.
@@ -79,22 +47,7 @@ impl NodeRecord {
     /// A node of another system. Whether it fits is seen by [`Tree::from_records`].
     #[must_use]
     pub fn new(path: Arc<str>, data: Option<Bytes>, acl: Arc<[Acl]>, numbers: NodeNumbers) -> Self {
-        let NodeNumbers { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = numbers;
-        let NodeNumbers { version, cversion, aversion, ephemeral_owner, .. } = numbers;
-        NodeRecord {
-            path,
-            data,
-            acl,
-            czxid,
-            mzxid,
-            pzxid,
-            ctime_ms,
-            mtime_ms,
-            version,
-            cversion,
-            aversion,
-            ephemeral_owner,
-        }
+        NodeRecord { path, data, acl, numbers }
     }
 
     /// The node's path.
@@ -114,23 +67,70 @@ impl NodeRecord {
 impl FrozenTree {
     /// All nodes, parents first.
     pub fn records(&self) -> impl Iterator<Item = NodeRecord> {
-        self.nodes().map(|(path, view)| {
+        self.nodes().map(|view| {
             let node = view.node();
-            NodeRecord {
-                path: path.clone(),
-                data: node.data.clone(),
-                acl: node.acl.clone(),
-                czxid: node.czxid,
-                mzxid: node.mzxid,
-                pzxid: node.pzxid,
-                ctime_ms: node.ctime_ms,
-                mtime_ms: node.mtime_ms,
-                version: node.version,
-                cversion: node.cversion,
-                aversion: node.aversion,
-                ephemeral_owner: node.ephemeral_owner,
-            }
+            let (data, acl) = (node.shared_data(), node.acl().clone());
+            NodeRecord::new(node.path().into(), data, acl, node.numbers())
         })
+    }
+}
+
+/// A tree that is made from records, one by one.
+#[derive(Debug)]
+pub struct TreeBuilder {
+    tree: Tree,
+    last: Zxid,
+}
+
+impl TreeBuilder {
+    /// Begins a tree as of `last`.
+    #[must_use]
+    pub fn new(last: Zxid) -> Self {
+        Self { tree: Tree::empty(), last }
+    }
+
+    /// Puts the next node in its place.
+    ///
+    /// # Errors
+    /// A record that `records` did not give there.
+    pub fn add(&mut self, record: NodeRecord) -> Result<(), RecordError> {
+        let NodeRecord { path, data, acl, numbers } = record;
+        if validate_path(&path).is_err() {
+            return Err(RecordError::Path(path));
+        }
+        if self.tree.contains(&path) {
+            return Err(RecordError::Repeated(path));
+        }
+        let fits = match parent(&path) {
+            None => self.tree.nodes.is_empty() && numbers.ephemeral_owner.is_none(),
+            Some(above) => {
+                self.tree.nodes.get(above).is_some_and(|above| !above.numbers().is_ephemeral())
+            }
+        };
+        if !fits {
+            return Err(RecordError::Orphan(path));
+        }
+        let newest = numbers.mzxid.max(numbers.pzxid);
+        let is_ordered = numbers.czxid <= numbers.mzxid && numbers.czxid <= numbers.pzxid;
+        if !is_ordered || newest > self.last {
+            return Err(RecordError::Zxids(path));
+        }
+        let acl = self.tree.share_acl(acl.to_vec());
+        self.tree.attach(Node::new(&path, data.as_deref(), acl, &numbers));
+        Ok(())
+    }
+
+    /// The tree of all of them.
+    ///
+    /// # Errors
+    /// [`RecordError::Incomplete`]
+    pub fn finish(self) -> Result<Tree, RecordError> {
+        let tree = self.tree;
+        let system = tree.nodes.len() >= 4
+            && ["/zookeeper/quota", "/zookeeper/config"]
+                .iter()
+                .all(|path| is_system(path) && tree.contains(path));
+        if system { Ok(tree) } else { Err(RecordError::Incomplete) }
     }
 }
 
@@ -143,52 +143,8 @@ impl Tree {
         records: impl IntoIterator<Item = NodeRecord>,
         last: Zxid,
     ) -> Result<Self, RecordError> {
-        let mut tree = Self::empty();
-        for record in records {
-            tree.take_record(record, last)?;
-        }
-        let system = tree.nodes.len() >= 4
-            && ["/zookeeper/quota", "/zookeeper/config"]
-                .iter()
-                .all(|path| is_system(path) && tree.contains(path));
-        if system { Ok(tree) } else { Err(RecordError::Incomplete) }
-    }
-
-    fn take_record(&mut self, record: NodeRecord, last: Zxid) -> Result<(), RecordError> {
-        let path = record.path;
-        if validate_path(&path).is_err() {
-            return Err(RecordError::Path(path));
-        }
-        if self.contains(&path) {
-            return Err(RecordError::Repeated(path));
-        }
-        let fits = match parent(&path) {
-            None => self.nodes.is_empty() && record.ephemeral_owner.is_none(),
-            Some(above) => self.nodes.get(above).is_some_and(|above| !above.is_ephemeral()),
-        };
-        if !fits {
-            return Err(RecordError::Orphan(path));
-        }
-        let newest = record.mzxid.max(record.pzxid);
-        if record.czxid > record.mzxid || record.czxid > record.pzxid || newest > last {
-            return Err(RecordError::Zxids(path));
-        }
-        let acl = self.share_acl(record.acl.to_vec());
-        let node = Node {
-            data: record.data,
-            acl,
-            children: Children::default(),
-            czxid: record.czxid,
-            mzxid: record.mzxid,
-            pzxid: record.pzxid,
-            ctime_ms: record.ctime_ms,
-            mtime_ms: record.mtime_ms,
-            version: record.version,
-            cversion: record.cversion,
-            aversion: record.aversion,
-            ephemeral_owner: record.ephemeral_owner,
-        };
-        self.attach(path, Arc::new(node));
-        Ok(())
+        let mut builder = TreeBuilder::new(last);
+        records.into_iter().try_for_each(|record| builder.add(record))?;
+        builder.finish()
     }
 }

@@ -2,23 +2,21 @@
 //!
 //! Called by: `state` (reads, and writes through `transaction`), `subscription` (walks).
 //! Calls: `node`.
-//! Invariant: every node but the root has a parent whose `children` name it; `ephemerals` lists
+//! Invariant: every node but the root has a parent whose family names it; `ephemerals` lists
 //! exactly the nodes with an owner; ephemeral nodes have no children.
 //! It does not know sessions beyond their ids, nor the log.
 //!
-//! Paths are allocated once and shared by the index, the parent's children and every change that
-//! names them. The index is only looked up, never iterated: its order means nothing.
+//! The index is only looked up, never iterated: its order means nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coordinator_protocol::{Acl, Permissions, SessionId, Zxid};
 
-use super::children::{self, Children};
-use super::index::Index;
-use super::node::{Node, NodeView};
+use super::children;
+use super::index::{Family, Index};
+use super::node::{Node, NodeNumbers, NodeView};
 use super::path::parent;
 use super::quota::{self, Quotas, Usage};
 
@@ -79,52 +77,42 @@ impl Tree {
             if read_only {
                 acl.iter_mut().for_each(|entry| entry.permissions = Permissions::READ);
             }
-            let node = Node {
-                data: Some(Bytes::new()),
-                acl: tree.share_acl(acl),
-                children: Children::default(),
-                czxid: Zxid::ZERO,
-                mzxid: Zxid::ZERO,
-                pzxid: Zxid::ZERO,
-                ctime_ms: 0,
-                mtime_ms: 0,
-                version: 0,
-                cversion: 0,
+            let numbers = NodeNumbers {
                 // ZooKeeper sets this list with version -1 when it makes the node.
                 aversion: if read_only { -1 } else { 0 },
-                ephemeral_owner: SessionId::NONE,
+                ..NodeNumbers::new(Zxid::ZERO, 0, SessionId::NONE)
             };
-            tree.attach(Arc::from(path), Arc::new(node));
+            let acl = tree.share_acl(acl);
+            tree.attach(Node::new(path, Some(b""), acl, &numbers));
         }
         tree
     }
 
     /// Leaves no text of the servers' in `/zookeeper/config`, for those that go on without what it tells of.
     pub fn clear_config(&mut self) {
-        if let Some((path, _)) = self.nodes.get_key_value(CONFIG_PATH) {
-            let path = path.clone();
-            self.replace_data(&path, Some(Bytes::new()));
+        if let Some(node) = self.nodes.get(CONFIG_PATH) {
+            let empty = Node::new(CONFIG_PATH, Some(b""), node.acl().clone(), &node.numbers());
+            self.replace(empty);
         }
     }
 
     /// The node at `path`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<NodeView<'_>> {
-        self.nodes.get(path).map(NodeView::new)
+        self.nodes.view(path)
     }
 
     /// Whether there is a node at `path`.
     #[must_use]
     pub fn contains(&self, path: &str) -> bool {
-        self.nodes.contains_key(path)
+        self.nodes.get(path).is_some()
     }
 
     /// Names of the children of `path` in ascending order, or nothing when it does not exist.
     #[must_use]
     pub fn children(&self, path: &str) -> Option<Names<'_>> {
-        let node = self.nodes.get(path)?;
-        let prefix_bytes = if path == "/" { 1 } else { path.len() + 1 };
-        Some(Names { paths: node.children.iter(), prefix_bytes })
+        let (_, family) = self.nodes.with_family(path)?;
+        Some(Names(family.map(|family| family.children.iter())))
     }
 
     /// The same, of those behind the name `after` only, and that begin with `prefix`.
@@ -134,21 +122,18 @@ impl Tree {
         after: &str,
         prefix: &str,
     ) -> Option<impl Iterator<Item = &str>> {
-        let node = self.nodes.get(path)?;
-        let prefix_bytes = if path == "/" { 1 } else { path.len() + 1 };
+        let (_, family) = self.nodes.with_family(path)?;
         let (start, counts) = if after < prefix { (prefix, true) } else { (after, false) };
-        let top = if path == "/" { "" } else { path };
-        let paths = node.children.iter_from(&format!("{top}/{start}"), counts);
+        let names = Names(family.map(|family| family.children.iter_from(start, counts)));
         let prefix = prefix.to_owned();
-        Some(Names { paths, prefix_bytes }.take_while(move |name| name.starts_with(&prefix)))
+        Some(names.take_while(move |name| name.starts_with(&prefix)))
     }
 
     /// `path`'s node and all below it, each after its parent, children in ascending order; empty
     /// when `path` does not exist.
     #[must_use]
     pub fn subtree(&self, path: &str) -> Subtree<'_> {
-        let top = self.nodes.get_key_value(path).map(|(path, _)| path);
-        Subtree { nodes: &self.nodes, top, below: Vec::new() }
+        Subtree::new(&self.nodes, path)
     }
 
     /// All nodes as of now. Takes the same short time however many there are.
@@ -160,9 +145,9 @@ impl Tree {
     /// How many nodes there are below `path`, or nothing when it does not exist.
     #[must_use]
     pub fn descendant_count(&self, path: &str) -> Option<usize> {
-        let node = self.nodes.get(path)?;
+        let (_, family) = self.nodes.with_family(path)?;
         if quota::is_counted(path) {
-            return usize::try_from(node.children.below().count).ok();
+            return usize::try_from(family.map_or(0, |family| family.below.count)).ok();
         }
         Some(self.subtree(path).count() - 1)
     }
@@ -186,7 +171,7 @@ impl Tree {
         let mut due = Vec::new();
         let range = self.going.range::<str, _>((start, Bound::Unbounded));
         for (count, path) in (1..).zip(range) {
-            if self.nodes.get(path).is_some_and(|node| node.is_due(wall_ms)) {
+            if self.is_due(path, wall_ms) {
                 due.push(path.clone());
             }
             if count >= look.count_max || due.len() >= look.due_max {
@@ -194,6 +179,13 @@ impl Tree {
             }
         }
         Due { paths: due, go_on_behind: None }
+    }
+
+    /// Whether the container or TTL node at `path` is kept by nothing any more.
+    pub(super) fn is_due(&self, path: &str, wall_ms: i64) -> bool {
+        let found = self.nodes.with_family(path);
+        found
+            .is_some_and(|(view, family)| family.is_none() && view.node().numbers().is_due(wall_ms))
     }
 
     /// What there is at and below the path whose usage the node at `path` shows; nothing if it shows none.
@@ -216,8 +208,8 @@ impl Tree {
 
     /// The node at `path`, of the upper levels, and what lies below it.
     fn usage_at(&self, path: &str) -> Usage {
-        let node = self.nodes.get(path);
-        node.map_or(Usage::default(), |node| usage_of(node).plus(node.children.below()))
+        let Some((view, family)) = self.nodes.with_family(path) else { return Usage::default() };
+        usage_of(view.node()).plus(family.map_or(Usage::default(), |family| family.below))
     }
 
     /// Nodes, the root included.
@@ -242,29 +234,29 @@ impl Tree {
     pub fn check(&self) {
         let (mut count, mut bytes, mut ephemeral_count, mut going_count) = (0, 0, 0, 0);
         let mut sums: BTreeMap<&str, Usage> = BTreeMap::new();
-        for (path, view) in self.subtree("/") {
-            let node = view.node();
+        for view in self.subtree("/") {
+            let (path, numbers) = (view.path(), view.node().numbers());
             for above in quota::counted_above(path) {
                 let sum = sums.entry(above).or_default();
-                *sum = sum.plus(usage_of(node));
+                *sum = sum.plus(usage_of(view.node()));
             }
             count += 1;
-            bytes += size_of(path, node);
-            node.children.check();
-            for child in &node.children {
-                assert_eq!(parent(child), Some(&**path), "{child} is listed under {path}");
-                assert!(self.contains(child), "{child} is listed but missing");
+            bytes += size_of(view.node());
+            let family = self.nodes.family(path);
+            if let Some(family) = family {
+                family.children.check();
+                assert!(!family.children.is_empty(), "a family of nobody at {path}");
             }
-            assert!(node.czxid <= node.mzxid, "{path}: {} > {}", node.czxid, node.mzxid);
-            assert!(node.czxid <= node.pzxid, "{path}: {} > {}", node.czxid, node.pzxid);
-            if node.goes_by_itself() {
+            assert!(numbers.czxid <= numbers.mzxid, "{path}: written before it was created");
+            assert!(numbers.czxid <= numbers.pzxid, "{path}: children before it was created");
+            if numbers.goes_by_itself() {
                 going_count += 1;
                 assert!(self.going.contains(path), "{path} would never go");
             }
-            if node.is_ephemeral() {
+            if numbers.is_ephemeral() {
                 ephemeral_count += 1;
-                assert!(node.children.is_empty(), "ephemeral {path} has children");
-                let owned = self.ephemerals.get(&node.ephemeral_owner);
+                assert!(family.is_none(), "ephemeral {path} has children");
+                let owned = self.ephemerals.get(&numbers.ephemeral_owner);
                 assert!(owned.is_some_and(|paths| paths.contains(path)), "{path} has no owner");
             }
         }
@@ -274,9 +266,11 @@ impl Tree {
         assert_eq!(ephemeral_count, self.ephemeral_count(), "ephemerals listed");
         assert!(self.ephemerals.values().all(|paths| !paths.is_empty()), "an owner of nothing");
         assert!(self.shared_acls.len() <= SHARED_ACLS_MAX);
-        for (path, view) in self.subtree("/").filter(|(path, _)| quota::is_counted(path)) {
-            let below = sums.get(&**path).copied().unwrap_or_default();
-            assert_eq!(view.node().children.below(), below, "what is below {path}");
+        for path in self.subtree("/").map(|view| view.path()).filter(|path| quota::is_counted(path))
+        {
+            let below = sums.get(path).copied().unwrap_or_default();
+            let counted = self.nodes.family(path).map_or(Usage::default(), |family| family.below);
+            assert_eq!(counted, below, "what is below {path}");
         }
         assert!(SYSTEM_PATHS.iter().all(|path| self.contains(path)), "a system node is missing");
     }
@@ -293,65 +287,64 @@ impl Tree {
         }
     }
 
-    /// Puts a node in its place. The parent's own numbers are the caller's matter.
-    pub(super) fn attach(&mut self, path: Arc<str>, node: Arc<Node>) {
-        self.bytes += size_of(&path, &node);
+    /// Adds a node. The parent's own numbers are the caller's matter.
+    pub(super) fn attach(&mut self, node: Node) {
+        let (path, numbers) = (node.path(), node.numbers());
+        self.bytes += size_of(&node);
         let usage = usage_of(&node);
-        if node.is_ephemeral() {
-            self.ephemerals.entry(node.ephemeral_owner).or_default().insert(path.clone());
+        if numbers.is_ephemeral() {
+            self.ephemerals.entry(numbers.ephemeral_owner).or_default().insert(path.into());
         }
-        if node.goes_by_itself() {
-            self.going.insert(path.clone());
+        if numbers.goes_by_itself() {
+            self.going.insert(path.into());
         }
-        if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
-            above.children.insert(path.clone());
+        if let Some(above) = parent(path) {
+            self.nodes.add_child(above, name_of(path));
         }
-        let is_new = self.nodes.insert(path.clone(), node);
-        assert!(is_new, "a node was attached over another");
-        self.count_above(&path, |below| below.plus(usage));
-        self.heed_limits(&path);
+        let former = self.nodes.put(node.clone());
+        assert!(former.is_none(), "a node was attached over another");
+        self.count_above(path, |below| below.plus(usage));
+        self.heed_limits(path);
     }
 
     /// Takes a node without children out. The parent's own numbers are the caller's matter.
-    pub(super) fn detach(&mut self, path: &str) -> (Arc<str>, Arc<Node>) {
-        let (path, node) = self.nodes.remove_entry(path).expect("the caller found the node");
-        assert!(node.children.is_empty(), "{path} was detached from its children");
-        self.bytes -= size_of(&path, &node);
-        self.count_above(&path, |below| below.minus(usage_of(&node)));
-        self.heed_limits(&path);
-        if let Some(above) = parent(&path).and_then(|above| self.nodes.get_mut(above)) {
-            above.children.remove(&path);
+    pub(super) fn detach(&mut self, path: &str) -> Node {
+        let node = self.nodes.remove(path).expect("the caller found the node");
+        assert!(self.nodes.family(path).is_none(), "{path} was detached from its children");
+        let numbers = node.numbers();
+        self.bytes -= size_of(&node);
+        self.count_above(path, |below| below.minus(usage_of(&node)));
+        self.heed_limits(path);
+        if let Some(above) = parent(path) {
+            self.nodes.remove_child(above, name_of(path));
         }
-        self.going.remove(&path);
-        if let Some(owned) = self.ephemerals.get_mut(&node.ephemeral_owner) {
-            owned.remove(&path);
+        self.going.remove(path);
+        if let Some(owned) = self.ephemerals.get_mut(&numbers.ephemeral_owner) {
+            owned.remove(path);
             if owned.is_empty() {
-                self.ephemerals.remove(&node.ephemeral_owner);
+                self.ephemerals.remove(&numbers.ephemeral_owner);
             }
         }
-        (path, node)
+        node
     }
 
-    /// Exchanges the data of the node at `path`, which exists, and returns what was there.
-    pub(super) fn replace_data(&mut self, path: &str, data: Option<Bytes>) -> Option<Bytes> {
-        let node = self.nodes.get_mut(path).expect("the caller found the node");
-        let before = usage_of(node);
-        self.bytes += data.as_ref().map_or(0, Bytes::len) as u64;
-        let former = std::mem::replace(&mut node.data, data);
-        self.bytes -= former.as_ref().map_or(0, Bytes::len) as u64;
-        let after = usage_of(node);
+    /// Puts a node of the same owner in the place of another, and returns that.
+    pub(super) fn replace(&mut self, node: Node) -> Node {
+        let former = self.nodes.put(node.clone()).expect("the caller found the node");
+        self.bytes = self.bytes + size_of(&node) - size_of(&former);
+        let (before, after) = (usage_of(&former), usage_of(&node));
         if before != after {
-            self.count_above(path, |below| below.minus(before).plus(after));
+            self.count_above(node.path(), |below| below.minus(before).plus(after));
         }
-        self.heed_limits(path);
+        self.heed_limits(node.path());
         former
     }
 
     /// What lies below the nodes above `path` changes.
     fn count_above(&mut self, path: &str, change: impl Fn(Usage) -> Usage) {
         for above in quota::counted_above(path) {
-            if let Some(node) = self.nodes.get_mut(above) {
-                node.children.set_below(change(node.children.below()));
+            if let Some(family) = self.nodes.family_mut(above) {
+                family.below = change(family.below);
             }
         }
     }
@@ -360,7 +353,7 @@ impl Tree {
     fn heed_limits(&mut self, path: &str) {
         let Some(limited) = quota::limited_by(path) else { return };
         let Some(node) = self.nodes.get(path) else { return self.quotas.remove(limited) };
-        let limits = quota::parse_limits(node.data.as_deref().unwrap_or_default());
+        let limits = quota::parse_limits(node.data().unwrap_or_default());
         self.quotas.set(limited, limits);
     }
 
@@ -380,7 +373,7 @@ impl Tree {
 
 /// What a node counts for in quotas.
 fn usage_of(node: &Node) -> Usage {
-    Usage { count: 1, bytes: node.data.as_ref().map_or(0, Bytes::len) as u64 }
+    Usage { count: 1, bytes: node.data_bytes() as u64 }
 }
 
 /// Whether a node may never be deleted.
@@ -389,8 +382,13 @@ pub(super) fn is_system(path: &str) -> bool {
 }
 
 /// What a node counts for in `Tree::bytes`.
-fn size_of(path: &str, node: &Node) -> u64 {
-    (path.len() + node.data.as_ref().map_or(0, Bytes::len)) as u64
+fn size_of(node: &Node) -> u64 {
+    (node.path_bytes().len() + node.data_bytes()) as u64
+}
+
+/// The last part of a path.
+fn name_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// Equal when they hold the same nodes; what is remembered for sharing does not count.
@@ -412,8 +410,7 @@ pub struct FrozenTree {
 impl FrozenTree {
     /// All nodes, each after its parent.
     pub(super) fn nodes(&self) -> Subtree<'_> {
-        let top = self.nodes.get_key_value("/").map(|(path, _)| path);
-        Subtree { nodes: &self.nodes, top, below: Vec::new() }
+        Subtree::new(&self.nodes, "/")
     }
 
     /// How many nodes.
@@ -431,21 +428,18 @@ impl FrozenTree {
 
 /// Names of a node's children, ascending.
 #[derive(Clone, Debug)]
-pub struct Names<'a> {
-    paths: children::Iter<'a>,
-    prefix_bytes: usize,
-}
+pub struct Names<'a>(Option<children::Iter<'a>>);
 
 impl<'a> Iterator for Names<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let path = self.paths.next()?;
-        Some(path.get(self.prefix_bytes..).expect("a child's path is longer than its parent's"))
+        self.0.as_mut()?.next()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.paths.size_hint()
+        let count = self.0.as_ref().map_or(0, ExactSizeIterator::len);
+        (count, Some(count))
     }
 }
 
@@ -455,28 +449,48 @@ impl ExactSizeIterator for Names<'_> {}
 #[derive(Clone, Debug)]
 pub struct Subtree<'a> {
     nodes: &'a Index,
-    top: Option<&'a Arc<str>>,
-    /// One iterator for each level of the path to the last node; bounded by the tree's depth.
-    below: Vec<children::Iter<'a>>,
+    /// The path of the node that comes next, as far as it is known.
+    path: String,
+    is_begun: bool,
+    /// How much of the path is the parent's, and its other children, for each level down to the last node; bounded by
+    /// the tree's depth.
+    below: Vec<(usize, children::Iter<'a>)>,
+}
+
+impl<'a> Subtree<'a> {
+    fn new(nodes: &'a Index, top: &str) -> Self {
+        Self { nodes, path: top.to_owned(), is_begun: false, below: Vec::new() }
+    }
+
+    /// Makes `path` that of the next node.
+    fn go_on(&mut self) -> Option<()> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            return Some(());
+        }
+        loop {
+            let (parent_bytes, names) = self.below.last_mut()?;
+            if let Some(name) = names.next() {
+                self.path.truncate(*parent_bytes);
+                self.path.push('/');
+                self.path.push_str(name);
+                return Some(());
+            }
+            self.below.pop();
+        }
+    }
 }
 
 impl<'a> Iterator for Subtree<'a> {
-    type Item = (&'a Arc<str>, NodeView<'a>);
+    type Item = NodeView<'a>;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let path = match self.top.take() {
-            Some(top) => top,
-            None => loop {
-                match self.below.last_mut()?.next() {
-                    Some(path) => break path,
-                    None => self.below.pop(),
-                };
-            },
-        };
-        let node = self.nodes.get(path).expect("a listed child exists");
-        if !node.children.is_empty() {
-            self.below.push(node.children.iter());
+    fn next(&mut self) -> Option<NodeView<'a>> {
+        self.go_on()?;
+        // Nothing is below a top that is not there.
+        let (view, family) = self.nodes.with_family(&self.path)?;
+        if let Some(Family { children, .. }) = family {
+            let parent_bytes = if self.path == "/" { 0 } else { self.path.len() };
+            self.below.push((parent_bytes, children.iter()));
         }
-        Some((path, NodeView::new(node)))
+        Some(view)
     }
 }

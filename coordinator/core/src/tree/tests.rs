@@ -5,7 +5,7 @@ use coordinator_protocol::{
     Acl, CreateMode, CreateRequest, CreateTtlRequest, ErrorCode, SessionId, Stat, Zxid,
 };
 
-use super::{Change, ChangeKind, Stamp, Transaction, Tree};
+use super::{Change, ChangeKind, NodeNumbers, Stamp, Transaction, Tree};
 
 mod model;
 
@@ -44,6 +44,13 @@ fn stat(tree: &Tree, path: &str) -> Stat {
     tree.get(path).expect("exists").stat()
 }
 
+fn renumber(tree: &mut Tree, path: &str, change: impl FnOnce(&mut NodeNumbers)) {
+    let node = tree.nodes.get(path).expect("exists").clone();
+    let mut numbers = node.numbers();
+    change(&mut numbers);
+    tree.replace(node.with_numbers(&numbers));
+}
+
 fn names(tree: &Tree, path: &str) -> Vec<String> {
     tree.children(path).expect("exists").map(str::to_owned).collect()
 }
@@ -52,7 +59,7 @@ fn names(tree: &Tree, path: &str) -> Vec<String> {
 fn new_tree_holds_the_system_nodes() {
     let tree = Tree::new();
     tree.check();
-    let paths: Vec<String> = tree.subtree("/").map(|(path, _)| path.to_string()).collect();
+    let paths: Vec<String> = tree.subtree("/").map(|node| node.path().to_owned()).collect();
     assert_eq!(paths, ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"]);
     // As a new ZooKeeper shows them: children that were never created count as deleted.
     let root = Stat { cversion: -1, num_children: 1, ..Stat::default() };
@@ -108,7 +115,7 @@ fn null_data_is_not_empty_data() {
     transaction.create(OWNER, &null).unwrap();
     transaction.create(OWNER, &request("/empty", "", 0)).unwrap();
     assert_eq!(tree.get("/null").unwrap().data(), None);
-    assert_eq!(tree.get("/empty").unwrap().data(), Some(&Bytes::new()));
+    assert_eq!(tree.get("/empty").unwrap().data(), Some(Bytes::new()));
     assert_eq!(stat(&tree, "/null").data_length, 0);
 }
 
@@ -128,7 +135,7 @@ fn sequence_is_the_number_of_creates_under_the_parent() {
 fn sequence_overflows_into_negative_numbers() {
     let mut tree = Tree::new();
     create(&mut tree, 1, "/a", 0).unwrap();
-    tree.nodes.get_mut("/a").unwrap().cversion = i32::MAX;
+    renumber(&mut tree, "/a", |numbers| numbers.cversion = i32::MAX);
     assert_eq!(create(&mut tree, 2, "/a/s", 2).unwrap(), "/a/s2147483647");
     assert_eq!(create(&mut tree, 3, "/a/s", 2).unwrap(), "/a/s-2147483648");
     assert_eq!(create(&mut tree, 4, "/a/s", 2).unwrap(), "/a/s-2147483647");
@@ -138,9 +145,9 @@ fn sequence_overflows_into_negative_numbers() {
 fn version_wraps_and_leaves_out_minus_one() {
     let mut tree = Tree::new();
     create(&mut tree, 1, "/a", 0).unwrap();
-    tree.nodes.get_mut("/a").unwrap().version = i32::MAX;
+    renumber(&mut tree, "/a", |numbers| numbers.version = i32::MAX);
     assert_eq!(set(&mut tree, 2, "/a", i32::MAX), Ok(i32::MIN));
-    tree.nodes.get_mut("/a").unwrap().version = -2;
+    renumber(&mut tree, "/a", |numbers| numbers.version = -2);
     assert_eq!(set(&mut tree, 3, "/a", -2), Ok(0));
     assert_eq!(set(&mut tree, 4, "/a", 1), Err(ErrorCode::BadVersion));
 }
@@ -306,7 +313,7 @@ fn walk_visits_parents_first_and_counts_descendants() {
     for (zxid, path) in (1..).zip(["/a", "/a-b", "/a/z", "/a/c", "/a/c/d", "/b"]) {
         create(&mut tree, zxid, path, 0).unwrap();
     }
-    let paths: Vec<String> = tree.subtree("/a").map(|(path, _)| path.to_string()).collect();
+    let paths: Vec<String> = tree.subtree("/a").map(|node| node.path().to_owned()).collect();
     assert_eq!(paths, ["/a", "/a/c", "/a/c/d", "/a/z"]);
     assert_eq!(names(&tree, "/"), ["a", "a-b", "b", "zookeeper"]);
     assert_eq!(tree.descendant_count("/a"), Some(3));

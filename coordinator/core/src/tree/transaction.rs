@@ -15,8 +15,7 @@ use coordinator_protocol::{
 
 use super::access::{self, Identity};
 use super::change::{Change, ChangeKind};
-use super::children::Children;
-use super::node::{CONTAINER, Node, ttl_mark};
+use super::node::{CONTAINER, Node, NodeNumbers, ttl_mark};
 use super::path::{parent, validate_path};
 use super::quota::{self, Usage};
 use super::store::{CONFIG_PATH, Tree, is_system};
@@ -60,10 +59,12 @@ pub struct Transaction<'a> {
 /// How to take one operation back.
 #[derive(Debug)]
 enum Undo {
-    Create { path: Arc<str>, parent_cversion: i32, parent_pzxid: Zxid },
-    Delete { path: Arc<str>, node: Arc<Node>, parent_pzxid: Zxid },
-    SetData { path: Arc<str>, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
-    SetAcl { path: Arc<str>, acl: Arc<[Acl]>, aversion: i32 },
+    /// Takes the node out again; the parent was this.
+    Create { path: Arc<str>, parent: Node },
+    /// Puts the node back; the parent was this.
+    Delete { node: Node, parent: Node },
+    /// The node was this.
+    Replace(Node),
 }
 
 impl<'a> Transaction<'a> {
@@ -141,8 +142,8 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// `NoNode`; `BadVersion` when it stays.
     pub fn remove_due(&mut self, path: &str) -> Result<(), ErrorCode> {
-        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
-        if !node.is_due(self.stamp.wall_ms) {
+        self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+        if !self.tree.is_due(path, self.stamp.wall_ms) {
             return Err(ErrorCode::BadVersion);
         }
         self.detach(path);
@@ -156,15 +157,15 @@ impl<'a> Transaction<'a> {
     ) -> Result<(Arc<str>, Stat), ErrorCode> {
         let parent_path = parent_of_request(&request.path)?;
         let acl = access::resolve(&request.acl, self.identities)?;
-        let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
+        let (above, family) = self.tree.nodes.with_family(parent_path).ok_or(ErrorCode::NoNode)?;
         if parent_path == CONFIG_PATH {
             return Err(ErrorCode::NoAuth);
         }
-        self.demand(Permissions::CREATE, above)?;
-        let suffix = above.cversion;
+        self.demand(Permissions::CREATE, above.acl())?;
+        let parent_numbers = above.node().numbers();
         let suffix = match planted!(self.stamp.planted, ReuseSequenceSuffix) {
-            true => i32::try_from(above.children.len()).unwrap_or(suffix),
-            false => suffix,
+            true => family.map_or(0, |family| i32::try_from(family.children.len()).unwrap_or(0)),
+            false => parent_numbers.cversion,
         };
         let path: Arc<str> = if mode.is_sequential() {
             format!("{}{suffix:010}", request.path).into()
@@ -178,14 +179,17 @@ impl<'a> Transaction<'a> {
         if self.tree.contains(&path) {
             return Err(ErrorCode::NodeExists);
         }
-        if above.is_ephemeral() {
+        if parent_numbers.is_ephemeral() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
         let bytes = request.data.as_ref().map_or(0, Bytes::len) as u64;
         self.demand_room(&path, Usage { count: 1, bytes })?;
         let acl = self.add_acl(acl)?;
-        let node = self.new_node(request.data.clone(), acl, ephemeral_owner);
-        Ok(self.attach(path, node))
+        let stamp = &self.stamp;
+        let numbers = NodeNumbers::new(stamp.zxid, stamp.wall_ms, ephemeral_owner);
+        let node = Node::new(&path, request.data.as_deref(), acl, &numbers);
+        let stat = self.attach(path.clone(), node, request.data.clone());
+        Ok((path, stat))
     }
 
     /// delete
@@ -199,10 +203,10 @@ impl<'a> Transaction<'a> {
             return Err(ErrorCode::BadArguments);
         }
         let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
-        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
-        self.demand(Permissions::DELETE, above)?;
-        expect_version(version, node.version)?;
-        if !node.children.is_empty() {
+        let (view, family) = self.tree.nodes.with_family(path).ok_or(ErrorCode::NoNode)?;
+        self.demand(Permissions::DELETE, above.acl())?;
+        expect_version(version, view.node().numbers().version)?;
+        if family.is_some() {
             return Err(ErrorCode::NotEmpty);
         }
         self.detach(path);
@@ -220,58 +224,41 @@ impl<'a> Transaction<'a> {
         version: i32,
     ) -> Result<Stat, ErrorCode> {
         validate_path(path)?;
-        let (key, node) = self.tree.nodes.get_key_value(path).ok_or(ErrorCode::NoNode)?;
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
         if path == CONFIG_PATH {
             return Err(ErrorCode::NoAuth);
         }
-        self.demand(Permissions::WRITE, node)?;
-        let length = |data: &Option<Bytes>| data.as_ref().map_or(0, Bytes::len) as u64;
-        let bytes = length(&data).saturating_sub(length(&node.data));
+        self.demand(Permissions::WRITE, node.acl())?;
+        let length = data.as_ref().map_or(0, Bytes::len);
+        let bytes = length.saturating_sub(node.data_bytes()) as u64;
         self.demand_room(path, Usage { count: 0, bytes })?;
-        expect_version(version, node.version)?;
-        let path = key.clone();
-        let former = self.tree.replace_data(&path, data.clone());
-        let node = self.tree.nodes.get_mut(&path).expect("found above");
-        let raised = next_version(node.version);
-        let undo = Undo::SetData {
-            path: path.clone(),
-            data: former,
-            mzxid: std::mem::replace(&mut node.mzxid, self.stamp.zxid),
-            mtime_ms: std::mem::replace(&mut node.mtime_ms, self.stamp.wall_ms),
-            version: std::mem::replace(&mut node.version, raised),
-        };
-        let (stat, acl) = (node.stat(), node.acl.clone());
-        self.undo.push(undo);
-        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
-        self.changes.push(Change {
-            zxid: self.stamp.zxid,
-            kind: ChangeKind::DataChanged,
-            data,
-            parent_acl: above.map_or_else(|| acl.clone(), |above| above.acl.clone()),
-            acl,
-            stat,
+        let numbers = node.numbers();
+        expect_version(version, numbers.version)?;
+        let written = Node::new(
             path,
-        });
-        Ok(stat)
+            data.as_deref(),
+            node.acl().clone(),
+            &NodeNumbers {
+                mzxid: self.stamp.zxid,
+                mtime_ms: self.stamp.wall_ms,
+                version: next_version(numbers.version),
+                ..numbers
+            },
+        );
+        Ok(self.replace(written, (ChangeKind::DataChanged, data)))
     }
 
     /// The servers' own write of `/zookeeper/config`: the Stat after it. Its version stays -1, as in ZooKeeper.
     pub fn write_config(&mut self, data: Bytes) -> Stat {
-        let path: Arc<str> = match self.tree.nodes.get_key_value(CONFIG_PATH) {
-            Some((key, _)) => key.clone(),
-            None => return Stat::default(),
+        let Some(node) = self.tree.nodes.get(CONFIG_PATH) else { return Stat::default() };
+        let numbers = NodeNumbers {
+            mzxid: self.stamp.zxid,
+            mtime_ms: self.stamp.wall_ms,
+            version: -1,
+            ..node.numbers()
         };
-        self.tree.replace_data(&path, Some(data.clone()));
-        let node = self.tree.nodes.get_mut(&path).expect("found above");
-        node.mzxid = self.stamp.zxid;
-        node.mtime_ms = self.stamp.wall_ms;
-        node.version = -1;
-        let (stat, acl) = (node.stat(), node.acl.clone());
-        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
-        let parent_acl = above.map_or_else(|| acl.clone(), |above| above.acl.clone());
-        let (zxid, kind) = (self.stamp.zxid, ChangeKind::DataChanged);
-        self.changes.push(Change { zxid, path, kind, data: Some(data), acl, parent_acl, stat });
-        stat
+        let written = Node::new(CONFIG_PATH, Some(&data), node.acl().clone(), &numbers);
+        self.replace(written, (ChangeKind::DataChanged, Some(data)))
     }
 
     /// setACL: the Stat after it.
@@ -283,22 +270,14 @@ impl<'a> Transaction<'a> {
         let path = request.path.as_str();
         validate_path(path)?;
         let acl = access::resolve(&request.acl, self.identities)?;
-        let (key, node) = self.tree.nodes.get_key_value(path).ok_or(ErrorCode::NoNode)?;
-        self.demand(Permissions::ADMIN, node)?;
-        expect_version(request.version, node.aversion)?;
-        let path = key.clone();
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?.clone();
+        let numbers = node.numbers();
+        self.demand(Permissions::ADMIN, node.acl())?;
+        expect_version(request.version, numbers.aversion)?;
         let acl = self.add_acl(acl)?;
-        let node = self.tree.nodes.get_mut(&path).expect("found above");
-        let raised = next_version(node.aversion);
-        let former = std::mem::replace(&mut node.acl, acl.clone());
-        let aversion = std::mem::replace(&mut node.aversion, raised);
-        let stat = node.stat();
-        self.undo.push(Undo::SetAcl { path: path.clone(), acl: former, aversion });
-        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
-        let parent_acl = above.map_or_else(|| acl.clone(), |above| above.acl.clone());
-        let (zxid, kind) = (self.stamp.zxid, ChangeKind::AclChanged);
-        self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
-        Ok(stat)
+        let numbers = NodeNumbers { aversion: next_version(numbers.aversion), ..numbers };
+        let listed = Node::new(path, node.data(), acl, &numbers);
+        Ok(self.replace(listed, (ChangeKind::AclChanged, None)))
     }
 
     /// check: the Stat of the node at this version.
@@ -307,10 +286,11 @@ impl<'a> Transaction<'a> {
     /// `BadArguments` (path), `NoNode`, `NoAuth` (to read it), `BadVersion`.
     pub fn check(&self, path: &str, version: i32) -> Result<Stat, ErrorCode> {
         validate_path(path)?;
-        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?;
-        self.demand(Permissions::READ, node)?;
-        expect_version(version, node.version)?;
-        Ok(node.stat())
+        let view = self.tree.nodes.view(path).ok_or(ErrorCode::NoNode)?;
+        self.demand(Permissions::READ, view.acl())?;
+        let stat = view.stat();
+        expect_version(version, stat.version)?;
+        Ok(stat)
     }
 
     /// Removes everything that `session` owns, in ascending order of paths.
@@ -343,91 +323,76 @@ impl<'a> Transaction<'a> {
         if self.tree.has_room(path, more) { Ok(()) } else { Err(ErrorCode::QuotaExceeded) }
     }
 
-    fn demand(&self, permission: i32, node: &Node) -> Result<(), ErrorCode> {
-        let allowed = access::is_allowed(&node.acl, permission, self.identities);
+    fn demand(&self, permission: i32, acl: &[Acl]) -> Result<(), ErrorCode> {
+        let allowed = access::is_allowed(acl, permission, self.identities);
         if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn new_node(&self, data: Option<Bytes>, acl: Arc<[Acl]>, owner: SessionId) -> Arc<Node> {
-        Arc::new(Node {
-            data,
-            acl,
-            children: Children::default(),
-            czxid: self.stamp.zxid,
-            mzxid: self.stamp.zxid,
-            pzxid: self.stamp.zxid,
-            ctime_ms: self.stamp.wall_ms,
-            mtime_ms: self.stamp.wall_ms,
-            version: 0,
-            cversion: 0,
-            aversion: 0,
-            ephemeral_owner: owner,
-        })
-    }
-
-    fn attach(&mut self, path: Arc<str>, node: Arc<Node>) -> (Arc<str>, Stat) {
-        let stat = node.stat();
-        let (zxid, kind) = (self.stamp.zxid, ChangeKind::Created);
-        let (data, acl) = (node.data.clone(), node.acl.clone());
-        self.tree.attach(path.clone(), node);
-        let above = self.parent_mut(&path);
-        let parent_acl = above.acl.clone();
-        let change = Change { zxid, path: path.clone(), kind, data, acl, parent_acl, stat };
-        let undo = Undo::Create {
-            path: path.clone(),
-            parent_cversion: above.cversion,
-            parent_pzxid: above.pzxid,
-        };
-        above.cversion = above.cversion.wrapping_add(1);
-        above.pzxid = zxid;
-        self.undo.push(undo);
-        self.changes.push(change);
-        (path, stat)
+    /// The new node's Stat.
+    fn attach(&mut self, path: Arc<str>, node: Node, data: Option<Bytes>) -> Stat {
+        let (stat, acl) = (node.stat(0), node.acl().clone());
+        self.tree.attach(node);
+        let zxid = self.stamp.zxid;
+        let parent = self.renumber_parent(&path, |numbers| {
+            numbers.cversion = numbers.cversion.wrapping_add(1);
+            numbers.pzxid = zxid;
+        });
+        let (kind, parent_acl) = (ChangeKind::Created, parent.acl().clone());
+        self.undo.push(Undo::Create { path: path.clone(), parent });
+        self.changes.push(Change { zxid, path, kind, data, acl, parent_acl, stat });
+        stat
     }
 
     fn detach(&mut self, path: &str) {
-        let (path, node) = self.tree.detach(path);
-        let (stat, acl) = (node.stat(), node.acl.clone());
+        let node = self.tree.detach(path);
+        let (stat, acl) = (node.stat(0), node.acl().clone());
         let zxid = self.stamp.zxid;
         let keeps = planted!(self.stamp.planted, DeleteBehindParent);
-        let above = self.parent_mut(&path);
-        let parent_acl = above.acl.clone();
-        let parent_pzxid = std::mem::replace(&mut above.pzxid, zxid);
-        if keeps {
-            above.pzxid = parent_pzxid;
-        }
-        self.undo.push(Undo::Delete { path: path.clone(), node, parent_pzxid });
-        let kind = ChangeKind::Deleted;
+        let parent = self.renumber_parent(path, |numbers| {
+            numbers.pzxid = if keeps { numbers.pzxid } else { zxid };
+        });
+        let (kind, parent_acl) = (ChangeKind::Deleted, parent.acl().clone());
+        self.undo.push(Undo::Delete { node, parent });
+        let path = path.into();
         self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
     }
 
-    fn take_back(&mut self, undo: Undo) {
-        match undo {
-            Undo::Create { path, parent_cversion, parent_pzxid } => {
-                self.tree.detach(&path);
-                let above = self.parent_mut(&path);
-                above.cversion = parent_cversion;
-                above.pzxid = parent_pzxid;
-            }
-            Undo::Delete { path, node, parent_pzxid } => {
-                self.tree.attach(path.clone(), node);
-                self.parent_mut(&path).pzxid = parent_pzxid;
-            }
-            Undo::SetData { path, data, mzxid, mtime_ms, version } => {
-                self.tree.replace_data(&path, data);
-                let node = self.tree.nodes.get_mut(&path).expect("it was written before");
-                (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
-            }
-            Undo::SetAcl { path, acl, aversion } => {
-                let node = self.tree.nodes.get_mut(&path).expect("it was written before");
-                (node.acl, node.aversion) = (acl, aversion);
-            }
-        }
+    /// Puts a node in the place of the one that is there: its Stat.
+    fn replace(&mut self, node: Node, (kind, data): (ChangeKind, Option<Bytes>)) -> Stat {
+        let (path, acl): (Arc<str>, _) = (node.path().into(), node.acl().clone());
+        let former = self.tree.replace(node);
+        self.undo.push(Undo::Replace(former));
+        let stat = self.tree.nodes.view(&path).expect("it was just put there").stat();
+        let above = parent(&path).and_then(|above| self.tree.nodes.get(above));
+        let parent_acl = above.map_or_else(|| acl.clone(), |above| above.acl().clone());
+        let zxid = self.stamp.zxid;
+        self.changes.push(Change { zxid, path, kind, data, acl, parent_acl, stat });
+        stat
     }
 
-    fn parent_mut(&mut self, path: &str) -> &mut Node {
-        let above = parent(path).and_then(|above| self.tree.nodes.get_mut(above));
-        above.expect("only the root has no parent, and it is never created or deleted")
+    fn take_back(&mut self, undo: Undo) {
+        let former = match undo {
+            Undo::Create { path, parent } => {
+                self.tree.detach(&path);
+                parent
+            }
+            Undo::Delete { node, parent } => {
+                self.tree.attach(node);
+                parent
+            }
+            Undo::Replace(former) => former,
+        };
+        self.tree.replace(former);
+    }
+
+    /// Gives the parent of `path` other numbers, and returns it as it was.
+    fn renumber_parent(&mut self, path: &str, change: impl FnOnce(&mut NodeNumbers)) -> Node {
+        let above = parent(path).and_then(|above| self.tree.nodes.get(above));
+        let above = above.expect("only the root has no parent, and it is never created or deleted");
+        let mut numbers = above.numbers();
+        change(&mut numbers);
+        let renumbered = above.with_numbers(&numbers);
+        self.tree.replace(renumbered)
     }
 }
 

@@ -132,7 +132,7 @@ impl Model {
                 pzxid: Zxid::new(node.children_changed),
             };
             assert_eq!(found.stat(), expected, "{path}");
-            assert_eq!(found.data(), node.data.as_ref(), "{path}");
+            assert_eq!(found.data(), node.data, "{path}");
             assert_eq!(names(tree, path), children, "{path}");
         }
         for owner in [OWNER, SessionId::new(5)] {

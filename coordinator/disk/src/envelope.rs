@@ -3,7 +3,8 @@
 //! Called by: the coordinator's log, snapshots and peer messages; the broker's checkpoints. Calls: bincode, of which
 //! this is the only user.
 //! Invariant: a value decodes only from exactly the bytes it was encoded to: same kind, same schema version, whole,
-//! with nothing behind it. Memory spent on decoding is bounded by the bytes at hand, never by a number in them.
+//! with nothing behind it. Memory spent on decoding is bounded by the bytes at hand (some 256 times as much), not by a number
+//! in them; but serde reserves up to 1 MiB for a sequence before it reads the first item.
 //! Does not know: what the kinds are; each owner declares its own.
 //!
 //! ```text
@@ -21,11 +22,15 @@ pub const HEADER_BYTES: usize = 16;
 /// Largest payload that is encoded or decoded.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
-/// Decoder's budget, in bytes of decoded fixed-size values, for payloads up to [`SMALL_PAYLOAD_BYTES`].
-const SMALL_LIMIT: usize = 16 * SMALL_PAYLOAD_BYTES;
-const SMALL_PAYLOAD_BYTES: usize = 64 << 10;
-/// The budget for larger ones: a variable-length number of one byte counts as up to 16.
-const LARGE_LIMIT: usize = 16 * PAYLOAD_BYTES_MAX;
+/// The decoder's budget, in bytes of decoded fixed-size values and of texts, for each byte of payload: a variable-length number
+/// of one byte counts as up to 16.
+const BUDGET_FACTOR: usize = 16;
+/// The decoder's budget is a constant of its type. So there is one for payloads up to each of these sizes: a text is allocated
+/// as long as it says that it is if the budget allows that, before it shows that the bytes are not there.
+const TINY_BYTES: usize = 256;
+const SMALL_BYTES: usize = 4 << 10;
+const MIDDLE_BYTES: usize = 64 << 10;
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Which value an envelope holds, and in which of its forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,20 +147,26 @@ pub fn decode<T: DeserializeOwned>(schema: Schema, bytes: &[u8]) -> Result<T, En
     if found != schema {
         return Err(EnvelopeError::Schema { found, expected: schema });
     }
-    let decoded = if payload.len() <= SMALL_PAYLOAD_BYTES {
-        let config = bincode::config::standard().with_limit::<SMALL_LIMIT>();
-        bincode::serde::decode_from_slice(payload, config)
-    } else {
-        let config = bincode::config::standard().with_limit::<LARGE_LIMIT>();
-        bincode::serde::decode_from_slice(payload, config)
+    let budgeted = match payload.len() {
+        length if length <= TINY_BYTES => decode_within::<{ BUDGET_FACTOR * TINY_BYTES }, T>,
+        length if length <= SMALL_BYTES => decode_within::<{ BUDGET_FACTOR * SMALL_BYTES }, T>,
+        length if length <= MIDDLE_BYTES => decode_within::<{ BUDGET_FACTOR * MIDDLE_BYTES }, T>,
+        length if length <= LARGE_BYTES => decode_within::<{ BUDGET_FACTOR * LARGE_BYTES }, T>,
+        _ => decode_within::<{ BUDGET_FACTOR * PAYLOAD_BYTES_MAX }, T>,
     };
-    match decoded {
+    match budgeted(payload) {
         Err(error) => Err(EnvelopeError::Value { reason: error.to_string() }),
         Ok((_, used)) if used < payload.len() => {
             Err(EnvelopeError::Trailing { count: payload.len() - used })
         }
         Ok((value, _)) => Ok(value),
     }
+}
+
+fn decode_within<const BUDGET: usize, T: DeserializeOwned>(
+    payload: &[u8],
+) -> Result<(T, usize), bincode::error::DecodeError> {
+    bincode::serde::decode_from_slice(payload, bincode::config::standard().with_limit::<BUDGET>())
 }
 
 /// Which value the envelope in `bytes` holds: for readers that know more than one form.
@@ -275,5 +286,44 @@ mod tests {
         // A string that says it is 4 GiB long, in a payload of 6 bytes with a right checksum.
         let bytes = encode(SCHEMA, &(0xfcu8, 0xffu8, 0xffu8, 0xffu8, 0xffu8)).unwrap();
         assert!(matches!(decode::<String>(SCHEMA, &bytes), Err(EnvelopeError::Value { .. })));
+    }
+
+    #[test]
+    fn text_beyond_the_budget_of_so_few_bytes_is_not_even_allocated() {
+        let declares = |length: u32, payload_bytes: usize| {
+            let mut payload = vec![0xfc];
+            payload.extend(length.to_le_bytes());
+            payload.resize(payload_bytes, b'x');
+            let bytes = encode(SCHEMA, &Raw(&payload)).unwrap();
+            match decode::<String>(SCHEMA, &bytes) {
+                Err(EnvelopeError::Value { reason }) => reason,
+                other => panic!("{other:?}"),
+            }
+        };
+        for size in [TINY_BYTES, SMALL_BYTES, MIDDLE_BYTES, LARGE_BYTES] {
+            let budget = u32::try_from(BUDGET_FACTOR * size).unwrap();
+            assert!(declares(budget, size).contains("LimitExceeded"), "{size}");
+            assert!(declares(budget, size + 1).contains("UnexpectedEnd"), "{size}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_one_byte_fit_the_budget_at_every_size() {
+        for count in [1, 250, 256, 300, 4 << 10, 5 << 10, 64 << 10, 70 << 10, 1 << 20, 2 << 20] {
+            let value = vec![7_u128; count];
+            assert_eq!(decode::<Vec<u128>>(SCHEMA, &encode(SCHEMA, &value).unwrap()), Ok(value));
+        }
+    }
+
+    /// Bytes as they are, without a length before them.
+    struct Raw<'a>(&'a [u8]);
+
+    impl Serialize for Raw<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeTuple;
+            let mut tuple = serializer.serialize_tuple(self.0.len())?;
+            self.0.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
+            tuple.end()
+        }
     }
 }

@@ -1,0 +1,26 @@
+//! All targets.
+//!
+//! ```text
+//! zookeeper   what clients and servers of the coordinator say to one another
+//! server      a client's conversation with one of them
+//! stored      what is in their files
+//! ```
+
+mod server;
+mod stored;
+mod zookeeper;
+
+use crate::target::Target;
+
+/// In the order in which they are listed.
+#[must_use]
+pub fn all() -> Vec<Target> {
+    let tables: [&[Target]; 3] = [&zookeeper::TARGETS, &server::TARGETS, &stored::TARGETS];
+    tables.concat()
+}
+
+/// The one of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<Target> {
+    all().into_iter().find(|target| target.name == name)
+}

@@ -34,4 +34,6 @@ pub mod embedded;
 pub mod import;
 pub mod storage;
 
+pub use peers::rewritten_handshake;
 pub use server::{Addresses, Server, ServerError};
+pub use tls::subject as certificate_subject;

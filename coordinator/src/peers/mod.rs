@@ -32,6 +32,8 @@ use crate::net::{Outbox, Seldom};
 use handshake::Credentials;
 use hosts::Hosts;
 
+pub use handshake::rewritten_handshake;
+
 /// Largest message of a peer, without its length prefix.
 const MESSAGE_BYTES_MAX: usize = 80 << 20;
 /// Bytes before a message: its length, big-endian.

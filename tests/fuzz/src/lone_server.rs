@@ -155,3 +155,30 @@ impl LoneServer {
         None
     }
 }
+
+/// What a member of three says to the others while it asks for their votes, gets none, and asks again.
+pub fn messages_of_a_start() -> Vec<Vec<u8>> {
+    let ids: Vec<ServerId> = (1..=3).filter_map(ServerId::new).collect();
+    let mut server =
+        Server::new(Config::new(ids[0], ids.clone()), Restored::default()).expect("a new server");
+    let mut now = Millis::new(1_000);
+    let mut events = vec![Event::Tick];
+    events.extend(ids[1..].iter().map(|peer| Event::PeerUp { peer: *peer }));
+    let mut told = Vec::new();
+    for _ in 0..DEADLINES_MAX {
+        let mut effects = Vec::new();
+        server.step_all(events.drain(..), Now { mono: now, wall_ms: 1 }, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::SendPeer { bytes, .. } => told.push(bytes.to_vec()),
+                Effect::Persist { id, .. } => events.push(Event::Persisted { id }),
+                _ => {}
+            }
+        }
+        if events.is_empty() {
+            now = server.next_deadline().map_or(now, |due| due.max(now));
+            events.push(Event::Tick);
+        }
+    }
+    told
+}

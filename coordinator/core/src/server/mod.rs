@@ -73,6 +73,7 @@ pub use effect::Effect;
 pub use event::Event;
 pub use limits::*;
 pub use measures::{Fired, Histogram, Measures, Summary};
+pub use peer::rewritten_message;
 pub use room::DiskRoom;
 pub use sasl::SaslConfig;
 pub use status::{Mode, Status};

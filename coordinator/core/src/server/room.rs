@@ -82,6 +82,12 @@ pub struct DiskRoom {
     pub refuses_writes: bool,
 }
 
+/// A word on room, read and written again.
+pub(super) fn rewritten_room_word(bytes: &[u8]) -> Option<Vec<u8>> {
+    let word = envelope::decode::<RoomWord>(SCHEMA, bytes).ok()?;
+    envelope::encode(SCHEMA, &word).ok()
+}
+
 impl Server {
     /// A reading for the log of the shell; cheap.
     #[must_use]

@@ -4,8 +4,12 @@
 //! zookeeper   what clients and servers of the coordinator say to one another
 //! server      a client's conversation with one of them
 //! stored      what is in their files
+//! members     what they tell one another, and texts that people write
+//! import      ZooKeeper's own files
 //! ```
 
+mod import;
+mod members;
 mod server;
 mod stored;
 mod zookeeper;
@@ -15,7 +19,13 @@ use crate::target::Target;
 /// In the order in which they are listed.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    let tables: [&[Target]; 3] = [&zookeeper::TARGETS, &server::TARGETS, &stored::TARGETS];
+    let tables: [&[Target]; 5] = [
+        &zookeeper::TARGETS,
+        &server::TARGETS,
+        &stored::TARGETS,
+        &members::TARGETS,
+        &import::TARGETS,
+    ];
     tables.concat()
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Called by: targets. Calls: nothing.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 const ZOOKEEPER: &str = include_str!("../../../coordinator/protocol/tests/golden/zookeeper.jsonl");
+const KAFKA: &str = include_str!("../../../client/protocol/tests/golden/kafka.jsonl");
 
 /// One exchange of a client with ZooKeeper.
 pub struct Exchange {
@@ -39,4 +42,24 @@ pub fn framed(content: &[u8]) -> Vec<u8> {
 pub fn unhex(text: &str) -> Vec<u8> {
     let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
     (0..text.len()).step_by(2).map(digit).collect()
+}
+
+/// Api key, version and frame of each request, or each response, that real clients and Kafka's broker exchanged; one for each key
+/// and version, the shortest.
+pub fn kafka_frames(requests: bool) -> Vec<(i16, i16, Vec<u8>)> {
+    let mut shortest: BTreeMap<(i16, i16), Vec<u8>> = BTreeMap::new();
+    for line in KAFKA.lines() {
+        let value: Value = serde_json::from_str(line).expect("recorded as JSON");
+        let number = |name: &str| value[name].as_i64().and_then(|n| i16::try_from(n).ok());
+        let (Some(key), Some(version)) = (number("api_key"), number("api_version")) else {
+            continue;
+        };
+        let side = if requests { "request" } else { "response" };
+        let frame = unhex(value[side].as_str().expect("a frame"));
+        let known = shortest.entry((key, version)).or_insert_with(|| frame.clone());
+        if frame.len() < known.len() {
+            *known = frame;
+        }
+    }
+    shortest.into_iter().map(|((key, version), frame)| (key, version, frame)).collect()
 }

@@ -6,9 +6,11 @@
 //! stored      what is in their files
 //! members     what they tell one another, and texts that people write
 //! import      ZooKeeper's own files
+//! kafka       Kafka's wire
 //! ```
 
 mod import;
+mod kafka;
 mod members;
 mod server;
 mod stored;
@@ -19,12 +21,13 @@ use crate::target::Target;
 /// In the order in which they are listed.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    let tables: [&[Target]; 5] = [
+    let tables: [&[Target]; 6] = [
         &zookeeper::TARGETS,
         &server::TARGETS,
         &stored::TARGETS,
         &members::TARGETS,
         &import::TARGETS,
+        &kafka::TARGETS,
     ];
     tables.concat()
 }

@@ -8,8 +8,11 @@ use e2e::wire::{Answer, Batch, Bytes, Wire, header, produce, produce_error, send
 /// How much a server's resident memory may grow over all the bad input, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 const TOPIC: &str = "bad";
-/// ZooKeeper's code for a request that cannot be read.
+/// ZooKeeper's codes: a request that cannot be read, an argument against the rules, no such node, not allowed.
 const MARSHALLING: i32 = -5;
+const BAD_ARGUMENTS: i32 = -8;
+const NO_NODE: i32 = -101;
+const NO_AUTH: i32 = -102;
 
 /// A server under bad input, and a well-behaved client beside it.
 struct Victim {
@@ -288,12 +291,7 @@ fn coordinator_refuses_what_no_client_should_send() -> Result<()> {
     let future =
         Bytes::default().i32(0).i64(i64::MAX).i32(10_000).i64(0).buffer(&[0; 16]).i8(0).framed();
     victim.closes("a last zxid from the future", &future)?;
-    victim.closes("a negative time-out and session", &{
-        let mut both = connect_request(i64::MIN, -5, &[0; 16]);
-        both.truncate(both.len());
-        both[8..16].copy_from_slice(&i64::MAX.to_be_bytes());
-        both
-    })?;
+    handshakes_with_absurd_numbers(&mut victim)?;
     for garbage in [&b"xxxx"[..], b"RUOK", b"ruo\0", b"stmk", b"kill"] {
         let answer = answer_to_word(&victim.address, garbage)?;
         ensure!(!answer.contains("imok"), "{garbage:?} was answered {answer:?}");
@@ -337,6 +335,30 @@ fn answer_to_word(address: &str, word: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// Time-outs are brought into the server's bounds; sessions that nobody was given are over; each alone.
+fn handshakes_with_absurd_numbers(victim: &mut Victim) -> Result<()> {
+    for (asked, given) in [(-5, 4_000), (i32::MIN, 4_000), (0, 4_000), (i32::MAX, 40_000)] {
+        let answer = send_alone(&victim.address, &connect_request(0, asked, &[0; 16]))?;
+        let Answer::Frame(frame) = answer else { anyhow::bail!("time-out {asked}: closed") };
+        let found = i32::from_be_bytes(frame[4..8].try_into()?);
+        ensure!(found == given, "time-out {asked} became {found}, expected {given}");
+    }
+    let passwords: [&[u8]; 4] = [&[0; 16], &[], &[1], &[7; 900]];
+    for (session, password) in
+        [-1, i64::MIN, i64::MAX].into_iter().flat_map(|id| passwords.map(|password| (id, password)))
+    {
+        let answer = send_alone(&victim.address, &connect_request(session, 10_000, password))?;
+        let Answer::Frame(frame) = answer else {
+            anyhow::bail!("session {session}, {} bytes of password: closed", password.len())
+        };
+        ensure!(frame[4..16] == [0; 12], "session {session} is over: {frame:?}");
+    }
+    let hello = Bytes::default().i32(0).i64(0).i32(10_000).i64(0);
+    victim.closes("a password of -9 bytes", &hello.clone().i32(-9).i8(0).framed())?;
+    victim.closes("a password of 1,000 bytes", &connect_request(0, 10_000, &[7; 1_000]))?;
+    victim.closes("a password of 2^31-1 bytes", &hello.i32(i32::MAX).i8(0).framed())
+}
+
 /// Somebody else's session cannot be had with a guess, and stays where it is.
 fn wrong_password(victim: &mut Victim) -> Result<()> {
     let mut owner = Wire::connect(&victim.address)?;
@@ -354,7 +376,7 @@ fn wrong_password(victim: &mut Victim) -> Result<()> {
 /// Requests after the handshake, with the error code that answers them (`None`: it cannot be read, so it is
 /// answered with the code for that, or by closing).
 fn requests() -> Vec<(&'static str, Bytes, Option<i32>)> {
-    const BAD_ARGUMENTS: i32 = -8;
+    let long = format!("/{}", "x".repeat(1_000_000));
     let request = |op: i32| Bytes::default().i32(1).i32(op);
     let path = |text: &str| Bytes::default().buffer(text.as_bytes()).0;
     let acl = Bytes::default().i32(1).i32(31).buffer(b"world").buffer(b"anyone").0;
@@ -375,13 +397,31 @@ fn requests() -> Vec<(&'static str, Bytes, Option<i32>)> {
     .collect();
     cases.extend([
         ("unknown op", request(999), Some(-6)),
+        ("an operation of -7", request(-7), Some(-6)),
+        (
+            "more than 256 components",
+            request(3).raw(&path(&"/a".repeat(257))).i8(0),
+            Some(BAD_ARGUMENTS),
+        ),
+        ("a character beyond the basic plane", create("/\u{1f600}"), Some(BAD_ARGUMENTS)),
+        ("a path of a million bytes", request(3).raw(&path(&long)).i8(0), Some(NO_NODE)),
+        ("half a surrogate pair", request(4).buffer(b"/\xed\xa0\x80").i8(0), None),
+        ("a pair as Java writes it", request(4).buffer(b"/\xed\xa0\xbd\xed\xb8\x80").i8(0), None),
+        ("NUL as Java writes it", request(4).buffer(b"/\xc0\x80").i8(0), None),
+        ("a path that is cut within a letter", request(4).buffer(b"/\xe2\x82").i8(0), None),
         ("no acl", request(1).raw(&path("/x")).buffer(b"").i32(-1).i32(0), Some(-114)),
         ("empty acl", request(1).raw(&path("/x")).buffer(b"").i32(0).i32(0), Some(-114)),
+        (
+            "1,001 acls",
+            request(1).raw(&path("/x")).buffer(b"").raw(&acls(1_001)).i32(0),
+            Some(-114),
+        ),
         ("a million acls", request(1).raw(&path("/x")).buffer(b"").i32(1_000_000).i32(0), None),
         ("path of 2^31-1 bytes", request(4).i32(i32::MAX).i8(0), None),
         ("path of -9 bytes", request(4).i32(-9).i8(0), None),
         ("a path that is not UTF-8", request(4).buffer(&[0xc3, 0x28]).i8(0), None),
         ("a million watches", request(101).i64(0).i32(1_000_000), None),
+        ("200,001 watches", request(101).i64(0).raw(&watches(200_001)), None),
         ("a multi that never ends", request(14).i32(1).i8(0).i32(-1), None),
         (
             "a multi in a multi",
@@ -389,7 +429,99 @@ fn requests() -> Vec<(&'static str, Bytes, Option<i32>)> {
             None,
         ),
         ("a million empty checks", request(14).raw(&[0; 1_000_000]), None),
-        ("a write below /zookeeper", create("/zookeeper/quota"), Some(-110)),
     ]);
+    cases.extend(below_zookeeper());
     cases
+}
+
+/// Nobody takes away or rewrites what the server itself keeps there.
+fn below_zookeeper() -> Vec<(&'static str, Bytes, Option<i32>)> {
+    let request = |op: i32, path: &str| Bytes::default().i32(1).i32(op).buffer(path.as_bytes());
+    let acl = Bytes::default().i32(1).i32(31).buffer(b"world").buffer(b"anyone").0;
+    let create = |path: &str| request(1, path).buffer(b"").raw(&acl).i32(0);
+    let delete = |path: &str| request(2, path).i32(-1);
+    let set = |path: &str| request(5, path).buffer(b"x").i32(-1);
+    let list = |path: &str| request(7, path).raw(&acl).i32(-1);
+    vec![
+        ("a system node once more", create("/zookeeper/quota"), Some(-110)),
+        ("a node below the configuration", create("/zookeeper/config/x"), Some(NO_AUTH)),
+        ("a node below a system node that is none", create("/zookeeper/x/y"), Some(NO_NODE)),
+        ("the root deleted", delete("/"), Some(BAD_ARGUMENTS)),
+        ("/zookeeper deleted", delete("/zookeeper"), Some(BAD_ARGUMENTS)),
+        ("the quotas deleted", delete("/zookeeper/quota"), Some(BAD_ARGUMENTS)),
+        ("the configuration deleted", delete("/zookeeper/config"), Some(BAD_ARGUMENTS)),
+        ("the configuration written", set("/zookeeper/config"), Some(NO_AUTH)),
+        ("the configuration opened to all", list("/zookeeper/config"), Some(NO_AUTH)),
+        (
+            "a quota of a node that is not there",
+            set("/zookeeper/quota/n/zookeeper_limits"),
+            Some(NO_NODE),
+        ),
+    ]
+}
+
+/// As many entries of an access list, all of them different.
+fn acls(count: i32) -> Vec<u8> {
+    let one = |number: i32| {
+        let address = format!("10.0.{}.{}", number / 256, number % 256);
+        Bytes::default().i32(31).buffer(b"ip").buffer(address.as_bytes()).0
+    };
+    Bytes::default().i32(count).raw(&(0..count).flat_map(one).collect::<Vec<u8>>()).0
+}
+
+/// As many paths to watch the data of, and none of the other kinds.
+fn watches(count: i32) -> Vec<u8> {
+    let several =
+        Bytes::default().buffer(b"/").0.repeat(usize::try_from(count).unwrap_or_default());
+    Bytes::default().i32(count).raw(&several).i32(0).i32(0).0
+}
+
+/// Operations of a multi that fill a frame are carried out, all or none; limits that are nonsense limit nothing.
+#[test]
+fn coordinator_carries_out_the_largest_multi_and_shrugs_at_nonsense_in_quotas() -> Result<()> {
+    let mut victim = Victim::start("coordinator-1")?;
+    let mut wire = Wire::connect(&victim.address)?;
+    wire.send(&connect_request(0, 30_000, &[0; 16]));
+    ensure!(wire.answer()? != Answer::Closed, "no session");
+    let mut ask = |request: Bytes| -> Result<(i32, Vec<u8>)> {
+        wire.send(&request.framed());
+        let Answer::Frame(frame) = wire.answer()? else { anyhow::bail!("closed") };
+        Ok((i32::from_be_bytes(frame[12..16].try_into()?), frame))
+    };
+    let head = |op: i32| Bytes::default().i32(op).i8(0).i32(-1).0;
+    let end = Bytes::default().i32(-1).i8(1).i32(-1).0;
+    let check = [head(13), Bytes::default().buffer(b"/").i32(-1).0].concat();
+    let count = 1_000_000 / check.len();
+    let multi = |ops: Vec<u8>| Bytes::default().i32(1).i32(14).raw(&ops).raw(&end);
+    let (error, frame) = ask(multi(check.repeat(count)))?;
+    // A result of a check is its header alone, and so is the end.
+    ensure!(error == 0 && frame.len() == 16 + 9 * (count + 1), "{error}, {} bytes", frame.len());
+
+    let acl = Bytes::default().i32(1).i32(31).buffer(b"world").buffer(b"anyone").0;
+    let create = |path: &str, data: &[u8]| {
+        Bytes::default().buffer(path.as_bytes()).buffer(data).raw(&acl).i32(0).0
+    };
+    let some = 2_000;
+    let creates: Vec<u8> =
+        (0..some).flat_map(|n| [head(1), create(&format!("/m{n}"), b"")].concat()).collect();
+    let missing = [head(13), Bytes::default().buffer(b"/nowhere").i32(-1).0].concat();
+    let exists = || Bytes::default().i32(2).i32(3).buffer(b"/m0").i8(0);
+    let (_, frame) = ask(multi([creates.clone(), missing].concat()))?;
+    ensure!(frame.len() == 16 + 13 * (some + 1) + 9, "errors alone: {} bytes", frame.len());
+    ensure!(ask(exists())?.0 == NO_NODE, "one of a multi that failed is there");
+    ensure!(ask(multi(creates))?.0 == 0, "{some} creates");
+    ensure!(ask(exists())?.0 == 0, "they are not there");
+
+    for (path, data) in [
+        ("/zookeeper/quota/m0", &b""[..]),
+        (
+            "/zookeeper/quota/m0/zookeeper_limits",
+            b"count=,,;=;byteHardLimit=\xff;countHardLimit=-9",
+        ),
+        ("/m0/below", b"a quota that cannot be read"),
+    ] {
+        let (error, _) = ask(Bytes::default().i32(3).i32(1).raw(&create(path, data)))?;
+        ensure!(error == 0, "{path}: error {error}");
+    }
+    victim.is_well()
 }

@@ -2,7 +2,8 @@
 //! `/snapshot`.
 //!
 //! Called by: `server`. Calls: the core's status, `metrics`, `admin`.
-//! Invariant: one request per connection, bounded in bytes, time and number.
+//! Invariant: one request per connection, bounded in bytes, time and number. Who has asked for nothing yet makes room for
+//! who comes next.
 //! What does more than tell, or tells who is connected, is only for clients on the same machine that are no web pages.
 //! Does not know: HTTP beyond that.
 
@@ -23,6 +24,7 @@ use crate::asked_snapshots::SnapshotTaken;
 use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
+use crate::net::{Limits, Places, Ticket};
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -33,8 +35,8 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// To others, and to pages.
 const NOT_FROM_HERE: &str =
     "only for commands on this machine that name it by an address or localhost\n";
-/// Exchanges at once.
-const EXCHANGES_MAX: usize = 64;
+/// Exchanges at once, with those who have asked for nothing yet.
+const EXCHANGES_MAX: usize = 256;
 
 /// What probes are answered from.
 #[derive(Clone)]
@@ -48,27 +50,34 @@ pub struct Probed {
 /// Answers probes until the task is dropped.
 pub async fn run(listener: TcpListener, probed: Probed) {
     let mut exchanges = JoinSet::new();
+    let places = Places::new(Limits { clients_max: EXCHANGES_MAX, per_address_max: None });
     loop {
-        // The kernel's backlog holds what is more.
         while exchanges.try_join_next().is_some() {}
-        if exchanges.len() == EXCHANGES_MAX {
-            exchanges.join_next().await;
-        }
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, address)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok((place, ticket)) = places.take(address.ip()).await else {
+            debug!(%address, "too many requests at once: hung up");
             continue;
         };
         let probed = probed.clone();
         exchanges.spawn(async move {
-            if let Err(error) = exchange(stream, &probed).await {
+            let _place = place;
+            if let Err(error) = exchange(stream, ticket, &probed).await {
                 debug!(%error, "a probe went away");
             }
         });
     }
 }
 
-async fn exchange(mut stream: TcpStream, probed: &Probed) -> io::Result<()> {
-    let Some(head) = timeout(EXCHANGE_MAX, head(&mut stream)).await?? else { return Ok(()) };
+async fn exchange(mut stream: TcpStream, ticket: Ticket, probed: &Probed) -> io::Result<()> {
+    let head = tokio::select! {
+        // Whichever it is, the other is of no more use.
+        head = timeout(EXCHANGE_MAX, head(&mut stream)) => head??,
+        () = ticket.sent_away() => return Ok(()),
+    };
+    let Some(head) = head.filter(|_| ticket.admit()) else { return Ok(()) };
     let mut words = head.split_ascii_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();

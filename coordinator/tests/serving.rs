@@ -210,6 +210,21 @@ fn client_beyond_the_limit_is_sent_away_until_another_leaves() {
 }
 
 #[test]
+fn probes_are_answered_beside_many_connections_that_ask_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = commands::Served::start(&folder.path().join("data"));
+    let began = Instant::now();
+    let silent: Vec<_> = (0..400).map(|_| TcpStream::connect(server.http).unwrap()).collect();
+    for connection in silent.iter().step_by(2) {
+        let _ = (&*connection).write_all(b"GET /live HTTP/1.1\r\n");
+    }
+    assert!(say(server.http, b"GET /live HTTP/1.1\r\n\r\n").ends_with("live\n"));
+    // In the order of their coming, with 5 s for each of 64 at once, it would take half a minute.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    drop(silent);
+}
+
+#[test]
 fn data_folder_is_not_shared() {
     let folder = tempfile::tempdir().unwrap();
     let _server = start(folder.path());

@@ -14,7 +14,7 @@ pub use gate::Gate;
 pub use listener::ClientListener;
 pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
-pub use places::Limits;
+pub use places::{Limits, Places};
 pub use seldom::Seldom;
 pub use socket::Socket;
 pub use whitelist::Whitelist;

@@ -23,6 +23,7 @@ use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::disk_room;
 use crate::net::Outbox;
+use crate::notices;
 use crate::peers;
 use crate::storage::Storage;
 
@@ -330,6 +331,7 @@ impl CoreLoop {
         }
         let room = self.core.disk_room();
         disk_room::tell(std::mem::replace(&mut self.room, room), room);
+        self.core.take_notices().into_iter().for_each(notices::tell);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);

@@ -24,7 +24,7 @@ use crate::asked_snapshots::SnapshotTaken;
 use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
-use crate::net::{Limits, Places, Ticket};
+use crate::net::{Limits, Places, Ticket, TooLarge};
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -45,6 +45,8 @@ pub struct Probed {
     pub desk: Arc<Desk>,
     /// Of the audit log, if there is one.
     pub audit_counts: Option<Arc<AuditCounts>>,
+    /// Of requests that were too large.
+    pub too_large: Arc<TooLarge>,
 }
 
 /// Answers probes until the task is dropped.
@@ -243,7 +245,8 @@ async fn metrics_text(probed: &Probed) -> Option<String> {
     let (status, measures) = measured.await.ok()?;
     let (status, measures, syncs) = (&status, &measures, &*probed.desk.sync_times);
     let audit = probed.audit_counts.as_ref().map(|counts| counts.read());
-    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting, audit }))
+    let too_large = probed.too_large.count();
+    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting, audit, too_large }))
 }
 
 async fn respond(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {

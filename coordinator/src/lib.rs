@@ -25,6 +25,7 @@ mod disk_room;
 mod http;
 mod metrics;
 mod net;
+mod notices;
 mod peers;
 mod server;
 mod tls;

@@ -41,11 +41,13 @@ pub struct Reading<'a> {
     pub inputs_waiting: usize,
     /// Records of the audit log that were written, and dropped.
     pub audit: Option<(u64, u64)>,
+    /// Requests that were larger than may be.
+    pub too_large: u64,
 }
 
 /// All of it in Prometheus' text form.
 pub fn text(reading: &Reading<'_>) -> String {
-    let Reading { status, measures, syncs, inputs_waiting, audit } = *reading;
+    let Reading { status, measures, syncs, inputs_waiting, audit, too_large } = *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
         let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
@@ -62,6 +64,9 @@ pub fn text(reading: &Reading<'_>) -> String {
     }
     distributions::queues(&mut text, measures, inputs_waiting);
     distributions::text(&mut text, measures, syncs);
+    put(&mut text, "coordinator_requests_too_large", "counter", too_large);
+    put(&mut text, "coordinator_responses_large", "counter", measures.large_replies);
+    put(&mut text, "coordinator_responses_refused", "counter", measures.refused_replies);
     if let Some((written, dropped)) = audit {
         put(&mut text, "coordinator_audit_records", "counter", written);
         put(
@@ -179,8 +184,11 @@ pub mod tests {
             latencies_ms: vec![("create", latency.clone()), ("getData", latency.clone())],
             reads_ms: Summary { count: 3, sum: 21 },
             updates_ms: Summary { count: 3, sum: 21 },
-            fan_out: latency,
+            fan_out: latency.clone(),
             fired: Fired::default(),
+            replies_bytes: latency,
+            large_replies: 8,
+            refused_replies: 9,
             quorum_size: 3,
             synced_followers: 1,
             synced_observers: 2,
@@ -196,8 +204,8 @@ pub mod tests {
         let (status, measures, syncs) = (status(mode), measures(), SyncTimes::default());
         syncs.add(std::time::Duration::from_micros(1_500));
         let (status, measures, syncs) = (&status, &measures, &syncs);
-        let (inputs_waiting, audit) = (4, Some((5, 6)));
-        text(&Reading { status, measures, syncs, inputs_waiting, audit })
+        let (inputs_waiting, audit, too_large) = (4, Some((5, 6)), 3);
+        text(&Reading { status, measures, syncs, inputs_waiting, audit, too_large })
     }
 
     #[test]
@@ -212,6 +220,10 @@ pub mod tests {
             "quorum_size 3",
             "coordinator_queue_inputs 4",
             "coordinator_audit_records_dropped 8",
+            "coordinator_requests_too_large 3",
+            "coordinator_responses_large 8",
+            "coordinator_responses_refused 9",
+            "coordinator_response_bytes_bucket{le=\"10\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",
             "coordinator_request_latency_seconds_sum{operation=\"create\"} 0.021",

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd, Roster};
 use crate::disk_room;
 use crate::http::{self, Probed};
-use crate::net::{ClientListener, Gate, Limits, Whitelist};
+use crate::net::{ClientListener, Gate, Limits, RequestLimits, Whitelist};
 use crate::peers::{self, Ensemble};
 use crate::storage::{self, Findings, RoomGauge, Storage, StorageError, SyncTimes};
 
@@ -89,6 +89,7 @@ pub struct Server {
     limits: Limits,
     facts: Facts,
     whitelist: Whitelist,
+    requests: RequestLimits,
     core_loop: CoreLoop,
     room_gauge: RoomGauge,
     sync_times: Arc<SyncTimes>,
@@ -137,6 +138,7 @@ impl Server {
         };
         let mut settings = config.core;
         settings.seed = seed()?;
+        let requests = RequestLimits::up_to(settings.request_bytes_max);
         let core = core::Server::new(settings, restored)
             .map_err(|error| ServerError::Restore(error.to_string()))?;
         let (events, stored) = mpsc::unbounded_channel();
@@ -153,16 +155,16 @@ impl Server {
             clients_max: config.connections_max,
             per_address_max: config.connections_per_address_max,
         };
-        let gate = config.gate;
         Ok(Server {
             client,
             peer,
             http,
             ensemble,
-            gate,
+            gate: config.gate,
             limits,
             facts,
             whitelist: config.whitelist,
+            requests,
             core_loop,
             room_gauge,
             sync_times,
@@ -196,13 +198,15 @@ impl Server {
         let mut tasks = JoinSet::new();
         let desk = Desk::new(inputs.clone(), self.facts, self.sync_times, self.whitelist);
         let desk = Arc::new(desk);
-        let clients = ClientListener::new(self.client, self.limits, self.gate, Arc::clone(&desk));
+        let too_large = Arc::clone(&self.requests.too_large);
+        let (limits, gate, requests) = (self.limits, self.gate, self.requests);
+        let clients = ClientListener::new(self.client, limits, gate, requests, Arc::clone(&desk));
         tasks.spawn(clients.run());
         if let Some(listener) = self.peer {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
         if let Some(listener) = self.http {
-            let probed = Probed { desk, audit_counts: self.audit_counts };
+            let probed = Probed { desk, audit_counts: self.audit_counts, too_large };
             tasks.spawn(http::run(listener, probed));
         }
         tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));

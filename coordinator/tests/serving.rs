@@ -3,6 +3,7 @@
 mod audit;
 mod client;
 mod commands;
+mod limits;
 mod room;
 mod tls;
 mod words;

@@ -8,7 +8,7 @@ use crate::jute::{Record, Writer};
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
-/// ZooKeeper's `jute.maxbuffer`: the largest frame that is taken from a client, in bytes, without the
+/// The default of ZooKeeper's `jute.maxbuffer`: the largest frame that is taken from a client, in bytes, without the
 /// length prefix. What a server sends may be larger, and so may what sets watches again.
 pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
 

@@ -55,7 +55,9 @@ pub use request::{
     ReconfigRequest, Request, SET_WATCHES_PATHS_MAX, SessionOptionsRequest, SetAclRequest,
     SetDataRequest, SetWatchesRequest, WatchKind, WatchKindRequest, decode_request, encode_request,
 };
-pub use request_frame::{SET_WATCHES_BYTES_MAX, decode_request_frame, is_large_frame};
+pub use request_frame::{
+    SET_WATCHES_BYTES_MAX, decode_request_frame, decode_request_frame_within, large_frame_bytes,
+};
 pub use response::{ClientInfo, Response, encode_event, encode_reply, encode_subscription_event};
 pub use stat::Stat;
 pub use subscription::{

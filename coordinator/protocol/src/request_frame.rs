@@ -17,36 +17,48 @@ pub const SET_WATCHES_BYTES_MAX: usize = 16 << 20;
 /// Length prefix, xid and operation.
 const HEAD_BYTES: usize = 12;
 
-/// Takes the frame of one request off the front of `buffer`, as [`decode_frame`] does: up to [`FRAME_BYTES_MAX`] bytes, and up to
-/// [`SET_WATCHES_BYTES_MAX`] where they set watches again.
+/// [`decode_request_frame_within`] the limit that servers have by default, [`FRAME_BYTES_MAX`].
 ///
 /// # Errors
 /// [`FrameError`]: close the connection.
 pub fn decode_request_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
-    match large_length(buffer) {
-        None => decode_frame(buffer, FRAME_BYTES_MAX),
+    decode_request_frame_within(buffer, FRAME_BYTES_MAX)
+}
+
+/// Takes the frame of one request off the front of `buffer`, as [`decode_frame`] does: up to `limit` bytes, and up to
+/// [`SET_WATCHES_BYTES_MAX`] where they set watches again.
+///
+/// # Errors
+/// [`FrameError`]: close the connection.
+pub fn decode_request_frame_within(
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Result<Option<Bytes>, FrameError> {
+    match length_above(buffer, limit) {
+        None => decode_frame(buffer, limit),
         Some(length) if length > SET_WATCHES_BYTES_MAX => {
-            Err(FrameError::TooLong { length, limit: SET_WATCHES_BYTES_MAX })
+            Err(FrameError::TooLong { length, limit: SET_WATCHES_BYTES_MAX.max(limit) })
         }
         Some(length) => match operation(buffer) {
             None => Ok(None),
             Some(OpCode::SetWatches | OpCode::SetWatches2) => {
                 decode_frame(buffer, SET_WATCHES_BYTES_MAX)
             }
-            Some(_) => Err(FrameError::TooLong { length, limit: FRAME_BYTES_MAX }),
+            Some(_) => Err(FrameError::TooLong { length, limit }),
         },
     }
 }
 
-/// Whether the frame at the front is, or says that it will be, above the usual limit: few of them should be read at a time.
+/// How long the frame at the front is, or says that it will be, if that is above [`FRAME_BYTES_MAX`]: few of them should be read
+/// at a time.
 #[must_use]
-pub fn is_large_frame(buffer: &[u8]) -> bool {
-    large_length(buffer).is_some()
+pub fn large_frame_bytes(buffer: &[u8]) -> Option<usize> {
+    length_above(buffer, FRAME_BYTES_MAX)
 }
 
-fn large_length(buffer: &[u8]) -> Option<usize> {
+fn length_above(buffer: &[u8], limit: usize) -> Option<usize> {
     let length = i32::from_be_bytes(*buffer.first_chunk()?);
-    usize::try_from(length).ok().filter(|length| *length > FRAME_BYTES_MAX)
+    usize::try_from(length).ok().filter(|length| *length > limit)
 }
 
 fn operation(buffer: &[u8]) -> Option<OpCode> {
@@ -94,12 +106,29 @@ mod tests {
     }
 
     #[test]
+    fn limit_of_other_requests_may_be_another_and_watches_keep_theirs() {
+        let set_data = |bytes: usize| {
+            let mut frame = set_watches(bytes);
+            frame[8..12].copy_from_slice(&OpCode::SetData.code().to_be_bytes());
+            frame
+        };
+        for limit in [1_024, 3 << 20] {
+            let at = decode_request_frame_within(&mut set_data(limit), limit);
+            assert_eq!(at.unwrap().unwrap().len(), limit);
+            let above = decode_request_frame_within(&mut set_data(limit + 1), limit);
+            assert_eq!(above, Err(FrameError::TooLong { length: limit + 1, limit }));
+            let watches = decode_request_frame_within(&mut set_watches(4 << 20), limit);
+            assert_eq!(watches.unwrap().unwrap().len(), 4 << 20);
+        }
+    }
+
+    #[test]
     fn large_frame_that_is_not_whole_needs_more_bytes() {
         let whole = set_watches(FRAME_BYTES_MAX + 1);
         for length in [0, 3, 4, 11, 12, FRAME_BYTES_MAX, whole.len() - 1] {
             let mut buffer = BytesMut::from(&whole[..length]);
             assert_eq!(decode_request_frame(&mut buffer), Ok(None), "{length} bytes");
-            assert_eq!(is_large_frame(&buffer), length >= 4);
+            assert_eq!(large_frame_bytes(&buffer), (length >= 4).then_some(FRAME_BYTES_MAX + 1));
         }
         let mut negative = BytesMut::from(&[0xff; 12][..]);
         assert_eq!(decode_request_frame(&mut negative), Err(FrameError::Negative { length: -1 }));

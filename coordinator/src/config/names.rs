@@ -53,6 +53,18 @@ pub const SETTINGS: &[Setting] = &[
         "four-letter words that are answered at clientPort, between commas, * for all (ZooKeeper: srvr, which \
          always is); lists that stat, cons, dump, wchc and wchp show have at most 10000 entries",
     ),
+    setting(
+        "jute.maxbuffer",
+        "1048575",
+        "bytes of the largest request, 1024 to 33554432, the same at all members; its client is closed otherwise. What sets \
+         watches again may have 16 MiB, and answers are not limited by it: clients have a jute.maxbuffer of their own",
+    ),
+    setting(
+        "maxResponseBytes",
+        "0",
+        "bytes of the largest answer to a read, 131072 or more; a larger one is answered by -127 instead, for clients whose \
+         jute.maxbuffer it is above (Java's take fewer than 1048575 unless told). 0 for any",
+    ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting(
         "snapSizeLimitInKb",

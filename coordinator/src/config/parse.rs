@@ -218,6 +218,8 @@ fn core_config(
     config.sasl = sasl::config(values)?;
     config.container_check_ms = values.value("znode.container.checkIntervalMs", MILLISECONDS)?;
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;
+    config.request_bytes_max = values.value("jute.maxbuffer", BYTES)?;
+    config.reply_bytes_max = values.value("maxResponseBytes", BYTES)?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     let kib: i64 = values.value("snapSizeLimitInKb", "a number of KiB")?;
     // As in ZooKeeper: then entries alone count.

@@ -61,6 +61,28 @@ fn wrong_values_are_refused_by_name() {
 }
 
 #[test]
+fn requests_may_be_as_large_as_the_log_can_carry() {
+    let bytes = |text: &str| parse(text).unwrap().core.request_bytes_max;
+    assert_eq!(bytes(""), 0xf_ffff);
+    assert_eq!(bytes("jute.maxbuffer = 4194304"), 4 << 20);
+    assert_eq!(bytes("[jute]\nmaxbuffer = 33554432"), 32 << 20);
+    assert_eq!(bytes("jute.maxbuffer = 1024"), 1_024);
+    for wrong in ["33554433", "1023", "0"] {
+        let why = refused(&format!("jute.maxbuffer = {wrong}"));
+        assert!(why.contains("1024 to 33554432 bytes"), "{why}");
+    }
+    assert!(refused("jute.maxbuffer = '4M'").starts_with("jute.maxbuffer: "));
+}
+
+#[test]
+fn answers_may_be_limited_and_are_not_unless_told() {
+    let bytes = |text: &str| parse(text).unwrap().core.reply_bytes_max;
+    assert_eq!(bytes(""), 0);
+    assert_eq!(bytes("maxResponseBytes = 131072"), 131_072);
+    assert!(refused("maxResponseBytes = 131071").contains("131072 bytes"));
+}
+
+#[test]
 fn bytes_kept_for_members_that_lag_are_a_setting() {
     assert_eq!(parse("").unwrap().core.log_bytes_kept, 64 << 20);
     assert_eq!(parse("catchUpBytes = 1000").unwrap().core.log_bytes_kept, 1_000);

@@ -25,6 +25,9 @@ pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
     let fan_out = "coordinator_watch_notifications_per_change";
     let _ = writeln!(text, "# TYPE {fan_out} histogram");
     buckets(text, (fan_out, ""), &measures.fan_out, 1.0);
+    let replies = "coordinator_response_bytes";
+    let _ = writeln!(text, "# TYPE {replies} histogram");
+    buckets(text, (replies, ""), &measures.replies_bytes, 1.0);
     let fired = measures.fired;
     summary(text, "node_created_watch_count", fired.created);
     summary(text, "node_deleted_watch_count", fired.deleted);

@@ -14,15 +14,16 @@ use bytes::{Bytes, BytesMut};
 use coordinator_core::ConnectionId;
 use coordinator_core::server::Event;
 use coordinator_protocol::{
-    ConnectRequest, FourLetterWord, decode_frame, decode_request, decode_request_frame,
-    is_large_frame,
+    ConnectRequest, DecodeError, FourLetterWord, Request, RequestHeader, decode_frame,
+    decode_request, decode_request_frame_within, large_frame_bytes,
 };
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::gate::{Gate, Refusal};
+use super::large_frames::{LargeFrame, LargeFrames};
+use super::listener::RequestLimits;
 use super::newcomers::Ticket;
 use super::outbox::{Outbox, WriteEnd};
 use super::seldom::Seldom;
@@ -36,8 +37,6 @@ const READ_BYTES: usize = 16 << 10;
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// Unsent bytes at which a client that does not read is given up.
 const UNSENT_BYTES_MAX: usize = 256 << 20;
-/// Frames above the usual limit that are read at a time, from all clients: so much memory they may take.
-pub const LARGE_FRAMES_MAX: usize = 4;
 /// How long a closed connection's last bytes may take, and the peer's own close after them.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long the answer to a word may take that shows a list.
@@ -67,10 +66,10 @@ pub struct Entrance {
     pub desk: Arc<Desk>,
     /// Those whom the gate refused.
     pub refused: Seldom,
-    /// Places for frames above the usual limit.
-    pub large_frames: Semaphore,
-    /// How long such a frame may take, from when it is its turn.
-    pub large_frame_max: Duration,
+    /// How large requests may be.
+    pub requests: RequestLimits,
+    /// Room for frames above the usual limit.
+    pub large_frames: LargeFrames,
 }
 
 impl Entrance {
@@ -133,7 +132,7 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
     }
     // Dropping either half loses nothing that anybody needs: the connection ends with the first.
     let end = tokio::select! {
-        end = reader.requests(id, &entrance) => end,
+        end = reader.requests((id, from), &entrance) => end,
         end = write(id, &outbox, inputs) => end,
     };
     let by_peer = matches!(end, End::Peer);
@@ -179,12 +178,6 @@ async fn greet(
     Some(Greeting { first, outbox, buffer })
 }
 
-/// A frame above the usual limit whose turn it is.
-struct Large<'a> {
-    until: Instant,
-    _place: SemaphorePermit<'a>,
-}
-
 struct Reader<'a> {
     outbox: &'a Outbox,
     buffer: BytesMut,
@@ -208,15 +201,19 @@ impl Reader<'_> {
     }
 
     /// Hands request after request to the core; returns why no more come.
-    async fn requests(&mut self, id: ConnectionId, entrance: &Entrance) -> End {
+    async fn requests(&mut self, (id, from): (ConnectionId, IpAddr), entrance: &Entrance) -> End {
         let mut large = None;
         loop {
             if let Some(end) = self.wait_for_leave().await {
                 return end;
             }
-            match decode_request_frame(&mut self.buffer) {
+            match decode_request_frame_within(&mut self.buffer, entrance.requests.bytes_max) {
                 Ok(Some(frame)) => {
-                    let Ok((header, request)) = decode_request(frame) else { return End::Refused };
+                    let decoded = match large.is_some() {
+                        true => decode_large(frame).await,
+                        false => decode_request(frame),
+                    };
+                    let Ok((header, request)) = decoded else { return End::Refused };
                     let event = Event::Request { connection: id, header, request };
                     if entrance.desk.inputs.send(Input::Event(event)).await.is_err() {
                         return End::Closed;
@@ -229,23 +226,24 @@ impl Reader<'_> {
                     }
                 }
                 Err(error) => {
-                    debug!(connection = %id, %error, "a frame cannot be taken");
+                    entrance.requests.too_large.tell(from, &error);
                     return End::Refused;
                 }
             }
         }
     }
 
-    /// Reads on in a frame that is not whole. One above the usual limit first waits for its turn.
+    /// Reads on in a frame that is not whole. One above the usual limit first waits for room, and is given it in one piece.
     async fn read_more<'p>(
         &mut self,
-        large: &mut Option<Large<'p>>,
+        large: &mut Option<LargeFrame<'p>>,
         entrance: &'p Entrance,
     ) -> Result<(), End> {
-        if large.is_none() && is_large_frame(&self.buffer) {
-            let place = entrance.large_frames.acquire().await.map_err(|_| End::Closed)?;
-            *large =
-                Some(Large { until: Instant::now() + entrance.large_frame_max, _place: place });
+        if large.is_none()
+            && let Some(bytes) = large_frame_bytes(&self.buffer)
+        {
+            *large = Some(entrance.large_frames.take(bytes).await.ok_or(End::Closed)?);
+            self.buffer.reserve(bytes.saturating_sub(self.buffer.len()));
         }
         match large {
             None => self.read().await,
@@ -287,6 +285,17 @@ impl Reader<'_> {
                 Err(error) => return Err(loss(&error)),
             }
         }
+    }
+}
+
+/// What is in a large frame: beside the thread that serves all sockets, which a million names would hold up.
+async fn decode_large(
+    frame: Bytes,
+) -> Result<(RequestHeader, Result<Request, DecodeError>), DecodeError> {
+    let decoding = tokio::task::spawn_blocking(move || decode_request(frame));
+    match decoding.await {
+        Ok(decoded) => decoded,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

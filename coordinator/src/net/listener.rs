@@ -12,21 +12,37 @@ use std::time::Duration;
 
 use coordinator_core::ConnectionId;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::connection::{self, Entrance, Guest, LARGE_FRAMES_MAX};
+use super::connection::{self, Entrance, Guest};
 use super::gate::Gate;
+use super::large_frames::LargeFrames;
 use super::places::{Limits, Places};
 use super::seldom::Seldom;
+use super::too_large::TooLarge;
 use crate::admin::Desk;
 use crate::tls::Handshakes;
 
 /// From a client's connect to the end of what it says first, the handshake of TLS included.
 const GREETING_MAX: Duration = Duration::from_secs(10);
-/// How long a frame above the usual limit may take.
+/// How long a frame above the usual limit may take; a very large one has more.
 const LARGE_FRAME_MAX: Duration = Duration::from_secs(30);
+
+/// How large requests may be.
+pub struct RequestLimits {
+    /// Bytes of one, but of what sets watches again.
+    pub bytes_max: usize,
+    /// Those that were larger.
+    pub too_large: Arc<TooLarge>,
+}
+
+impl RequestLimits {
+    /// So many bytes, and nobody came with more so far.
+    pub fn up_to(bytes_max: usize) -> RequestLimits {
+        RequestLimits { bytes_max, too_large: Arc::default() }
+    }
+}
 
 /// The socket that clients connect to.
 pub struct ClientListener {
@@ -38,7 +54,13 @@ pub struct ClientListener {
 impl ClientListener {
     /// A listener whose clients, as many as `limits` says and those that the gate admits, talk to the core behind
     /// `desk`.
-    pub fn new(listener: TcpListener, limits: Limits, gate: Gate, desk: Arc<Desk>) -> Self {
+    pub fn new(
+        listener: TcpListener,
+        limits: Limits,
+        gate: Gate,
+        requests: RequestLimits,
+        desk: Arc<Desk>,
+    ) -> Self {
         let handshakes = Handshakes::new();
         let refused = Seldom::default();
         let entrance = Entrance {
@@ -47,8 +69,8 @@ impl ClientListener {
             greeting_max: GREETING_MAX,
             desk,
             refused,
-            large_frames: Semaphore::new(LARGE_FRAMES_MAX),
-            large_frame_max: LARGE_FRAME_MAX,
+            requests,
+            large_frames: LargeFrames::new(LARGE_FRAME_MAX),
         };
         ClientListener { listener, limits, entrance }
     }

@@ -258,7 +258,7 @@ fn type_name(flags: i32) -> Option<&'static str> {
 }
 
 /// As much of a text as a record holds, with three dots where more would follow.
-fn bounded(text: &str) -> String {
+pub(super) fn bounded(text: &str) -> String {
     const MORE: &str = "...";
     if text.len() <= AUDIT_TEXT_BYTES_MAX {
         return text.to_owned();

@@ -3,6 +3,9 @@
 //! Called by the shell and the simulator; read by all of `server/` and `consensus/`. Invariant:
 //! [`Config::validate`] has accepted it before a server exists. It does not know files or flags.
 
+use coordinator_protocol::FRAME_BYTES_MAX;
+
+use super::limits::{REPLY_BYTES_MAX_MIN, REQUEST_BYTES_MAX_MAX, REQUEST_BYTES_MAX_MIN};
 use super::sasl::SaslConfig;
 use crate::ServerId;
 
@@ -54,6 +57,11 @@ pub struct Config {
     pub log_bytes_kept_since: u64,
     /// Bytes in one chunk of a snapshot that is sent to a follower.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of the largest request, which the shell keeps to; what sets watches again has a limit of its own. The same at
+    /// all members: a node is as large as the one allowed that wrote it.
+    pub request_bytes_max: usize,
+    /// Bytes of the largest answer to a read, without its length prefix; what would be larger is answered by -127. 0 for any.
+    pub reply_bytes_max: usize,
     /// Proposals that may be on their way at once; requests that come meanwhile share the next.
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
@@ -94,6 +102,17 @@ pub enum ConfigError {
     /// Others could not find a member there, once the log says where the members are.
     #[error("with reconfigEnabled no server may be at an address that stands for all")]
     Nowhere,
+    /// Requests would not fit into the log, or hardly any would be taken.
+    #[error(
+        "requests may be limited (jute.maxbuffer) to {REQUEST_BYTES_MAX_MIN} to {REQUEST_BYTES_MAX_MAX} bytes: an entry of the log carries \
+         no more"
+    )]
+    RequestBytes,
+    /// What is never refused would not fit.
+    #[error(
+        "answers to reads may be limited (maxResponseBytes) to {REPLY_BYTES_MAX_MIN} bytes and more, or 0 for any"
+    )]
+    ReplyBytes,
     /// A time or count that must be positive is zero, or two of them contradict each other.
     #[error("{0} is out of range")]
     Range(&'static str),
@@ -122,6 +141,8 @@ impl Config {
             log_bytes_kept: 64 * 1024 * 1024,
             log_bytes_kept_since: 16 * 1024 * 1024,
             snapshot_chunk_bytes: 256 * 1024,
+            request_bytes_max: FRAME_BYTES_MAX,
+            reply_bytes_max: 0,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
             container_check_ms: 60_000,
@@ -156,6 +177,12 @@ impl Config {
         let is_observer = own.is_some_and(|own| own.role() == Role::Observer);
         if !self.members.contains(&self.id) && !is_observer {
             return Err(ConfigError::NotMember);
+        }
+        if !(REQUEST_BYTES_MAX_MIN..=REQUEST_BYTES_MAX_MAX).contains(&self.request_bytes_max) {
+            return Err(ConfigError::RequestBytes);
+        }
+        if (1..REPLY_BYTES_MAX_MIN).contains(&self.reply_bytes_max) {
+            return Err(ConfigError::ReplyBytes);
         }
         let positive = [
             ("tick_ms", self.tick_ms),

@@ -12,10 +12,7 @@ use coordinator_protocol::{
     SessionPassword, Xid,
 };
 
-use super::limits::{
-    PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME, READS_BEFORE_WRITE_MAX,
-    STASH_BYTES_MAX,
-};
+use super::limits::{NodeBounds, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, PENDING_REQUESTS_RESUME};
 use super::set_watches::Unset;
 use super::traffic::ConnectionTraffic;
 use crate::consensus::ReadId;
@@ -28,6 +25,7 @@ use crate::{ConnectionId, Millis};
 pub(super) struct Connection {
     /// Makes it unique over restarts, see `state::Origin`.
     pub(super) origin: u64,
+    bounds: NodeBounds,
     pub(super) phase: Phase,
     /// Unanswered requests, oldest first.
     pub(super) pipeline: VecDeque<Pending>,
@@ -180,9 +178,11 @@ impl Connection {
         handshake: Handshake,
         (identities, nonce): (Identities, String),
         heard: Millis,
+        bounds: NodeBounds,
     ) -> Self {
         Self {
             origin,
+            bounds,
             heard,
             phase: Phase::Handshake(Box::new(handshake)),
             pipeline: VecDeque::new(),
@@ -262,7 +262,8 @@ impl Connection {
     /// Whether a write that comes now may be sent at once. What is answered behind it in any case,
     /// because it must not see it, is bounded by this.
     pub(super) fn may_send(&self) -> bool {
-        let reads_fit = self.reads <= READS_BEFORE_WRITE_MAX && (self.reads == 0 || !self.held);
+        let reads_fit =
+            self.reads <= self.bounds.reads_before_write && (self.reads == 0 || !self.held);
         self.barriers == 0 && self.writes_held == 0 && reads_fit
     }
 
@@ -284,7 +285,7 @@ impl Connection {
                 step if step.is_barrier() => break,
                 Step::Read(_) => reads = reads.saturating_add(1),
                 Step::Write(write) if write.sent.is_none() => {
-                    if reads > READS_BEFORE_WRITE_MAX || (reads > 0 && self.held) {
+                    if reads > self.bounds.reads_before_write || (reads > 0 && self.held) {
                         break;
                     }
                     write.sent = Some(number());
@@ -306,10 +307,10 @@ impl Connection {
     }
 
     /// Keeps a frame until the events that it must not overtake are out; false if that would be more
-    /// than `STASH_BYTES_MAX`.
+    /// than it may keep.
     pub(super) fn stash(&mut self, frame: Bytes) -> bool {
         let bytes = self.stash_bytes.saturating_add(frame.len());
-        let fits = bytes <= STASH_BYTES_MAX;
+        let fits = bytes <= self.bounds.stash_bytes;
         if fits {
             self.stash_bytes = bytes;
             self.pending_bytes = self.pending_bytes.saturating_add(frame.len());
@@ -428,7 +429,7 @@ impl Connection {
         let stash: usize = self.stash.iter().map(Bytes::len).sum();
         assert_eq!(bytes.saturating_add(stash), self.pending_bytes);
         assert_eq!(stash, self.stash_bytes);
-        assert!(stash <= STASH_BYTES_MAX);
+        assert!(stash <= self.bounds.stash_bytes);
         let count = |which: fn(&Step) -> bool| {
             self.pipeline.iter().filter(|pending| which(&pending.step)).count()
         };

@@ -8,6 +8,7 @@ use coordinator_protocol::{ConnectRequest, ConnectResponse, SessionId, SessionPa
 
 use super::connection::{Connection, Handshake, Phase, Session};
 use super::effect::Effect;
+use super::limits::NodeBounds;
 use super::sasl;
 use super::step::Server;
 use crate::ConnectionId;
@@ -44,7 +45,8 @@ impl Server {
         let has_users = !self.config.sasl.users.is_empty();
         let nonce = if has_users { sasl::nonce(entropy) } else { String::new() };
         let shown = (identities, nonce);
-        let mut connection = Connection::new(origin, handshake, shown, heard);
+        let bounds = NodeBounds::of(self.config.request_bytes_max);
+        let mut connection = Connection::new(origin, handshake, shown, heard, bounds);
         connection.established_wall_ms = self.now.wall_ms;
         self.connections.insert(id, connection);
         self.count_received(id);

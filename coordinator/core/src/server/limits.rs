@@ -2,7 +2,10 @@
 //!
 //! Called by all of `server/`. Invariant: each queue below stays within its limit; what would go
 //! beyond it is slowed down where that helps (reading stops), refused or closed where it does not.
-//! It does not know settings: these are not for tuning.
+//! It does not know settings, but for the size of requests: these are not for tuning.
+
+use coordinator_disk::envelope;
+use coordinator_protocol::FRAME_BYTES_MAX;
 
 /// Requests of one connection that are not answered yet; reading from it stops here...
 pub const PENDING_REQUESTS_MAX: usize = 1_000;
@@ -12,8 +15,17 @@ pub const PENDING_REQUESTS_RESUME: usize = 500;
 pub const PENDING_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one connection's answers and notifications that wait for events which must leave before them;
 /// one with more is closed: it reads too little. Above what `READS_BEFORE_WRITE_MAX` reads of the largest
-/// nodes are answered by.
+/// nodes are answered by, where nodes have as many bytes as they have by default.
 pub const STASH_BYTES_MAX: usize = 20 << 20;
+/// Of those, what is left for other than such reads.
+const STASH_BYTES_SPARE: usize = 4 << 20;
+/// Answers may not be limited to fewer bytes: access lists, members and errors, which are never refused, have to fit.
+pub const REPLY_BYTES_MAX_MIN: usize = 128 << 10;
+/// A request may not be limited to fewer bytes: handshakes and credentials have to fit.
+pub const REQUEST_BYTES_MAX_MIN: usize = 1 << 10;
+/// Nor to more: it becomes an entry, a record of the log, a message and a part of a snapshot, each of which has one
+/// envelope. Numbers grow by a byte or two there, identities come to it, and entries share messages: half is for that.
+pub const REQUEST_BYTES_MAX_MAX: usize = envelope::PAYLOAD_BYTES_MAX / 2;
 /// Requests that the shell had read before it stopped; a connection with more is closed.
 pub const PENDING_REQUESTS_HARD_MAX: usize = 4_000;
 /// Requests that may come before the handshake is answered; a connection with more is closed.
@@ -68,7 +80,7 @@ pub const SET_WATCHES_PER_STEP_MAX: usize = 5_000;
 /// A path counts there once more for so many bytes: 10,000 of 1,000 bytes took 90 to 120 ms.
 pub const SET_WATCHES_BYTES_PER_COUNT: usize = 400;
 /// Unanswered reads behind which a write is sent at once: they are answered before it is applied,
-/// room or not.
+/// room or not. Where nodes may have more bytes than by default, there may be fewer.
 pub const READS_BEFORE_WRITE_MAX: usize = 16;
 /// Bytes of answers given to one connection in one step, beyond the last of them; the rest waits for
 /// the next step, and for room.
@@ -91,3 +103,42 @@ pub const AUDIT_TEXT_BYTES_MAX: usize = 4 << 10;
 pub const IDENTITIES_MAX: usize = 16;
 /// Bytes of the credentials for one of them.
 pub const IDENTITY_BYTES_MAX: usize = 1024;
+
+/// What depends on how large requests, and so nodes, may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NodeBounds {
+    /// Unanswered reads behind which a write is sent at once.
+    pub(super) reads_before_write: usize,
+    /// Bytes of answers that wait for events.
+    pub(super) stash_bytes: usize,
+}
+
+impl NodeBounds {
+    /// Those reads are answered by the same number of bytes however large nodes are, as long as one fits.
+    pub(super) fn of(request_bytes_max: usize) -> Self {
+        let all = READS_BEFORE_WRITE_MAX.saturating_mul(FRAME_BYTES_MAX);
+        let reads = all.checked_div(request_bytes_max).unwrap_or(READS_BEFORE_WRITE_MAX);
+        let reads_before_write = reads.clamp(1, READS_BEFORE_WRITE_MAX);
+        let answers = reads_before_write.saturating_mul(request_bytes_max);
+        let stash_bytes = answers.saturating_add(STASH_BYTES_SPARE).max(STASH_BYTES_MAX);
+        Self { reads_before_write, stash_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_nodes_are_read_fewer_at_a_time_before_a_write() {
+        let bounds = |bytes| {
+            let NodeBounds { reads_before_write, stash_bytes } = NodeBounds::of(bytes);
+            assert!(reads_before_write * bytes < stash_bytes);
+            (reads_before_write, stash_bytes >> 20)
+        };
+        assert_eq!(bounds(REQUEST_BYTES_MAX_MIN), (16, 20));
+        assert_eq!(bounds(FRAME_BYTES_MAX), (16, 20));
+        assert_eq!(bounds(4 << 20), (3, 20));
+        assert_eq!(bounds(REQUEST_BYTES_MAX_MAX), (1, 36));
+    }
+}

@@ -3,7 +3,7 @@
 //! Called by `reply` and `apply`, read by the shell. Calls nothing. Invariant: to count is a few additions, whatever is
 //! counted; what counts up never falls. It does not know names of metrics.
 
-use coordinator_protocol::{EventType, OpCode};
+use coordinator_protocol::{EventType, FRAME_BYTES_MAX, OpCode};
 
 use super::step::Server;
 use crate::watch::Notification;
@@ -12,6 +12,10 @@ use crate::watch::Notification;
 const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 /// Upper bounds of the notifications that one change fires.
 const FAN_OUT_BOUNDS: [u64; 6] = [0, 1, 10, 100, 1_000, 10_000];
+
+/// Upper bounds of the bytes of answers; among them what Java's clients take unless told, of today and before 3.6.
+const REPLY_BOUNDS: [u64; 7] =
+    [1 << 10, 16 << 10, 128 << 10, FRAME_BYTES_MAX as u64, 4 << 20, 16 << 20, 64 << 20];
 
 /// The operations that are counted apart, by ZooKeeper's names; those of no name here share the last place.
 const OPERATIONS: [(OpCode, &str); 33] = [
@@ -106,6 +110,16 @@ fn kind(op: OpCode) -> Kind {
     }
 }
 
+/// ZooKeeper's name of an operation.
+pub(super) fn name(op: OpCode) -> &'static str {
+    OPERATIONS.iter().find(|(known, _)| *known == op).map_or(OTHER, |(_, name)| name)
+}
+
+/// Whether an answer to it says what was done.
+pub(super) fn is_update(op: OpCode) -> bool {
+    matches!(kind(op), Kind::Update)
+}
+
 /// How often something came to how much, in fixed steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
@@ -171,6 +185,9 @@ pub(super) struct Counted {
     updates: Summary,
     fan_out: Histogram,
     fired: Fired,
+    replies: Histogram,
+    large_replies: u64,
+    pub(super) refused_replies: u64,
 }
 
 impl Default for Counted {
@@ -181,6 +198,9 @@ impl Default for Counted {
             updates: Summary::default(),
             fan_out: Histogram::new(&FAN_OUT_BOUNDS),
             fired: Fired::default(),
+            replies: Histogram::new(&REPLY_BOUNDS),
+            large_replies: 0,
+            refused_replies: 0,
         }
     }
 }
@@ -197,6 +217,12 @@ impl Counted {
             Kind::Read => self.reads.add(took_ms),
             Kind::Neither => {}
         }
+    }
+
+    /// A request is answered by so many bytes.
+    pub(super) fn replied(&mut self, bytes: usize) {
+        self.replies.add(bytes as u64);
+        self.large_replies = self.large_replies.saturating_add(u64::from(bytes > FRAME_BYTES_MAX));
     }
 
     /// A change fired these.
@@ -229,6 +255,12 @@ pub struct Measures {
     pub fan_out: Histogram,
     /// The same by kind of event.
     pub fired: Fired,
+    /// Bytes of answers to requests.
+    pub replies_bytes: Histogram,
+    /// Answers that are larger than what Java's clients take unless they are told to take more.
+    pub large_replies: u64,
+    /// Reads that were answered by an error because their answer would have been larger than the setting allows.
+    pub refused_replies: u64,
     /// Voting members.
     pub quorum_size: usize,
     /// Of a leader: other members with a vote that have everything that is committed.
@@ -264,6 +296,9 @@ impl Server {
             updates_ms: counted.updates,
             fan_out: counted.fan_out.clone(),
             fired: counted.fired,
+            replies_bytes: counted.replies.clone(),
+            large_replies: counted.large_replies,
+            refused_replies: counted.refused_replies,
             quorum_size: self.consensus.members().voters.len(),
             synced_followers: self.consensus.synced_followers(),
             synced_observers: self.consensus.synced_observers(),

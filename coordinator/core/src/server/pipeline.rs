@@ -19,6 +19,9 @@ use super::traffic::Answered;
 use crate::ConnectionId;
 use crate::state::OpResult;
 
+/// Before a frame.
+const LENGTH_BYTES: usize = 4;
+
 impl Server {
     /// Answers what can be answered, from the oldest request on.
     pub(super) fn run_pipeline(&mut self, id: ConnectionId) {
@@ -147,6 +150,7 @@ impl Server {
         let bytes = frame.len();
         self.respond_in_turn(id, frame);
         self.count_answer(id, Answered { xid, op, received }, bytes);
+        self.count_reply(id, op, bytes.saturating_sub(LENGTH_BYTES));
         if ends_connection(op, error) {
             self.deliver_last_changes(id);
             self.send_stash(id);

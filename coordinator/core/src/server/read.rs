@@ -6,12 +6,13 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, AddWatchRequest, ChildrenPageRequest, ErrorCode, MultiReadOp, MultiReadResult, PathWatch,
-    Permissions, Request, Response, SetWatchesRequest, SubscribeRequest,
+    Acl, AddWatchRequest, ChildrenPageRequest, ErrorCode, MultiReadOp, MultiReadResult, OpCode,
+    PathWatch, Permissions, Request, Response, SetWatchesRequest, SubscribeRequest,
 };
 
 use super::identity;
-use super::limits::{MISSED_CHANGES_MAX, MULTI_READ_BYTES_MAX, PAGE_NAMES_MAX, READ_BYTES_MAX};
+use super::limits::{MISSED_CHANGES_MAX, MULTI_READ_BYTES_MAX, PAGE_NAMES_MAX};
+use super::reply_size::{Asked, ManyReads, data_bytes, list_bytes};
 use super::step::Server;
 use crate::ConnectionId;
 use crate::tree::{CONFIG_PATH, NodeView, is_allowed, masked, validate_path};
@@ -25,8 +26,11 @@ impl Server {
     ) -> Result<Response, ErrorCode> {
         match request {
             Request::Exists(read) => self.read_exists(id, &read),
-            Request::GetData(read) => self.read_data(id, &read),
-            Request::GetChildren(read) => self.read_children(id, &read).map(Response::Names),
+            Request::GetData(read) => self.read_data(id, &read, Asked::by(OpCode::GetData)),
+            Request::GetChildren(read) => {
+                let asked = Asked::by(OpCode::GetChildren);
+                self.read_children(id, &read, asked).map(Response::Names)
+            }
             Request::GetChildren2(read) => self.read_children2(id, &read),
             Request::GetChildrenPage(page) => self.read_page(id, &page),
             Request::GetAcl(path) => self.read_acl(id, &path),
@@ -96,7 +100,12 @@ impl Server {
         Ok(Response::Stat(self.node(&read.path)?.stat()))
     }
 
-    fn read_data(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
+    fn read_data(
+        &mut self,
+        id: ConnectionId,
+        read: &PathWatch,
+        asked: Asked,
+    ) -> Result<Response, ErrorCode> {
         let node = self.readable(id, &read.path)?;
         let (mut data, mut stat) = (node.data(), node.stat());
         if let Some(usage) = self.state.tree().quota_usage(&read.path) {
@@ -113,6 +122,8 @@ impl Server {
             stat.version = -1;
             data = Some(text.into());
         }
+        let bytes = data_bytes(data.as_ref().map_or(0, Bytes::len));
+        self.admit_reply(id, (asked, &read.path), bytes)?;
         let response = Response::DataStat(data, stat);
         if read.watch {
             self.watches.watch_data(id, &read.path)?;
@@ -124,8 +135,12 @@ impl Server {
         &mut self,
         id: ConnectionId,
         read: &PathWatch,
+        asked: Asked,
     ) -> Result<Vec<String>, ErrorCode> {
         self.readable(id, &read.path)?;
+        let names = || self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode);
+        let bytes = list_bytes(names()?.map(str::len));
+        self.admit_reply(id, (asked, &read.path), bytes)?;
         let names = self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode)?;
         let names = names.map(str::to_owned).collect();
         if read.watch {
@@ -140,7 +155,8 @@ impl Server {
         read: &PathWatch,
     ) -> Result<Response, ErrorCode> {
         let stat = self.node(&read.path)?.stat();
-        Ok(Response::NamesStat(self.read_children(id, read)?, stat))
+        let asked = Asked::by(OpCode::GetChildren2).with_stat();
+        Ok(Response::NamesStat(self.read_children(id, read, asked)?, stat))
     }
 
     /// Some of the children, so that no answer grows with their number.
@@ -156,9 +172,10 @@ impl Server {
         }
         let found = self.state.tree().children_page(&page.path, &page.after, &page.prefix);
         let (mut names, mut bytes) = (Vec::new(), 0usize);
+        let bytes_max = self.page_bytes_max();
         for name in found.ok_or(ErrorCode::NoNode)? {
             bytes = bytes.saturating_add(name.len()).saturating_add(size_of::<i32>());
-            if names.len() == count_max || (bytes > READ_BYTES_MAX && !names.is_empty()) {
+            if names.len() == count_max || (bytes > bytes_max && !names.is_empty()) {
                 return Ok(Response::NamesPage(names, true, stat));
             }
             names.push(name.to_owned());
@@ -169,25 +186,33 @@ impl Server {
     /// Each read for itself, until the answer is large enough.
     fn read_many(&mut self, id: ConnectionId, ops: Vec<MultiReadOp>) -> Response {
         let mut bytes = 0usize;
+        let mut reads = ManyReads::new(ops.len());
         let one = |op: &MultiReadOp| {
-            if bytes >= MULTI_READ_BYTES_MAX {
-                return MultiReadResult::Error(ErrorCode::ThrottledOp);
-            }
-            let result = self.read_one_of_many(id, op);
+            let asked = reads.next();
+            let result = match bytes < MULTI_READ_BYTES_MAX {
+                true => self.read_one_of_many(id, op, asked),
+                false => MultiReadResult::Error(ErrorCode::ThrottledOp),
+            };
             bytes = bytes.saturating_add(result_bytes(&result));
+            reads.add(&result);
             result
         };
         Response::MultiRead(ops.iter().map(one).collect())
     }
 
-    fn read_one_of_many(&mut self, id: ConnectionId, op: &MultiReadOp) -> MultiReadResult {
+    fn read_one_of_many(
+        &mut self,
+        id: ConnectionId,
+        op: &MultiReadOp,
+        asked: Asked,
+    ) -> MultiReadResult {
         match op {
-            MultiReadOp::GetData(read) => match self.read_data(id, read) {
+            MultiReadOp::GetData(read) => match self.read_data(id, read, asked) {
                 Ok(Response::DataStat(data, stat)) => MultiReadResult::GetData(data, stat),
                 Ok(_) => MultiReadResult::Error(ErrorCode::SystemError),
                 Err(code) => MultiReadResult::Error(code),
             },
-            MultiReadOp::GetChildren(read) => match self.read_children(id, read) {
+            MultiReadOp::GetChildren(read) => match self.read_children(id, read, asked) {
                 Ok(names) => MultiReadResult::GetChildren(names),
                 Err(code) => MultiReadResult::Error(code),
             },
@@ -200,12 +225,15 @@ impl Server {
         Ok(Response::Count(i32::try_from(count).unwrap_or(i32::MAX)))
     }
 
-    fn list_ephemerals(&self, id: ConnectionId, prefix: &str) -> Result<Response, ErrorCode> {
+    fn list_ephemerals(&mut self, id: ConnectionId, prefix: &str) -> Result<Response, ErrorCode> {
         let session = self.connections.get(id).and_then(|held| held.session());
         let session = session.ok_or(ErrorCode::SessionExpired)?;
         let all = self.state.tree().ephemerals_of(session.id);
         let below = all.filter(|path| path.starts_with(prefix));
-        Ok(Response::Names(below.map(|path| path.to_string()).collect()))
+        let names: Vec<String> = below.map(|path| path.to_string()).collect();
+        let bytes = list_bytes(names.iter().map(String::len));
+        self.admit_reply(id, (Asked::by(OpCode::GetEphemerals), prefix), bytes)?;
+        Ok(Response::Names(names))
     }
 
     pub(super) fn set_watches(

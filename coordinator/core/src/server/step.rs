@@ -20,6 +20,7 @@ use super::identity;
 use super::link::Link;
 use super::measures::Counted;
 use super::members::Changing;
+use super::notices::Notices;
 use super::office::Office;
 use super::presence::Presence;
 use super::proposals::Proposals;
@@ -66,6 +67,7 @@ pub struct Server {
     pub(super) changing: Changing,
     pub(super) snapshots: SnapshotPlan,
     pub(super) counters: Counters,
+    pub(super) notices: Notices,
     /// Last index of the log that this process found, and its term.
     pub(super) found_log: (u64, u64),
 }
@@ -142,6 +144,7 @@ impl Server {
             transfers: Transfers::default(),
             changing: Changing::new(),
             counters: Counters::default(),
+            notices: Notices::default(),
             found_log,
         })
     }

@@ -179,7 +179,7 @@ impl Server {
         }
     }
 
-    fn session_of(&self, id: ConnectionId) -> SessionId {
+    pub(super) fn session_of(&self, id: ConnectionId) -> SessionId {
         let session = self.connections.get(id).and_then(Connection::session);
         session.map_or(SessionId::NONE, |session| session.id)
     }

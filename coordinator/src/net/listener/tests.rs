@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use coordinator_core::server::Event;
 use coordinator_protocol::{
-    ConnectRequest, FRAME_BYTES_MAX, OpCode, SessionId, SessionPassword, Zxid,
+    ConnectRequest, FRAME_BYTES_MAX, OpCode, SET_WATCHES_BYTES_MAX, SessionId, SessionPassword,
+    Zxid,
 };
 use rcgen::KeyPair;
 use rustls::ServerConfig;
@@ -17,6 +18,7 @@ use super::*;
 use crate::admin::Facts;
 use crate::config::Config;
 use crate::core_loop::{Input, Inputs};
+use crate::net::large_frames::LARGEST_FRAMES_MAX;
 
 /// A hang guard, no measure.
 const SOON: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct Running {
     address: SocketAddr,
     inputs: Receiver<Input>,
+    too_large: Arc<TooLarge>,
     task: JoinHandle<()>,
 }
 
@@ -35,10 +38,12 @@ impl Running {
         let (sender, inputs) = mpsc::channel(16);
         let limits = Limits { clients_max, per_address_max: None };
         let gate = Gate { tls: Some(encryption()), only_tls: false };
-        let mut listener = ClientListener::new(listener, limits, gate, desk(sender));
+        let requests = RequestLimits::up_to(FRAME_BYTES_MAX);
+        let too_large = Arc::clone(&requests.too_large);
+        let mut listener = ClientListener::new(listener, limits, gate, requests, desk(sender));
         listener.entrance.greeting_max = greeting_max;
-        listener.entrance.large_frame_max = Duration::from_millis(20);
-        Running { address, inputs, task: tokio::spawn(listener.run()) }
+        listener.entrance.large_frames = LargeFrames::new(Duration::from_millis(20));
+        Running { address, inputs, too_large, task: tokio::spawn(listener.run()) }
     }
 
     async fn say(&self, bytes: &[u8]) -> TcpStream {
@@ -47,10 +52,15 @@ impl Running {
         socket
     }
 
-    /// Waits until a client is in, and lets it say more.
+    /// Waits until a client is in, and lets it say more; others may go meanwhile.
     async fn expect_client(&mut self) {
-        let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
-        let Input::Opened { outbox, .. } = next else { panic!("a client is expected") };
+        let outbox = loop {
+            match timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap() {
+                Input::Opened { outbox, .. } => break outbox,
+                Input::Ended { .. } => {}
+                _ => panic!("a client is expected"),
+            }
+        };
         outbox.set_reading(true);
         let next = timeout(SOON, self.inputs.recv()).await.expect("in time").unwrap();
         assert!(matches!(next, Input::Event(Event::Connect { .. })));
@@ -127,9 +137,9 @@ async fn silent_ones_make_room_and_clients_do_not() {
 async fn large_frames_that_do_not_come_to_their_end_give_up_their_places() {
     let mut running = Running::start(99, SOON).await;
     let mut clients = Vec::new();
-    for _ in 0..=LARGE_FRAMES_MAX {
+    for _ in 0..=LARGEST_FRAMES_MAX {
         let mut bytes = connect_request();
-        bytes.extend_from_slice(&i32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes());
+        bytes.extend_from_slice(&i32::try_from(SET_WATCHES_BYTES_MAX).unwrap().to_be_bytes());
         bytes.extend_from_slice(&(-8i32).to_be_bytes());
         bytes.extend_from_slice(&OpCode::SetWatches2.code().to_be_bytes());
         clients.push(running.say(&bytes).await);
@@ -138,5 +148,24 @@ async fn large_frames_that_do_not_come_to_their_end_give_up_their_places() {
     // The last of them comes to its turn only when another's is over.
     for mut client in clients {
         assert!(is_closed(&mut client).await);
+    }
+}
+
+#[tokio::test]
+async fn requests_above_the_limit_are_counted_and_what_is_no_frame_is_not() {
+    let mut running = Running::start(99, SOON).await;
+    let above = i32::try_from(FRAME_BYTES_MAX + 1).unwrap();
+    let far_above = i32::try_from(SET_WATCHES_BYTES_MAX + 1).unwrap();
+    for (length, op, count) in
+        [(above, OpCode::SetData, 1), (far_above, OpCode::SetWatches, 2), (-1, OpCode::SetData, 2)]
+    {
+        let mut bytes = connect_request();
+        for number in [length, 1, op.code()] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        let mut client = running.say(&bytes).await;
+        running.expect_client().await;
+        assert!(is_closed(&mut client).await);
+        assert_eq!(running.too_large.count(), count);
     }
 }

@@ -1,0 +1,23 @@
+//! Says in the log what the core has noticed.
+//!
+//! Called by: the core's task, after each step. Calls: the log.
+//! Invariant: the core says how often; here are words only.
+
+use coordinator_core::server::{Notice, Noticed};
+use tracing::warn;
+
+/// One line.
+pub fn tell(noticed: Noticed) {
+    let Noticed { notice, times } = noticed;
+    match notice {
+        Notice::LargeReply { operation, path, bytes, session, is_refused: false } => warn!(
+            operation, path, bytes, %session, times,
+            "an answer is larger than Java's clients take unless their jute.maxbuffer is raised: they lose their connection, \
+             come back and ask again (maxResponseBytes answers with an error instead); one of so many since the last such line"
+        ),
+        Notice::LargeReply { operation, path, bytes, session, is_refused: true } => warn!(
+            operation, path, bytes, %session, times,
+            "an answer would be larger than maxResponseBytes, its client is told -127; one of so many since the last such line"
+        ),
+    }
+}

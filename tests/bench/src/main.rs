@@ -9,6 +9,8 @@
 //! ensemble    coordinator and ZooKeeper: rates         session     one client of theirs
 //! watchers    from a set to its watchers               deaths      from a client's end to its ephemerals'
 //! leader_loss the leader of three servers is killed    writer      a session that writes on
+//! znodes      memory with many znodes                  snapshots   how long one takes
+//! plot        lines as SVG
 //! ```
 //!
 //! The servers are those of the end-to-end tests (`e2e::peers`).
@@ -24,14 +26,17 @@ mod leader_loss;
 mod machine;
 mod paced;
 mod plan;
+mod plot;
 mod report;
 mod session;
+mod snapshots;
 mod start;
 mod throughput;
 mod tool;
 mod topic;
 mod watchers;
 mod writer;
+mod znodes;
 
 use std::path::PathBuf;
 
@@ -63,7 +68,7 @@ struct Arguments {
     /// Of the coordinator's part only the rates whose rows contain this, as "Set 1024 B"
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
-    /// Where the result is written: NAME.md and NAME.json
+    /// Where the result is written: NAME.md, NAME.json, and NAME-znodes.svg where that part ran
     #[arg(long, value_name = "NAME")]
     save: Option<PathBuf>,
     /// Folder for the servers' data; decides which disk is measured

@@ -48,6 +48,8 @@ pub enum Part {
     CoordinatorDeaths,
     /// Coordinator and ZooKeeper: the leader of three is killed
     CoordinatorLeader,
+    /// Coordinator and ZooKeeper: memory and snapshots with many znodes
+    CoordinatorZnodes,
 }
 
 const PARTS: [Part; 6] =

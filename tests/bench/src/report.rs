@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+use crate::plot::Plot;
 
 /// Which way a figure is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +56,9 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// What went wrong or was left out.
     pub remarks: Vec<String>,
+    /// Written beside the tables, which hold their figures.
+    #[serde(skip)]
+    pub plots: Vec<Plot>,
 }
 
 impl Table {
@@ -157,21 +162,27 @@ impl Report {
         text
     }
 
-    /// Writes NAME.md and NAME.json.
+    /// Writes NAME.md and NAME.json, and NAME-KEY.svg for each plot.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, name: &Path) -> Result<()> {
-        let write = |extension: &str, text: String| {
-            let path = name.with_extension(extension);
+        let write = |path: PathBuf, text: String| {
             std::fs::write(&path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;
             println!("written: {}", path.display());
             Ok(())
         };
-        write("md", self.markdown())?;
-        write("json", serde_json::to_string_pretty(self)?)
+        write(name.with_extension("md"), self.markdown())?;
+        write(name.with_extension("json"), serde_json::to_string_pretty(self)?)?;
+        self.plots.iter().try_for_each(|plot| write(beside(name, &plot.key), plot.svg()))
     }
+}
+
+/// NAME-KEY.svg of a NAME, with or without an extension.
+fn beside(name: &Path, key: &str) -> PathBuf {
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    name.with_file_name(format!("{stem}-{key}.svg"))
 }
 
 /// A figure as people read it: thousands as k, three digits.
@@ -236,6 +247,11 @@ mod tests {
         let figures: Vec<f64> = (1..=101).map(f64::from).collect();
         assert_eq!([0.0, 0.5, 0.99, 1.0].map(|s| quantile(&figures, s)), [1.0, 51.0, 100.0, 101.0]);
         assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn plot_is_beside_the_tables() {
+        assert_eq!(beside(Path::new("a/full.md"), "znodes"), Path::new("a/full-znodes.svg"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One session over one connection, in ZooKeeper's protocol and nothing more: the same client for both servers.
 //!
-//! Called by: `ensemble`, `watchers`, `deaths`, `leader_loss`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
+//! Called by: `ensemble`, `watchers`, `deaths`, `writer`, `znodes`,
+//! `snapshots`. Calls: the protocol's codec. Invariant: every wait ends by a hang guard. It
 //! sends no pings and does not reconnect by itself: who holds it decides.
 
 use std::time::Duration;

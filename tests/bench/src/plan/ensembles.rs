@@ -8,11 +8,14 @@ use anyhow::Result;
 use e2e::peers::{Product, System};
 
 use super::{Part, Run, Size, remark};
+use crate::plot::{Line, Plot};
 use crate::report::{Report, Table};
-use crate::{deaths, ensemble, leader_loss, watchers};
+use crate::{deaths, ensemble, leader_loss, watchers, znodes};
 
 const ENSEMBLES: [Product; 2] = [Product::Coordinator, Product::ZooKeeper];
 const NODES: [u32; 2] = [1, 3];
+/// As many znodes as a short run makes, and a long one.
+const ZNODES_MAX: (usize, usize) = (100_000, 1_000_000);
 
 impl Run {
     /// What is measured of the coordinator's rates.
@@ -41,6 +44,9 @@ impl Run {
         if self.wants_of_ensembles(Part::CoordinatorLeader) {
             self.stage(began, "coordinator: the leader is killed");
             self.leader_loss(report);
+        }
+        if self.wants_of_ensembles(Part::CoordinatorZnodes) {
+            self.many_znodes(report, began);
         }
     }
 
@@ -103,5 +109,34 @@ impl Run {
             }
         }
         report.tables.push(table);
+    }
+
+    /// One system at a time, so that its memory is its own.
+    fn many_znodes(&self, report: &mut Report, began: Instant) {
+        let limit = if self.size == Size::Smoke { ZNODES_MAX.0 } else { ZNODES_MAX.1 };
+        let counts = znodes::counts(limit);
+        let mut lines = Vec::new();
+        for nodes in NODES {
+            self.stage(began, &format!("coordinator: many znodes, {nodes} nodes"));
+            let mut table = znodes::table(nodes, &counts);
+            for (colour, product) in ENSEMBLES.into_iter().enumerate() {
+                if let Some(system) = self.start(product, nodes, &mut report.remarks) {
+                    let line = znodes::measure_memory(&mut table, &system, &counts);
+                    let name = format!("{}, {nodes} nodes", system.name());
+                    lines.push(Line { name, colour, is_dashed: nodes > 1, ..line });
+                }
+                // The former one has ended.
+                if let Some(system) = self.start(product, nodes, &mut report.remarks) {
+                    znodes::measure_snapshots(&mut table, &system, &counts);
+                }
+            }
+            report.tables.push(table);
+        }
+        report.plots.push(Plot {
+            key: "znodes".to_string(),
+            title: "Resident memory of one server, by znodes of 100 B".to_string(),
+            axes: ("znodes".to_string(), "MB".to_string()),
+            lines,
+        });
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tests::cluster::process::Process;
-use tests::cluster::{Cluster, HANG_GUARD};
+use tests::cluster::{Cluster, HANG_GUARD, Kind};
 
 use crate::zookeeper::four_letters;
 
@@ -157,6 +157,20 @@ impl System {
         answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_string)
     }
 
+    /// Where our coordinators serve HTTP; nowhere for others.
+    pub fn http_addresses(&self) -> Vec<String> {
+        let nodes = self.cluster.iter().flat_map(|cluster| cluster.of_kind(Kind::Coordinator));
+        nodes.map(|node| format!("{}:{}", node.place.host, node.http_port)).collect()
+    }
+
+    /// The data folder of one of ZooKeeper's servers.
+    ///
+    /// # Errors
+    /// When it is another product.
+    pub fn zookeeper_data(&self, at: usize) -> Result<PathBuf> {
+        Ok(zookeeper::data(&self.folder()?, at))
+    }
+
     /// Starts a server of an ensemble again that was killed, with its data. It may serve nobody yet.
     ///
     /// # Errors
@@ -181,6 +195,11 @@ impl System {
         process.signal(Signal::KILL)?;
         process.wait_gone(HANG_GUARD)
     }
+}
+
+/// How large a heap ZooKeeper is given, as Java is told.
+pub fn zookeeper_heap() -> String {
+    zookeeper::HEAP.join(" ")
 }
 
 /// Memory and CPU of some processes; one that is gone counts as nothing.

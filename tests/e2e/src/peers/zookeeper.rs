@@ -14,11 +14,13 @@ use tests::cluster::process::Process;
 use super::java::{self, Program};
 use super::{Folder, Product, System};
 
+/// As its distribution has it.
+pub const HEAP: [&str; 1] = ["-Xmx1000m"];
 /// In each server's folder.
 const SETTINGS: &str = "zoo.cfg";
 const PROGRAM: Program = Program {
     jars: "zookeeper",
-    heap: &["-Xmx1000m"],
+    heap: &HEAP,
     class: "org.apache.zookeeper.server.quorum.QuorumPeerMain",
 };
 
@@ -80,6 +82,11 @@ pub fn start_servers(nodes: u32, system: &mut System) -> Result<()> {
 pub fn start_again(folder: &Path, at: usize) -> Result<Process> {
     let home = home(folder, at);
     PROGRAM.start(&home, &[&home.join(SETTINGS).display().to_string()])
+}
+
+/// Where a server has its data.
+pub fn data(folder: &Path, at: usize) -> PathBuf {
+    home(folder, at).join("data")
 }
 
 fn home(folder: &Path, at: usize) -> PathBuf {

@@ -264,6 +264,7 @@ impl Ensemble {
         values.set("dataDir", folder.to_str().unwrap());
         values.set("clientPort", "0");
         values.set("peerSecret", "secret");
+        values.set("4lw.commands.whitelist", "*");
         for (member, address) in &self.peers {
             values.set(&format!("server.{member}"), &address.to_string());
         }
@@ -319,6 +320,38 @@ fn session_moves_to_another_member() {
     assert!(exists(&mut moved, "/e"));
     assert_eq!(moved.session(), client.session());
     assert!(client.is_closed_by_server(), "the older connection of a session ends");
+}
+
+#[test]
+fn leader_and_followers_say_what_they_are_and_who_belongs_to_them() {
+    let ensemble = Ensemble::start(3);
+    let leader = ensemble.leader();
+    let follower = if leader == 1 { 2 } else { 1 };
+    let mut client = ensemble.client(follower);
+    assert_eq!(client.ask(&create("/e", CreateMode::Ephemeral)).0, ErrorCode::Ok);
+    let session = format!("0x{:x}", client.session().get());
+    let ask = |id: u64, word: &[u8]| say(ensemble.members[&id].client_address(), word);
+    // A leader learns a little later that others have what is committed.
+    let began = Instant::now();
+    while !ask(leader, b"mntr").contains("zk_synced_followers\t2\n") {
+        assert!(began.elapsed() < SOON, "{}", ask(leader, b"mntr"));
+    }
+    let led = ask(leader, b"mntr");
+    for line in ["zk_peer_state\tleading - broadcast", "zk_followers\t2", "zk_quorum_size\t3"] {
+        assert!(led.contains(line), "{line} in {led}");
+    }
+    let followed = ask(follower, b"mntr");
+    assert!(followed.contains("zk_peer_state\tfollowing - broadcast\n"), "{followed}");
+    assert!(!followed.contains("zk_followers"), "{followed}");
+    assert!(ask(leader, b"srvr").contains("\nProposal sizes last/min/max: "));
+    assert!(!ask(follower, b"srvr").contains("Proposal"));
+    assert!(ask(leader, b"dump").contains("Session Sets (1)/(1):\n1 expire at "));
+    let global = format!("dump:\nGlobal Sessions(1):\n{session}\t30000ms\nephemeral");
+    assert!(ask(follower, b"dump").contains(&global), "{}", ask(follower, b"dump"));
+    let port = ensemble.peers[&follower].port();
+    let told = ask(follower, b"conf");
+    let own = format!("electionPort=0\nquorumPort={port}\npeerType=0\nmembership: \nserver.1=");
+    assert!(told.contains(&own) && told.ends_with("\nversion=0\n"), "{told}");
 }
 
 /// Ends another thread's loop, by a panic too.

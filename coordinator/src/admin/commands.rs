@@ -183,10 +183,14 @@ pub async fn answer(question: &Question, desk: &Arc<Desk>) -> Answer {
             question.refuse("405 Method Not Allowed", "a snapshot takes POST")
         }
         Kind::Snapshot => snapshot(name, desk).await,
-        Kind::Reset(which) => match desk.reset(which).await {
-            true => said(Fields::new(), None),
-            false => said(Fields::new(), Some(NOT_SERVING)),
-        },
+        Kind::Reset(which) => {
+            let known = desk.ask(Wanted::Summary).await;
+            let serves = known.is_some_and(|known| known.serving_as().is_some());
+            match serves && desk.reset(which).await {
+                true => said(Fields::new(), None),
+                false => said(Fields::new(), Some(NOT_SERVING)),
+            }
+        }
         Kind::Leader => tell(question, desk, (Wanted::Summary, json::leader), true).await,
         Kind::Serving(wanted, writer) => tell(question, desk, (wanted, writer), true).await,
         Kind::Any(wanted, writer) => tell(question, desk, (wanted, writer), false).await,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
+use crate::say;
 use bytes::Bytes;
 use coordinator::ServerError;
 use coordinator::config::{Config, Values};
@@ -119,9 +120,12 @@ fn one_port_serves_both_and_a_certificate_is_an_identity() {
         ("ssl.keyStore.location", text(&own)),
         ("ssl.trustStore.location", text(&trust)),
         ("client.portUnification", "true"),
+        ("4lw.commands.whitelist", "conf"),
     ];
     let server = Embedded::start_with(settings(folder.path(), &pairs)).unwrap();
     let address = server.client_address();
+    let ports = format!("clientPort={0}\nsecureClientPort={0}\n", address.port());
+    assert!(say(address, b"conf").starts_with(&ports), "both are the same here");
     let mut plain = Client::connect(address);
     let mut bob = connect(address, &trust, Some(&authority.sign("bob"))).expect("a session");
     let mut eve = connect(address, &trust, Some(&authority.sign("eve"))).expect("a session");

@@ -46,6 +46,12 @@ impl MemoryDisk {
         locked(&self.files).insert(path.to_owned(), file);
     }
 
+    /// The file's content; none of one that is not there.
+    pub fn find(&self, path: &Path) -> Vec<u8> {
+        let file = locked(&self.files).get(path).cloned();
+        file.map_or_else(Vec::new, |file| locked(&file.0).clone())
+    }
+
     /// The file's content.
     ///
     /// # Panics

@@ -220,7 +220,7 @@ fn some_records(count: u8) -> client_protocol::records::SealedBatch {
     builder.seal().expect("it has records")
 }
 
-fn batch_seeds() -> Vec<Vec<u8>> {
+pub fn batch_seeds() -> Vec<Vec<u8>> {
     let whole = |codec: Compression| {
         let sealed = some_records(9);
         let (codec, payload) = pack(codec, sealed.records());
@@ -242,7 +242,7 @@ fn batch_seeds() -> Vec<Vec<u8>> {
 }
 
 /// The bytes with each batch's checksum made what it should be, and of the first its length.
-fn mended(input: &[u8]) -> Vec<u8> {
+pub fn mended(input: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     if bytes.len() < BATCH_HEADER_BYTES {
         return bytes;

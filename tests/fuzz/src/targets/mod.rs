@@ -7,8 +7,10 @@
 //! members     what they tell one another, and texts that people write
 //! import      ZooKeeper's own files
 //! kafka       Kafka's wire
+//! broker      a broker's files and nodes
 //! ```
 
+mod broker;
 mod import;
 mod kafka;
 mod members;
@@ -21,13 +23,14 @@ use crate::target::Target;
 /// In the order in which they are listed.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    let tables: [&[Target]; 6] = [
+    let tables: [&[Target]; 7] = [
         &zookeeper::TARGETS,
         &server::TARGETS,
         &stored::TARGETS,
         &members::TARGETS,
         &import::TARGETS,
         &kafka::TARGETS,
+        &broker::TARGETS,
     ];
     tables.concat()
 }

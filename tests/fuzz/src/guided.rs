@@ -23,4 +23,6 @@ fn begin() {
     }
 }
 
-libfuzzer_sys::fuzz_target!(init: begin(), |input: &[u8]| (TARGET.run)(input));
+libfuzzer_sys::fuzz_target!(init: begin(), |input: &[u8]| {
+    (TARGET.run)(input);
+});

@@ -43,8 +43,10 @@ fn main() -> Result<()> {
             let target = find(&target)?;
             for file in files {
                 let input = std::fs::read(&file).with_context(|| file.display().to_string())?;
-                replay(&target, &input).map_err(|finding| anyhow::anyhow!("{finding}"))?;
-                println!("{}: {} holds", file.display(), target.name);
+                let outcome = replay(&target, &input);
+                let taken = outcome.map_err(|finding| anyhow::anyhow!("{finding}"))?;
+                let what = if taken { "taken" } else { "refused" };
+                println!("{}: {} holds, {what}", file.display(), target.name);
             }
             Ok(())
         }
@@ -62,7 +64,10 @@ fn blind(names: &[String], inputs: u64, seed: u64) -> Result<()> {
         match run_blind(&target, seed, inputs) {
             Ok(ran) => {
                 let rate = ran.inputs as f64 / ran.took.as_secs_f64().max(0.001);
-                println!("{:28} {:9} inputs, {rate:9.0}/s", target.name, ran.inputs);
+                println!(
+                    "{:28} {:9} inputs, {:9} taken, {rate:9.0}/s",
+                    target.name, ran.inputs, ran.taken
+                );
             }
             Err(finding) => {
                 findings += 1;

@@ -20,6 +20,8 @@ const INPUT_TAKES_MAX: Duration = Duration::from_secs(20);
 pub struct Ran {
     /// Inputs.
     pub inputs: u64,
+    /// Those that the decoder took.
+    pub taken: u64,
     /// All of them.
     pub took: Duration,
 }
@@ -63,16 +65,16 @@ pub fn corpus_of(target: &Target) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// Runs `target` once.
+/// Runs `target` once; whether the decoder takes the input.
 ///
 /// # Errors
 /// A [`Finding`], when something does not hold for `input`.
-pub fn replay(target: &Target, input: &[u8]) -> Result<(), Finding> {
+pub fn replay(target: &Target, input: &[u8]) -> Result<bool, Finding> {
     let began = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     let why = match outcome {
-        Ok(()) if began.elapsed() <= INPUT_TAKES_MAX => return Ok(()),
-        Ok(()) => format!("it takes {:?}", began.elapsed()),
+        Ok(taken) if began.elapsed() <= INPUT_TAKES_MAX => return Ok(taken),
+        Ok(_) => format!("it takes {:?}", began.elapsed()),
         Err(panic) => panic
             .downcast_ref::<String>()
             .cloned()
@@ -89,17 +91,18 @@ pub fn replay(target: &Target, input: &[u8]) -> Result<(), Finding> {
 pub fn run_blind(target: &Target, seed: u64, count: u64) -> Result<Ran, Finding> {
     let began = Instant::now();
     let corpus = corpus_of(target);
+    let mut taken = 0;
     for input in &corpus {
-        replay(target, input)?;
+        taken += u64::from(replay(target, input)?);
     }
     let draw = &mut Draw(seed);
     let empty = Vec::new();
     for _ in 0..count {
         let input = corpus.get(draw.below(corpus.len())).unwrap_or(&empty);
         let other = corpus.get(draw.below(corpus.len())).unwrap_or(&empty);
-        replay(target, &mutated(input, other, draw))?;
+        taken += u64::from(replay(target, &mutated(input, other, draw))?);
     }
-    Ok(Ran { inputs: corpus.len() as u64 + count, took: began.elapsed() })
+    Ok(Ran { inputs: corpus.len() as u64 + count, taken, took: began.elapsed() })
 }
 
 /// Writes a target's seeds and corpus into `folder`, a file for each.

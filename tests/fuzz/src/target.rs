@@ -9,9 +9,9 @@ pub struct Target {
     pub name: &'static str,
     /// What it reads, for people.
     pub what: &'static str,
-    /// Panics where something does not hold.
-    pub run: fn(&[u8]),
-    /// Inputs that the decoder takes.
+    /// Whether the decoder takes the input. Panics where something does not hold.
+    pub run: fn(&[u8]) -> bool,
+    /// Inputs that the decoder takes, at least one of them.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 

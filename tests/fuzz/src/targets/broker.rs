@@ -106,13 +106,13 @@ fn read_through(log: &Log) -> i64 {
     offset
 }
 
-fn log(input: &[u8]) {
+fn log(input: &[u8]) -> bool {
     let disk = Arc::new(MemoryDisk::default());
     for (name, part) in FILES.iter().zip(split(input)) {
         let content = if name.ends_with(".log") { mended(part) } else { part.to_vec() };
         disk.put(&Path::new(LOG).join(name), &content);
     }
-    let Some(mut log) = open(&disk, false) else { return };
+    let Some(mut log) = open(&disk, false) else { return false };
     log.check();
     let read = read_through(&log);
     let (end, damage) = (log.end_offset(), log.damage());
@@ -120,7 +120,7 @@ fn log(input: &[u8]) {
     let _ = log.view().find_by_timestamp(1_003);
     let _ = log.view().epochs();
     if log.sync().is_err() || damage.is_some() || log.close().is_err() {
-        return;
+        return false;
     }
     for clean in [true, false] {
         let again = open(&disk, clean).expect("a log that was closed");
@@ -128,6 +128,7 @@ fn log(input: &[u8]) {
         assert_eq!((again.end_offset(), again.damage().is_some()), (end, false), "clean: {clean}");
         assert_eq!(read_through(&again), end);
     }
+    true
 }
 
 fn group_records() -> Vec<Vec<u8>> {
@@ -166,14 +167,15 @@ fn group_records() -> Vec<Vec<u8>> {
     .collect()
 }
 
-fn group_record(input: &[u8]) {
+fn group_record(input: &[u8]) -> bool {
     let parts = split(input);
     let key = parts.first().copied().unwrap_or_default();
     let decode = || GroupRecord::decode(key, parts.get(1).copied());
-    let Ok(record) = within(input.len(), RECORD, decode) else { return };
+    let Ok(record) = within(input.len(), RECORD, decode) else { return false };
     // Texts of newer versions may be longer than the older form has room for.
-    let Some(again) = record.encode() else { return };
+    let Some(again) = record.encode() else { return false };
     assert_eq!(GroupRecord::decode(&again.key, again.value.as_deref()), Ok(record));
+    true
 }
 
 fn nodes() -> Vec<Vec<u8>> {
@@ -198,23 +200,27 @@ fn nodes() -> Vec<Vec<u8>> {
 }
 
 /// What is read and written again is the same once more.
-fn node(input: &[u8]) {
+fn node(input: &[u8]) -> bool {
     fn again<T, E>(
         input: &[u8],
         decode: impl Fn(&[u8]) -> Result<T, E>,
         encode: impl Fn(&T) -> Vec<u8>,
-    ) {
-        let Ok(node) = within(input.len(), NODE, || decode(input)) else { return };
+    ) -> bool {
+        let Ok(node) = within(input.len(), NODE, || decode(input)) else { return false };
         let once = encode(&node);
         let Ok(read) = decode(&once) else { panic!("its own writing is not read") };
         assert_eq!(encode(&read), once);
+        true
     }
-    again(input, PartitionState::decode, PartitionState::encode);
-    again(input, TopicNode::decode, TopicNode::encode);
-    again(input, BrokerRegistration::decode, BrokerRegistration::encode);
-    again(input, Identity::decode, Identity::encode);
-    again(input, decode_controller, |broker| encode_controller(*broker, 5));
-    again(input, decode_controller_epoch, |epoch| encode_controller_epoch(*epoch));
-    again(input, decode_cluster_id, |id| encode_cluster_id(id));
-    again(input, decode_config, encode_config);
+    let taken = [
+        again(input, PartitionState::decode, PartitionState::encode),
+        again(input, TopicNode::decode, TopicNode::encode),
+        again(input, BrokerRegistration::decode, BrokerRegistration::encode),
+        again(input, Identity::decode, Identity::encode),
+        again(input, decode_controller, |broker| encode_controller(*broker, 5)),
+        again(input, decode_controller_epoch, |epoch| encode_controller_epoch(*epoch)),
+        again(input, decode_cluster_id, |id| encode_cluster_id(id)),
+        again(input, decode_config, encode_config),
+    ];
+    taken.contains(&true)
 }

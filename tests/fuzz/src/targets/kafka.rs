@@ -83,9 +83,9 @@ trait Compared: Message + PartialEq + std::fmt::Debug {
 }
 
 /// Decodes the body and what is written of it, which must be the same; what follows a body is not asked for.
-fn again<M: Compared>(mut reader: Reader<'_>, frame: &[u8], version: i16) {
+fn again<M: Compared>(mut reader: Reader<'_>, frame: &[u8], version: i16) -> bool {
     let decode = || M::decode(&mut reader, version);
-    let Ok(mut message) = within(frame.len(), BUDGET, decode) else { return };
+    let Ok(mut message) = within(frame.len(), BUDGET, decode) else { return false };
     message.resolve(frame);
     // A header of responses will do for both: it is as long as that, and read back.
     let whole = encode_response(CorrelationId::new(7), version, &message);
@@ -96,6 +96,7 @@ fn again<M: Compared>(mut reader: Reader<'_>, frame: &[u8], version: i16) {
     reader.finish().expect("its own writing to the end");
     read.resolve(&bytes);
     assert_eq!(read, message);
+    true
 }
 
 macro_rules! exchanges {
@@ -105,13 +106,13 @@ macro_rules! exchanges {
             exchanges!(compared $response);
         )*
 
-        fn request_of(key: ApiKey, reader: Reader<'_>, frame: &[u8], version: i16) {
+        fn request_of(key: ApiKey, reader: Reader<'_>, frame: &[u8], version: i16) -> bool {
             match key {
                 $(ApiKey::$key => again::<$request>(reader, frame, version),)*
             }
         }
 
-        fn response_of(key: ApiKey, reader: Reader<'_>, frame: &[u8], version: i16) {
+        fn response_of(key: ApiKey, reader: Reader<'_>, frame: &[u8], version: i16) -> bool {
             match key {
                 $(ApiKey::$key => again::<$response>(reader, frame, version),)*
             }
@@ -168,19 +169,21 @@ exchanges! {
     SyncGroup SyncGroupRequest SyncGroupResponse;
 }
 
-fn stream(input: &[u8]) {
+fn stream(input: &[u8]) -> bool {
     let mut bytes = BytesMut::from(input);
+    let mut taken = false;
     while let Ok(Some(frame)) = split_frame(&mut bytes, FRAME_BYTES_MIN, FRAMES_MAX) {
-        request(&frame);
+        taken |= request(&frame);
     }
+    taken
 }
 
-fn request(input: &[u8]) {
+fn request(input: &[u8]) -> bool {
     let mut reader = Reader::new(input);
     let decode = || decode_request_header(&mut reader);
-    let Ok(header) = within(input.len(), BUDGET, decode) else { return };
+    let Ok(header) = within(input.len(), BUDGET, decode) else { return false };
     assert!(header.key.speaks(header.version));
-    request_of(header.key, reader, input, header.version);
+    request_of(header.key, reader, input, header.version)
 }
 
 fn responses() -> Vec<Vec<u8>> {
@@ -191,17 +194,16 @@ fn responses() -> Vec<Vec<u8>> {
     whole.collect()
 }
 
-fn response(input: &[u8]) {
-    let Some(([k0, k1, v0, v1], frame)) = input.split_first_chunk() else { return };
+fn response(input: &[u8]) -> bool {
+    let Some(([k0, k1, v0, v1], frame)) = input.split_first_chunk() else { return false };
     let version = i16::from_be_bytes([*v0, *v1]);
-    let Some(key) = ApiKey::from_code(i16::from_be_bytes([*k0, *k1])) else { return };
+    let Some(key) = ApiKey::from_code(i16::from_be_bytes([*k0, *k1])) else { return false };
     if !key.speaks(version) {
-        return;
+        return false;
     }
     let mut reader = Reader::new(frame);
-    if decode_response_header(&mut reader, key, version).is_ok() {
-        response_of(key, reader, frame, version);
-    }
+    decode_response_header(&mut reader, key, version).is_ok()
+        && response_of(key, reader, frame, version)
 }
 
 fn some_records(count: u8) -> client_protocol::records::SealedBatch {
@@ -263,7 +265,7 @@ pub fn mended(input: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn batches(input: &[u8]) {
+fn batches(input: &[u8]) -> bool {
     let bytes = mended(input);
     let budget = Budget { fixed: 8 << 10, per_byte: 64 };
     let validated =
@@ -278,7 +280,7 @@ fn batches(input: &[u8]) {
             found.for_each(|record| record.headers().for_each(drop));
         });
     }
-    let Ok(header) = validated else { return };
+    let Ok(header) = validated else { return false };
     // What a broker takes it can number and hand on, and a follower takes it too.
     let mut numbered = bytes.clone();
     assign_offsets(&mut numbered, Offset::new(7), LeaderEpoch::new(3))
@@ -293,6 +295,7 @@ fn batches(input: &[u8]) {
         let found: Vec<_> = records.collect::<Result<_, _>>().expect("records that were checked");
         assert_eq!(found.len(), usize::try_from(header.record_count).expect("not negative"));
     }
+    true
 }
 
 fn packed_seeds() -> Vec<Vec<u8>> {
@@ -307,11 +310,11 @@ fn packed_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-fn packed(input: &[u8]) {
-    let Some((codec, payload)) = input.split_first() else { return };
+fn packed(input: &[u8]) -> bool {
+    let Some((codec, payload)) = input.split_first() else { return false };
     let payload = Bytes::copy_from_slice(payload);
     let codec = Compression::from_code(i16::from(codec % 8));
-    let Ok(records) = unpack(codec, &payload) else { return };
+    let Ok(records) = unpack(codec, &payload) else { return false };
     let sealed = some_records(1);
     let header = sealed.header(None).expect("a header");
     let Ok(batch) =
@@ -321,6 +324,7 @@ fn packed(input: &[u8]) {
     };
     let found = RecordsIter::new(&batch, &records).map_while(Result::ok);
     found.take(1_000).for_each(|record| record.headers().for_each(drop));
+    true
 }
 
 fn consumer_seeds() -> Vec<Vec<u8>> {
@@ -337,13 +341,17 @@ fn consumer_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-fn consumer_protocol(input: &[u8]) {
+fn consumer_protocol(input: &[u8]) -> bool {
+    let mut taken = false;
     if let Ok(subscription) = within(input.len(), BUDGET, || Subscription::decode(input)) {
+        taken = true;
         let again = subscription.encode().expect("what was read can be written");
         assert_eq!(Subscription::decode(&again), Ok(subscription));
     }
     if let Ok(assignment) = within(input.len(), BUDGET, || Assignment::decode(input)) {
+        taken = true;
         let again = assignment.encode().expect("what was read can be written");
         assert_eq!(Assignment::decode(&again), Ok(assignment));
     }
+    taken
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use coordinator::config::{Config, Values};
 use coordinator::{certificate_subject, rewritten_handshake};
 use coordinator_core::ServerId;
-use coordinator_core::digest_md5::{self, Secret};
+use coordinator_core::digest_md5::{self, Failure, Secret};
 use coordinator_core::members::{Member, parse_line, to_text};
 use coordinator_core::server::rewritten_message;
 
@@ -99,14 +99,15 @@ fn messages() -> Vec<Vec<u8>> {
     MESSAGES.clone()
 }
 
-fn again(bytes: &[u8], rewritten: fn(&[u8]) -> Option<Vec<u8>>) {
-    let Some(once) = within(bytes.len(), ENVELOPE, || rewritten(bytes)) else { return };
+fn again(bytes: &[u8], rewritten: fn(&[u8]) -> Option<Vec<u8>>) -> bool {
+    let Some(once) = within(bytes.len(), ENVELOPE, || rewritten(bytes)) else { return false };
     assert_eq!(rewritten(&once).as_ref(), Some(&once), "what it writes it does not read");
+    true
 }
 
-fn message(input: &[u8]) {
+fn message(input: &[u8]) -> bool {
     let _ = within(input.len(), ENVELOPE, || rewritten_message(input));
-    again(&enveloped(&MESSAGE_KINDS, input), rewritten_message);
+    again(&enveloped(&MESSAGE_KINDS, input), rewritten_message)
 }
 
 fn handshakes() -> Vec<Vec<u8>> {
@@ -116,9 +117,9 @@ fn handshakes() -> Vec<Vec<u8>> {
     vec![hello, challenge, proof]
 }
 
-fn handshake(input: &[u8]) {
+fn handshake(input: &[u8]) -> bool {
     let _ = within(input.len(), ENVELOPE, || rewritten_handshake(input));
-    again(&enveloped(&HANDSHAKE_KINDS, input), rewritten_handshake);
+    again(&enveloped(&HANDSHAKE_KINDS, input), rewritten_handshake)
 }
 
 fn member_texts() -> Vec<Vec<u8>> {
@@ -130,11 +131,13 @@ fn member_texts() -> Vec<Vec<u8>> {
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
 
-fn member_text(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+fn member_text(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
     let _ = within(text.len(), TEXT, || Member::parse(text));
     let lines = || text.lines().filter_map(parse_line).collect::<BTreeMap<u64, Member>>();
-    for (id, member) in within(text.len(), TEXT, lines) {
+    let members = within(text.len(), TEXT, lines);
+    let taken = !members.is_empty();
+    for (id, member) in members {
         let again = Member::parse(&member.to_string());
         assert_eq!(again.as_ref(), Some(&member), "{member} is read as another");
         let Some(server) = ServerId::new(id) else { continue };
@@ -142,6 +145,7 @@ fn member_text(input: &[u8]) {
         let line = whole.lines().next().expect("a line for each");
         assert_eq!(parse_line(line), Some((id, member)));
     }
+    taken
 }
 
 fn settings_texts() -> Vec<Vec<u8>> {
@@ -153,8 +157,8 @@ fn settings_texts() -> Vec<Vec<u8>> {
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
 
-fn settings(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+fn settings(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
     let read = || {
         let mut values = Values::default();
         values.add_toml(text).ok()?;
@@ -167,9 +171,10 @@ fn settings(input: &[u8]) {
         values.set("clientPortAddress", "127.0.0.1");
         Config::from_values(&values).ok()
     };
-    let Some(config) = within(text.len(), SETTINGS, read) else { return };
+    let Some(config) = within(text.len(), SETTINGS, read) else { return false };
     assert!(config.client_address.ip().is_loopback());
     config.core.validate().expect("settings that were checked");
+    true
 }
 
 fn digests() -> Vec<Vec<u8>> {
@@ -179,13 +184,15 @@ fn digests() -> Vec<Vec<u8>> {
     vec![answer.as_bytes().to_vec()]
 }
 
-fn digest(input: &[u8]) {
+fn digest(input: &[u8]) -> bool {
     static USERS: LazyLock<BTreeMap<String, Secret>> =
         LazyLock::new(|| [("bob".to_owned(), Secret::new("bob", "builder"))].into());
     let outcome = within(input.len(), TEXT, || digest_md5::verify(&USERS, NONCE, input));
-    if let Ok((user, _)) = outcome {
+    if let Ok((user, _)) = &outcome {
         assert_eq!(user, "bob");
     }
+    // One that proves nothing was read all the same.
+    outcome != Err(Failure::Malformed)
 }
 
 /// The names of one, in a certificate that has nothing else.
@@ -219,8 +226,11 @@ fn certificates() -> Vec<Vec<u8>> {
     vec![element(0x30, &element(0x30, &body))]
 }
 
-fn subject(input: &[u8]) {
+fn subject(input: &[u8]) -> bool {
     let budget = Budget { fixed: 8 << 10, per_byte: 128 };
-    let Some(text) = within(input.len(), budget, || certificate_subject(input)) else { return };
+    let Some(text) = within(input.len(), budget, || certificate_subject(input)) else {
+        return false;
+    };
     assert!(!text.is_empty(), "nobody is named");
+    true
 }

@@ -133,11 +133,11 @@ pub static LIVED: LazyLock<Lived> = LazyLock::new(|| {
     Lived { state: server.state().clone(), writes: server.writes }
 });
 
-fn conversation(input: &[u8]) {
+fn conversation(input: &[u8]) -> bool {
     let mut bytes = BytesMut::from(input);
     let mut server = LoneServer::new();
-    let Ok(Some(first)) = decode_request_frame(&mut bytes) else { return };
-    let Ok(handshake) = ConnectRequest::decode_frame(first) else { return };
+    let Ok(Some(first)) = decode_request_frame(&mut bytes) else { return false };
+    let Ok(handshake) = ConnectRequest::decode_frame(first) else { return false };
     server.connect(handshake);
     for _ in 0..REQUESTS_MAX {
         let Ok(Some(frame)) = decode_request_frame(&mut bytes) else { break };
@@ -147,6 +147,7 @@ fn conversation(input: &[u8]) {
     server.check();
     frames_can_be_read(&server);
     log_replays_to_the_state(&server);
+    !server.closed
 }
 
 fn frames_can_be_read(server: &LoneServer) {

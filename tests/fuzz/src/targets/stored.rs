@@ -77,13 +77,14 @@ fn values() -> Vec<Vec<u8>> {
     vec![opened(&whole), whole]
 }
 
-fn value(input: &[u8]) {
+fn value(input: &[u8]) -> bool {
     let _ = within(input.len(), BUDGET, || envelope::decode::<Value>(VALUE, input));
     let sealed = sealed(VALUE.kind, input);
     let decoded = within(input.len(), BUDGET, || envelope::decode::<Value>(VALUE, &sealed));
-    let Ok(value) = decoded else { return };
+    let Ok(value) = decoded else { return false };
     let again = envelope::encode(VALUE, &value).expect("it was decoded");
     assert_eq!(envelope::decode::<Value>(VALUE, &again), Ok(value));
+    true
 }
 
 fn entries() -> Vec<Vec<u8>> {
@@ -91,9 +92,9 @@ fn entries() -> Vec<Vec<u8>> {
     whole.filter(|entry| entry.data.starts_with(b"TGEV")).map(|entry| opened(&entry.data)).collect()
 }
 
-fn entry(input: &[u8]) {
+fn entry(input: &[u8]) -> bool {
     let sealed = sealed(ENTRY, input);
-    let Ok(entry) = within(input.len(), BUDGET, || Entry::decode(&sealed)) else { return };
+    let Ok(entry) = within(input.len(), BUDGET, || Entry::decode(&sealed)) else { return false };
     let again = entry.encode().expect("it was decoded");
     assert_eq!(Entry::decode(&again).as_ref(), Ok(&entry));
     let mut state = LIVED.state.clone();
@@ -102,6 +103,7 @@ fn entry(input: &[u8]) {
     let bytes = state.encode_snapshot();
     let restored = State::decode_snapshot(&bytes).expect("the snapshot of a sound state");
     assert_eq!(restored.encode_snapshot(), bytes);
+    true
 }
 
 fn snapshots() -> Vec<Vec<u8>> {
@@ -113,7 +115,7 @@ fn snapshots() -> Vec<Vec<u8>> {
     vec![of(&LIVED.state), of(&State::new())]
 }
 
-fn snapshot(input: &[u8]) {
+fn snapshot(input: &[u8]) -> bool {
     let kind = |number: usize| if number == 0 { SNAPSHOT_HEAD } else { SNAPSHOT_CHUNK };
     let parts = split(input).into_iter().enumerate();
     let parts: Vec<Vec<u8>> = parts.map(|(number, part)| sealed(kind(number), part)).collect();
@@ -122,11 +124,12 @@ fn snapshot(input: &[u8]) {
     let _ = members_of_snapshot(input);
     let _ = State::decode_snapshot(input);
     let decoded = within(bytes.len(), BUDGET, || State::decode_snapshot(&bytes));
-    let Ok(state) = decoded else { return };
+    let Ok(state) = decoded else { return false };
     state.check();
     let again = state.encode_snapshot();
     let restored = State::decode_snapshot(&again).expect("its own snapshot");
     assert_eq!(restored.encode_snapshot(), again);
+    true
 }
 
 /// The frames of the log that a server wrote.
@@ -146,7 +149,7 @@ fn log_files() -> Vec<Vec<u8>> {
     vec![joined(frames.iter().map(Vec::as_slice)), joined(few)]
 }
 
-fn log_file(input: &[u8]) {
+fn log_file(input: &[u8]) -> bool {
     let disk = Arc::new(MemoryDisk::default());
     let mut file =
         RecordFile::create(&*disk, Path::new(SEGMENT), SEGMENT_IDENTITY).expect("a file");
@@ -156,13 +159,15 @@ fn log_file(input: &[u8]) {
     drop(file);
     let before = storage::inspect(disk.clone(), Path::new(FOLDER), owner());
     // A start after it finds the same.
-    let Ok((log, _)) = storage::open(disk.clone(), Path::new(FOLDER), owner()) else { return };
+    let Ok((log, _)) = storage::open(disk.clone(), Path::new(FOLDER), owner()) else {
+        return false;
+    };
     drop(log);
     let after = storage::inspect(disk, Path::new(FOLDER), owner());
     assert_eq!(before.is_ok(), after.is_ok(), "{before:?} and {after:?}");
-    if let (Ok(before), Ok(after)) = (before, after) {
-        assert_eq!((before.last_index, before.zxid), (after.last_index, after.zxid));
-    }
+    let (Ok(before), Ok(after)) = (before, after) else { return false };
+    assert_eq!((before.last_index, before.zxid), (after.last_index, after.zxid));
+    true
 }
 
 fn record_files() -> Vec<Vec<u8>> {
@@ -187,20 +192,21 @@ fn recovered(disk: &MemoryDisk, path: &Path, identity: &[u8], tail: Tail) -> Opt
     Some(frames)
 }
 
-fn record_file(input: &[u8]) {
+fn record_file(input: &[u8]) -> bool {
     let path = PathBuf::from("/file");
     let disk = MemoryDisk::with(&path, input);
     let _ = record_file::identity_of(&disk, &path);
     let sealed = recovered(&disk, &path, b"x", Tail::Sealed);
     assert_eq!(disk.content(&path), input, "a sealed file was changed");
-    let Some(frames) = recovered(&disk, &path, b"x", Tail::MayBeTorn) else { return };
+    let Some(frames) = recovered(&disk, &path, b"x", Tail::MayBeTorn) else { return false };
     assert!(sealed.is_none_or(|sealed| sealed == frames));
     let again = recovered(&disk, &path, b"x", Tail::Sealed);
     assert_eq!(again, Some(frames), "what was cut is not whole");
+    true
 }
 
 /// Whatever happens to a file's end or middle, what is handed out is a prefix of what was appended.
-fn damage(input: &[u8]) {
+fn damage(input: &[u8]) -> bool {
     let path = Path::new("/file");
     let disk = MemoryDisk::default();
     let mut file = RecordFile::create(&disk, path, b"x").expect("a file");
@@ -233,6 +239,7 @@ fn damage(input: &[u8]) {
     if content == whole {
         assert_eq!(found.as_ref(), Some(&appended));
     }
-    let Some(found) = found else { return };
+    let Some(found) = found else { return false };
     assert!(appended.starts_with(&found), "{} frames that were not appended", found.len());
+    true
 }

@@ -84,7 +84,7 @@ fn streams() -> Vec<Vec<u8>> {
 }
 
 /// All frames at once are the same as the bytes one after the other.
-fn stream(input: &[u8]) {
+fn stream(input: &[u8]) -> bool {
     let word = input.first_chunk().and_then(|first| FourLetterWord::from_bytes(*first));
     let mut at_once = BytesMut::from(input);
     let mut frames = Vec::new();
@@ -114,32 +114,36 @@ fn stream(input: &[u8]) {
     }
     assert_eq!(frames, again);
     assert_eq!(end.is_err(), last.is_err(), "{end:?} and {last:?}");
+    !frames.is_empty()
 }
 
-fn connect_request(input: &[u8]) {
+fn connect_request(input: &[u8]) -> bool {
     let frame = Bytes::copy_from_slice(input);
     let decode = || ConnectRequest::decode_frame(frame);
-    let Ok(request) = within(input.len(), BUDGET, decode) else { return };
+    let Ok(request) = within(input.len(), BUDGET, decode) else { return false };
     let again = request.encode_frame().slice(PREFIX_BYTES..);
     assert_eq!(ConnectRequest::decode_frame(again), Ok(request));
+    true
 }
 
-fn connect_response(input: &[u8]) {
+fn connect_response(input: &[u8]) -> bool {
     let frame = Bytes::copy_from_slice(input);
     let decode = || ConnectResponse::decode_frame(frame);
-    let Ok(response) = within(input.len(), BUDGET, decode) else { return };
+    let Ok(response) = within(input.len(), BUDGET, decode) else { return false };
     let again = response.encode_frame().slice(PREFIX_BYTES..);
     assert_eq!(ConnectResponse::decode_frame(again), Ok(response));
+    true
 }
 
-fn request(input: &[u8]) {
+fn request(input: &[u8]) -> bool {
     let frame = Bytes::copy_from_slice(input);
     let decoded = within(input.len(), BUDGET, || decode_request(frame));
-    let Ok((header, Ok(request))) = decoded else { return };
+    let Ok((header, Ok(request))) = decoded else { return false };
     let again = encode_request(header.xid, &request).slice(PREFIX_BYTES..);
     let decoded = decode_request(again).expect("its own header");
     assert_eq!(decoded.0.xid, header.xid);
     assert_eq!(decoded.1.as_ref(), Ok(&request), "operation {:?}", header.op);
+    true
 }
 
 fn replies() -> Vec<Vec<u8>> {
@@ -150,8 +154,8 @@ fn replies() -> Vec<Vec<u8>> {
     with_op.collect()
 }
 
-fn reply(input: &[u8]) {
-    let Some((op, frame)) = input.split_first_chunk() else { return };
+fn reply(input: &[u8]) -> bool {
+    let Some((op, frame)) = input.split_first_chunk() else { return false };
     let op = OpCode::from_code(i32::from_be_bytes(*op));
     let decode = |frame: Bytes| {
         let mut reader = Reader::new(frame);
@@ -161,22 +165,24 @@ fn reply(input: &[u8]) {
         Some((header, body))
     };
     let copy = Bytes::copy_from_slice(frame);
-    let Some((header, body)) = within(frame.len(), BUDGET, || decode(copy)) else { return };
+    let Some((header, body)) = within(frame.len(), BUDGET, || decode(copy)) else { return false };
     let outcome = body.as_ref().ok_or(header.error);
     let again = encode_reply(header.xid, header.zxid, outcome).slice(PREFIX_BYTES..);
     assert_eq!(decode(again), Some((header, body)));
+    true
 }
 
-fn event(input: &[u8]) {
+fn event(input: &[u8]) -> bool {
     let decode = |frame: Bytes| {
         let mut reader = Reader::new(frame);
         let header = ReplyHeader::decode(&mut reader).ok()?;
         Some((header.zxid, WatcherEvent::decode(&mut reader).ok()?))
     };
     let copy = Bytes::copy_from_slice(input);
-    let Some((zxid, event)) = within(input.len(), BUDGET, || decode(copy)) else { return };
+    let Some((zxid, event)) = within(input.len(), BUDGET, || decode(copy)) else { return false };
     let again = encode_event(zxid, &event).slice(PREFIX_BYTES..);
     assert_eq!(decode(again), Some((zxid, event)));
+    true
 }
 
 fn subscriptions() -> Vec<Vec<u8>> {
@@ -196,14 +202,15 @@ fn subscriptions() -> Vec<Vec<u8>> {
     vec![event(4, &[0; 4]), event(1, &items), event(3, &items)]
 }
 
-fn subscription(input: &[u8]) {
+fn subscription(input: &[u8]) -> bool {
     let decode = |frame: Bytes| {
         let mut reader = Reader::new(frame);
         ReplyHeader::decode(&mut reader).ok()?;
         SubscriptionEvent::decode(&mut reader).ok()
     };
     let copy = Bytes::copy_from_slice(input);
-    let Some(event) = within(input.len(), BUDGET, || decode(copy)) else { return };
+    let Some(event) = within(input.len(), BUDGET, || decode(copy)) else { return false };
     let again = encode_subscription_event(&event).slice(PREFIX_BYTES..);
     assert_eq!(decode(again), Some(event));
+    true
 }

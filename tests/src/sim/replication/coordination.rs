@@ -318,7 +318,7 @@ impl World {
     /// The state of a partition, as the ensemble agreed on it.
     pub fn state(&self, partition: PartitionId) -> Option<StoredState> {
         let node = self.ensemble.agreed().tree().get(&path::state(TOPIC, partition))?;
-        let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+        let state = PartitionState::decode(&node.data().expect("ours")).expect("ours");
         let found = node.stat();
         let partition_epoch = PartitionEpoch::new(found.version);
         Some(StoredState { state, partition_epoch, written: Zxid::new(found.mzxid.get()) })
@@ -334,8 +334,8 @@ impl World {
             if written <= former || written <= office.stat().mzxid {
                 continue;
             }
-            let epoch = json::decode_controller_epoch(office.data().expect("ours")).expect("ours");
-            let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+            let epoch = json::decode_controller_epoch(&office.data().expect("ours")).expect("ours");
+            let state = PartitionState::decode(&node.data().expect("ours")).expect("ours");
             let writer = state.controller_epoch;
             assert!(
                 writer == epoch,

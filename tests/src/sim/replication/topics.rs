@@ -217,7 +217,7 @@ impl World {
     pub(super) fn fleeting_unrest(&self) -> Option<String> {
         let partition = PartitionId::new(0);
         let node = self.ensemble.agreed().tree().get(&path::state(FLEETING, partition))?;
-        let state = PartitionState::decode(node.data().expect("ours")).expect("ours");
+        let state = PartitionState::decode(&node.data().expect("ours")).expect("ours");
         // Who was in sync on a disk that lost what it had is waited for in vain.
         if state.isr.iter().all(|id| self.machines[id].suspect) {
             return None;

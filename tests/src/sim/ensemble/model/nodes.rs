@@ -218,7 +218,7 @@ impl Nodes {
                 let path = if folder == ABOVE { "/" } else { &format!("{folder}/{name}") };
                 let found = tree.get(path).unwrap_or_else(|| panic!("agreed: {path} is missing"));
                 assert_eq!(found.stat(), self.stat(path, node), "agreed: Stat of {path}");
-                assert_eq!(found.data(), node.data.as_ref(), "agreed: data of {path}");
+                assert_eq!(found.data(), node.data, "agreed: data of {path}");
                 let names = tree.children(path).expect("it is there");
                 assert!(names.eq(self.names(path)), "agreed: children of {path}");
             }

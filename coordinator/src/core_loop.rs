@@ -9,7 +9,7 @@ mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator_core::members::Members;
 use coordinator_core::server::{DiskRoom, Effect, Event, Measures, Server as Core, Status};
@@ -25,6 +25,7 @@ use crate::disk_room;
 use crate::net::Outbox;
 use crate::notices;
 use crate::peers;
+use crate::standing::StandingWatch;
 use crate::storage::Storage;
 
 /// Inputs that wait for the core; whoever has more waits.
@@ -116,6 +117,7 @@ pub struct CoreLoop {
     asked: AskedSnapshots,
     /// What the log was told of last.
     room: DiskRoom,
+    standing: StandingWatch,
     /// Where the other members are, for links.
     roster: Roster,
 }
@@ -186,6 +188,7 @@ impl CoreLoop {
             audit: None,
             asked: AskedSnapshots::default(),
             room: DiskRoom::default(),
+            standing: StandingWatch::new(Instant::now()),
             roster,
         }
     }
@@ -320,7 +323,7 @@ impl CoreLoop {
 
     fn step(&mut self) {
         let count = self.round.len();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         self.core.step_all(self.round.drain(..), self.clock.now(), &mut self.effects);
         let took = began.elapsed();
         if took > STEP_SLOW {
@@ -332,6 +335,9 @@ impl CoreLoop {
         let room = self.core.disk_room();
         disk_room::tell(std::mem::replace(&mut self.room, room), room);
         self.core.take_notices().into_iter().for_each(notices::tell);
+        for line in self.standing.look(self.core.standing(), began) {
+            line.tell(|| self.core.links());
+        }
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);

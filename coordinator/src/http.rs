@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator_core::server::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -25,6 +26,7 @@ use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
 use crate::net::{Limits, Places, Ticket, TooLarge};
+use crate::standing::named;
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -231,10 +233,21 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
             ("503 Service Unavailable", "no member of the ensemble\n".to_owned())
         }
         None if status.read_only => {
-            ("503 Service Unavailable", "not in a quorum, read-only\n".to_owned())
+            ("503 Service Unavailable", format!("not in a quorum, read-only: {}\n", why(&status)))
         }
-        None => ("503 Service Unavailable", "not in a quorum\n".to_owned()),
+        None => ("503 Service Unavailable", format!("not in a quorum: {}\n", why(&status))),
     }
+}
+
+/// Why there is no quorum, as far as this server sees.
+fn why(status: &Status) -> String {
+    let leader = match status.leader {
+        Some(leader) if leader == status.id => "too few others answer this leader".to_owned(),
+        Some(leader) => format!("{leader} leads and is not heard of"),
+        None => "no leader is known".to_owned(),
+    };
+    let links = &status.links;
+    format!("{leader}; linked to {}, not to {}", named(&links.up), named(&links.missing))
 }
 
 /// `None` while the server stops.

@@ -28,6 +28,7 @@ mod net;
 mod notices;
 mod peers;
 mod server;
+mod standing;
 mod tls;
 
 pub mod config;

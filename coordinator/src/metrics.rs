@@ -164,6 +164,7 @@ pub mod tests {
             latency_ms_sum: 6,
             latency_count: 4,
             peers_up: 2,
+            links: coordinator_core::server::Links::default(),
             disk: coordinator_core::server::DiskRoom::default(),
             read_only: false,
             local_sessions: 0,

@@ -208,3 +208,16 @@ fn member_with_nothing_left_is_told_the_way_back_and_one_alone_another() {
     assert!(text.contains("coordinator restore") && !text.contains("transfer"), "{text}");
     assert!(!data.exists(), "something was written");
 }
+
+#[test]
+fn server_without_a_quorum_says_whom_it_does_not_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let members = ["2", "3"].map(|id| format!("server.{id}=127.0.0.1:1{id}"));
+    let settings = [&[format!("server.1={own}"), "peerSecret=x".into()][..], &members].concat();
+    let server = Served::start_with(&folder.path().join("data"), &settings);
+    let ready = say(server.http, b"GET /ready HTTP/1.1\r\n\r\n");
+    assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+    let why = "not in a quorum: no leader is known; linked to none, not to 2, 3\n";
+    assert!(ready.ends_with(why), "{ready}");
+}

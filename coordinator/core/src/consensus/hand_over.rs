@@ -15,6 +15,12 @@ pub(super) const LOG_IS_LOST: &str = "the log on disk lost entries that were ack
     start it again, and stop none of them until it is ready";
 
 impl Consensus {
+    /// To whom this leader is handing its office.
+    #[must_use]
+    pub fn heir(&self) -> Option<ServerId> {
+        self.node.raft.lead_transferee.and_then(ServerId::new)
+    }
+
     /// Hands a leader's office to `to`, or to the most advanced peer that can be reached. Does nothing
     /// where there is no such peer, or on others than the leader.
     pub fn hand_over(&mut self, to: Option<ServerId>, now: Millis, out: &mut Vec<Output>) {

@@ -58,6 +58,7 @@ mod sasl;
 mod session;
 mod set_watches;
 mod snapshot;
+mod standing;
 mod status;
 mod step;
 mod survey;
@@ -79,6 +80,7 @@ pub use notices::{NOTICE_PAUSE_MS, Notice, Noticed};
 pub use peer::rewritten_message;
 pub use room::DiskRoom;
 pub use sasl::SaslConfig;
+pub use standing::{Links, Standing};
 pub use status::{Mode, Status};
 pub use step::Server;
 pub use survey::{

@@ -21,6 +21,11 @@ impl Server {
         self.consensus.confirmed_at(now).is_some_and(|at| now.since(at) < limit_ms)
     }
 
+    /// Whether a leader with a quorum was heard of within the bound, and this server is a member.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.is_confirmed_within(self.config.unconfirmed_ms_max) && self.is_member()
+    }
+
     /// Closes connections that may not be answered any more.
     pub(super) fn close_unconfirmed(&mut self) {
         if self.may_answer(self.config.session_timeout_ms_min) {

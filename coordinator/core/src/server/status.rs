@@ -6,6 +6,7 @@
 use coordinator_protocol::Zxid;
 
 use super::room::DiskRoom;
+use super::standing::Links;
 use super::traffic::{Sizes, Traffic};
 use crate::ServerId;
 
@@ -83,6 +84,8 @@ pub struct Status {
     pub latency_count: u64,
     /// Peers whose stream works.
     pub peers_up: usize,
+    /// Who of the other voting members they are, and who are not.
+    pub links: Links,
     /// Room on the disks.
     pub disk: DiskRoom,
     /// Whether clients that asked for it are served reads without a quorum.

@@ -195,7 +195,7 @@ impl Server {
             id: self.config.id,
             mode: self.mode(),
             leader: self.consensus.leader(),
-            confirmed: self.is_confirmed_within(self.config.unconfirmed_ms_max) && self.is_member(),
+            confirmed: self.is_confirmed(),
             member: self.is_member(),
             term: self.consensus.term(),
             commit_index: self.consensus.commit_index(),
@@ -219,6 +219,7 @@ impl Server {
             latency_ms_sum: counters.latency_ms_sum,
             latency_count: counters.latency_count,
             peers_up: self.consensus.peers_up(),
+            links: self.links(),
             disk: self.disk_room(),
             read_only: self.is_read_only(),
             local_sessions: self.local_session_count(),
@@ -255,7 +256,7 @@ impl Server {
         self.subscriptions.check();
     }
 
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         if self.consensus.is_halted() {
             Mode::Halted
         } else if self.consensus.is_leader() {

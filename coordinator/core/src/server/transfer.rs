@@ -43,6 +43,11 @@ struct Transfer {
 }
 
 impl Transfers {
+    /// How many came and were begun.
+    pub(super) fn asked(&self) -> u64 {
+        self.last
+    }
+
     /// When one is given up.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
         self.waiting.iter().map(|transfer| transfer.deadline).min()

@@ -198,3 +198,19 @@ fn ensemble_is_described_to_who_may_read_its_configuration() {
     assert_eq!(ensemble.ask(stranger, Request::DescribeEnsemble), Err(ErrorCode::NoAuth));
     assert!(ensemble.ask(operator, Request::DescribeEnsemble).is_ok());
 }
+
+#[test]
+fn standing_tells_of_a_transfer_and_links_of_who_is_there() {
+    let (mut ensemble, first) = ensemble(3);
+    let [heir, third] = others(first)[..] else { panic!("three servers") };
+    let standing = ensemble.server(first).standing();
+    assert_eq!((standing.leader, standing.heir, standing.confirmed), (Some(first), None, true));
+    assert_eq!(ensemble.server(first).links().up, others(first));
+    let operator = operator(&mut ensemble, third);
+    ensemble.ask(operator, transfer(heir.get())).unwrap();
+    assert_eq!(ensemble.server(third).standing().transfers_asked, 1);
+    assert_eq!(ensemble.server(heir).standing().leader, Some(heir));
+    ensemble.crash(third);
+    ensemble.run_ms(100);
+    assert_eq!(ensemble.server(heir).links().missing, [third]);
+}

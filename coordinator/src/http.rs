@@ -82,9 +82,7 @@ async fn exchange(mut stream: TcpStream, ticket: Ticket, probed: &Probed) -> io:
         () = ticket.sent_away() => return Ok(()),
     };
     let Some(head) = head.filter(|_| ticket.admit()) else { return Ok(()) };
-    let mut words = head.split_ascii_whitespace();
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split('?').next().unwrap_or_default();
+    let (method, path) = asked(&head);
     if path == COMMANDS_PATH || path.starts_with("/commands/") {
         return command(stream, (method, path), &head, probed).await;
     }
@@ -161,6 +159,21 @@ async fn head(stream: &mut TcpStream) -> io::Result<Option<String>> {
         }
     }
     Ok(Some(String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// Method, path and whether a page may ask, of a request's head. All that tests of another crate need to know of it.
+#[must_use]
+pub fn http_request(head: &[u8]) -> (String, String, bool) {
+    let head = String::from_utf8_lossy(head);
+    let (method, path) = asked(&head);
+    (method.to_owned(), path.to_owned(), is_of_page(&head))
+}
+
+/// The method, and the path without what follows a question mark; empty where there is none.
+fn asked(head: &str) -> (&str, &str) {
+    let mut words = head.split_ascii_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    (method, target.split('?').next().unwrap_or_default())
 }
 
 /// Whether a command on this machine asks. A page in a browser here could ask too, but says where it is from, or names

@@ -36,6 +36,7 @@ pub mod embedded;
 pub mod import;
 pub mod storage;
 
+pub use http::http_request;
 pub use peers::rewritten_handshake;
 pub use server::{Addresses, Server, ServerError};
 pub use tls::subject as certificate_subject;

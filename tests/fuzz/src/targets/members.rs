@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use coordinator::config::{Config, Values};
-use coordinator::{certificate_subject, rewritten_handshake};
+use coordinator::{certificate_subject, http_request, rewritten_handshake};
 use coordinator_core::ServerId;
 use coordinator_core::digest_md5::{self, Failure, Secret};
 use coordinator_core::members::{Member, parse_line, to_text};
@@ -25,7 +25,7 @@ const NONCE: &str = "OA6MG9tEQGm2hh";
 /// Settings that look at files or ask for names, which a fuzzed text shall not.
 const OUTWARD: [&str; 5] = ["server", "sasl", "ssl", "Address", "Location"];
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "member-message",
         what: "a message between members: two bytes for its kind and version, and what is in its envelope",
@@ -50,6 +50,12 @@ pub const TARGETS: [Target; 6] = [
         what: "the answer to SASL's challenge",
         run: digest,
         seeds: digests,
+    },
+    Target {
+        name: "http-head",
+        what: "the head of a probe's or an operator's HTTP request",
+        run: http,
+        seeds: http_heads,
     },
     Target {
         name: "certificate-subject",
@@ -193,6 +199,28 @@ fn digest(input: &[u8]) -> bool {
     }
     // One that proves nothing was read all the same.
     outcome != Err(Failure::Malformed)
+}
+
+fn http_heads() -> Vec<Vec<u8>> {
+    let heads = [
+        "GET /metrics?a=b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: x\r\n\r\n",
+        "POST /snapshot HTTP/1.1\r\nhost: [::1]:8080\r\nSec-Fetch-Site: none\r\n\r\n",
+        "GET /commands/stat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://example.org\r\n\r\n",
+    ];
+    heads.map(|head| head.as_bytes().to_vec()).to_vec()
+}
+
+/// A page never comes through for a command, however it is spelled.
+fn http(input: &[u8]) -> bool {
+    let (method, path, is_of_page) = within(input.len(), TEXT, || http_request(input));
+    let is_one_word = |text: &str| !text.contains(|letter: char| letter.is_ascii_whitespace());
+    assert!(is_one_word(&method) && is_one_word(&path) && !path.contains('?'));
+    let tells = |line: &[u8]| {
+        let line = line.to_ascii_lowercase();
+        line.starts_with(b"origin:") || line.starts_with(b"referer:")
+    };
+    assert!(is_of_page || !input.split(|byte| *byte == b'\n').skip(1).any(tells));
+    !path.is_empty()
 }
 
 /// The names of one, in a certificate that has nothing else.

@@ -3,13 +3,14 @@
 //! Called by: `plan`. Calls: `session`. A round begins when every watcher's getData was answered and ends when every
 //! one has its event; then all watch again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, ensure};
 use bytes::Bytes;
 use coordinator_protocol::{CreateMode, EventType, PathWatch, Request, SetDataRequest};
 use e2e::peers::System;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::report::{Better, Table, quantile};
@@ -19,6 +20,8 @@ use crate::session::{SESSION_TIMEOUT_MS, Session, create};
 const CROWDS: [(usize, usize); 2] = [(1, 5), (1_000, 1)];
 /// Rounds that do not count.
 const WARM_UP_ROUNDS: usize = 20;
+/// Sessions that are opened at once: one by one, the first would end before the last is there where disks are slow.
+const OPENING_MAX: usize = 16;
 const DATA_BYTES: usize = 100;
 /// A hang guard for all watchers together.
 const ROUND_LIMIT: Duration = Duration::from_secs(120);
@@ -71,13 +74,24 @@ async fn run(system: &System, watchers: usize, rounds: usize) -> Result<Vec<f64>
     let data = Bytes::from(vec![b'x'; DATA_BYTES]);
     setter.ask(&create(path.clone(), &data, CreateMode::Persistent)).await?;
     let (tell, mut told) = mpsc::channel(watchers);
+    let opening = Arc::new(Semaphore::new(OPENING_MAX));
     // They end with this.
     let mut tasks = JoinSet::new();
     for number in 0..watchers {
         // The first is on another server than who sets, where there is another.
-        let address = &addresses[(number + 1) % addresses.len()];
-        let session = Session::open(address, SESSION_TIMEOUT_MS).await?;
-        tasks.spawn(watch(session, path.clone(), tell.clone()));
+        let address = addresses[(number + 1) % addresses.len()].clone();
+        let (path, tell, opening) = (path.clone(), tell.clone(), Arc::clone(&opening));
+        tasks.spawn(async move {
+            let opened = {
+                let _turn = opening.acquire().await;
+                Session::open(&address, SESSION_TIMEOUT_MS).await
+            };
+            match opened {
+                Ok(session) => watch(session, path, tell).await,
+                // Who would hear of it has gone only when all is over.
+                Err(error) => drop(tell.send(Told::Failed(error)).await),
+            }
+        });
     }
     let set = Request::SetData(SetDataRequest { path, data: Some(data), version: -1 });
     let mut times = Vec::with_capacity(rounds);

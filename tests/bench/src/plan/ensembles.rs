@@ -70,7 +70,7 @@ impl Run {
         let time = Duration::from_secs(if self.size == Size::Smoke { 3 } else { 10 });
         let systems = self.start_ensembles(report, nodes);
         match ensemble::measure(&systems, nodes, time, &self.works()) {
-            Ok(table) => report.tables.push(table),
+            Ok(table) => keep(report, table),
             Err(error) => remark(&mut report.remarks, format!("{nodes} nodes: {error:#}")),
         }
     }
@@ -93,7 +93,7 @@ impl Run {
                     remark(&mut report.remarks, format!("{about}: {error:#}"));
                 }
             }
-            report.tables.push(table);
+            keep(report, table);
         }
     }
 
@@ -108,7 +108,7 @@ impl Run {
                 remark(&mut report.remarks, format!("{about}: {error:#}"));
             }
         }
-        report.tables.push(table);
+        keep(report, table);
     }
 
     /// One system at a time, so that its memory is its own.
@@ -120,17 +120,21 @@ impl Run {
             self.stage(began, &format!("coordinator: many znodes, {nodes} nodes"));
             let mut table = znodes::table(nodes, &counts);
             for (colour, product) in ENSEMBLES.into_iter().enumerate() {
-                if let Some(system) = self.start(product, nodes, &mut report.remarks) {
-                    let line = znodes::measure_memory(&mut table, &system, &counts);
-                    let name = format!("{}, {nodes} nodes", system.name());
-                    lines.push(Line { name, colour, is_dashed: nodes > 1, ..line });
-                }
-                // The former one has ended.
+                let Some(system) = self.start(product, nodes, &mut report.remarks) else {
+                    continue;
+                };
+                let line = znodes::measure_memory(&mut table, &system, &counts);
+                let name = format!("{}, {nodes} nodes", system.name());
+                lines.push(Line { name, colour, is_dashed: nodes > 1, ..line });
+                drop(system);
                 if let Some(system) = self.start(product, nodes, &mut report.remarks) {
                     znodes::measure_snapshots(&mut table, &system, &counts);
                 }
             }
-            report.tables.push(table);
+            keep(report, table);
+        }
+        if lines.is_empty() {
+            return;
         }
         report.plots.push(Plot {
             key: "znodes".to_string(),
@@ -138,5 +142,12 @@ impl Run {
             axes: ("znodes".to_string(), "MB".to_string()),
             lines,
         });
+    }
+}
+
+/// A table that nobody could be measured for is not printed.
+fn keep(report: &mut Report, table: Table) {
+    if !table.is_empty() {
+        report.tables.push(table);
     }
 }

@@ -27,6 +27,7 @@ use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
 use crate::net::{Limits, Places, Ticket, TooLarge};
 use crate::standing::named;
+use crate::storage::SnapshotTimes;
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -45,6 +46,8 @@ const EXCHANGES_MAX: usize = 256;
 pub struct Probed {
     /// The way to the core, and what commands are told.
     pub desk: Arc<Desk>,
+    /// Of snapshots.
+    pub snapshot_times: Arc<SnapshotTimes>,
     /// Of the audit log, if there is one.
     pub audit_counts: Option<Arc<AuditCounts>>,
     /// Of requests that were too large.
@@ -271,8 +274,17 @@ async fn metrics_text(probed: &Probed) -> Option<String> {
     let (status, measures) = measured.await.ok()?;
     let (status, measures, syncs) = (&status, &measures, &*probed.desk.sync_times);
     let audit = probed.audit_counts.as_ref().map(|counts| counts.read());
+    let snapshots = probed.snapshot_times.read();
     let too_large = probed.too_large.count();
-    Some(metrics::text(&Reading { status, measures, syncs, inputs_waiting, audit, too_large }))
+    Some(metrics::text(&Reading {
+        status,
+        measures,
+        syncs,
+        snapshots,
+        inputs_waiting,
+        audit,
+        too_large,
+    }))
 }
 
 async fn respond(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {

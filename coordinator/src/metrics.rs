@@ -9,7 +9,7 @@ use std::fmt::Write;
 use coordinator_core::server::{Measures, Mode, Status};
 
 use crate::admin::{average, gauges};
-use crate::storage::SyncTimes;
+use crate::storage::{SnapshotCounts, SyncTimes};
 
 mod distributions;
 
@@ -37,6 +37,8 @@ pub struct Reading<'a> {
     pub measures: &'a Measures,
     /// Of the log.
     pub syncs: &'a SyncTimes,
+    /// Of snapshots.
+    pub snapshots: SnapshotCounts,
     /// Inputs that wait for the core.
     pub inputs_waiting: usize,
     /// Records of the audit log that were written, and dropped.
@@ -47,7 +49,7 @@ pub struct Reading<'a> {
 
 /// All of it in Prometheus' text form.
 pub fn text(reading: &Reading<'_>) -> String {
-    let Reading { status, measures, syncs, inputs_waiting, audit, too_large } = *reading;
+    let Reading { status, measures, syncs, snapshots, inputs_waiting, audit, too_large } = *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
         let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
@@ -67,6 +69,7 @@ pub fn text(reading: &Reading<'_>) -> String {
     put(&mut text, "coordinator_requests_too_large", "counter", too_large);
     put(&mut text, "coordinator_responses_large", "counter", measures.large_replies);
     put(&mut text, "coordinator_responses_refused", "counter", measures.refused_replies);
+    distributions::snapshots(&mut text, snapshots);
     if let Some((written, dropped)) = audit {
         put(&mut text, "coordinator_audit_records", "counter", written);
         put(
@@ -205,8 +208,9 @@ pub mod tests {
         let (status, measures, syncs) = (status(mode), measures(), SyncTimes::default());
         syncs.add(std::time::Duration::from_micros(1_500));
         let (status, measures, syncs) = (&status, &measures, &syncs);
+        let snapshots = SnapshotCounts { count: 2, sum_ms: 31, bytes: 4_096, failures: 1 };
         let (inputs_waiting, audit, too_large) = (4, Some((5, 6)), 3);
-        text(&Reading { status, measures, syncs, inputs_waiting, audit, too_large })
+        text(&Reading { status, measures, syncs, snapshots, inputs_waiting, audit, too_large })
     }
 
     #[test]
@@ -234,6 +238,10 @@ pub mod tests {
             "coordinator_fsync_seconds_bucket{le=\"0.001\"} 0",
             "coordinator_fsync_seconds_bucket{le=\"0.0025\"} 1",
             "fsynctime_sum 1",
+            "snapshottime_count 2",
+            "snapshottime_sum 31",
+            "snapshot_error_count 1",
+            "coordinator_snapshot_bytes 4096",
             "kafka_server_raftmetrics_current_leader 2",
             "kafka_server_raftmetrics_current_epoch 7",
             "kafka_server_raftmetrics_high_watermark 40",

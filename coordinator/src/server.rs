@@ -26,7 +26,7 @@ use crate::disk_room;
 use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits, RequestLimits, Whitelist};
 use crate::peers::{self, Ensemble};
-use crate::storage::{self, Findings, RoomGauge, Storage, StorageError, SyncTimes};
+use crate::storage::{self, Findings, RoomGauge, SnapshotTimes, Storage, StorageError, SyncTimes};
 
 /// How long a leader may take to hand its office over when it stops.
 const RESIGN_MS_MAX: u64 = 1_000;
@@ -93,6 +93,7 @@ pub struct Server {
     core_loop: CoreLoop,
     room_gauge: RoomGauge,
     sync_times: Arc<SyncTimes>,
+    snapshot_times: Arc<SnapshotTimes>,
     audit_counts: Option<Arc<AuditCounts>>,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
@@ -107,7 +108,6 @@ impl Server {
             cluster_id: config.cluster_id.clone(),
             server_id: config.core.id.get(),
         };
-        let clock = Clock::new();
         let (opened, restored) = storage::open(disk.clone(), &config.data_dir, owner)?;
         tell(opened.findings(), &config.data_dir);
         let client = listen("clientPort", config.client_address.to_string()).await?;
@@ -142,15 +142,13 @@ impl Server {
         let core = core::Server::new(settings, restored)
             .map_err(|error| ServerError::Restore(error.to_string()))?;
         let (events, stored) = mpsc::unbounded_channel();
-        let (room_gauge, sync_times) = (opened.room_gauge(), opened.sync_times());
-        let storage = Storage::start(opened, events).map_err(ServerError::Thread)?;
+        let (room_gauge, sync_times, snapshot_times) = opened.gauges();
+        let storage =
+            Storage::start(opened, config.snapshots, events).map_err(ServerError::Thread)?;
         let roster = Roster { own_id, others: roster, serves: true, has_links: peer.is_some() };
-        let audit = match config.audit {
-            Some(settings) => Some(start_audit(disk, settings)?),
-            None => None,
-        };
+        let audit = config.audit.map(|settings| start_audit(disk, settings)).transpose()?;
         let audit_counts = audit.as_ref().map(AuditLog::counts);
-        let core_loop = CoreLoop::new(core, clock, storage, roster).with_audit(audit);
+        let core_loop = CoreLoop::new(core, Clock::new(), storage, roster).with_audit(audit);
         let limits = Limits {
             clients_max: config.connections_max,
             per_address_max: config.connections_per_address_max,
@@ -168,6 +166,7 @@ impl Server {
             core_loop,
             room_gauge,
             sync_times,
+            snapshot_times,
             audit_counts,
             stored,
         })
@@ -206,7 +205,12 @@ impl Server {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
         if let Some(listener) = self.http {
-            let probed = Probed { desk, audit_counts: self.audit_counts, too_large };
+            let probed = Probed {
+                desk,
+                snapshot_times: self.snapshot_times,
+                audit_counts: self.audit_counts,
+                too_large,
+            };
             tasks.spawn(http::run(listener, probed));
         }
         tasks.spawn(disk_room::run(self.room_gauge, inputs.clone()));

@@ -22,6 +22,7 @@ use coordinator_core::server as core;
 use crate::audit::AuditSettings;
 use crate::net::{Gate, Whitelist};
 use crate::peers::PeerTls;
+use crate::storage::SnapshotSettings;
 
 pub use names::help;
 pub use parse::Values;
@@ -62,6 +63,8 @@ pub struct Config {
     pub settings: Vec<(String, String)>,
     /// Where the audit log goes, if there is one.
     pub audit: Option<AuditSettings>,
+    /// How snapshots are written.
+    pub snapshots: SnapshotSettings,
     /// What the core is told.
     pub core: core::Config,
 }
@@ -105,6 +108,7 @@ impl fmt::Debug for Config {
             tick_time_ms: _,
             settings: _,
             audit,
+            snapshots,
             core,
         } = self;
         let mut core = core.clone();
@@ -121,6 +125,7 @@ impl fmt::Debug for Config {
             .field("connections_per_address_max", connections_per_address_max)
             .field("whitelist", whitelist)
             .field("audit", audit)
+            .field("snapshots", snapshots)
             .field("core", &core)
             .finish_non_exhaustive()
     }

@@ -72,6 +72,16 @@ pub const SETTINGS: &[Setting] = &[
         "or after so many KiB of log, if the last one was not larger: what a start reads back; 0 for any (ZooKeeper: 4 GiB)",
     ),
     setting(
+        "snapshotBytesPerSecond",
+        "33554432",
+        "so fast at most snapshots are written, beside the log; 0 for as fast as the disk takes them",
+    ),
+    setting(
+        "snapshot.compression.method",
+        "",
+        "zstd packs snapshots (ZooKeeper: gz, snappy); any server reads both kinds, builds before neither",
+    ),
+    setting(
         "diskFreeBytesMin",
         "67108864",
         "bytes to be free on dataDir's disk, beside those for a snapshot: with fewer clients can read and delete only, \

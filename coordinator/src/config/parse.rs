@@ -17,6 +17,7 @@ use super::names::{MEMBER_PREFIX, find, is_secret, nearest};
 use super::{Config, SettingError};
 use super::{audit, sasl, tls};
 use crate::net::Whitelist;
+use crate::storage::{Packing, SnapshotSettings};
 
 /// Settings by name, as text; later ones replace earlier ones.
 #[derive(Clone, Default)]
@@ -174,6 +175,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         tick_time_ms: values.value("tickTime", MILLISECONDS)?,
         settings: values.shown(),
         audit,
+        snapshots: snapshots(values)?,
         core,
     })
 }
@@ -238,6 +240,18 @@ fn core_config(
     config.election_ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
     config.validate().map_err(|error| SettingError(error.to_string()))?;
     Ok(config)
+}
+
+fn snapshots(values: &Values) -> Result<SnapshotSettings, SettingError> {
+    let packing = match values.text("snapshot.compression.method") {
+        "" => Packing::None,
+        "zstd" => Packing::Zstd,
+        other => return Err(wrong("snapshot.compression.method", other, "zstd or nothing")),
+    };
+    Ok(SnapshotSettings {
+        bytes_per_second: values.value("snapshotBytesPerSecond", BYTES)?,
+        packing,
+    })
 }
 
 fn members(values: &Values, insecure: bool) -> Result<Members, SettingError> {

@@ -1,6 +1,7 @@
 use coordinator_protocol::FourLetterWord;
 
 use super::*;
+use crate::storage::Packing;
 
 fn parse(text: &str) -> Result<Config, SettingError> {
     let mut values = Values::default();
@@ -254,4 +255,16 @@ fn bytes_of_log_between_snapshots_are_told_as_in_zookeeper() {
         assert_eq!(bytes(none), u64::MAX, "entries alone count");
     }
     assert!(refused("snapSizeLimitInKb = 'much'").contains("KiB"));
+}
+
+#[test]
+fn snapshots_are_slow_and_not_packed_unless_told() {
+    let settings = |text: &str| parse(text).unwrap().snapshots;
+    let SnapshotSettings { bytes_per_second, packing } = settings("");
+    assert_eq!((bytes_per_second, packing), (32 << 20, Packing::None));
+    assert_eq!(settings("snapshotBytesPerSecond = 0").bytes_per_second, 0);
+    assert_eq!(settings("snapshot.compression.method = 'zstd'").packing, Packing::Zstd);
+    let gz = refused("snapshot.compression.method = 'gz'");
+    assert_eq!(gz, "snapshot.compression.method: \"gz\" is not zstd or nothing");
+    assert!(refused("snapshotBytesPerSecond = 'slow'").contains("bytes"));
 }

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use coordinator_core::server::{Histogram, Measures, Summary};
 
 use super::put;
-use crate::storage::{SYNC_BOUNDS_US, SyncTimes};
+use crate::storage::{SYNC_BOUNDS_US, SnapshotCounts, SyncTimes};
 
 /// All of them.
 pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
@@ -39,6 +39,14 @@ pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
     buckets(text, ("coordinator_fsync_seconds", ""), &found, 1e6);
     let count: u64 = found.counts.iter().sum();
     summary(text, "fsynctime", Summary { count, sum: found.sum / 1_000 });
+}
+
+/// Those of this server's own.
+pub fn snapshots(text: &mut String, found: SnapshotCounts) {
+    let SnapshotCounts { count, sum_ms, bytes, failures } = found;
+    summary(text, "snapshottime", Summary { count, sum: sum_ms });
+    put(text, "snapshot_error_count", "counter", failures);
+    put(text, "coordinator_snapshot_bytes", "gauge", bytes);
 }
 
 /// What waits where.

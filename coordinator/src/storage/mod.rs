@@ -15,11 +15,14 @@
 mod found;
 mod inspect;
 mod log;
+mod pace;
 mod repair;
 mod restore;
 mod room;
 mod salvage;
+mod saving;
 mod snapshot;
+mod snapshot_file;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -40,13 +43,17 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
 use log::Log;
+use pace::Hurry;
+use saving::Saver;
 
 pub use found::{found, found_from, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;
+pub use saving::SnapshotSettings;
+pub use snapshot_file::Packing;
 pub use tidy::Findings;
-pub use times::{SYNC_BOUNDS_US, SyncTimes};
+pub use times::{SYNC_BOUNDS_US, SnapshotCounts, SnapshotTimes, SyncTimes};
 
 /// How long nothing is written before the log says of its end that it was synced.
 const MARK_AFTER: Duration = Duration::from_millis(500);
@@ -170,6 +177,7 @@ pub struct Opened {
     log: Log,
     lock: Box<dyn Lock>,
     findings: Findings,
+    snapshot_times: Arc<SnapshotTimes>,
 }
 
 impl Opened {
@@ -180,22 +188,16 @@ impl Opened {
         self
     }
 
+    /// What tells how much room there is, how long syncs took, and snapshots.
+    #[must_use]
+    pub fn gauges(&self) -> (RoomGauge, Arc<SyncTimes>, Arc<SnapshotTimes>) {
+        (RoomGauge(self.place.clone()), self.log.sync_times(), Arc::clone(&self.snapshot_times))
+    }
+
     /// What else was there.
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.findings
-    }
-
-    /// What tells how much room there is.
-    #[must_use]
-    pub fn room_gauge(&self) -> RoomGauge {
-        RoomGauge(self.place.clone())
-    }
-
-    /// What tells how long syncs took.
-    #[must_use]
-    pub fn sync_times(&self) -> Arc<SyncTimes> {
-        self.log.sync_times()
     }
 
     /// Writes at once, on the caller's thread; durable when it returns, where a write asks for it.
@@ -247,7 +249,7 @@ pub fn open(
         _ => io_error(folder, error),
     })?;
     let (log, restored, findings) = restore::restore(&place)?;
-    Ok((Opened { place, log, lock, findings }, restored))
+    Ok((Opened { place, log, lock, findings, snapshot_times: Arc::default() }, restored))
 }
 
 /// What one round of the core wrote, in order.
@@ -258,7 +260,7 @@ pub struct Storage {
     jobs: mpsc::Sender<Group>,
     round: Group,
     events: UnboundedSender<Event>,
-    place: Place,
+    saver: Saver,
     thread: JoinHandle<()>,
     saving: Option<JoinHandle<()>>,
     _lock: Box<dyn Lock>,
@@ -269,15 +271,21 @@ impl Storage {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(opened: Opened, events: UnboundedSender<Event>) -> io::Result<Storage> {
-        let Opened { place, log, lock, .. } = opened;
+    pub fn start(
+        opened: Opened,
+        settings: SnapshotSettings,
+        events: UnboundedSender<Event>,
+    ) -> io::Result<Storage> {
+        let Opened { place, log, lock, snapshot_times, .. } = opened;
+        let hurry = Hurry::default();
+        let saver = Saver { place, settings, times: snapshot_times, hurry };
         let (jobs, waiting) = mpsc::channel();
         let told = events.clone();
         let thread = std::thread::Builder::new()
             .name("log".into())
             .stack_size(256 << 10)
             .spawn(move || write_log(log, &waiting, &told))?;
-        Ok(Storage { jobs, round: Vec::new(), events, place, thread, saving: None, _lock: lock })
+        Ok(Storage { jobs, round: Vec::new(), events, saver, thread, saving: None, _lock: lock })
     }
 
     /// Adds a write to this round.
@@ -293,44 +301,24 @@ impl Storage {
         }
     }
 
-    /// Encodes and writes a snapshot beside the core's task and the log's thread: megabytes must hold up nobody.
+    /// Writes a snapshot beside the core's task and the log's thread.
     pub fn save_snapshot(&mut self, state: FrozenState) {
         if let Some(before) = self.saving.take() {
             // The core saves one at a time: this one has reported and is about to end.
             let _ = before.join();
         }
-        let (place, events) = (self.place.clone(), self.events.clone());
-        let index = state.index();
-        let save = move || {
-            let image = SnapshotImage { index, term: state.term(), data: state.encode() };
-            drop(state);
-            let event = match snapshot::save(&place, &image) {
-                Ok(()) => Event::SnapshotSaved { image },
-                Err(error) => {
-                    warn!(%error, index, "the snapshot cannot be written; the log is kept");
-                    Event::SnapshotFailed { index }
-                }
-            };
-            let _ = events.send(event);
-        };
-        let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(256 << 10);
-        match thread.spawn(save) {
-            Ok(thread) => self.saving = Some(thread),
-            Err(error) => {
-                warn!(%error, index, "no thread to write the snapshot");
-                let _ = self.events.send(Event::SnapshotFailed { index });
-            }
-        }
+        self.saving = self.saver.start(state, &self.events);
     }
 
     /// The file of a snapshot that was saved, and its length.
     pub fn snapshot_file(&self, index: u64) -> Result<(PathBuf, u64), String> {
-        snapshot::found(&self.place, index).map_err(|error| error.to_string())
+        snapshot::found(&self.saver.place, index).map_err(|error| error.to_string())
     }
 
     /// Writes what was submitted, then ends the threads.
     pub fn stop(mut self) {
         self.submit();
+        self.saver.hurry.begin();
         drop(self.jobs);
         for thread in [Some(self.thread), self.saving].into_iter().flatten() {
             if thread.join().is_err() {

@@ -1,6 +1,6 @@
 //! Snapshot files: the whole state as of one log index.
 //!
-//! Called by: the storage's threads, and `restore` at start. Calls: record files.
+//! Called by: the storage's threads, and `restore` at start. Calls: `snapshot_file`.
 //! Invariant: a file under a snapshot's own name is whole and durable; the latest two are kept.
 //! Does not know: what the state is.
 
@@ -9,51 +9,67 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use coordinator_core::consensus::SnapshotImage;
-use coordinator_disk::envelope::{self, Schema};
-use coordinator_disk::record_file::{self, RecordFile, Tail};
+use coordinator_disk::record_file::RecordFile;
 use coordinator_disk::{Disk, OpenMode};
-use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
+use super::snapshot_file::{self, PART_BYTES, Packing, Position, Writer};
 use super::{Place, StorageError, io_error};
 
 /// Snapshots kept: the one before the latest helps when the latest cannot be read.
 const KEPT: usize = 2;
-/// State bytes in one frame.
-const CHUNK_BYTES: usize = 1 << 20;
+/// So much is written between two syncs: one at the end would have the log's wait behind all of it.
+const SYNC_BYTES: u64 = 4 << 20;
 /// Name of a snapshot that is being written.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";
 
-const HEAD_SCHEMA: Schema = Schema { kind: 0x0102, version: 1 };
-
-/// The first frame; the state follows in chunks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Head {
-    V1 { index: u64, term: u64, bytes: u64, crc32: u32 },
+/// How the state is written.
+pub struct Manner<'a> {
+    /// How it is packed.
+    pub packing: Packing,
+    /// How fast, where nobody waits for it.
+    pub pace: Option<&'a Pace>,
 }
 
-/// Writes a snapshot; durable when it returns.
+/// Writes a snapshot as fast as it can be; durable when it returns.
 pub fn save(place: &Place, image: &SnapshotImage) -> Result<(), StorageError> {
-    let path = path(place, image.index);
+    let position = Position { index: image.index, term: image.term };
+    let manner = Manner { packing: Packing::None, pace: None };
+    write(place, position, &mut std::iter::once(&image.data[..]), &manner).map(drop)
+}
+
+/// Writes a snapshot of the bytes that `pieces` are together; durable when it returns. Returns the file's length.
+pub fn write<P: AsRef<[u8]>>(
+    place: &Place,
+    position: Position,
+    pieces: &mut dyn Iterator<Item = P>,
+    manner: &Manner<'_>,
+) -> Result<u64, StorageError> {
+    let index = position.index;
+    let path = path(place, index);
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(UNFINISHED_SUFFIX);
     let unfinished = PathBuf::from(unfinished);
-    let mut file = RecordFile::create(&*place.disk, &unfinished, &identity(place, image.index))?;
-    let head = Head::V1 {
-        index: image.index,
-        term: image.term,
-        bytes: image.data.len() as u64,
-        crc32: crc32fast::hash(&image.data),
-    };
-    let head = envelope::encode(HEAD_SCHEMA, &head)
-        .map_err(|error| StorageError::Encoding { reason: error.to_string() })?;
-    file.append(&[&head])?;
-    for chunk in image.data.chunks(CHUNK_BYTES) {
-        file.append(&[chunk])?;
+    let file = RecordFile::create(&*place.disk, &unfinished, &identity(place, index))?;
+    let mut file = Writer::begin(file, position, manner.packing)?;
+    let mut synced = file.end();
+    for piece in pieces {
+        for part in piece.as_ref().chunks(PART_BYTES) {
+            file.part(part)?;
+            if let Some(pace) = manner.pace {
+                if file.end() - synced >= SYNC_BYTES {
+                    file.sync()?;
+                    synced = file.end();
+                }
+                pace.wait(file.end());
+            }
+        }
     }
-    file.sync()?;
+    let bytes = file.finish()?;
     place.disk.rename(&unfinished, &path).map_err(|error| io_error(&path, error))?;
     place.disk.sync_dir(&place.snapshots).map_err(|error| io_error(&path, error))?;
-    drop_old(place)
+    drop_old(place)?;
+    Ok(bytes)
 }
 
 /// A snapshot's file, and its length.
@@ -92,25 +108,9 @@ pub fn load_file(
     path: &Path,
     identity: &[u8],
 ) -> Result<SnapshotImage, StorageError> {
-    let mut head = None;
-    let mut data = Vec::new();
-    record_file::recover(disk, path, identity, Tail::Sealed, &mut |_, frame| {
-        if head.is_some() {
-            data.extend_from_slice(frame);
-            return Ok(());
-        }
-        let decoded = envelope::decode::<Head>(HEAD_SCHEMA, frame);
-        head = Some(decoded.map_err(|error| error.to_string())?);
-        Ok(())
-    })?;
-    match head {
-        Some(Head::V1 { index, term, bytes, crc32 })
-            if bytes == data.len() as u64 && crc32 == crc32fast::hash(&data) =>
-        {
-            Ok(SnapshotImage { index, term, data: Bytes::from(data) })
-        }
-        Some(_) | None => Err(damaged(path)),
-    }
+    let found = snapshot_file::read(disk, path, identity)?;
+    let (Position { index, term }, data) = found.ok_or_else(|| damaged(path))?;
+    Ok(SnapshotImage { index, term, data: Bytes::from(data) })
 }
 
 fn damaged(path: &Path) -> StorageError {

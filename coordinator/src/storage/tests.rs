@@ -175,7 +175,7 @@ async fn thread_marks_what_it_wrote_before_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let (opened, _) = reopen(folder.path());
     let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let mut storage = Storage::start(opened, events).unwrap();
+    let mut storage = Storage::start(opened, SnapshotSettings::default(), events).unwrap();
     storage.persist(PersistId(1), entries(1..=9, 1));
     storage.submit();
     assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(1) })));
@@ -234,7 +234,7 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let (opened, _) = reopen(folder.path());
     let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let mut storage = Storage::start(opened, events).unwrap();
+    let mut storage = Storage::start(opened, SnapshotSettings::default(), events).unwrap();
     for index in 1..=3 {
         storage.persist(PersistId(index), entries(index..=index, 1));
     }
@@ -246,6 +246,27 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     storage.stop();
     let (_, restored) = reopen(folder.path());
     assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(restored.snapshot.map(|image| image.data), Some(state.encode_snapshot()));
+}
+
+#[tokio::test]
+async fn slow_packed_snapshot_is_whole_and_nobody_waits_for_it_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (opened, _) = reopen(folder.path());
+    let settings = SnapshotSettings { bytes_per_second: 1, packing: Packing::Zstd };
+    let (_, _, times) = opened.gauges();
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut storage = Storage::start(opened, settings, events).unwrap();
+    let state = State::new();
+    let began = Instant::now();
+    storage.save_snapshot(state.freeze());
+    storage.stop();
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { .. })));
+    let SnapshotCounts { count, bytes, failures, .. } = times.read();
+    let (path, length) = snapshot::found(&reopen(folder.path()).0.place, 0).unwrap();
+    assert_eq!((count, bytes, failures), (1, length, 0), "{path:?}");
+    let (_, restored) = reopen(folder.path());
     assert_eq!(restored.snapshot.map(|image| image.data), Some(state.encode_snapshot()));
 }
 

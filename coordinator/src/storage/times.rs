@@ -1,6 +1,6 @@
-//! How long syncs of the log take.
+//! How long syncs of the log take, and snapshots.
 //!
-//! Called by: the log's thread, which counts, and metrics. Calls: nothing.
+//! Called by: the log's and the snapshot's thread, which count, and metrics. Calls: nothing.
 //! Invariant: to count waits for nobody.
 //! Does not know: files.
 
@@ -34,6 +34,53 @@ impl SyncTimes {
     pub fn read(&self) -> (Vec<u64>, u64) {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         (counts, self.sum_us.load(Ordering::Relaxed))
+    }
+}
+
+/// Of snapshots of this server's own, since start.
+#[derive(Debug, Default)]
+pub struct SnapshotTimes {
+    count: AtomicU64,
+    sum_ms: AtomicU64,
+    bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What [`SnapshotTimes`] counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotCounts {
+    /// How many were written.
+    pub count: u64,
+    /// How long all of them took, from the first byte to the last sync.
+    pub sum_ms: u64,
+    /// The last one's file.
+    pub bytes: u64,
+    /// How many could not be written.
+    pub failures: u64,
+}
+
+impl SnapshotTimes {
+    /// One of so many bytes took so long.
+    pub fn add(&self, took: Duration, bytes: u64) {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.sum_ms.fetch_add(took_ms, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One could not be written.
+    pub fn add_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts.
+    pub fn read(&self) -> SnapshotCounts {
+        SnapshotCounts {
+            count: self.count.load(Ordering::Relaxed),
+            sum_ms: self.sum_ms.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
     }
 }
 

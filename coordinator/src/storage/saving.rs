@@ -1,0 +1,86 @@
+//! The thread that writes a snapshot.
+//!
+//! Called by: [`super::Storage`]. Calls: `snapshot`.
+//! Invariant: one snapshot is written at a time, beside the core's task and the log's thread, and reported once.
+//! Does not know: why it is taken.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use coordinator_core::consensus::SnapshotImage;
+use coordinator_core::server::Event;
+use coordinator_core::state::FrozenState;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
+
+use super::pace::{Hurry, Pace};
+use super::snapshot::{self, Manner};
+use super::snapshot_file::{Packing, Position};
+use super::{Place, SnapshotTimes};
+
+/// How this server's own snapshots are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotSettings {
+    /// At most so many bytes a second; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// How they are packed.
+    pub packing: Packing,
+}
+
+/// What a snapshot's thread is given.
+#[derive(Clone)]
+pub struct Saver {
+    pub(super) place: Place,
+    pub(super) settings: SnapshotSettings,
+    pub(super) times: Arc<SnapshotTimes>,
+    pub(super) hurry: Hurry,
+}
+
+impl Saver {
+    /// Encodes and writes a snapshot: megabytes must hold up nobody.
+    pub fn start(
+        &self,
+        state: FrozenState,
+        events: &UnboundedSender<Event>,
+    ) -> Option<JoinHandle<()>> {
+        let (saver, told, index) = (self.clone(), events.clone(), state.index());
+        let save = move || {
+            let _ = told.send(saver.save(state));
+        };
+        // Packing takes some on the stack.
+        let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(1 << 20);
+        match thread.spawn(save) {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                warn!(%error, index, "no thread to write the snapshot");
+                self.times.add_failure();
+                let _ = events.send(Event::SnapshotFailed { index });
+                None
+            }
+        }
+    }
+
+    fn save(&self, state: FrozenState) -> Event {
+        let began = Instant::now();
+        let position = Position { index: state.index(), term: state.term() };
+        let SnapshotSettings { bytes_per_second, packing } = self.settings;
+        let pace = Pace::new(bytes_per_second, self.hurry.clone());
+        let manner = Manner { packing, pace: Some(&pace) };
+        let Position { index, term } = position;
+        let image = SnapshotImage { index, term, data: state.encode() };
+        drop(state);
+        let mut pieces = std::iter::once(&image.data[..]);
+        match snapshot::write(&self.place, position, &mut pieces, &manner) {
+            Ok(bytes) => {
+                self.times.add(began.elapsed(), bytes);
+                Event::SnapshotSaved { image }
+            }
+            Err(error) => {
+                warn!(%error, index, "the snapshot cannot be written; the log is kept");
+                self.times.add_failure();
+                Event::SnapshotFailed { index }
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! Does not know: sockets, the core's own rules beyond their settings.
 
 mod audit;
+mod limits;
 mod names;
 mod parse;
 mod sasl;

@@ -93,7 +93,11 @@ pub const SETTINGS: &[Setting] = &[
         "true writes who changed what, and who was not let, to a file, as ZooKeeper does",
     ),
     setting("audit.file", "", "that file; without: audit.log in dataDir"),
-    setting("audit.fileBytesMax", "10485760", "bytes in it, after which it becomes FILE.1"),
+    setting(
+        "audit.fileBytesMax",
+        "10485760",
+        "bytes in it, 64 KiB or more, after which it becomes FILE.1",
+    ),
     setting("audit.filesMax", "11", "files of the audit log that are kept, 1 to 1000"),
     setting("peerSecret", "", "what members prove to know; needed with more than one member"),
     setting(
@@ -120,7 +124,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DigestAuthenticationProvider.superDigest",
         "",
-        "digest of the super user's credentials, `super:` and Base64; nobody is without",
+        "digest of the super user's credentials, `super:` and what `printf %s super:PASSWORD | openssl dgst -sha1 -binary | base64` \
+         prints; nobody is without",
     ),
     setting("skipACL", "no", "yes lets everybody do what access lists forbid, as the super user"),
     setting(

@@ -15,7 +15,7 @@ use coordinator_core::server as core;
 
 use super::names::{MEMBER_PREFIX, find, is_secret, nearest};
 use super::{Config, SettingError};
-use super::{audit, sasl, tls};
+use super::{audit, limits, sasl, tls};
 use crate::net::Whitelist;
 use crate::storage::{Packing, SnapshotSettings};
 
@@ -130,10 +130,12 @@ impl Values {
 /// Checks and types everything.
 pub fn config(values: &Values) -> Result<Config, SettingError> {
     values.check_names()?;
+    limits::check(values)?;
     let insecure = values.value("insecure", "true or false")?;
     let id = server_id("id", values.text("id"))?;
     let peer_tls = tls::peers(values)?;
     let mut members = members(values, insecure || peer_tls.is_some())?;
+    limits::check_members(&members)?;
     let peer_secret = values.text("peerSecret").to_owned();
     let reconfigures: bool = values.value("reconfigEnabled", "true or false")?;
     let may_be_several = members.len() > 1 || (reconfigures && !members.is_empty());
@@ -208,10 +210,9 @@ fn core_config(
         values.optional("minSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(2));
     config.session_timeout_ms_max =
         values.optional("maxSessionTimeout", MILLISECONDS)?.unwrap_or_else(|| derived(20));
+    let (least, greatest) = (config.session_timeout_ms_min, config.session_timeout_ms_max);
+    limits::check_sessions(values, least, greatest)?;
     config.super_digest = values.optional(SUPER_DIGEST, "super:DIGEST")?;
-    if config.super_digest.as_ref().is_some_and(|digest| !digest.starts_with("super:")) {
-        return Err(wrong(SUPER_DIGEST, values.text(SUPER_DIGEST), "super:DIGEST"));
-    }
     config.skip_acl = match values.text("skipACL") {
         "yes" => true,
         "no" => false,

@@ -38,7 +38,7 @@ const FOREIGN_TOLD_MAX: usize = 20;
 pub enum ServerError {
     /// The data folder cannot be used.
     #[error("data folder: {0}")]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     /// What the data folder holds cannot be continued.
     #[error("data folder: {0}")]
     Restore(String),
@@ -66,6 +66,13 @@ pub enum ServerError {
     /// The server can never vote or answer again in this life.
     #[error("stopped: {0}")]
     Halted(&'static str),
+}
+
+// No source of its own: its words are in the text already, and whoever prints the chain would repeat them.
+impl From<StorageError> for ServerError {
+    fn from(error: StorageError) -> ServerError {
+        ServerError::Storage(error)
+    }
 }
 
 /// Where a server listens.

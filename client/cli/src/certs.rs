@@ -19,8 +19,10 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::json;
 
-use crate::args::CertsCommand;
+use crate::args::{CertsCommand, Format};
+use crate::output::{print_json, print_line};
 
 const AUTHORITY: &str = "Tidegate authority";
 const AUTHORITY_CERTIFICATE: &str = "ca.pem";
@@ -30,7 +32,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const OWN_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// Does what was said, and tells what it wrote.
-pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
+pub fn run(command: &CertsCommand, format: Format) -> anyhow::Result<()> {
     let written = match command {
         CertsCommand::Init { days, dir } => init(dir, *days)?,
         CertsCommand::Sign { name, hosts, client, days, dir } => {
@@ -38,8 +40,13 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<()> {
             vec![sign(dir, name, purpose, *days)?]
         }
     };
-    for path in written {
-        println!("{}", path.display());
+    match format {
+        Format::Json => print_json(&json!({ "written": written }))?,
+        Format::Table => {
+            for path in written {
+                print_line(&path.display().to_string())?;
+            }
+        }
     }
     Ok(())
 }
@@ -109,6 +116,14 @@ fn sign(dir: &Path, name: &str, purpose: Purpose<'_>, days: u32) -> anyhow::Resu
     }
     if ["ca", "ca-key"].contains(&name) {
         bail!("{name} is the authority's own");
+    }
+    let own = dir.join(format!("{name}.pem"));
+    if own.symlink_metadata().is_ok() {
+        bail!(
+            "{} is there and is not replaced. To renew it, move it elsewhere and sign again with the same name; servers read \
+             their files at their start, and the old one is good until its days are over",
+            own.display()
+        );
     }
     let path = dir.join(AUTHORITY_KEY);
     let key = std::fs::read_to_string(&path)
@@ -211,7 +226,8 @@ mod tests {
         assert!(init(&dir, DAYS).is_err(), "a second authority in the same place");
         assert_eq!(std::fs::read(&written[0]).unwrap(), key);
         let bob = sign(&dir, "bob", SERVER, DAYS).unwrap();
-        assert!(sign(&dir, "bob", SERVER, DAYS).is_err(), "the key of somebody who has one");
+        let again = sign(&dir, "bob", SERVER, DAYS).unwrap_err().to_string();
+        assert!(again.contains("bob.pem") && again.contains("To renew it"), "{again}");
         let text = std::fs::read_to_string(&bob).unwrap();
         assert!(text.contains("PRIVATE KEY") && text.contains("BEGIN CERTIFICATE"));
         for (path, mode) in [(&bob, 0o600), (&written[0], 0o600), (&written[1], 0o644)] {

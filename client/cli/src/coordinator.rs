@@ -108,6 +108,10 @@ async fn reconfig(
     format: Format,
 ) -> anyhow::Result<()> {
     let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
+    if let Some(why) = not_there(&client, leaving.as_deref()).await {
+        client.close().await;
+        anyhow::bail!(why);
+    }
     let mut answered = client.reconfig(joining.clone(), leaving.clone()).await;
     if matches!(answered, Err(Error::ConnectionLoss)) {
         // Whether it was done stands in what all servers agree on.
@@ -150,6 +154,28 @@ async fn reconfig(
     Ok(())
 }
 
+/// Why those who are to leave cannot: ZooKeeper's reconfig takes no offence at who is no member. `None` where nobody can know.
+async fn not_there(client: &Client, leaving: Option<&str>) -> Option<String> {
+    let leaving = leaving?;
+    client.sync(CONFIG_PATH).await.ok()?;
+    let (data, _) = client.get_data(CONFIG_PATH).await.ok()?;
+    let (servers, _) = configuration(&String::from_utf8_lossy(&data?));
+    strangers(&servers, leaving)
+}
+
+fn strangers(servers: &BTreeMap<i32, String>, leaving: &str) -> Option<String> {
+    let is_stranger = |id: &&str| id.trim().parse().is_ok_and(|id: i32| !servers.contains_key(&id));
+    let strangers: Vec<_> = leaving.split(',').filter(is_stranger).collect();
+    let members: Vec<_> = servers.keys().map(ToString::to_string).collect();
+    (!servers.is_empty() && !strangers.is_empty()).then(|| {
+        format!(
+            "nothing was changed: {} is no member; the members are {}",
+            strangers.join(", "),
+            members.join(", ")
+        )
+    })
+}
+
 /// `/zookeeper/config` as soon as `is_done` says so of its text: a server that leaves closes its clients some time before all of
 /// the change is done. `None` when that takes longer than [`DONE_TIMEOUT`].
 async fn await_configuration(
@@ -190,6 +216,22 @@ fn configuration(text: &str) -> (BTreeMap<i32, String>, Option<String>) {
     (pairs().filter_map(server).collect(), version.map(|(_, version)| version.to_owned()))
 }
 
+/// Where a server of the configuration is for clients: one that is at all addresses of its host is found at that of its links.
+fn client_address(server: &str) -> Option<String> {
+    let (links, client) = server.split_once(';')?;
+    let (host, port) = client.rsplit_once(':')?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_everywhere = bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    if !is_everywhere {
+        return Some(client.to_owned());
+    }
+    let host = match links.split_once("]:") {
+        Some((host, _)) => format!("{host}]"),
+        None => links.split(':').next()?.to_owned(),
+    };
+    Some(format!("{host}:{port}"))
+}
+
 /// What one address said.
 type Told = anyhow::Result<Answer>;
 
@@ -207,15 +249,10 @@ async fn list(
     credentials: &[Credentials],
     format: Format,
 ) -> anyhow::Result<()> {
-    let mut asked = Vec::new();
-    for address in &settings.coordinators {
-        let work = ask(address.clone(), credentials.to_vec());
-        asked.push((address.clone(), tokio::spawn(work)));
-    }
-    let mut told = Vec::new();
-    for (address, work) in asked {
-        told.push((address, work.await?));
-    }
+    let mut told = ask_all(settings.coordinators.clone(), credentials).await?;
+    // Where nobody answers, the leader's word is all there is.
+    let others = ask_all(Ensemble::of(&told).unheard(&told), credentials).await?;
+    told.extend(others.into_iter().filter(|(_, told)| told.is_ok()));
     let ensemble = Ensemble::of(&told);
     match format {
         Format::Json => print_json(&ensemble.document(&told))?,
@@ -235,6 +272,22 @@ async fn list(
         settings.coordinators.join(", ")
     );
     Ok(())
+}
+
+async fn ask_all(
+    addresses: Vec<String>,
+    credentials: &[Credentials],
+) -> anyhow::Result<Vec<(String, Told)>> {
+    let mut asked = Vec::new();
+    for address in addresses {
+        let work = ask(address.clone(), credentials.to_vec());
+        asked.push((address, tokio::spawn(work)));
+    }
+    let mut told = Vec::new();
+    for (address, work) in asked {
+        told.push((address, work.await?));
+    }
+    Ok(told)
 }
 
 async fn ask(address: String, credentials: Vec<Credentials>) -> Told {
@@ -281,9 +334,9 @@ impl Ensemble {
             ensemble.leader = Some(info.leader).filter(|leader| *leader > 0);
             let member = |id: i32, up| {
                 let server = servers.get(&id).map(String::as_str).unwrap_or_default();
-                let (links, client) = server.split_once(';').unwrap_or((server, ""));
-                let address = Some(client.to_owned()).filter(|client| !client.is_empty());
-                Member { address, up, observer: links.ends_with(":observer"), zxid: None }
+                let (links, _) = server.split_once(';').unwrap_or((server, ""));
+                let observer = links.ends_with(":observer");
+                Member { address: client_address(server), up, observer, zxid: None }
             };
             ensemble.members =
                 info.members.iter().map(|one| (one.id, member(one.id, one.up))).collect();
@@ -293,6 +346,17 @@ impl Ensemble {
             (member.address, member.zxid, member.up) = (Some(address.clone()), Some(*zxid), true);
         }
         ensemble
+    }
+
+    /// Where members are that did not speak for themselves.
+    fn unheard(&self, told: &[(String, Told)]) -> Vec<String> {
+        let spoke = |id: i32| {
+            let mut answers = told.iter().filter_map(|(_, told)| told.as_ref().ok());
+            answers.any(|answer| answer.info.server == id)
+        };
+        let silent = self.members.iter().filter(|(id, _)| !spoke(**id));
+        let found = silent.filter_map(|(_, member)| member.address.clone());
+        found.filter(|address| told.iter().all(|(asked, _)| asked != address)).collect()
     }
 
     fn role(&self, id: i32, member: &Member) -> &'static str {
@@ -384,6 +448,31 @@ mod tests {
         assert!(shows(text, &joined, &None) && !shows(text, &elsewhere, &None));
         let left = |ids: &str| shows(text, &None, &Some(ids.to_owned()));
         assert!(left("5") && left("1,2") && !left("3") && !left("2,4"));
+    }
+
+    #[test]
+    fn member_is_asked_where_clients_find_it() {
+        let check = |server: &str, expected: Option<&str>| {
+            assert_eq!(client_address(server).as_deref(), expected, "{server}");
+        };
+        check("c:1:1:observer;c:2", Some("c:2"));
+        check("c:1:0:participant;0.0.0.0:2", Some("c:2"));
+        check("[fe80::1]:1:0:participant;[::]:2", Some("[fe80::1]:2"));
+        check("c:1:1:participant", None);
+        let answers = [told("a:1", 1, 1, &[1, 2, 3])];
+        assert_eq!(Ensemble::of(&answers).unheard(&answers), ["c:2"]);
+        let answers = [told("a:1", 1, 1, &[1, 2, 3]), told("c:9", 3, 1, &[])];
+        assert_eq!(Ensemble::of(&answers).unheard(&answers), [""; 0]);
+    }
+
+    #[test]
+    fn who_is_no_member_is_named() {
+        let (servers, _) =
+            configuration("server.1=a:1:1:participant\nserver.3=c:1:1:observer\nversion=0");
+        let why = "nothing was changed: 9 is no member; the members are 1, 3";
+        assert_eq!(strangers(&servers, "3,9").as_deref(), Some(why));
+        assert_eq!(strangers(&servers, "1,3"), None);
+        assert_eq!(strangers(&BTreeMap::new(), "9"), None, "settings name them");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! *Called by* people and scripts. *Calls* `client` (brokers) and `coordinator-client` (the ensemble).
 //!
-//! Data goes to standard output, everything else to standard error. Exit code 0: done; 1: not done, with the reason and
+//! Data goes to standard output, everything else to standard error; with `-o json` a change of coordinators or of certificates that
+//! was not done also tells why as a JSON document on standard output. Exit code 0: done; 1: not done, with the reason and
 //! a hint; 2: the command line was wrong.
 
 mod args;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, ClusterCommand, Command};
+use args::{Arguments, ClusterCommand, Command, Format};
 use patience::tell_if_late;
 use settings::Settings;
 
@@ -35,11 +36,17 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("TIDEGATE_LOG"))
         .with_writer(std::io::stderr)
         .init();
+    let says_json = arguments.output == Format::Json && arguments.command.answers_once();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of our output went away (`tidegate consume t | head`): that is how it says "enough".
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if says_json {
+                let told = serde_json::json!({ "error": output::explain(&error), "hint": hint::of(&error) });
+                // Standard error has it as well.
+                let _ = output::print_json(&told);
+            }
             eprintln!("error: {}", output::explain(&error));
             if let Some(hint) = hint::of(&error) {
                 eprintln!("hint: {hint}");
@@ -52,7 +59,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Command::Certs { command } = &arguments.command {
         // Needs no cluster.
-        return certs::run(command);
+        return certs::run(command, arguments.output);
     }
     let settings = Settings::resolve(&arguments.connection)?;
     // A client's own task works beside the command's.
@@ -77,7 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let work = coordinator::run(&settings, asked, format);
                 tell_if_late("the coordinators have been asked", work).await
             }
-            Command::Certs { command } => certs::run(&command),
+            Command::Certs { command } => certs::run(&command, format),
             Command::Cluster { command: ClusterCommand::Watch(watch) } => {
                 cluster::watch(&settings, &watch, format).await
             }

@@ -28,7 +28,7 @@ pub struct ImportFlags {
     /// ZooKeeper's dataLogDir, where that is another folder.
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
-    /// Reads and checks everything, tells what would be imported, writes nothing.
+    /// Reads and checks everything, the folder too that it would go to, tells what would be imported, writes nothing.
     #[arg(long)]
     dry_run: bool,
     /// Goes on where transactions are missing in the middle.
@@ -36,7 +36,7 @@ pub struct ImportFlags {
     allow_gaps: bool,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value = "text")]
-    output: OutputFormat,
+    pub(super) output: OutputFormat,
 }
 
 /// Imports, and prints the report.
@@ -47,8 +47,10 @@ pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
         allow_gaps: flags.allow_gaps,
     };
     let imported = import::read(&RealDisk, &request, &mut progress())?;
-    if !flags.dry_run {
-        imported.write(Arc::new(RealDisk), &config.data_dir, owner(config))?;
+    let (disk, folder) = (Arc::new(RealDisk), config.data_dir.as_path());
+    match flags.dry_run {
+        true => imported.check_target(disk, folder, owner(config))?,
+        false => imported.write(disk, folder, owner(config))?,
     }
     let into = (!flags.dry_run).then_some(config.data_dir.as_path());
     let text = match flags.output {

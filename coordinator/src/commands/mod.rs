@@ -39,14 +39,18 @@ pub enum Command {
 impl Command {
     /// Does it, with this member's settings.
     pub fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
-        match self {
-            Command::Snapshot(flags) => snapshot::run(flags, config)?,
-            Command::Check(flags) => check::run(flags, config)?,
+        let (done, output) = match self {
+            // These have more to say where something is wrong.
             Command::Repair(flags) => return repair::run(flags, config),
-            Command::Restore(flags) => restore::run(flags, config)?,
-            Command::ImportZookeeper(flags) => import::run(flags, config)?,
+            Command::Check(flags) => return check::run(flags, config).map(|()| ExitCode::SUCCESS),
+            Command::Snapshot(flags) => (snapshot::run(flags, config), flags.output),
+            Command::Restore(flags) => (restore::run(flags, config), flags.output),
+            Command::ImportZookeeper(flags) => (import::run(flags, config), flags.output),
+        };
+        if let (Err(error), OutputFormat::Json) = (&done, output) {
+            print(&serde_json::json!({ "error": format!("{error:#}") }).to_string())?;
         }
-        Ok(ExitCode::SUCCESS)
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -5,7 +5,7 @@
 //! Does not know: files' formats.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -27,14 +27,17 @@ const PATIENCE: Duration = Duration::from_secs(610);
 pub struct SnapshotFlags {
     /// Where the server's HTTP is, if not where the settings say.
     #[arg(long, value_name = "HOST:PORT")]
-    http: Option<SocketAddr>,
+    http: Option<String>,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value = "text")]
-    output: OutputFormat,
+    pub(super) output: OutputFormat,
 }
 
 pub fn run(flags: &SnapshotFlags, config: &Config) -> anyhow::Result<()> {
-    let address = flags.http.or(config.http_address).map(reachable);
+    let address = match &flags.http {
+        Some(text) => Some(resolved(text)?),
+        None => config.http_address.map(reachable),
+    };
     let Some(address) = address.filter(|address| address.port() > 0) else {
         bail!(
             "httpPort is not set: the server can be asked only where it has one (or name it: --http HOST:PORT)"
@@ -55,6 +58,12 @@ pub fn run(flags: &SnapshotFlags, config: &Config) -> anyhow::Result<()> {
         format!("log index      {}", number("log_index")),
     ];
     Ok(print(&lines.join("\n"))?)
+}
+
+/// The first address that `HOST:PORT` stands for.
+fn resolved(text: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = text.to_socket_addrs().with_context(|| format!("--http {text}"))?;
+    found.next().map(reachable).with_context(|| format!("--http {text} has no address"))
 }
 
 /// Who listens everywhere listens here.

@@ -121,7 +121,14 @@ pub enum ImportError {
     Contradiction(String),
     /// The folder cannot be made.
     #[error("data folder: {0}")]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
+}
+
+// As of a server: the words are in the text already.
+impl From<StorageError> for ImportError {
+    fn from(error: StorageError) -> ImportError {
+        ImportError::Storage(error)
+    }
 }
 
 impl ImportError {
@@ -161,6 +168,19 @@ pub fn read(
 }
 
 impl Imported {
+    /// Whether [`Imported::write`] may make the folder: nothing is written.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn check_target(
+        &self,
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        owner: Owner,
+    ) -> Result<(), ImportError> {
+        Ok(storage::may_found(disk, folder, owner, &self.image)?)
+    }
+
     /// Makes the data folder of the member that `owner` names; durable when it returns.
     ///
     /// # Errors

@@ -287,7 +287,12 @@ fn a_folder_in_use_is_not_touched() {
     let imported = import(&[("snapshot.4", &snapshot())]).expect("imports");
     let folder = tempfile::tempdir().expect("a folder");
     let owner = || Owner { cluster_id: "c".to_owned(), server_id: 1 };
+    let may = || imported.check_target(Arc::new(RealDisk), folder.path(), owner());
+    may().expect("empty");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0, "nothing is written");
     imported.write(Arc::new(RealDisk), folder.path(), owner()).expect("empty");
+    let said = may().expect_err("in use").to_string();
+    assert_eq!(said.matches("in use already").count(), 1, "{said}");
     let again = imported.write(Arc::new(RealDisk), folder.path(), owner());
     assert!(matches!(again, Err(ImportError::Storage(StorageError::NotEmpty { .. }))));
     let (_, restored) =
@@ -325,6 +330,8 @@ fn an_import_that_was_killed_can_be_done_again() {
                 "it is not whole"
             );
         }
+        let may = imported.check_target(Arc::new(RealDisk), folder.path(), owner());
+        may.expect("it may go on");
         imported.write(Arc::new(RealDisk), folder.path(), owner()).expect("goes on");
         let (_, restored) =
             storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("a member's folder");

@@ -8,12 +8,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use coordinator_core::consensus::{HardState, PersistWrite, SnapshotImage};
+use coordinator_core::consensus::{HardState, PersistWrite, Restored, SnapshotImage};
 use coordinator_core::members::Members;
 use coordinator_core::state::{Membership, State};
-use coordinator_disk::{Disk, record_file};
+use coordinator_disk::{Disk, Rehearsal, record_file};
 
-use super::{Owner, StorageError, io_error, snapshot};
+use super::restore::has_begun;
+use super::{Owner, Place, StorageError, io_error, snapshot};
 
 /// Makes the folder of a member that begins with `image`. Every member has to begin with the same.
 ///
@@ -26,19 +27,52 @@ pub fn found(
     image: SnapshotImage,
 ) -> Result<(), StorageError> {
     let (mut opened, restored) = super::open(disk, folder, owner)?;
-    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
-    let is_ours = restored.entries.is_empty()
-        && restored.snapshot.as_ref().is_none_or(|found| *found == image)
-        && [HardState::default(), hard_state].contains(&restored.hard_state);
-    let is_done = restored.snapshot.is_some() && restored.hard_state == hard_state;
-    if !is_ours || is_done {
-        return Err(StorageError::NotEmpty { path: folder.to_owned() });
-    }
+    let hard_state = beginning(&restored, folder, &image)?;
     // First what no server accepts without the state.
     let promised =
         PersistWrite { hard_state: Some(hard_state), sync: true, ..PersistWrite::default() };
     opened.write(vec![promised])?;
     opened.write(vec![PersistWrite { install: Some(image), sync: true, ..PersistWrite::default() }])
+}
+
+/// Whether [`found`] may make the folder: nothing is written, but for the lock's file in one that was used.
+///
+/// # Errors
+/// As [`found`].
+pub fn may_found(
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    owner: Owner,
+    image: &SnapshotImage,
+) -> Result<(), StorageError> {
+    let place = Place::new(disk.clone(), folder, owner.clone());
+    let parts = [&place.log, &place.snapshots].map(|part| {
+        let exists = place.disk.exists(part);
+        exists.map_err(|error| io_error(part, error))
+    });
+    let [log, snapshots] = parts;
+    if !log? && !snapshots? && !has_begun(&place)? {
+        return Ok(());
+    }
+    let (_opened, restored) = super::open(Arc::new(Rehearsal::new(disk)), folder, owner)?;
+    beginning(&restored, folder, image).map(|_| ())
+}
+
+/// What the log begins with, where nothing is there or only what an interrupted attempt has left.
+fn beginning(
+    restored: &Restored,
+    folder: &Path,
+    image: &SnapshotImage,
+) -> Result<HardState, StorageError> {
+    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
+    let is_ours = restored.entries.is_empty()
+        && restored.snapshot.as_ref().is_none_or(|found| found == image)
+        && [HardState::default(), hard_state].contains(&restored.hard_state);
+    let is_done = restored.snapshot.is_some() && restored.hard_state == hard_state;
+    match is_ours && !is_done {
+        true => Ok(hard_state),
+        false => Err(StorageError::NotEmpty { path: folder.to_owned() }),
+    }
 }
 
 /// Makes the folder of a member that begins with the snapshot in `file`, which any member of the same cluster wrote.

@@ -46,7 +46,7 @@ use log::Log;
 use pace::Hurry;
 use saving::Saver;
 
-pub use found::{found, found_from, members_in};
+pub use found::{found, found_from, may_found, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;

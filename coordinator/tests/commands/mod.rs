@@ -82,7 +82,7 @@ fn snapshot_of_a_running_server_is_a_backup_of_what_was_there() {
     let file = taken["file"].as_str().unwrap();
     assert_eq!(std::fs::metadata(file).unwrap().len(), taken["bytes"].as_u64().unwrap());
     assert_eq!(taken["zxid"], "0x100000002", "a session and a node");
-    let again = run(&data, &["snapshot", "--http", &http]);
+    let again = run(&data, &["snapshot", "--http", &format!("localhost:{}", server.http.port())]);
     let text = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(again.status.success() && text.contains(file), "{text}");
     let told = json(&run(&other, &["restore", "--from", file, "-o", "json"]));
@@ -220,4 +220,22 @@ fn server_without_a_quorum_says_whom_it_does_not_reach() {
     assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
     let why = "not in a quorum: no leader is known; linked to none, not to 2, 3\n";
     assert!(ready.ends_with(why), "{ready}");
+}
+
+#[test]
+fn what_goes_wrong_is_said_once_and_as_json_where_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, nowhere) = (folder.path().join("data"), folder.path().join("none"));
+    let from = nowhere.to_str().unwrap();
+    for command in ["restore", "import-zookeeper"] {
+        let refused = run(&data, &[command, "--from", from, "-o", "json"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let told: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert!(told["error"].as_str().unwrap().contains(from), "{command}: {told}");
+    }
+    let server = Served::start(&data);
+    let second = run(&data, &["--set", "clientPort=0"]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(said.matches("another coordinator is running").count(), 1, "{said}");
+    drop(server);
 }

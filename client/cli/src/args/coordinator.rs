@@ -22,7 +22,8 @@ pub struct CoordinatorArguments {
 pub enum CoordinatorCommand {
     /// Show the members of the ensemble, who leads, and how far each has applied.
     #[command(after_help = "\
-Each address of --coordinator is asked; members that none of these is are shown as the leader sees them.
+Each address of --coordinator is asked, and each other member where the ensemble knows it to be for clients; one that
+does not answer is shown as the leader sees it.
 
 Examples:
   tidegate coordinator list --coordinator a:2181,b:2181,c:2181

@@ -78,6 +78,22 @@ pub enum Format {
     Json,
 }
 
+impl Command {
+    /// Whether it prints one document, and only when all is done.
+    pub fn answers_once(&self) -> bool {
+        match self {
+            Command::Certs { .. } => true,
+            Command::Coordinator(asked) => !matches!(asked.command, CoordinatorCommand::List),
+            Command::Topic { .. }
+            | Command::Produce(_)
+            | Command::Consume(_)
+            | Command::Group { .. }
+            | Command::Bench { .. }
+            | Command::Cluster { .. } => false,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -12,7 +12,8 @@ use anyhow::bail;
 use clap::Args;
 use coordinator::config::Config;
 use coordinator::storage::{found_from, members_in};
-use coordinator_core::members::{Member, Members, Role};
+use coordinator_core::ServerId;
+use coordinator_core::members::{Members, Role};
 use coordinator_disk::RealDisk;
 
 use super::{OutputFormat, owner, print};
@@ -33,7 +34,7 @@ pub struct RestoreFlags {
     other_members: bool,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value = "text")]
-    output: OutputFormat,
+    pub(super) output: OutputFormat,
 }
 
 pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
@@ -58,17 +59,8 @@ fn check_members(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
     let Some((members, target)) = backed_up.filter(|_| !flags.other_members) else {
         return Ok(());
     };
-    let role = |members: &Members, id| {
-        members.get(&id).map_or(Role::Participant, |member: &Member| member.role())
-    };
-    let named: BTreeMap<_, _> = match config.core.servers.is_empty() {
-        true => config.core.members.iter().map(|id| (*id, Role::Participant)).collect(),
-        false => {
-            let servers = &config.core.servers;
-            servers.keys().map(|id| (*id, role(servers, *id))).collect()
-        }
-    };
-    if members.keys().map(|id| (*id, role(&members, *id))).eq(named.clone()) {
+    let named = named(config);
+    if roles(&members) == named {
         return Ok(());
     }
     let lines = |members: &Members| {
@@ -85,4 +77,52 @@ fn check_members(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
         named.join(", "),
         lines(&members)
     )
+}
+
+type Roles = BTreeMap<ServerId, Role>;
+
+fn roles(members: &Members) -> Roles {
+    members.iter().map(|(id, member)| (*id, member.role())).collect()
+}
+
+/// Whom the settings name; a server that stands alone names itself.
+fn named(config: &Config) -> Roles {
+    if config.core.servers.is_empty() {
+        return config.core.members.iter().map(|id| (*id, Role::Participant)).collect();
+    }
+    roles(&config.core.servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator::config::Values;
+    use coordinator_core::members::parse_line;
+
+    use super::*;
+
+    /// In a snapshot that has `backed_up`, and by settings with `said`.
+    fn are_same(backed_up: &[&str], said: &str) -> bool {
+        let read = |line: &&str| {
+            let (id, member) = parse_line(line).unwrap();
+            (ServerId::new(id).unwrap(), member)
+        };
+        let mut values = Values::default();
+        values.add_toml(said).unwrap();
+        let config = Config::from_values(&values).unwrap();
+        roles(&backed_up.iter().map(read).collect()) == named(&config)
+    }
+
+    #[test]
+    fn members_are_compared_by_id_and_role_and_not_by_place() {
+        let one = "server.1=a:1:1:participant";
+        let two = ["server.1=a:1:1:participant", "server.2=b:1:1:observer"];
+        let said = |second: &str| {
+            format!("peerSecret = 'x'\n[server]\n1 = '127.0.0.1:1'\n2 = '127.0.0.1:2{second}'")
+        };
+        assert!(are_same(&[one], ""), "it stands alone");
+        assert!(!are_same(&[one], "id = 2") && !are_same(&two, ""));
+        assert!(are_same(&two, &said(":observer")));
+        assert!(!are_same(&two, &said("")), "it would get a vote that it does not have");
+        assert!(!are_same(&[one], &said(":observer")));
+    }
 }

@@ -69,6 +69,7 @@ pub fn text(reading: &Reading<'_>) -> String {
     put(&mut text, "coordinator_requests_too_large", "counter", too_large);
     put(&mut text, "coordinator_responses_large", "counter", measures.large_replies);
     put(&mut text, "coordinator_responses_refused", "counter", measures.refused_replies);
+    put(&mut text, "coordinator_watches_refused", "counter", measures.refused_watches);
     distributions::snapshots(&mut text, snapshots);
     if let Some((written, dropped)) = audit {
         put(&mut text, "coordinator_audit_records", "counter", written);
@@ -193,6 +194,7 @@ pub mod tests {
             replies_bytes: latency,
             large_replies: 8,
             refused_replies: 9,
+            refused_watches: 10,
             quorum_size: 3,
             synced_followers: 1,
             synced_observers: 2,
@@ -228,6 +230,7 @@ pub mod tests {
             "coordinator_requests_too_large 3",
             "coordinator_responses_large 8",
             "coordinator_responses_refused 9",
+            "coordinator_watches_refused 10",
             "coordinator_response_bytes_bucket{le=\"10\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",

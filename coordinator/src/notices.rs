@@ -15,6 +15,11 @@ pub fn tell(noticed: Noticed) {
             "an answer is larger than Java's clients take unless their jute.maxbuffer is raised: they lose their connection, \
              come back and ask again (maxResponseBytes answers with an error instead); one of so many since the last such line"
         ),
+        Notice::WatchesRefused { client, session, watches, all } => warn!(
+            client, %session, watches, all, times,
+            "there are as many watches as may be (maxWatchesPerSession, maxWatchesPerClient, maxWatches): one more is refused with -125, \
+             and who would set more again is closed; one of so many since the last such line"
+        ),
         Notice::LargeReply { operation, path, bytes, session, is_refused: true } => warn!(
             operation, path, bytes, %session, times,
             "an answer would be larger than maxResponseBytes, its client is told -127; one of so many since the last such line"

@@ -209,11 +209,11 @@ impl std::fmt::Debug for AuthRequest {
     }
 }
 
-/// Paths in one setWatches or setWatches2. With [`crate::SET_WATCHES_BYTES_MAX`] they have 80 bytes each; shorter ones take
-/// time by their number.
-pub const SET_WATCHES_PATHS_MAX: usize = 200_000;
-/// Those of persistent watches among them, which are set all in one step. Clients that know these watches name as many as
-/// have 128 KiB.
+/// Paths in one setWatches or setWatches2: as many as one connection may watch. With [`crate::SET_WATCHES_BYTES_MAX`] they have
+/// 67 bytes each; shorter ones take time and memory by their number.
+pub const SET_WATCHES_PATHS_MAX: usize = 1_000_000;
+/// Those of persistent watches among them, which are set all in one step, so that what they missed is told in order, and nothing
+/// before it that comes later. Clients that know these watches name as many as have 128 KiB.
 pub const PERSISTENT_PATHS_MAX: usize = 20_000;
 
 /// Sets watches again after a reconnect; what changed since `relative_zxid` fires at once.

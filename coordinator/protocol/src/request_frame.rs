@@ -11,8 +11,8 @@ use crate::op_code::OpCode;
 
 /// The largest setWatches or setWatches2 that is taken, in bytes, without the length prefix. Clients collect their watches
 /// one by one, and some name them all in one request when they reconnect: what is refused then is refused for
-/// ever, at every server. 16 MiB are the paths of some 200,000 watches.
-pub const SET_WATCHES_BYTES_MAX: usize = 16 << 20;
+/// ever, at every server. As much as one connection may watch.
+pub const SET_WATCHES_BYTES_MAX: usize = 64 << 20;
 
 /// Length prefix, xid and operation.
 const HEAD_BYTES: usize = 12;

@@ -57,13 +57,28 @@ pub const SETTINGS: &[Setting] = &[
         "jute.maxbuffer",
         "1048575",
         "bytes of the largest request, 1024 to 33554432, the same at all members; its client is closed otherwise. What sets \
-         watches again may have 16 MiB, and answers are not limited by it: clients have a jute.maxbuffer of their own",
+         watches again may have 64 MiB, and answers are not limited by it: clients have a jute.maxbuffer of their own",
     ),
     setting(
         "maxResponseBytes",
         "0",
         "bytes of the largest answer to a read, 131072 or more; a larger one is answered by -127 instead, for clients whose \
          jute.maxbuffer it is above (Java's take fewer than 1048575 unless told). 0 for any",
+    ),
+    setting(
+        "maxWatchesPerSession",
+        "1000000",
+        "paths that one session may watch, 1 to 1000000; what would watch more is refused with -125",
+    ),
+    setting(
+        "maxWatchesPerClient",
+        "0",
+        "paths that all sessions may watch here that come with one certificate, or without any from one address; 0 for any",
+    ),
+    setting(
+        "maxWatches",
+        "4000000",
+        "paths that all sessions of this server may watch, each for itself",
     ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting(

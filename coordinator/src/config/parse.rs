@@ -12,6 +12,7 @@ use std::str::FromStr;
 use coordinator_core::ServerId;
 use coordinator_core::members::{Member, MemberIds, Members, Role};
 use coordinator_core::server as core;
+use coordinator_core::watch::{WATCHED_PATHS_MAX, WatchLimits};
 
 use super::names::{MEMBER_PREFIX, find, is_secret, nearest};
 use super::{Config, SettingError};
@@ -223,6 +224,7 @@ fn core_config(
     config.linearizable_reads = values.value("linearizableReads", "true or false")?;
     config.request_bytes_max = values.value("jute.maxbuffer", BYTES)?;
     config.reply_bytes_max = values.value("maxResponseBytes", BYTES)?;
+    config.watch_limits = watch_limits(values)?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     let kib: i64 = values.value("snapSizeLimitInKb", "a number of KiB")?;
     // As in ZooKeeper: then entries alone count.
@@ -253,6 +255,17 @@ fn snapshots(values: &Values) -> Result<SnapshotSettings, SettingError> {
         bytes_per_second: values.value("snapshotBytesPerSecond", BYTES)?,
         packing,
     })
+}
+
+fn watch_limits(values: &Values) -> Result<WatchLimits, SettingError> {
+    let per_connection = values.value("maxWatchesPerSession", COUNT)?;
+    if !(1..=WATCHED_PATHS_MAX).contains(&per_connection) {
+        let text = values.text("maxWatchesPerSession");
+        return Err(wrong("maxWatchesPerSession", text, "a number, 1 to 1000000"));
+    }
+    let per_client: usize = values.value("maxWatchesPerClient", "a number")?;
+    let per_client = if per_client == 0 { usize::MAX } else { per_client };
+    Ok(WatchLimits { per_connection, per_client, all: values.value("maxWatches", "a number")? })
 }
 
 fn members(values: &Values, insecure: bool) -> Result<Members, SettingError> {

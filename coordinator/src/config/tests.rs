@@ -84,6 +84,20 @@ fn answers_may_be_limited_and_are_not_unless_told() {
 }
 
 #[test]
+fn watches_are_limited_for_a_session_a_client_and_all() {
+    let limits = |text: &str| {
+        let limits = parse(text).unwrap().core.watch_limits;
+        (limits.per_connection, limits.per_client, limits.all)
+    };
+    assert_eq!(limits(""), (1_000_000, usize::MAX, 4_000_000));
+    let text = "maxWatchesPerSession = 1\nmaxWatchesPerClient = 2\nmaxWatches = 3";
+    assert_eq!(limits(text), (1, 2, 3));
+    for wrong in ["0", "1000001"] {
+        assert!(refused(&format!("maxWatchesPerSession = {wrong}")).contains("1 to 1000000"));
+    }
+}
+
+#[test]
 fn bytes_kept_for_members_that_lag_are_a_setting() {
     assert_eq!(parse("").unwrap().core.log_bytes_kept, 64 << 20);
     assert_eq!(parse("catchUpBytes = 1000").unwrap().core.log_bytes_kept, 1_000);

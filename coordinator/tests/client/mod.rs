@@ -11,7 +11,7 @@ use coordinator_protocol::{
 };
 
 /// A hang guard, no measure.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// What a client talks over.

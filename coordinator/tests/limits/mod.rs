@@ -5,12 +5,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use coordinator_protocol::{CreateMode, ErrorCode, PathWatch, Request, Response, SetDataRequest};
+use coordinator_protocol::{
+    CreateMode, ErrorCode, PathWatch, Request, Response, SetDataRequest, SetWatchesRequest, Xid,
+    encode_request,
+};
 
 use crate::client::Client;
-use crate::{SOON, create, exists, say};
+use crate::{SOON, Stop, create, exists, say};
 
 /// As much as settings allow.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
@@ -193,4 +197,50 @@ fn answer_above_the_setting_is_an_error_and_one_above_what_java_takes_is_told_of
     assert_eq!(server.measure("coordinator_responses_refused"), 1);
     assert_eq!(server.measure("coordinator_responses_large"), 0);
     assert!(exists(&mut client, "/a"), "the same session");
+}
+
+#[test]
+fn watches_of_sixty_mebibytes_are_set_again_by_one_request() {
+    const PATH_BYTES: usize = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let server = Process::start(&folder.path().join("data"), &[]);
+    let mut other = Client::connect(server.client);
+    assert_eq!(other.ask(&create("/there", CreateMode::Persistent)).0, ErrorCode::Ok);
+    let mut client = Client::connect(server.client);
+    let path = |number: usize| format!("/{number:05}{}", "x".repeat(PATH_BYTES - 6));
+    let mut exist_watches: Vec<String> = (0..(60 << 20) / (PATH_BYTES + 4)).map(path).collect();
+    exist_watches.push("/there".to_owned());
+    let count = exist_watches.len() as u64;
+    let watches = SetWatchesRequest { exist_watches, ..SetWatchesRequest::default() };
+    let request = Request::SetWatches2(watches);
+    assert!(encode_request(Xid::SET_WATCHES, &request).len() > 60_000_000);
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let stop = Stop(&going);
+        // Others are served meanwhile.
+        let served = scope.spawn(|| {
+            let mut other = Client::connect(server.client);
+            let mut count = 0;
+            while going.load(Ordering::Relaxed) {
+                assert!(exists(&mut other, "/there"));
+                count += 1;
+            }
+            count
+        });
+        let error = client.ask(&request).0;
+        drop(stop);
+        assert_eq!(error, ErrorCode::Ok);
+        assert!(served.join().unwrap() > 1);
+    });
+    // The last of them is there already, which was told; all others wait.
+    assert_eq!(server.measure("coordinator_watch_count"), count - 1);
+    assert!(exists(&mut client, "/there"), "the same session");
+    // As much again is more than one connection may watch.
+    let again = |number: usize| format!("{}y", path(number));
+    let exist_watches = (0..(60 << 20) / (PATH_BYTES + 5)).map(again).collect();
+    let watches = SetWatchesRequest { exist_watches, ..SetWatchesRequest::default() };
+    assert_eq!(client.ask(&Request::SetWatches2(watches)).0, ErrorCode::QuotaExceeded);
+    assert!(client.is_closed_by_server());
+    assert!(server.log().contains("as many watches as may be"));
+    assert!(exists(&mut other, "/there"));
 }

@@ -11,6 +11,7 @@ use crate::ServerId;
 
 pub use crate::members::MEMBERS_MAX;
 use crate::members::{Member, Members, Role};
+use crate::watch::WatchLimits;
 
 /// Settings of one member. All times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Bytes of the largest answer to a read, without its length prefix; what would be larger is answered by -127. 0 for any.
     pub reply_bytes_max: usize,
+    /// How many watches there may be on this server.
+    pub watch_limits: WatchLimits,
     /// Proposals that may be on their way at once; requests that come meanwhile share the next.
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
@@ -143,6 +146,7 @@ impl Config {
             snapshot_chunk_bytes: 256 * 1024,
             request_bytes_max: FRAME_BYTES_MAX,
             reply_bytes_max: 0,
+            watch_limits: WatchLimits::default(),
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
             container_check_ms: 60_000,

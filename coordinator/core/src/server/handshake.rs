@@ -8,6 +8,7 @@ use coordinator_protocol::{ConnectRequest, ConnectResponse, SessionId, SessionPa
 
 use super::connection::{Connection, Handshake, Phase, Session};
 use super::effect::Effect;
+use super::identity;
 use super::limits::NodeBounds;
 use super::sasl;
 use super::step::Server;
@@ -44,6 +45,7 @@ impl Server {
         let heard = self.lived();
         let has_users = !self.config.sasl.users.is_empty();
         let nonce = if has_users { sasl::nonce(entropy) } else { String::new() };
+        self.watches.come_from(id, identity::client(&identities));
         let shown = (identities, nonce);
         let bounds = NodeBounds::of(self.config.request_bytes_max);
         let mut connection = Connection::new(origin, handshake, shown, heard, bounds);

@@ -4,6 +4,8 @@
 //! each was proved to this server, and there are at most `IDENTITIES_MAX` of them. It does not know
 //! what they may do.
 
+use std::sync::Arc;
+
 use coordinator_protocol::{AuthRequest, ClientInfo, ErrorCode, Response};
 use sha1::{Digest, Sha1};
 
@@ -21,6 +23,13 @@ pub(super) fn of_socket(address: &str, certificate: Option<String>, skip_acl: bo
     let shown = subject.map(|subject| identity("x509", subject));
     let above = skip_acl.then(|| identity(SUPER_SCHEME, String::new()));
     std::iter::once(identity("ip", address.to_owned())).chain(shown).chain(above).collect()
+}
+
+/// Who is counted for what a connection takes: the subject of its certificate, or where it comes from. What is proved later
+/// does not count: anybody may have many names.
+pub(super) fn client(shown: &Identities) -> Arc<str> {
+    let of = |scheme: &str| shown.iter().find(|one| one.scheme == scheme);
+    of("x509").or_else(|| of("ip")).map_or_else(|| Arc::from(""), |one| one.id.as_str().into())
 }
 
 /// As whoAmI tells it: of a digest only the user.

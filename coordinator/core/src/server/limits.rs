@@ -77,6 +77,9 @@ pub const SET_WATCHES_AT_ONCE_MAX: usize = 1_000;
 /// ...of so many paths in one step, for all connections together: 10,000 of 100 bytes took 30 to 45 ms. Persistent
 /// watches are not parted, so that what they missed is told in order: there may be as many as one request may name.
 pub const SET_WATCHES_PER_STEP_MAX: usize = 5_000;
+/// Weight above which a request ends its connection while `PENDING_BYTES_ALL_MAX` wait already: what only sets of watches can
+/// have, and requests where they may be larger than by default.
+pub const SET_WATCHES_HELD_BYTES: usize = 16 << 20;
 /// A path counts there once more for so many bytes: 10,000 of 1,000 bytes took 90 to 120 ms.
 pub const SET_WATCHES_BYTES_PER_COUNT: usize = 400;
 /// Unanswered reads behind which a write is sent at once: they are answered before it is applied,

@@ -188,6 +188,7 @@ pub(super) struct Counted {
     replies: Histogram,
     large_replies: u64,
     pub(super) refused_replies: u64,
+    pub(super) refused_watches: u64,
 }
 
 impl Default for Counted {
@@ -201,6 +202,7 @@ impl Default for Counted {
             replies: Histogram::new(&REPLY_BOUNDS),
             large_replies: 0,
             refused_replies: 0,
+            refused_watches: 0,
         }
     }
 }
@@ -261,6 +263,8 @@ pub struct Measures {
     pub large_replies: u64,
     /// Reads that were answered by an error because their answer would have been larger than the setting allows.
     pub refused_replies: u64,
+    /// Requests that were answered by an error because there would have been too many watches.
+    pub refused_watches: u64,
     /// Voting members.
     pub quorum_size: usize,
     /// Of a leader: other members with a vote that have everything that is committed.
@@ -299,6 +303,7 @@ impl Server {
             replies_bytes: counted.replies.clone(),
             large_replies: counted.large_replies,
             refused_replies: counted.refused_replies,
+            refused_watches: counted.refused_watches,
             quorum_size: self.consensus.members().voters.len(),
             synced_followers: self.consensus.synced_followers(),
             synced_observers: self.consensus.synced_observers(),

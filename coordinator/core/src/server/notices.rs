@@ -28,15 +28,27 @@ pub enum Notice {
         /// Whether it was answered by an error instead.
         is_refused: bool,
     },
+    /// There would be too many watches.
+    WatchesRefused {
+        /// Who is counted, cut: the subject of a certificate, or an address.
+        client: String,
+        /// Who asked.
+        session: SessionId,
+        /// Paths that its connection watches.
+        watches: usize,
+        /// Those of all connections of this server.
+        all: usize,
+    },
 }
 
 impl Notice {
-    const KINDS: usize = 2;
+    const KINDS: usize = 3;
 
     fn kind(&self) -> usize {
         match self {
             Self::LargeReply { is_refused: false, .. } => 0,
             Self::LargeReply { is_refused: true, .. } => 1,
+            Self::WatchesRefused { .. } => 2,
         }
     }
 }

@@ -10,8 +10,10 @@ use coordinator_protocol::{
     PathWatch, Permissions, Request, Response, SetWatchesRequest, SubscribeRequest,
 };
 
+use super::audit::bounded;
 use super::identity;
 use super::limits::{MISSED_CHANGES_MAX, MULTI_READ_BYTES_MAX, PAGE_NAMES_MAX};
+use super::notices::Notice;
 use super::reply_size::{Asked, ManyReads, data_bytes, list_bytes};
 use super::step::Server;
 use crate::ConnectionId;
@@ -24,6 +26,27 @@ impl Server {
         id: ConnectionId,
         request: Request,
     ) -> Result<Response, ErrorCode> {
+        let outcome = self.read_one(id, request);
+        // Of reads only those are over a quota that would leave a watch.
+        if matches!(outcome, Err(ErrorCode::QuotaExceeded)) {
+            self.note_refused_watches(id);
+        }
+        outcome
+    }
+
+    fn note_refused_watches(&mut self, id: ConnectionId) {
+        let counted = &mut self.counters.counted;
+        counted.refused_watches = counted.refused_watches.saturating_add(1);
+        let shown = self.connections.get(id).map(|held| identity::client(&held.identities));
+        self.note(Notice::WatchesRefused {
+            client: shown.map(|client| bounded(&client)).unwrap_or_default(),
+            session: self.session_of(id),
+            watches: self.watches.count_of(id),
+            all: self.watches.count(),
+        });
+    }
+
+    fn read_one(&mut self, id: ConnectionId, request: Request) -> Result<Response, ErrorCode> {
         match request {
             Request::Exists(read) => self.read_exists(id, &read),
             Request::GetData(read) => self.read_data(id, &read, Asked::by(OpCode::GetData)),

@@ -12,8 +12,8 @@ use coordinator_protocol::{
 use super::connection::{AfterSync, Connection, Pending, PendingWrite, Phase, Session, Step};
 use super::effect::Effect;
 use super::limits::{
-    EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_REQUESTS_HARD_MAX, READ_BYTES_MAX,
-    SET_WATCHES_AT_ONCE_MAX,
+    EARLY_BYTES_MAX, EARLY_REQUESTS_MAX, PENDING_BYTES_ALL_MAX, PENDING_REQUESTS_HARD_MAX,
+    READ_BYTES_MAX, SET_WATCHES_AT_ONCE_MAX, SET_WATCHES_HELD_BYTES,
 };
 use super::set_watches::{self, Unset};
 use super::step::Server;
@@ -64,6 +64,11 @@ impl Server {
             return;
         }
         let bytes = request_bytes(&request);
+        if bytes > SET_WATCHES_HELD_BYTES && self.counters.pending_bytes >= PENDING_BYTES_ALL_MAX {
+            // Others of its size wait already; its client comes again. What is smaller stops being read instead.
+            self.close(id);
+            return;
+        }
         let sorted = if self.must_prove_first(id, header.op) {
             Sorted::Answer(Err(ErrorCode::SessionClosedRequireSaslAuth))
         } else if session.is_read_only() {

@@ -6,8 +6,9 @@
 //! answer comes behind all of it. It does not know what a watch is.
 
 use std::collections::BTreeSet;
+use std::vec;
 
-use coordinator_protocol::{ErrorCode, Response, SetWatchesRequest};
+use coordinator_protocol::{ErrorCode, Request, Response, SetWatchesRequest, Zxid};
 
 use super::connection::{Connection, Step};
 use super::limits::{SET_WATCHES_BYTES_PER_COUNT, SET_WATCHES_PER_STEP_MAX};
@@ -46,18 +47,37 @@ impl Rearming {
 /// A request to set watches of which some are not set.
 #[derive(Debug)]
 pub(super) struct Unset {
-    rest: SetWatchesRequest,
+    relative_zxid: Zxid,
+    /// Those of which as many are set as fit, in order. What was taken is freed: there may be a million.
+    data: vec::IntoIter<String>,
+    exist: vec::IntoIter<String>,
+    child: vec::IntoIter<String>,
+    /// Those that are set in one step.
+    persistent: Vec<String>,
+    recursive: Vec<String>,
     outcome: Result<(), ErrorCode>,
 }
 
 impl Unset {
     pub(super) fn new(request: SetWatchesRequest) -> Self {
-        Self { rest: request, outcome: Ok(()) }
+        Self {
+            relative_zxid: request.relative_zxid,
+            data: request.data_watches.into_iter(),
+            exist: request.exist_watches.into_iter(),
+            child: request.child_watches.into_iter(),
+            persistent: request.persistent_watches,
+            recursive: request.persistent_recursive_watches,
+            outcome: Ok(()),
+        }
     }
 
     /// Whether it can be answered. What failed ends its connection, and the watches with it.
     pub(super) fn is_done(&self) -> bool {
-        self.outcome.is_err() || self.rest.path_count() == 0
+        let one_shot = [&self.data, &self.exist, &self.child];
+        let persistent = [&self.persistent, &self.recursive];
+        let is_empty = one_shot.into_iter().all(|rest| rest.as_slice().is_empty())
+            && persistent.into_iter().all(Vec::is_empty);
+        self.outcome.is_err() || is_empty
     }
 
     pub(super) fn outcome(self) -> Result<Response, ErrorCode> {
@@ -66,26 +86,24 @@ impl Unset {
 
     /// The next paths, in order: what costs `budget`, beyond the last of them, unless more are persistent.
     fn take(&mut self, budget: usize) -> SetWatchesRequest {
-        let rest = &mut self.rest;
         let mut part = SetWatchesRequest {
-            relative_zxid: rest.relative_zxid,
-            persistent_watches: std::mem::take(&mut rest.persistent_watches),
-            persistent_recursive_watches: std::mem::take(&mut rest.persistent_recursive_watches),
+            relative_zxid: self.relative_zxid,
+            persistent_watches: std::mem::take(&mut self.persistent),
+            persistent_recursive_watches: std::mem::take(&mut self.recursive),
             ..SetWatchesRequest::default()
         };
         let mut left = budget.saturating_sub(cost(&part));
         for (from, to) in [
-            (&mut rest.data_watches, &mut part.data_watches),
-            (&mut rest.exist_watches, &mut part.exist_watches),
-            (&mut rest.child_watches, &mut part.child_watches),
+            (&mut self.data, &mut part.data_watches),
+            (&mut self.exist, &mut part.exist_watches),
+            (&mut self.child, &mut part.child_watches),
         ] {
-            let fits = |path: &&String| {
-                let fits = left > 0;
-                left = left.saturating_sub(cost_of(path));
-                fits
-            };
-            let count = from.iter().take_while(fits).count();
-            to.extend(from.drain(..count));
+            while left > 0
+                && let Some(path) = from.next()
+            {
+                left = left.saturating_sub(cost_of(&path));
+                to.push(path);
+            }
         }
         part
     }
@@ -119,7 +137,7 @@ impl Server {
             let Some(part) = unset.map(|unset| unset.take(left)) else { continue };
             self.rearming.last = Some(id);
             left = left.saturating_sub(cost(&part));
-            let outcome = self.set_watches(id, &part);
+            let outcome = self.read(id, Request::SetWatches2(part));
             // What it was told may have closed it.
             let unset = self.connections.get_mut(id).and_then(Connection::unset_watches);
             if let (Some(unset), Err(code)) = (unset, outcome) {

@@ -120,6 +120,7 @@ impl Server {
         let consensus = Consensus::new(&config, &restored, members_of_snapshot)?;
         Ok(Self {
             subscriptions: Subscriptions::new(state.last_zxid(), config.subscription_history_max),
+            watches: Watches::within(config.watch_limits),
             stalled_ms: 0,
             step_number: 0,
             unfinished: BTreeSet::new(),
@@ -132,7 +133,6 @@ impl Server {
             outputs: Vec::new(),
             effects: Vec::new(),
             state,
-            watches: Watches::new(),
             connections: Connections::default(),
             proposals: Proposals::default(),
             link: Link::default(),

@@ -15,7 +15,9 @@ mod rearm;
 mod table;
 
 pub use missed::Missed;
-pub use table::{Notification, WATCHED_BYTES_MAX, WATCHED_PATHS_MAX, Watches};
+pub use table::{
+    Notification, WATCHED_BYTES_ALL_MAX, WATCHED_BYTES_MAX, WATCHED_PATHS_MAX, WatchLimits, Watches,
+};
 
 #[cfg(test)]
 mod tests;

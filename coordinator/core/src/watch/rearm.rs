@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use coordinator_protocol::{AddWatchMode, ErrorCode, EventType, SetWatchesRequest, Zxid};
+use coordinator_protocol::{
+    AddWatchMode, ErrorCode, EventType, SetWatchesRequest, WatchKind, Zxid,
+};
 
 use super::table::{Notification, Watches};
 use crate::ids::ConnectionId;
@@ -18,7 +20,7 @@ impl Watches {
     /// `last` is the last zxid applied to `tree`.
     ///
     /// # Errors
-    /// `BadArguments` for a path that is not valid, `ThrottledOp` when there would be too many
+    /// `BadArguments` for a path that is not valid, `QuotaExceeded` when there would be too many
     /// (as for `watch_data`). Nothing is registered then: the client must not go on as if its
     /// watches were set.
     pub fn set_watches(
@@ -28,9 +30,9 @@ impl Watches {
         tree: &Tree,
         last: Zxid,
     ) -> Result<Vec<Notification>, ErrorCode> {
-        paths(request).try_for_each(|path| validate_path(path))?;
-        if !self.has_room_for(connection, paths(request)) {
-            return Err(ErrorCode::ThrottledOp);
+        wanted(request).try_for_each(|(path, _)| validate_path(path))?;
+        if !self.has_room_for(connection, wanted(request)) {
+            return Err(ErrorCode::QuotaExceeded);
         }
         let mut missed = Vec::new();
         let mut tell = |event, path: &str| {
@@ -71,13 +73,13 @@ impl Watches {
     }
 }
 
-fn paths(request: &SetWatchesRequest) -> impl Iterator<Item = &String> {
+fn wanted(request: &SetWatchesRequest) -> impl Iterator<Item = (&String, WatchKind)> {
     let lists = [
-        &request.data_watches,
-        &request.exist_watches,
-        &request.child_watches,
-        &request.persistent_watches,
-        &request.persistent_recursive_watches,
+        (&request.data_watches, WatchKind::Data),
+        (&request.exist_watches, WatchKind::Data),
+        (&request.child_watches, WatchKind::Children),
+        (&request.persistent_watches, WatchKind::Persistent),
+        (&request.persistent_recursive_watches, WatchKind::PersistentRecursive),
     ];
-    lists.into_iter().flatten()
+    lists.into_iter().flat_map(|(paths, kind)| paths.iter().map(move |path| (path, kind)))
 }

@@ -11,17 +11,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coordinator_protocol::{Acl, AddWatchMode, ErrorCode, EventType, WatchKind, Zxid};
+use coordinator_protocol::{
+    Acl, AddWatchMode, ErrorCode, EventType, SET_WATCHES_BYTES_MAX, SET_WATCHES_PATHS_MAX,
+    WatchKind, Zxid,
+};
 
 use crate::ids::ConnectionId;
 use crate::tree::{Change, ChangeKind, ancestors, parent};
 
-/// Paths that one connection may watch; one more is refused with -127.
-pub const WATCHED_PATHS_MAX: usize = 1_000_000;
-/// Bytes of those paths, with an allowance for each; likewise.
-pub const WATCHED_BYTES_MAX: usize = 64 << 20;
-/// What a registration takes beside its path.
-const REGISTRATION_BYTES: usize = 32;
+/// Paths that one connection may watch, at most; one more is refused with -125, as what is over a quota.
+pub const WATCHED_PATHS_MAX: usize = SET_WATCHES_PATHS_MAX;
+/// Bytes of those paths, once for each kind of watch; likewise. As many as one request can set again, beside what else is in it.
+pub const WATCHED_BYTES_MAX: usize = SET_WATCHES_BYTES_MAX - 64;
+/// Of the watches of all connections; likewise.
+pub const WATCHED_BYTES_ALL_MAX: usize = 1 << 30;
+/// What a path takes in such a request beside its text.
+const PATH_LENGTH_BYTES: usize = 4;
+
+/// How many watches there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchLimits {
+    /// Paths of one connection.
+    pub per_connection: usize,
+    /// Pairs of connection and path of one client, by its certificate or address.
+    pub per_client: usize,
+    /// Those of all.
+    pub all: usize,
+}
+
+impl Default for WatchLimits {
+    fn default() -> Self {
+        Self { per_connection: WATCHED_PATHS_MAX, per_client: usize::MAX, all: usize::MAX }
+    }
+}
 
 /// An event for one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +83,11 @@ impl Modes {
         Self(self.0 & !other.0)
     }
 
+    /// How many kinds these are.
+    const fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
     const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
@@ -73,6 +100,30 @@ pub struct Watches {
     by_connection: BTreeMap<ConnectionId, Watched>,
     /// Registrations with `RECURSIVE`: while there are none, nobody above a node is asked.
     recursive_count: usize,
+    limits: WatchLimits,
+    /// All registrations.
+    all: Counted,
+    /// Who is behind a connection, where that is known.
+    clients: BTreeMap<ConnectionId, Arc<str>>,
+    /// Registrations of those who have any.
+    by_client: BTreeMap<Arc<str>, usize>,
+}
+
+/// How much is registered, or would be more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    /// Pairs of connection and path.
+    paths: usize,
+    /// Weight of the watches.
+    bytes: usize,
+}
+
+impl Counted {
+    fn fits(self, more: Self, paths_max: usize, bytes_max: usize) -> bool {
+        let adds =
+            |held: usize, more: usize, max: usize| more == 0 || held.saturating_add(more) <= max;
+        adds(self.paths, more.paths, paths_max) && adds(self.bytes, more.bytes, bytes_max)
+    }
 }
 
 /// What one connection watches.
@@ -84,10 +135,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// Whether paths of this number and weight can be added.
-    fn has_room(&self, paths: usize, bytes: usize) -> bool {
-        self.paths.len().saturating_add(paths) <= WATCHED_PATHS_MAX
-            && self.bytes.saturating_add(bytes) <= WATCHED_BYTES_MAX
+    fn counted(&self) -> Counted {
+        Counted { paths: self.paths.len(), bytes: self.bytes }
     }
 }
 
@@ -98,11 +147,22 @@ impl Watches {
         Self::default()
     }
 
+    /// No watches, and no more than these later.
+    #[must_use]
+    pub fn within(limits: WatchLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Who is behind a connection that has no watches yet.
+    pub fn come_from(&mut self, connection: ConnectionId, client: Arc<str>) {
+        self.clients.insert(connection, client);
+    }
+
     /// A one-shot watch of getData (the node exists) or exists (whether or not it does).
     ///
     /// # Errors
-    /// `ThrottledOp` when the connection watches `WATCHED_PATHS_MAX` paths, or they have
-    /// `WATCHED_BYTES_MAX` bytes.
+    /// `QuotaExceeded` when the connection, its client or all together watch as many paths as they may, or these have
+    /// as many bytes.
     pub fn watch_data(&mut self, connection: ConnectionId, path: &str) -> Result<(), ErrorCode> {
         self.register(connection, path, Modes::DATA)
     }
@@ -154,7 +214,12 @@ impl Watches {
 
     /// Forgets a connection.
     pub fn disconnect(&mut self, connection: ConnectionId) {
-        for path in self.by_connection.remove(&connection).unwrap_or_default().paths {
+        let gone = self.by_connection.remove(&connection).unwrap_or_default();
+        self.all.paths -= gone.paths.len();
+        self.all.bytes -= gone.bytes;
+        self.count_client(connection, |count| count - gone.paths.len());
+        self.clients.remove(&connection);
+        for path in gone.paths {
             let Some(watchers) = self.by_path.get_mut(&path) else { continue };
             if watchers.remove(&connection).is_some_and(|modes| modes.meets(Modes::RECURSIVE)) {
                 self.recursive_count -= 1;
@@ -200,7 +265,13 @@ impl Watches {
     /// Registrations: pairs of connection and path.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_connection.values().map(|watched| watched.paths.len()).sum()
+        self.all.paths
+    }
+
+    /// Paths that this connection watches.
+    #[must_use]
+    pub fn count_of(&self, connection: ConnectionId) -> usize {
+        self.by_connection.get(&connection).map_or(0, |watched| watched.paths.len())
     }
 
     /// Paths that someone watches.
@@ -224,6 +295,8 @@ impl Watches {
     pub fn check(&self) {
         let mut count = 0;
         let mut recursive_count = 0;
+        let mut bytes: BTreeMap<ConnectionId, usize> = BTreeMap::new();
+        let mut by_client: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for (path, watchers) in &self.by_path {
             assert!(!watchers.is_empty(), "nobody watches {path}");
             for (connection, modes) in watchers {
@@ -233,14 +306,25 @@ impl Watches {
                 let watched = self.by_connection.get(connection);
                 let listed = watched.is_some_and(|watched| watched.paths.contains(path));
                 assert!(listed, "{path} is not listed");
+                *bytes.entry(*connection).or_default() += weight(path, *modes);
+                if let Some(client) = self.clients.get(connection) {
+                    *by_client.entry(client.clone()).or_default() += 1;
+                }
             }
         }
         assert_eq!(count, self.count(), "paths that a connection does not watch");
         assert_eq!(recursive_count, self.recursive_count);
-        for watched in self.by_connection.values() {
-            assert!(!watched.paths.is_empty() && watched.has_room(0, 0));
-            assert_eq!(watched.paths.iter().map(|path| weight(path)).sum::<usize>(), watched.bytes);
+        assert_eq!(by_client, self.by_client);
+        let mut all = Counted::default();
+        for (connection, watched) in &self.by_connection {
+            assert!(!watched.paths.is_empty() && watched.paths.len() <= self.limits.per_connection);
+            assert!(watched.bytes <= WATCHED_BYTES_MAX);
+            assert_eq!(bytes.get(connection), Some(&watched.bytes));
+            all.paths += watched.paths.len();
+            all.bytes += watched.bytes;
         }
+        assert_eq!(all, self.all);
+        assert!(self.all.paths <= self.limits.all && self.all.bytes <= WATCHED_BYTES_ALL_MAX);
     }
 
     fn register(
@@ -250,8 +334,12 @@ impl Watches {
         modes: Modes,
     ) -> Result<(), ErrorCode> {
         let before = self.modes(connection, path);
-        if before == Modes::NONE && !self.has_room(connection, 1, weight(path)) {
-            return Err(ErrorCode::ThrottledOp);
+        let more = Counted {
+            paths: usize::from(before == Modes::NONE),
+            bytes: weight(path, modes.without(before)),
+        };
+        if !self.has_room(connection, more) {
+            return Err(ErrorCode::QuotaExceeded);
         }
         self.set_modes(connection, path, before, before.with(modes));
         Ok(())
@@ -265,20 +353,34 @@ impl Watches {
     fn set_modes(&mut self, connection: ConnectionId, path: &str, before: Modes, after: Modes) {
         self.recursive_count += usize::from(after.meets(Modes::RECURSIVE));
         self.recursive_count -= usize::from(before.meets(Modes::RECURSIVE));
+        self.all.bytes += weight(path, after);
+        self.all.bytes -= weight(path, before);
         if after == Modes::NONE {
-            self.forget(connection, path);
+            self.forget(connection, path, before);
             return;
         }
         let known = self.by_path.get_key_value(path).map(|(path, _)| path.clone());
         let path: Arc<str> = known.unwrap_or_else(|| path.into());
         let watched = self.by_connection.entry(connection).or_default();
+        watched.bytes += weight(&path, after);
+        watched.bytes -= weight(&path, before);
         if watched.paths.insert(path.clone()) {
-            watched.bytes += weight(&path);
+            self.all.paths += 1;
+            self.count_client(connection, |count| count + 1);
         }
         self.by_path.entry(path).or_default().insert(connection, after);
     }
 
-    fn forget(&mut self, connection: ConnectionId, path: &str) {
+    /// Changes the count of who is behind the connection.
+    fn count_client(&mut self, connection: ConnectionId, change: impl FnOnce(usize) -> usize) {
+        let Some(client) = self.clients.get(&connection) else { return };
+        match change(self.by_client.get(client).copied().unwrap_or(0)) {
+            0 => drop(self.by_client.remove(client)),
+            count => drop(self.by_client.insert(client.clone(), count)),
+        }
+    }
+
+    fn forget(&mut self, connection: ConnectionId, path: &str, before: Modes) {
         if let Some(watchers) = self.by_path.get_mut(path) {
             watchers.remove(&connection);
             if watchers.is_empty() {
@@ -286,33 +388,47 @@ impl Watches {
             }
         }
         if let Some(watched) = self.by_connection.get_mut(&connection) {
-            if watched.paths.remove(path) {
-                watched.bytes -= weight(path);
+            let is_gone = watched.paths.remove(path);
+            if is_gone {
+                watched.bytes -= weight(path, before);
             }
             if watched.paths.is_empty() {
                 self.by_connection.remove(&connection);
             }
+            if is_gone {
+                self.all.paths -= 1;
+                self.count_client(connection, |count| count - 1);
+            }
         }
     }
 
-    /// Whether all of `paths` could be registered, whichever of them will be.
+    /// Whether all of `wanted` could be registered, whichever of them will be.
     pub(super) fn has_room_for<'a>(
         &self,
         connection: ConnectionId,
-        paths: impl Iterator<Item = &'a String>,
+        wanted: impl Iterator<Item = (&'a String, WatchKind)>,
     ) -> bool {
-        let new: BTreeSet<&str> = paths
-            .map(String::as_str)
-            .filter(|path| self.modes(connection, path) == Modes::NONE)
-            .collect();
-        self.has_room(connection, new.len(), new.iter().map(|path| weight(path)).sum())
+        let mut new: BTreeMap<&str, Modes> = BTreeMap::new();
+        for (path, kind) in wanted {
+            let all = new.entry(path).or_insert(Modes::NONE);
+            *all = all.with(modes_of(kind));
+        }
+        let mut more = Counted::default();
+        for (path, modes) in new {
+            let before = self.modes(connection, path);
+            more.paths += usize::from(before == Modes::NONE);
+            more.bytes = more.bytes.saturating_add(weight(path, modes.without(before)));
+        }
+        self.has_room(connection, more)
     }
 
-    fn has_room(&self, connection: ConnectionId, paths: usize, bytes: usize) -> bool {
-        match self.by_connection.get(&connection) {
-            Some(watched) => watched.has_room(paths, bytes),
-            None => Watched::default().has_room(paths, bytes),
-        }
+    fn has_room(&self, connection: ConnectionId, more: Counted) -> bool {
+        let held = self.by_connection.get(&connection).map(Watched::counted).unwrap_or_default();
+        let client = self.clients.get(&connection).and_then(|client| self.by_client.get(client));
+        let of_client = Counted { paths: client.copied().unwrap_or(0), bytes: 0 };
+        held.fits(more, self.limits.per_connection.min(WATCHED_PATHS_MAX), WATCHED_BYTES_MAX)
+            && of_client.fits(more, self.limits.per_client, usize::MAX)
+            && self.all.fits(more, self.limits.all, WATCHED_BYTES_ALL_MAX)
     }
 
     /// Connections with one of the `concerned` modes on `path`; their one-shot ones among them
@@ -332,8 +448,9 @@ impl Watches {
     }
 }
 
-fn weight(path: &str) -> usize {
-    path.len().saturating_add(REGISTRATION_BYTES)
+/// What watches of these kinds on a path take of a request that sets them again.
+fn weight(path: &str, modes: Modes) -> usize {
+    path.len().saturating_add(PATH_LENGTH_BYTES).saturating_mul(modes.count())
 }
 
 fn modes_of(kind: WatchKind) -> Modes {

@@ -13,6 +13,7 @@ use crate::tree::{Change, ChangeKind, Tree};
 
 const A: ConnectionId = ConnectionId::new(1);
 const B: ConnectionId = ConnectionId::new(2);
+const C: ConnectionId = ConnectionId::new(3);
 
 use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 
@@ -198,7 +199,7 @@ fn connection_may_watch_as_many_paths_as_the_limit() {
     for number in 0..WATCHED_PATHS_MAX {
         watches.watch_data(A, &format!("/{number}")).unwrap();
     }
-    assert_eq!(watches.watch_data(A, "/one-more"), Err(ErrorCode::ThrottledOp));
+    assert_eq!(watches.watch_data(A, "/one-more"), Err(ErrorCode::QuotaExceeded));
     assert_eq!(watches.watch_children(A, "/0"), Ok(()));
     assert_eq!(watches.watch_data(B, "/one-more"), Ok(()));
 }
@@ -259,16 +260,17 @@ fn long_path(number: usize, bytes: usize) -> String {
 
 #[test]
 fn connection_may_watch_as_many_bytes_as_the_limit() {
-    const EACH: usize = 1 << 20;
+    const EACH: usize = WATCHED_BYTES_MAX / 64;
     let mut watches = Watches::new();
     let fit = WATCHED_BYTES_MAX / EACH;
-    // With the allowance for each, they fill the limit exactly.
-    let path = |number| long_path(number, EACH - 32);
+    // With their lengths they fill the limit exactly.
+    let path = |number| long_path(number, EACH - 4);
     for number in 0..fit {
         watches.watch_data(A, &path(number)).unwrap();
     }
-    assert_eq!(watches.watch_data(A, "/"), Err(ErrorCode::ThrottledOp));
-    assert_eq!(watches.watch_children(A, &path(0)), Ok(()), "the path is watched already");
+    assert_eq!(watches.watch_data(A, "/"), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(watches.watch_children(A, &path(0)), Err(ErrorCode::QuotaExceeded), "in two lists");
+    assert_eq!(watches.watch_data(A, &path(0)), Ok(()), "it is watched already");
     watches.check();
     assert!(watches.remove(A, &path(0), WatchKind::Any));
     assert_eq!(watches.watch_data(A, "/"), Ok(()), "room is given back");
@@ -281,8 +283,8 @@ fn connection_may_watch_as_many_bytes_as_the_limit() {
 #[test]
 fn set_watches_that_cannot_be_set_whole_sets_nothing() {
     let (mut watches, tree) = (Watches::new(), Tree::new());
-    let fit = WATCHED_BYTES_MAX >> 20;
-    let path = |number| long_path(number, (1 << 20) - 32);
+    let fit = 64;
+    let path = |number| long_path(number, WATCHED_BYTES_MAX / fit - 4);
     for number in 2..fit {
         watches.watch_data(A, &path(number)).unwrap();
     }
@@ -292,7 +294,7 @@ fn set_watches_that_cannot_be_set_whole_sets_nothing() {
         ..SetWatchesRequest::default()
     };
     let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
-    assert_eq!((refused, watches.count()), (Err(ErrorCode::ThrottledOp), fit - 2));
+    assert_eq!((refused, watches.count()), (Err(ErrorCode::QuotaExceeded), fit - 2));
     request.data_watches.clear();
     request.persistent_watches = vec!["/a//b".into()];
     let refused = watches.set_watches(A, &request, &tree, Zxid::new(4));
@@ -313,4 +315,61 @@ fn new_access_list_fires_nothing() {
     watches.add(B, "/", AddWatchMode::PersistentRecursive).unwrap();
     assert_eq!(fire(&mut watches, ChangeKind::AclChanged, "/a"), []);
     assert_eq!(watches.count(), 3);
+}
+
+#[test]
+fn watches_of_one_client_and_of_all_are_limited_too() {
+    let limits = WatchLimits { per_connection: 3, per_client: 4, all: 6 };
+    let mut watches = Watches::within(limits);
+    let refused = Err(ErrorCode::QuotaExceeded);
+    for (connection, client) in [(A, "one"), (B, "one"), (C, "other")] {
+        watches.come_from(connection, client.into());
+    }
+    for path in ["/1", "/2", "/3"] {
+        watches.watch_data(A, path).unwrap();
+    }
+    assert_eq!(watches.watch_data(A, "/4"), refused, "of the connection");
+    watches.watch_children(A, "/1").unwrap();
+    watches.watch_data(B, "/1").unwrap();
+    assert_eq!(watches.watch_data(B, "/2"), refused, "of the client");
+    watches.watch_data(C, "/1").unwrap();
+    watches.watch_data(C, "/2").unwrap();
+    assert_eq!(watches.watch_data(C, "/3"), refused, "of all");
+    watches.check();
+    // What fires makes room, and so does who goes.
+    assert_eq!(fire(&mut watches, ChangeKind::DataChanged, "/2").len(), 2);
+    watches.check();
+    watches.watch_data(B, "/2").unwrap();
+    watches.watch_data(C, "/3").unwrap();
+    watches.disconnect(A);
+    watches.check();
+    watches.add(B, "/3", AddWatchMode::PersistentRecursive).unwrap();
+    assert_eq!((watches.count(), watches.count_of(B)), (5, 3));
+    watches.check();
+}
+
+#[test]
+fn what_one_connection_may_watch_can_be_set_again_by_one_request() {
+    use coordinator_protocol::{Request, SET_WATCHES_BYTES_MAX, Xid, encode_request};
+    let mut watches = Watches::new();
+    let mut again = SetWatchesRequest::default();
+    // Each path in every list in which it can be.
+    for number in 0.. {
+        let path = long_path(number, 100_000);
+        let registered = watches
+            .watch_data(A, &path)
+            .and_then(|()| watches.watch_children(A, &path))
+            .and_then(|()| watches.add(A, &path, AddWatchMode::Persistent))
+            .and_then(|()| watches.add(A, &path, AddWatchMode::PersistentRecursive));
+        if registered.is_err() {
+            break;
+        }
+        again.data_watches.push(path.clone());
+        again.child_watches.push(path.clone());
+        again.persistent_watches.push(path.clone());
+        again.persistent_recursive_watches.push(path);
+    }
+    let bytes = encode_request(Xid::SET_WATCHES, &Request::SetWatches2(again)).len() - 4;
+    assert!(bytes <= SET_WATCHES_BYTES_MAX && bytes > SET_WATCHES_BYTES_MAX - 500_000, "{bytes}");
+    assert_eq!(WATCHED_BYTES_MAX + 8 + 8 + 5 * 4, SET_WATCHES_BYTES_MAX - 28);
 }

@@ -1,13 +1,13 @@
 //! setWatches of many paths, in parts.
 
-use coordinator_protocol::{Request, SetWatchesRequest};
+use coordinator_protocol::{ErrorCode, Request, SetWatchesRequest};
 
-use super::ensemble::connect_request;
+use super::ensemble::{Ensemble, connect_request};
 use super::failures::{request, run, served};
-use super::{create, get_data, set_data};
+use super::{create, exists, get_data, set_data};
 use crate::server::{
-    Effect, Event, SET_WATCHES_AT_ONCE_MAX, SET_WATCHES_BYTES_PER_COUNT, SET_WATCHES_PER_STEP_MAX,
-    Server,
+    Effect, Event, Notice, PENDING_BYTES_ALL_MAX, SET_WATCHES_AT_ONCE_MAX,
+    SET_WATCHES_BYTES_PER_COUNT, SET_WATCHES_PER_STEP_MAX, Server,
 };
 use crate::{ConnectionId, Now};
 
@@ -181,4 +181,58 @@ fn connection_that_goes_between_parts_leaves_nothing() {
     let events = vec![Event::Disconnected { connection, by_peer: true }];
     assert_eq!(xids(&run(&mut server, events, now).concat(), connection), [0; 0]);
     assert_eq!(server.status().watches, 0);
+}
+
+#[test]
+fn watch_over_the_limit_is_refused_and_the_session_goes_on() {
+    let mut ensemble = Ensemble::with(1, |config| config.watch_limits.per_connection = 2);
+    let leader = ensemble.await_leader();
+    let id = ensemble.connect(leader, 10_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    ensemble.ask(id, get_data("/a", true)).unwrap();
+    assert_eq!(ensemble.ask(id, exists("/none", true)), Err(ErrorCode::NoNode));
+    for refused in [get_data("/", true), exists("/b", true)] {
+        assert_eq!(ensemble.ask(id, refused), Err(ErrorCode::QuotaExceeded));
+    }
+    assert!(ensemble.ask(id, get_data("/", false)).is_ok());
+    let server = ensemble.server_mut(leader);
+    assert_eq!((server.status().watches, server.measures().refused_watches), (2, 2));
+    let noticed = server.take_notices();
+    let is_it =
+        |notice: &Notice| matches!(notice, Notice::WatchesRefused { watches: 2, all: 2, .. });
+    assert!(noticed.len() == 1 && is_it(&noticed[0].notice), "{noticed:?}");
+    // Clients do not look at this answer, and would wait for ever.
+    let other = ensemble.connect(leader, 10_000);
+    ensemble.send(other, exist_watches(paths(3)));
+    ensemble.run_until("the end", |e| e.clients[&other].is_closed());
+    assert!(!ensemble.clients[&id].is_closed());
+    assert_eq!(ensemble.server(leader).measures().refused_watches, 3);
+}
+
+#[test]
+fn large_sets_of_watches_that_all_have_no_room_to_wait_end_their_connections() {
+    let (mut server, _, now) = served();
+    let large = |from: usize| {
+        let path = |number: usize| format!("/{number}-{}", "x".repeat(1 << 20));
+        exist_watches((0..17).map(|number| path(17 * from + number)).collect())
+    };
+    let clients: Vec<ConnectionId> =
+        (10..27).map(|number| join(&mut server, number, now)).collect();
+    let events: Vec<Event> =
+        clients.iter().enumerate().map(|(at, id)| request(*id, 1, large(at))).collect();
+    let mut effects = Vec::new();
+    server.step_all(events, now, &mut effects);
+    let is_closed = |id: &&ConnectionId| effects.contains(&Effect::Close { connection: **id });
+    let closed: Vec<_> = clients.iter().filter(is_closed).collect();
+    assert!(server.measures().outstanding_bytes < PENDING_BYTES_ALL_MAX + (18 << 20));
+    assert_eq!(closed, [clients.last().unwrap()]);
+    // There is room again when others are done, or gone.
+    let gone = clients.iter().map(|id| Event::Disconnected { connection: *id, by_peer: true });
+    run(&mut server, gone.collect(), now);
+    assert_eq!(server.measures().outstanding_bytes, 0);
+    let again = join(&mut server, 30, now);
+    effects.clear();
+    server.step_all(vec![request(again, 1, large(16))], now, &mut effects);
+    assert!(!effects.contains(&Effect::Close { connection: again }));
+    assert!(server.measures().outstanding_bytes > 17 << 20);
 }

@@ -90,7 +90,9 @@ pub fn found_from(
     let wrong =
         |reason: &str| io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
     // What followed the snapshot is lost, and clients may have seen it.
-    let state = state.set_apart().ok_or_else(|| wrong("no epoch is left"))?;
+    let state = state
+        .set_apart()
+        .ok_or_else(|| wrong("nothing was ever written in it, or no epoch is left"))?;
     let image = SnapshotImage { data: state.encode_snapshot(), ..image };
     let index = image.index;
     found(disk, folder, owner, image)?;

@@ -204,7 +204,7 @@ impl FrozenState {
 impl State {
     /// The same sessions and nodes as the beginning of another history: its zxids are greater than any that this one can
     /// have come to, so that whoever followed this one sees that it has to begin anew. Its members are those that
-    /// settings name, and no text tells of others. `None` when no epoch is left.
+    /// settings name, and no text tells of others. `None` when no epoch is left, and of a state in which nothing was ever written.
     #[must_use]
     pub fn set_apart(mut self) -> Option<Self> {
         self.tree.clear_config();

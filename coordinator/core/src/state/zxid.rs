@@ -28,10 +28,10 @@ impl ZxidClock {
     }
 
     /// Behind everything that the history of this zxid can have come to: another one begins here, and nobody may take
-    /// a zxid of the one for a zxid of the other. `None` when no epoch is left.
+    /// a zxid of the one for a zxid of the other. `None` when no epoch is left, and where nothing was ever written.
     pub(super) fn apart(self) -> Option<Self> {
         let epoch = self.epoch.checked_add(EPOCHS_APART).filter(|epoch| *epoch < EPOCH_MAX)?;
-        Some(Self { epoch, counter: 0, ..self })
+        Some(Self { epoch, counter: 0, ..self }).filter(|clock| clock.is_sound())
     }
 
     /// Takes note of an entry's term; a higher one begins an epoch.
@@ -110,6 +110,8 @@ mod tests {
         }
         assert_eq!(ZxidClock::continuing(Zxid::new(i64::MAX)), None);
         assert_eq!(ZxidClock::continuing(Zxid::new(-1)), None);
+        // An epoch without a term is no state that anybody takes.
+        assert_eq!(ZxidClock::default().apart(), None);
     }
 
     #[test]

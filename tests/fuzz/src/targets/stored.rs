@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coordinator::storage::{self, Owner};
+use coordinator_core::consensus::SnapshotImage;
 use coordinator_core::state::{Entry, State, members_of_snapshot};
 use coordinator_disk::envelope;
 use coordinator_disk::record_file::{self, RecordFile, Tail};
@@ -25,7 +26,7 @@ const FOLDER: &str = "/data";
 const SEGMENT: &str = "/data/log/0000000000000001.log";
 const SEGMENT_IDENTITY: &[u8] = b"log segment 1 of coordinator 1 in cluster fuzz";
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "envelope",
         what: "the envelope around our own values, and values inside it",
@@ -49,6 +50,12 @@ pub const TARGETS: [Target; 6] = [
         what: "a data folder whose log has these records",
         run: log_file,
         seeds: log_files,
+    },
+    Target {
+        name: "snapshot-file",
+        what: "a snapshot's file, and a data folder that is made from it",
+        run: snapshot_file,
+        seeds: snapshots,
     },
     Target {
         name: "record-file",
@@ -115,11 +122,16 @@ fn snapshots() -> Vec<Vec<u8>> {
     vec![of(&LIVED.state), of(&State::new())]
 }
 
-fn snapshot(input: &[u8]) -> bool {
+/// The bytes of a snapshot with these parts.
+fn snapshot_of(input: &[u8]) -> Vec<u8> {
     let kind = |number: usize| if number == 0 { SNAPSHOT_HEAD } else { SNAPSHOT_CHUNK };
     let parts = split(input).into_iter().enumerate();
     let parts: Vec<Vec<u8>> = parts.map(|(number, part)| sealed(kind(number), part)).collect();
-    let bytes = joined(parts.iter().map(Vec::as_slice));
+    joined(parts.iter().map(Vec::as_slice))
+}
+
+fn snapshot(input: &[u8]) -> bool {
+    let bytes = snapshot_of(input);
     let _ = members_of_snapshot(&bytes);
     let _ = members_of_snapshot(input);
     let _ = State::decode_snapshot(input);
@@ -167,6 +179,30 @@ fn log_file(input: &[u8]) -> bool {
     assert_eq!(before.is_ok(), after.is_ok(), "{before:?} and {after:?}");
     let (Ok(before), Ok(after)) = (before, after) else { return false };
     assert_eq!((before.last_index, before.zxid), (after.last_index, after.zxid));
+    true
+}
+
+/// A folder that was made from it can be read: a server starts in it.
+fn snapshot_file(input: &[u8]) -> bool {
+    let disk = Arc::new(MemoryDisk::default());
+    let (log, _) = storage::open(disk.clone(), Path::new(FOLDER), owner()).expect("a folder");
+    let image = SnapshotImage { index: 9, term: 1, data: snapshot_of(input).into() };
+    log.save(&image).expect("saved");
+    drop(log);
+    let file = Path::new(FOLDER).join("snapshots/0000000000000009.snapshot");
+    let members = storage::members_in(&*disk, &file, owner());
+    let made = Path::new("/made");
+    let founded = storage::found_from(disk.clone(), &file, made, owner());
+    // Of a last zxid there may be no next one.
+    assert!(members.is_ok() || founded.is_err(), "{members:?} and {founded:?}");
+    if founded.is_err() {
+        return false;
+    }
+    let (log, restored) = storage::open(disk.clone(), made, owner()).expect("a folder just made");
+    drop(log);
+    let found = restored.snapshot.expect("what it was made from");
+    let state = State::decode_snapshot(&found.data).expect("what was checked");
+    state.check();
     true
 }
 

@@ -11,6 +11,9 @@
 //! ```text
 //! | flags 1 | length of the path 4 | czxid 8 | ctime 8 | what the flags name | path | data |
 //! ```
+//!
+//! Data of more than a few hundred bytes stands apart: each child that comes or goes gives its parent other numbers, and
+//! must not copy what the parent holds.
 
 use std::sync::Arc;
 
@@ -25,6 +28,9 @@ const TTL_MARK: i64 = -0x0100_0000_0000_0000;
 /// In the place of a container's owner.
 pub(super) const CONTAINER: SessionId = SessionId::new(i64::MIN);
 
+/// More data than that stands apart.
+const DATA_BESIDE_MAX: usize = 512;
+
 /// What begins every node.
 const HEAD_BYTES: usize = 1 + 4 + 8 + 8;
 /// Its mzxid and mtime stand there: it was written since it was created.
@@ -35,7 +41,7 @@ const HAD_CHILDREN: u8 = 1 << 1;
 const VERSIONED: u8 = 1 << 2;
 /// Its owner stands there.
 const OWNED: u8 = 1 << 3;
-/// It has data, if only none of any length.
+/// It has data, if only of no length.
 const DATA: u8 = 1 << 4;
 
 /// The mark of a node that stays for so long; `None` when it cannot be given that time.
@@ -113,8 +119,21 @@ impl NodeNumbers {
 pub(super) struct Node {
     /// As the module says.
     text: Arc<[u8]>,
-    /// Shared by nodes with the same list.
+    beside: Beside,
+}
+
+/// What a node shares with others, or with those that it takes the place of. No larger than the list alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Beside {
+    /// Only the access list: the data, if there is any, is in the text.
+    Acl(Arc<[Acl]>),
+    Large(Arc<Large>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Large {
     acl: Arc<[Acl]>,
+    data: Bytes,
 }
 
 /// A node as readers get it.
@@ -132,44 +151,31 @@ impl Node {
         acl: Arc<[Acl]>,
         numbers: &NodeNumbers,
     ) -> Node {
-        let NodeNumbers { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = *numbers;
-        let NodeNumbers { version, cversion, aversion, ephemeral_owner, .. } = *numbers;
-        let named = |flag, is_named| if is_named { flag } else { 0 };
-        let flags = named(WRITTEN, (mzxid, mtime_ms) != (czxid, ctime_ms))
-            | named(HAD_CHILDREN, pzxid != czxid)
-            | named(VERSIONED, (version, cversion, aversion) != (0, 0, 0))
-            | named(OWNED, !ephemeral_owner.is_none())
-            | named(DATA, data.is_some());
-        let path_bytes = u32::try_from(path.len()).expect("bounded by a frame");
-        let data = data.unwrap_or_default();
-        let mut text = Vec::with_capacity(head_bytes(flags) + path.len() + data.len());
-        text.push(flags);
-        text.extend_from_slice(&path_bytes.to_le_bytes());
-        text.extend_from_slice(&czxid.get().to_le_bytes());
-        text.extend_from_slice(&ctime_ms.to_le_bytes());
-        if flags & WRITTEN != 0 {
-            text.extend_from_slice(&mzxid.get().to_le_bytes());
-            text.extend_from_slice(&mtime_ms.to_le_bytes());
-        }
-        if flags & HAD_CHILDREN != 0 {
-            text.extend_from_slice(&pzxid.get().to_le_bytes());
-        }
-        if flags & VERSIONED != 0 {
-            for number in [version, cversion, aversion] {
-                text.extend_from_slice(&number.to_le_bytes());
+        let large = data.filter(|data| data.len() > DATA_BESIDE_MAX);
+        match large.map(Bytes::copy_from_slice) {
+            Some(data) => {
+                let text = lay_out(path, Some(b""), numbers);
+                Node { text, beside: Beside::Large(Arc::new(Large { acl, data })) }
             }
+            None => Node { text: lay_out(path, data, numbers), beside: Beside::Acl(acl) },
         }
-        if flags & OWNED != 0 {
-            text.extend_from_slice(&ephemeral_owner.get().to_le_bytes());
-        }
-        text.extend_from_slice(path.as_bytes());
-        text.extend_from_slice(data);
-        Node { text: text.into(), acl }
     }
 
     /// The same with other numbers.
     pub(super) fn with_numbers(&self, numbers: &NodeNumbers) -> Node {
-        Node::new(self.path(), self.data(), self.acl.clone(), numbers)
+        let text = lay_out(self.path(), self.data_in_text(), numbers);
+        Node { text, beside: self.beside.clone() }
+    }
+
+    /// The same with another access list and other numbers.
+    pub(super) fn with_acl(&self, acl: Arc<[Acl]>, numbers: &NodeNumbers) -> Node {
+        let beside = match &self.beside {
+            Beside::Acl(_) => Beside::Acl(acl),
+            Beside::Large(large) => {
+                Beside::Large(Arc::new(Large { acl, data: large.data.clone() }))
+            }
+        };
+        Node { text: lay_out(self.path(), self.data_in_text(), numbers), beside }
     }
 
     /// Its numbers.
@@ -210,12 +216,17 @@ impl Node {
 
     /// Its data; `None` is ZooKeeper's null.
     pub(super) fn data(&self) -> Option<&[u8]> {
-        let (_, end) = self.path_range();
-        (self.text[0] & DATA != 0).then(|| &self.text[end..])
+        match &self.beside {
+            Beside::Acl(_) => self.data_in_text(),
+            Beside::Large(large) => Some(&large.data),
+        }
     }
 
     /// The same, sharing the node's memory.
     pub(super) fn shared_data(&self) -> Option<Bytes> {
+        if let Beside::Large(large) = &self.beside {
+            return Some(large.data.clone());
+        }
         let (_, end) = self.path_range();
         let share = || match self.text.len() - end {
             0 => Bytes::new(),
@@ -226,13 +237,20 @@ impl Node {
 
     /// How many bytes of data.
     pub(super) fn data_bytes(&self) -> usize {
+        self.data().map_or(0, <[u8]>::len)
+    }
+
+    fn data_in_text(&self) -> Option<&[u8]> {
         let (_, end) = self.path_range();
-        self.text.len() - end
+        (self.text[0] & DATA != 0).then(|| &self.text[end..])
     }
 
     /// The access list; nodes share it.
     pub(super) fn acl(&self) -> &Arc<[Acl]> {
-        &self.acl
+        match &self.beside {
+            Beside::Acl(acl) => acl,
+            Beside::Large(large) => &large.acl,
+        }
     }
 
     /// The Stat that clients see of it with so many children.
@@ -261,6 +279,43 @@ impl Node {
         let path_bytes = u32::from_le_bytes(fields.take());
         (start, start + usize::try_from(path_bytes).expect("it is in memory"))
     }
+}
+
+/// A node's text.
+fn lay_out(path: &str, data: Option<&[u8]>, numbers: &NodeNumbers) -> Arc<[u8]> {
+    let NodeNumbers { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = *numbers;
+    let NodeNumbers { version, cversion, aversion, ephemeral_owner, .. } = *numbers;
+    let named = |flag, is_named| if is_named { flag } else { 0 };
+    let flags = named(WRITTEN, (mzxid, mtime_ms) != (czxid, ctime_ms))
+        | named(HAD_CHILDREN, pzxid != czxid)
+        | named(VERSIONED, (version, cversion, aversion) != (0, 0, 0))
+        | named(OWNED, !ephemeral_owner.is_none())
+        | named(DATA, data.is_some());
+    let path_bytes = u32::try_from(path.len()).expect("bounded by a frame");
+    let data = data.unwrap_or_default();
+    let mut text = Vec::with_capacity(head_bytes(flags) + path.len() + data.len());
+    text.push(flags);
+    text.extend_from_slice(&path_bytes.to_le_bytes());
+    text.extend_from_slice(&czxid.get().to_le_bytes());
+    text.extend_from_slice(&ctime_ms.to_le_bytes());
+    if flags & WRITTEN != 0 {
+        text.extend_from_slice(&mzxid.get().to_le_bytes());
+        text.extend_from_slice(&mtime_ms.to_le_bytes());
+    }
+    if flags & HAD_CHILDREN != 0 {
+        text.extend_from_slice(&pzxid.get().to_le_bytes());
+    }
+    if flags & VERSIONED != 0 {
+        for number in [version, cversion, aversion] {
+            text.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    if flags & OWNED != 0 {
+        text.extend_from_slice(&ephemeral_owner.get().to_le_bytes());
+    }
+    text.extend_from_slice(path.as_bytes());
+    text.extend_from_slice(data);
+    text.into()
 }
 
 /// How far the path is from the beginning.
@@ -345,7 +400,10 @@ mod tests {
                 aversion: -version(3).wrapping_add(version(4)).signum(),
                 ephemeral_owner: SessionId::new(is(5) * i64::MIN),
             };
-            for data in [None, Some(&b""[..]), Some(&[0, 255, b'/'][..])] {
+            let long = vec![7; DATA_BESIDE_MAX + 1];
+            let short = &long[1..];
+            for data in [None, Some(&b""[..]), Some(&[0, 255, b'/'][..]), Some(short), Some(&long)]
+            {
                 let node = Node::new("/ü/b", data, acl.clone(), &numbers);
                 assert_eq!(node.numbers(), numbers);
                 assert_eq!(node.path(), "/ü/b");
@@ -354,6 +412,10 @@ mod tests {
                 assert_eq!(node.data_bytes(), data.map_or(0, <[u8]>::len));
                 assert_eq!(node.acl(), &acl);
                 assert_eq!(node.with_numbers(&numbers), node);
+                assert_eq!(node.with_acl(acl.clone(), &numbers), node);
+                let none: Arc<[Acl]> = [].into();
+                let other = node.with_acl(none.clone(), &numbers);
+                assert_eq!((other.acl(), other.data()), (&none, data));
             }
         }
     }
@@ -363,5 +425,6 @@ mod tests {
         let numbers = NodeNumbers::new(Zxid::new(1 << 40), 1 << 40, SessionId::NONE);
         let node = Node::new("/a", Some(b"data"), Acl::open().into(), &numbers);
         assert_eq!(node.text.len(), HEAD_BYTES + "/a".len() + "data".len());
+        assert_eq!(size_of::<Node>(), 32);
     }
 }

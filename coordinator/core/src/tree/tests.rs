@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use coordinator_protocol::{
-    Acl, CreateMode, CreateRequest, CreateTtlRequest, ErrorCode, SessionId, Stat, Zxid,
+    Acl, CreateMode, CreateRequest, CreateTtlRequest, ErrorCode, SessionId, SetAclRequest, Stat,
+    Zxid,
 };
 
 use super::{Change, ChangeKind, NodeNumbers, Stamp, Transaction, Tree};
@@ -370,6 +371,40 @@ fn access_lists_that_one_transaction_adds_are_bounded() {
     for number in 0..2 * fit {
         assert_eq!(create(&mut transaction, number, list(0)), Ok(()), "{number}");
     }
+}
+
+/// A multi has tens of thousands of creates in a megabyte, and a session as many ephemerals: what they cost must not grow
+/// with what their parent holds.
+#[test]
+fn children_that_come_and_go_copy_nothing_of_what_their_parent_holds() {
+    let mut tree = Tree::new();
+    let data = Some(Bytes::from(vec![7; 1 << 20]));
+    let parent = CreateRequest { data, ..request("/p", "", 0) };
+    Transaction::new(&mut tree, stamp(1)).create(OWNER, &parent).unwrap();
+    let at = |tree: &Tree| tree.get("/p").unwrap().data().unwrap().as_ptr();
+    let before = at(&tree);
+    let untouched = tree.clone();
+    let mut transaction = Transaction::new(&mut tree, stamp(2));
+    for number in 0..20_000 {
+        transaction.create(OWNER, &request(&format!("/p/{number}"), "", 1)).unwrap();
+    }
+    transaction.rollback();
+    assert_eq!(tree, untouched);
+    assert_eq!(at(&tree), before);
+    let mut transaction = Transaction::new(&mut tree, stamp(3));
+    for number in 0..20_000 {
+        transaction.create(OWNER, &request(&format!("/p/{number}"), "", 1)).unwrap();
+    }
+    assert_eq!(transaction.commit().len(), 20_000);
+    let mut transaction = Transaction::new(&mut tree, stamp(4));
+    transaction.delete_ephemerals(OWNER);
+    assert_eq!(transaction.commit().len(), 20_000);
+    tree.check();
+    let acl = Acl::open();
+    let listed = SetAclRequest { path: "/p".into(), acl, version: -1 };
+    Transaction::new(&mut tree, stamp(5)).set_acl(&listed).unwrap();
+    assert_eq!(at(&tree), before);
+    assert_eq!(stat(&tree, "/p").data_length, 1 << 20);
 }
 
 #[test]

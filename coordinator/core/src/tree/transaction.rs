@@ -59,10 +59,10 @@ pub struct Transaction<'a> {
 /// How to take one operation back.
 #[derive(Debug)]
 enum Undo {
-    /// Takes the node out again; the parent was this.
-    Create { path: Arc<str>, parent: Node },
-    /// Puts the node back; the parent was this.
-    Delete { node: Node, parent: Node },
+    /// Takes the node out again; the parent's numbers were these.
+    Create { path: Arc<str>, parent: NodeNumbers },
+    /// Puts the node back; the parent's numbers were these.
+    Delete { node: Node, parent: NodeNumbers },
     /// The node was this.
     Replace(Node),
 }
@@ -276,7 +276,7 @@ impl<'a> Transaction<'a> {
         expect_version(request.version, numbers.aversion)?;
         let acl = self.add_acl(acl)?;
         let numbers = NodeNumbers { aversion: next_version(numbers.aversion), ..numbers };
-        let listed = Node::new(path, node.data(), acl, &numbers);
+        let listed = node.with_acl(acl, &numbers);
         Ok(self.replace(listed, (ChangeKind::AclChanged, None)))
     }
 
@@ -338,7 +338,7 @@ impl<'a> Transaction<'a> {
             numbers.pzxid = zxid;
         });
         let (kind, parent_acl) = (ChangeKind::Created, parent.acl().clone());
-        self.undo.push(Undo::Create { path: path.clone(), parent });
+        self.undo.push(Undo::Create { path: path.clone(), parent: parent.numbers() });
         self.changes.push(Change { zxid, path, kind, data, acl, parent_acl, stat });
         stat
     }
@@ -352,7 +352,7 @@ impl<'a> Transaction<'a> {
             numbers.pzxid = if keeps { numbers.pzxid } else { zxid };
         });
         let (kind, parent_acl) = (ChangeKind::Deleted, parent.acl().clone());
-        self.undo.push(Undo::Delete { node, parent });
+        self.undo.push(Undo::Delete { node, parent: parent.numbers() });
         let path = path.into();
         self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
     }
@@ -371,18 +371,19 @@ impl<'a> Transaction<'a> {
     }
 
     fn take_back(&mut self, undo: Undo) {
-        let former = match undo {
+        match undo {
             Undo::Create { path, parent } => {
                 self.tree.detach(&path);
-                parent
+                self.renumber_parent(&path, |numbers| *numbers = parent);
             }
             Undo::Delete { node, parent } => {
-                self.tree.attach(node);
-                parent
+                self.tree.attach(node.clone());
+                self.renumber_parent(node.path(), |numbers| *numbers = parent);
             }
-            Undo::Replace(former) => former,
-        };
-        self.tree.replace(former);
+            Undo::Replace(former) => {
+                self.tree.replace(former);
+            }
+        }
     }
 
     /// Gives the parent of `path` other numbers, and returns it as it was.

@@ -8,6 +8,7 @@
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -169,6 +170,8 @@ impl Roster {
 struct Client {
     outbox: Arc<Outbox>,
     backlogged: bool,
+    /// Asked of the system once: a list of clients would ask as often as it has entries.
+    remote: Option<SocketAddr>,
 }
 
 impl CoreLoop {
@@ -261,7 +264,9 @@ impl CoreLoop {
     fn take(&mut self, input: Input) {
         match input {
             Input::Opened { connection, outbox } => {
-                self.connections.insert(connection, Client { outbox, backlogged: false });
+                let remote = outbox.socket().remote();
+                let client = Client { outbox, backlogged: false, remote };
+                self.connections.insert(connection, client);
             }
             Input::Ended { connection, by_peer } => {
                 if self.connections.remove(&connection).is_some() {

@@ -37,10 +37,10 @@ impl CoreLoop {
     fn connected(&self) -> Listed<Connected> {
         let Listed { items, total } = self.core.list_connections();
         let with_socket = |info: ConnectionInfo| {
-            let socket = self.connections.get(&info.connection).map(|held| held.outbox.socket());
+            let held = self.connections.get(&info.connection);
             Connected {
-                remote: socket.and_then(|socket| socket.remote()),
-                is_encrypted: socket.is_some_and(|socket| socket.is_encrypted()),
+                remote: held.and_then(|held| held.remote),
+                is_encrypted: held.is_some_and(|held| held.outbox.socket().is_encrypted()),
                 info,
             }
         };

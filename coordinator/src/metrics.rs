@@ -70,6 +70,7 @@ pub fn text(reading: &Reading<'_>) -> String {
     put(&mut text, "coordinator_responses_large", "counter", measures.large_replies);
     put(&mut text, "coordinator_responses_refused", "counter", measures.refused_replies);
     put(&mut text, "coordinator_watches_refused", "counter", measures.refused_watches);
+    put(&mut text, "coordinator_sessions_refused", "counter", measures.refused_sessions);
     distributions::snapshots(&mut text, snapshots);
     if let Some((written, dropped)) = audit {
         put(&mut text, "coordinator_audit_records", "counter", written);
@@ -195,6 +196,7 @@ pub mod tests {
             large_replies: 8,
             refused_replies: 9,
             refused_watches: 10,
+            refused_sessions: 11,
             quorum_size: 3,
             synced_followers: 1,
             synced_observers: 2,
@@ -231,6 +233,7 @@ pub mod tests {
             "coordinator_responses_large 8",
             "coordinator_responses_refused 9",
             "coordinator_watches_refused 10",
+            "coordinator_sessions_refused 11",
             "coordinator_response_bytes_bucket{le=\"10\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",

@@ -15,6 +15,21 @@ pub fn tell(noticed: Noticed) {
             "an answer is larger than Java's clients take unless their jute.maxbuffer is raised: they lose their connection, \
              come back and ask again (maxResponseBytes answers with an error instead); one of so many since the last such line"
         ),
+        Notice::SoftQuota { path, what, limit, usage } => warn!(
+            path,
+            what,
+            limit,
+            usage,
+            times,
+            "a write has passed the soft limit of a quota, or was done beyond it; one of so many since the last such line"
+        ),
+        Notice::SessionRefused { client, limit } => warn!(
+            client,
+            limit,
+            times,
+            "a client has as many sessions as it may have (maxSessionsPerClient), or all together have: one more is sent away, one of \
+             so many since the last such line"
+        ),
         Notice::WatchesRefused { client, session, watches, all } => warn!(
             client, %session, watches, all, times,
             "there are as many watches as may be (maxWatchesPerSession, maxWatchesPerClient, maxWatches): one more is refused with -125, \

@@ -80,6 +80,12 @@ pub const SETTINGS: &[Setting] = &[
         "4000000",
         "paths that all sessions of this server may watch, each for itself",
     ),
+    setting(
+        "maxSessionsPerClient",
+        "100000",
+        "sessions that live and were made at this server with one certificate, or without any from one address; who wants more is \
+         closed. 0 for any",
+    ),
     setting("snapCount", "100000", "a snapshot is taken after so many log entries"),
     setting(
         "snapSizeLimitInKb",

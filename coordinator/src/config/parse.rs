@@ -225,6 +225,7 @@ fn core_config(
     config.request_bytes_max = values.value("jute.maxbuffer", BYTES)?;
     config.reply_bytes_max = values.value("maxResponseBytes", BYTES)?;
     config.watch_limits = watch_limits(values)?;
+    config.sessions_per_client_max = values.value("maxSessionsPerClient", "a number")?;
     config.snapshot_entries = values.value("snapCount", COUNT)?;
     let kib: i64 = values.value("snapSizeLimitInKb", "a number of KiB")?;
     // As in ZooKeeper: then entries alone count.

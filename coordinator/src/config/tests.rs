@@ -98,6 +98,14 @@ fn watches_are_limited_for_a_session_a_client_and_all() {
 }
 
 #[test]
+fn sessions_of_a_client_are_limited() {
+    let limit = |text: &str| parse(text).unwrap().core.sessions_per_client_max;
+    assert_eq!(limit(""), 100_000);
+    assert_eq!(limit("maxSessionsPerClient = 0"), 0);
+    assert!(refused("maxSessionsPerClient = -1").contains("a number"));
+}
+
+#[test]
 fn bytes_kept_for_members_that_lag_are_a_setting() {
     assert_eq!(parse("").unwrap().core.log_bytes_kept, 64 << 20);
     assert_eq!(parse("catchUpBytes = 1000").unwrap().core.log_bytes_kept, 1_000);

@@ -9,14 +9,16 @@
 use bytes::Bytes;
 use coordinator_protocol::{SubscriptionEvent, encode_subscription_event};
 
+use super::audit::bounded;
 use super::limits::SUBSCRIPTION_BYTES_PER_STEP;
+use super::notices::Notice;
 use super::step::Server;
 use crate::ConnectionId;
 use crate::consensus::SnapshotImage;
 use crate::members::MemberIds;
 use crate::state::{AppliedCommand, Entry, State};
 use crate::subscription::Delivery;
-use crate::tree::{Identities, may_read};
+use crate::tree::{Change, ChangeKind, Identities, OverSoftLimit, may_read};
 use crate::watch::Notification;
 
 impl Server {
@@ -83,6 +85,7 @@ impl Server {
             self.watches.collect(change, &mut notifications);
             self.counters.counted.fired(notifications.get(before..).unwrap_or_default());
         }
+        self.note_soft_limits(&changes);
         notifications.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseNotification) && zxid.get() % 16 == 0 {
             notifications.clear();
@@ -98,6 +101,17 @@ impl Server {
         self.notify(notifications);
         self.deliver_changes();
         self.on_outcome(outcome);
+    }
+
+    /// As ZooKeeper, whose servers each warn of what they apply.
+    fn note_soft_limits(&mut self, changes: &[Change]) {
+        let grows =
+            |change: &&Change| matches!(change.kind, ChangeKind::Created | ChangeKind::DataChanged);
+        let tree = self.state.tree();
+        let over = changes.iter().filter(grows).find_map(|one| tree.over_soft_limit(&one.path));
+        if let Some(OverSoftLimit { path, what, limit, usage }) = over {
+            self.note(Notice::SoftQuota { path: bounded(&path), what, limit, usage });
+        }
     }
 
     /// Whether the connection may read the node that it would hear of, by the list that it had then.

@@ -65,6 +65,8 @@ pub struct Config {
     pub reply_bytes_max: usize,
     /// How many watches there may be on this server.
     pub watch_limits: WatchLimits,
+    /// Sessions that live and that one client has made here, by its certificate or address; one more is refused. 0 for any.
+    pub sessions_per_client_max: usize,
     /// Proposals that may be on their way at once; requests that come meanwhile share the next.
     pub proposals_in_flight_max: usize,
     /// Changes kept for subscribers that resume.
@@ -147,6 +149,7 @@ impl Config {
             request_bytes_max: FRAME_BYTES_MAX,
             reply_bytes_max: 0,
             watch_limits: WatchLimits::default(),
+            sessions_per_client_max: 0,
             proposals_in_flight_max: 2,
             subscription_history_max: 100_000,
             container_check_ms: 60_000,

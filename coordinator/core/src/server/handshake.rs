@@ -75,6 +75,11 @@ impl Server {
             let timeout_ms = self.clamp_timeout(request.timeout_ms);
             let command = if request.session.is_none() {
                 let session = self.new_session_id(origin.connection);
+                if !self.claim_session(id, session) {
+                    // Without a word, as ZooKeeper sends away who has too many connections: the client tries another server.
+                    self.close(id);
+                    continue;
+                }
                 Command::CreateSession { session, password, timeout_ms, origin }
             } else {
                 let (session, password) = (request.session, request.password.clone());

@@ -189,6 +189,7 @@ pub(super) struct Counted {
     large_replies: u64,
     pub(super) refused_replies: u64,
     pub(super) refused_watches: u64,
+    pub(super) refused_sessions: u64,
 }
 
 impl Default for Counted {
@@ -203,6 +204,7 @@ impl Default for Counted {
             large_replies: 0,
             refused_replies: 0,
             refused_watches: 0,
+            refused_sessions: 0,
         }
     }
 }
@@ -265,6 +267,8 @@ pub struct Measures {
     pub refused_replies: u64,
     /// Requests that were answered by an error because there would have been too many watches.
     pub refused_watches: u64,
+    /// Sessions that were refused because there would have been too many.
+    pub refused_sessions: u64,
     /// Voting members.
     pub quorum_size: usize,
     /// Of a leader: other members with a vote that have everything that is committed.
@@ -304,6 +308,7 @@ impl Server {
             large_replies: counted.large_replies,
             refused_replies: counted.refused_replies,
             refused_watches: counted.refused_watches,
+            refused_sessions: counted.refused_sessions,
             quorum_size: self.consensus.members().voters.len(),
             synced_followers: self.consensus.synced_followers(),
             synced_observers: self.consensus.synced_observers(),

@@ -30,6 +30,7 @@
 
 mod apply;
 mod audit;
+mod claims;
 mod config;
 mod connection;
 mod effect;

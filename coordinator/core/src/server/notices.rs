@@ -28,6 +28,24 @@ pub enum Notice {
         /// Whether it was answered by an error instead.
         is_refused: bool,
     },
+    /// A subtree holds more than the soft limit of its quota.
+    SoftQuota {
+        /// Its top, cut.
+        path: String,
+        /// Of what: `count` or `bytes`.
+        what: &'static str,
+        /// How many there should be.
+        limit: u64,
+        /// How many there are.
+        usage: u64,
+    },
+    /// There would be too many sessions.
+    SessionRefused {
+        /// Who is counted, cut: the subject of a certificate, or an address.
+        client: String,
+        /// How many there may be: of one client, or of all.
+        limit: usize,
+    },
     /// There would be too many watches.
     WatchesRefused {
         /// Who is counted, cut: the subject of a certificate, or an address.
@@ -42,13 +60,15 @@ pub enum Notice {
 }
 
 impl Notice {
-    const KINDS: usize = 3;
+    const KINDS: usize = 5;
 
     fn kind(&self) -> usize {
         match self {
             Self::LargeReply { is_refused: false, .. } => 0,
             Self::LargeReply { is_refused: true, .. } => 1,
             Self::WatchesRefused { .. } => 2,
+            Self::SessionRefused { .. } => 3,
+            Self::SoftQuota { .. } => 4,
         }
     }
 }

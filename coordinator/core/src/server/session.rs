@@ -9,7 +9,7 @@ use coordinator_protocol::{ErrorCode, SessionId};
 use super::connection::Session;
 use super::step::Server;
 use crate::ConnectionId;
-use crate::state::{Attached, Created, Ended, Ignored, OpResult, Origin, Outcome};
+use crate::state::{Attached, Created, Ended, Ignored, OpResult, Origin, Outcome, SESSIONS_MAX};
 
 impl Server {
     pub(super) fn on_outcome(&mut self, outcome: Outcome) {
@@ -94,6 +94,11 @@ impl Server {
         };
         match reason {
             ErrorCode::SessionMoved => self.attach_again(id),
+            // There are too many: that is no reason to call one over that never began.
+            ErrorCode::ThrottledOp => {
+                self.note_refused_session(id, SESSIONS_MAX);
+                self.close(id);
+            }
             _ => self.refuse_handshake(id),
         }
     }
@@ -149,6 +154,7 @@ impl Server {
     /// A session is no more. `answering` closes itself once its answer is out.
     fn on_ended(&mut self, ended: Ended, answering: Option<ConnectionId>) {
         self.presence.forget(ended.session);
+        self.claims.forget(ended.session);
         self.office.end_session(ended.session);
         if let Some(id) = self.connections.of_session(ended.session)
             && answering != Some(id)

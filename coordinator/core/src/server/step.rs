@@ -12,6 +12,7 @@ use crate::subscription::Subscriptions;
 use crate::watch::Watches;
 use crate::{ConnectionId, Millis, Now};
 
+use super::claims::Claims;
 use super::config::Config;
 use super::connection::Connections;
 use super::effect::Effect;
@@ -68,6 +69,7 @@ pub struct Server {
     pub(super) snapshots: SnapshotPlan,
     pub(super) counters: Counters,
     pub(super) notices: Notices,
+    pub(super) claims: Claims,
     /// Last index of the log that this process found, and its term.
     pub(super) found_log: (u64, u64),
 }
@@ -145,6 +147,7 @@ impl Server {
             changing: Changing::new(),
             counters: Counters::default(),
             notices: Notices::default(),
+            claims: Claims::default(),
             found_log,
         })
     }
@@ -243,6 +246,7 @@ impl Server {
         self.consensus.check();
         self.connections.check();
         self.office.check();
+        self.claims.check();
         assert_eq!(self.state.applied_index(), self.consensus.applied_index());
         assert!(self.outputs.is_empty() && self.effects.is_empty(), "a step left work behind");
         let pending: usize = self.connections.iter().map(|(_, held)| held.pending_bytes).sum();

@@ -106,6 +106,14 @@ pub enum Command {
 }
 
 impl Command {
+    /// The session that it makes, if it makes one.
+    pub(crate) fn new_session(&self) -> Option<SessionId> {
+        match self {
+            Self::CreateSession { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_of_members(&self) -> bool {
         match self {
             Self::FoundMembers { .. } | Self::AdvanceMembers { .. } => true,

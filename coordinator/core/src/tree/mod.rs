@@ -28,7 +28,7 @@ pub use access::{Identities, Identity, SUPER_SCHEME, is_allowed, masked, may_rea
 pub use change::{Change, ChangeKind};
 pub use node::{NodeNumbers, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};
-pub use quota::Usage;
+pub use quota::{OverSoftLimit, Usage};
 pub use record::{NodeRecord, RecordError, TreeBuilder};
 pub(crate) use store::CONFIG_PATH;
 pub use store::{Due, FrozenTree, Look, Names, Subtree, Tree};

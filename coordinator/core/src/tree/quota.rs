@@ -24,6 +24,27 @@ pub(super) const LIMITED_COMPONENTS_MAX: usize = 32;
 pub(super) struct Limits {
     count: Option<u64>,
     bytes: Option<u64>,
+    /// Beyond which people are warned.
+    soft: SoftLimits,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SoftLimits {
+    count: Option<u64>,
+    bytes: Option<u64>,
+}
+
+/// A subtree holds more than its soft limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverSoftLimit {
+    /// Its top.
+    pub path: String,
+    /// Of what: `count` or `bytes`.
+    pub what: &'static str,
+    /// How many there should be.
+    pub limit: u64,
+    /// How many there are.
+    pub usage: u64,
 }
 
 /// What a subtree holds, its top included.
@@ -48,6 +69,16 @@ impl Usage {
 }
 
 impl Limits {
+    /// Whether more is there than people want, and are only warned of.
+    pub(super) fn over_soft(self, path: &str, usage: Usage) -> Option<OverSoftLimit> {
+        let over = |what, limit: Option<u64>, usage| {
+            let limit = limit.filter(|limit| usage > *limit)?;
+            Some(OverSoftLimit { path: path.to_owned(), what, limit, usage })
+        };
+        let SoftLimits { count, bytes } = self.soft;
+        over("count", count, usage.count).or_else(|| over("bytes", bytes, usage.bytes))
+    }
+
     /// Whether `more` may come to what is there; nobody asks where something goes.
     pub(super) fn allow(self, usage: Usage, more: Usage) -> bool {
         let fits = |limit: Option<u64>, held: u64, more: u64| {
@@ -120,7 +151,7 @@ fn named<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     (!limited.is_empty() && !of_system).then_some(limited)
 }
 
-/// The hard limits in a node's data; what cannot be read limits nothing.
+/// The limits in a node's data; what cannot be read limits nothing.
 pub(super) fn parse_limits(data: &[u8]) -> Limits {
     let text = std::str::from_utf8(data).unwrap_or_default();
     let value = |name: &str| {
@@ -128,7 +159,8 @@ pub(super) fn parse_limits(data: &[u8]) -> Limits {
         let (_, value) = parts.find(|(key, _)| key.trim() == name)?;
         value.trim_end_matches('=').trim().parse::<u64>().ok()
     };
-    Limits { count: value("countHardLimit"), bytes: value("byteHardLimit") }
+    let soft = SoftLimits { count: value("count"), bytes: value("bytes") };
+    Limits { count: value("countHardLimit"), bytes: value("byteHardLimit"), soft }
 }
 
 #[cfg(test)]
@@ -138,7 +170,7 @@ mod tests {
     #[test]
     fn limits_are_read_as_zookeepers_tools_write_them() {
         let limits = |text: &str| {
-            let Limits { count, bytes } = parse_limits(text.as_bytes());
+            let Limits { count, bytes, .. } = parse_limits(text.as_bytes());
             (count, bytes)
         };
         assert_eq!(limits("count=5,bytes=-1"), (None, None));
@@ -147,6 +179,20 @@ mod tests {
         assert_eq!(limits("count=-1,bytes=9=;byteHardLimit=-1;countHardLimit=0"), (Some(0), None));
         assert_eq!(limits("countHardLimit=x"), (None, None));
         assert_eq!(parse_limits(&[0xff, 0xfe]), Limits::default());
+    }
+
+    #[test]
+    fn soft_limits_are_passed_by_one_more_and_not_before() {
+        let limits = parse_limits(b"count=5,bytes=100=;byteHardLimit=-1;countHardLimit=-1");
+        let over = |count, bytes| {
+            let found = limits.over_soft("/a", Usage { count, bytes });
+            found.map(|over| (over.what, over.limit, over.usage))
+        };
+        assert_eq!(over(5, 100), None);
+        assert_eq!(over(6, 0), Some(("count", 5, 6)));
+        assert_eq!(over(1, 101), Some(("bytes", 100, 101)));
+        let none = parse_limits(b"count=-1,bytes=-1=;byteHardLimit=9;countHardLimit=9");
+        assert_eq!(none.over_soft("/a", Usage { count: 99, bytes: 99 }), None);
     }
 
     #[test]

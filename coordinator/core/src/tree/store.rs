@@ -18,7 +18,7 @@ use super::children;
 use super::index::{Family, Index};
 use super::node::{Node, NodeNumbers, NodeView};
 use super::path::parent;
-use super::quota::{self, Quotas, Usage};
+use super::quota::{self, OverSoftLimit, Quotas, Usage};
 
 /// Access lists remembered for sharing: few differ, and those that do come in runs.
 const SHARED_ACLS_MAX: usize = 16;
@@ -204,6 +204,16 @@ impl Tree {
             let limits = self.quotas.get(limited);
             limits.is_none_or(|limits| limits.allow(self.usage_at(limited), more))
         })
+    }
+
+    /// A soft limit that what is at `path` has a part in passing, if there is one: of the highest such subtree.
+    #[must_use]
+    pub fn over_soft_limit(&self, path: &str) -> Option<OverSoftLimit> {
+        if self.quotas.is_empty() {
+            return None;
+        }
+        let mut limited = quota::counted_above(path).chain([path]);
+        limited.find_map(|top| self.quotas.get(top)?.over_soft(top, self.usage_at(top)))
     }
 
     /// The node at `path`, of the upper levels, and what lies below it.

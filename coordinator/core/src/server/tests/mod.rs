@@ -26,6 +26,7 @@ mod set_watches;
 mod single;
 mod slow_disk;
 mod snapshots;
+mod soft_quota;
 mod subscribers;
 mod survey;
 mod three;

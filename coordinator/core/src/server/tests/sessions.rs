@@ -4,7 +4,7 @@ use coordinator_protocol::{ConnectRequest, ErrorCode, Request, Response, Session
 
 use super::ensemble::{Ensemble, Got, connect_request, member};
 use super::{create, exists};
-use crate::server::Event;
+use crate::server::{Event, Notice};
 use crate::state::{Command, Origin};
 use crate::{ConnectionId, ServerId};
 
@@ -315,4 +315,49 @@ fn client_with_a_session_of_another_server_cannot_write_by_its_old_connection() 
     assert!(ensemble.clients[&old].is_closed());
     assert_eq!(ensemble.clients[&old].reply(xid), None);
     assert_eq!(ensemble.ask(new, exists("/late", false)), Err(ErrorCode::NoNode));
+}
+
+#[test]
+fn client_has_as_many_sessions_as_it_may_and_one_more_when_one_ends() {
+    let mut ensemble = Ensemble::with(3, |config| config.sessions_per_client_max = 3);
+    let leader = ensemble.await_leader();
+    let other = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    let mut sessions: Vec<_> = (0..3).map(|_| ensemble.connect(other, 4_000)).collect();
+    let refuse = |ensemble: &mut Ensemble| {
+        let id = ensemble.dial(other, connect_request(4_000));
+        ensemble.run_until("the end", |e| e.clients[&id].is_closed());
+        assert_eq!(ensemble.clients[&id].got, [Got::Closed], "without a word");
+    };
+    refuse(&mut ensemble);
+    assert_eq!(ensemble.server(other).measures().refused_sessions, 1);
+    let noticed = ensemble.server_mut(other).take_notices();
+    assert!(matches!(noticed[0].notice, Notice::SessionRefused { limit: 3, .. }), "{noticed:?}");
+    // Elsewhere it has a count of its own, and a session that moves is none more.
+    ensemble.connect(leader, 4_000);
+    let last = sessions.pop().unwrap();
+    ensemble.ask(last, Request::CloseSession).unwrap();
+    sessions.push(ensemble.connect(other, 4_000));
+    refuse(&mut ensemble);
+    // What is over by time makes room too.
+    ensemble.run_until("expiry", |e| e.server(other).status().sessions == 0);
+    ensemble.connect(other, 4_000);
+    ensemble.server(other).check();
+}
+
+#[test]
+fn session_that_never_came_to_life_does_not_count() {
+    let mut ensemble = Ensemble::with(3, |config| config.sessions_per_client_max = 1);
+    let leader = ensemble.await_leader();
+    let alone = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    for peer in [1, 2, 3].map(member).into_iter().filter(|id| *id != alone) {
+        ensemble.cut_peers(alone, peer, false);
+    }
+    let id = ensemble.dial(alone, connect_request(4_000));
+    ensemble.run_until("the end", |e| e.clients[&id].is_closed());
+    for peer in [1, 2, 3].map(member).into_iter().filter(|id| *id != alone) {
+        ensemble.connect_peers(alone, peer);
+    }
+    ensemble.run_ms(3_000);
+    assert_eq!(ensemble.server(alone).status().sessions, 0);
+    ensemble.connect(alone, 4_000);
 }

@@ -23,11 +23,13 @@ pub enum Planted {
     TrustSums,
     /// What a sync failed to write counts as written.
     GoOnAfterFailedSync,
+    /// Marks are synced when something else needs it, not for their own sake.
+    LeaveMarksUnsynced,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 9] = [
         Planted::ForgetProducers,
         Planted::KeepMarkWhenTruncating,
         Planted::CleanAboveHighWatermark,
@@ -36,6 +38,7 @@ impl Planted {
         Planted::CutDamagedMiddle,
         Planted::TrustSums,
         Planted::GoOnAfterFailedSync,
+        Planted::LeaveMarksUnsynced,
     ];
 }
 

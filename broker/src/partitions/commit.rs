@@ -13,9 +13,6 @@ use super::directory::Directory;
 use super::partition::Partition;
 use super::worker::{MarksPace, Round, Rounds};
 
-/// How long nothing must have come before the marks are synced for their own sake.
-const IDLE: Duration = Duration::from_millis(50);
-
 /// Tickets that wait for the thread.
 #[derive(Default)]
 pub(super) struct Tickets {
@@ -79,19 +76,17 @@ impl Tickets {
 /// Runs the thread until the directory's rounds end.
 pub(super) fn run(directory: &Arc<Directory>) {
     let mut pace = MarksPace::default();
-    while let Some(round) = directory.rounds.take(pace.is_waiting().then_some(IDLE)) {
+    while let Some(round) = directory.rounds.take(pace.wait_ms_max().map(Duration::from_millis)) {
         if directory.is_failed() {
             continue;
         }
-        let idle = round.is_empty();
-        if !idle {
-            if let Err(error) = commit(directory, &round) {
-                directory.fail(&error.to_string());
-                continue;
-            }
-            pace.noted(directory.hub.clock.now());
+        if !round.is_empty()
+            && let Err(error) = commit(directory, &round)
+        {
+            directory.fail(&error.to_string());
+            continue;
         }
-        if pace.take_due(idle, directory.hub.clock.now()) {
+        if pace.take_due(&round, directory.hub.clock.now()) {
             sync_marks(directory);
         }
     }

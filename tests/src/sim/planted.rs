@@ -97,6 +97,7 @@ fn of_logs() -> Vec<(Bug, u64)> {
             L::CutDamagedMiddle => 10,
             L::TrustSums => 0,
             L::GoOnAfterFailedSync => 128,
+            L::LeaveMarksUnsynced => 0,
         };
         (Bug::Log(bug), seed)
     });

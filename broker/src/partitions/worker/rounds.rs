@@ -25,6 +25,8 @@ use super::job::Owner;
 /// Marks that were noted become durable after this long at the latest, at once when nothing else
 /// is to be done. Until then recovery checks a little more than it had to.
 const MARKS_SYNC_MAX_MS: u64 = 1_000;
+/// Nothing else is to be done when nothing has come for so long.
+const IDLE_MS: u64 = 50;
 
 /// Tickets that wait for a round.
 pub struct Rounds<O> {
@@ -133,10 +135,14 @@ impl<O: Owner> Round<O> {
     }
 }
 
-/// When the marks that rounds noted are synced for their own sake.
+/// When the marks that rounds noted are synced for their own sake. Whoever steps it waits for tickets
+/// as long as it says, makes the round durable that came of it, and syncs the marks when it says so,
+/// before the next wait.
 #[derive(Default)]
 pub struct MarksPace {
     since: Option<Millis>,
+    #[cfg(planted)]
+    leaves_unsynced: bool,
 }
 
 impl MarksPace {
@@ -145,37 +151,72 @@ impl MarksPace {
         self.since.is_some()
     }
 
-    /// A round noted some.
-    pub fn noted(&mut self, now: Millis) {
-        self.since.get_or_insert(now);
+    /// How long to wait for tickets at the most; without end when no marks wait.
+    pub fn wait_ms_max(&self) -> Option<u64> {
+        self.since.map(|_| IDLE_MS)
     }
 
-    /// Whether they are to be synced now, `idle` being that no round is due; then they count as
-    /// synced.
-    pub fn take_due(&mut self, idle: bool, now: Millis) -> bool {
-        let over = |since: Millis| idle || now.since(since) > MARKS_SYNC_MAX_MS;
-        let due = self.since.is_some_and(over);
-        if due {
+    /// A wait has brought `round`, whose marks have been noted, or an empty one because nothing came.
+    /// Whether the marks are to be synced now; then they count as synced.
+    pub fn take_due<O>(&mut self, round: &Round<O>, now: Millis) -> bool {
+        let is_idle = round.tickets.is_empty();
+        if !is_idle {
+            self.since.get_or_insert(now);
+        }
+        let over = |since: Millis| is_idle || now.since(since) > MARKS_SYNC_MAX_MS;
+        let is_due = self.since.is_some_and(over);
+        #[cfg(planted)]
+        let is_due = is_due && !self.leaves_unsynced(round);
+        if is_due {
             self.since = None;
         }
-        due
+        is_due
+    }
+
+    #[cfg(planted)]
+    fn leaves_unsynced<O>(&mut self, round: &Round<O>) -> bool {
+        let bug = Some(broker_log::planted::Planted::LeaveMarksUnsynced);
+        self.leaves_unsynced |= round.tickets.iter().any(|(_, ticket)| ticket.planted == bug);
+        self.leaves_unsynced
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broker_log::{Log, OpenOptions};
+    use client_protocol::{PartitionId, TopicId};
+    use coordinator_disk::RealDisk;
+
+    fn nothing() -> Round<()> {
+        Round::<()> { tickets: Vec::new() }
+    }
+
+    /// Of a log that is new.
+    fn something(folder: &std::path::Path) -> Round<()> {
+        let key =
+            TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionId::new(0) };
+        let opened = Folder::open(Arc::new(RealDisk), folder, b"test").unwrap();
+        let opened = opened.open_log(key, "t", &OpenOptions::default());
+        let ticket = opened.map(|(mut log, _): (Log, _)| log.take_sync_ticket());
+        Round { tickets: vec![((), ticket.unwrap().expect("a new log is not synced"))] }
+    }
 
     #[test]
     fn marks_wait_for_leisure_but_not_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let (some, none) = (something(folder.path()), nothing());
         let mut pace = MarksPace::default();
-        assert!(!pace.take_due(true, Millis::new(0)));
-        pace.noted(Millis::new(5));
-        pace.noted(Millis::new(900));
-        assert!(!pace.take_due(false, Millis::new(1_005)));
-        assert!(pace.take_due(false, Millis::new(1_006)));
+        assert!(!pace.take_due(&none, Millis::new(0)));
+        assert_eq!(pace.wait_ms_max(), None, "nothing is to be synced: a wait may take for ever");
+        assert!(!pace.take_due(&some, Millis::new(5)));
+        assert_eq!(pace.wait_ms_max(), Some(IDLE_MS));
+        assert!(!pace.take_due(&some, Millis::new(900)));
+        assert!(!pace.take_due(&some, Millis::new(1_005)));
+        assert!(pace.take_due(&some, Millis::new(1_006)));
         assert!(!pace.is_waiting());
-        pace.noted(Millis::new(2_000));
-        assert!(pace.take_due(true, Millis::new(2_000)));
+        assert!(!pace.take_due(&some, Millis::new(2_000)));
+        assert!(pace.take_due(&none, Millis::new(2_000)), "nothing came");
+        assert_eq!(pace.wait_ms_max(), None);
     }
 }

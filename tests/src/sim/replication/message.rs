@@ -122,6 +122,9 @@ pub enum Alarm {
     LogThread,
     RoundStart,
     RoundEnd,
+    /// Nothing came for as long as the wait of this number may take.
+    WaitEnd(u64),
+    MarksEnd,
     Clean,
     Fetch(BrokerId),
 }

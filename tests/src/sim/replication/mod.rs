@@ -11,7 +11,8 @@
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
 //!   hosting      which partitions it has, by what it hears
-//!   storage      its log directory: the worker and its commit rounds, stepped
+//!   storage      its log directory: the worker, stepped
+//!   committing   its commit rounds, and their marks
 //!   cleaning     its cleaner, which may be ended between any two operations on the disk
 //!   serving      what it answers to producers, leaders and the controller
 //!   reading      what it answers to consumers and followers, now or when there is news
@@ -31,6 +32,7 @@
 mod chronicle;
 mod cleaning;
 mod client;
+mod committing;
 mod compacted;
 mod coordination;
 mod customers;

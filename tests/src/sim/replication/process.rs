@@ -176,8 +176,10 @@ impl Process {
 
     /// An alarm rang.
     pub fn alarm(&mut self, alarm: Alarm, now: Time, out: &mut Outbox) {
-        let needs_disk =
-            matches!(alarm, Alarm::LogThread | Alarm::RoundStart | Alarm::RoundEnd | Alarm::Clean);
+        let needs_disk = matches!(
+            alarm,
+            Alarm::LogThread | Alarm::RoundStart | Alarm::RoundEnd | Alarm::MarksEnd | Alarm::Clean
+        );
         if needs_disk && self.is_stalled(alarm, now, out) {
             return;
         }
@@ -191,6 +193,8 @@ impl Process {
             Alarm::LogThread => self.run_jobs(now, out),
             Alarm::RoundStart => self.start_round(out),
             Alarm::RoundEnd => self.end_round(now, out),
+            Alarm::WaitEnd(wait) => self.end_wait(wait, now, out),
+            Alarm::MarksEnd => self.end_marks(out),
             Alarm::Clean => self.clean(out),
             Alarm::Fetch(leader) => self.fetch(leader, now, out),
         }
@@ -212,7 +216,7 @@ impl Process {
         }
         self.expire_readings(now, out);
         self.unlink_some();
-        self.sync_marks(now, out);
+        self.check_marks(now);
         self.watch_fetchers(now, out);
         self.tick_session(now, self.ticks, out);
         if self.ticks.is_multiple_of(CHECKPOINT_EVERY_TICKS) {

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use broker::partitions::worker::{
-    Appender, Folder, Happened, Job, LogJob, MarksPace, Owner, Round, Rounds, Stored,
-};
+use broker::partitions::worker::{Appender, Folder, Happened, Job, LogJob, Owner, Round, Stored};
 use broker_core::ids::{Millis, Offset, TopicPartition};
 use broker_core::partition::Durability;
 use broker_log::{CleaningPlan, Damage, Log, Lookup, OpenOptions, ReadRequest};
@@ -19,6 +17,7 @@ use bytes::Bytes;
 use client_protocol::{ErrorCode, PartitionId};
 use coordinator_disk::Disk;
 
+use super::committing::Commits;
 use super::message::{Address, Alarm, Outbox};
 use super::process::Process;
 use super::settings::Settings;
@@ -28,6 +27,8 @@ use crate::sim::ensemble::schedule::{MS, Time};
 
 /// Where a broker's logs lie on its disk.
 pub const DATA: &str = "/data";
+/// What the marks there belong to.
+pub const IDENTITY: &[u8] = b"simulated";
 
 /// A partition, as whose log is meant.
 #[derive(Debug, Clone)]
@@ -59,14 +60,11 @@ pub type ProcessJob = Job<Of, Produce>;
 /// The log directory of one process.
 pub struct Directory {
     disk: SimulatedDisk,
-    folder: Arc<Folder>,
+    pub(super) folder: Arc<Folder>,
     worker: Appender<Of, Produce>,
     jobs: VecDeque<ProcessJob>,
     thread_is_awake: bool,
-    rounds: Rounds<Of>,
-    round: Option<Round<Of>>,
-    round_is_due: bool,
-    pace: MarksPace,
+    pub(super) commits: Commits,
     discards: Vec<(Of, Vec<i64>)>,
     unlinks: VecDeque<PathBuf>,
     /// Logs to be cleaned.
@@ -74,7 +72,7 @@ pub struct Directory {
     /// Steps of cleanings that are to be put in place; each gives what is left to clean.
     pub(super) swaps: Vec<(Of, Receiver<Option<Box<CleaningPlan>>>)>,
     /// Nothing that is asked of the disk comes back before this time.
-    stalled_until: Time,
+    pub(super) stalled_until: Time,
     /// Logs that were found damaged below what was durable.
     pub damaged: Vec<TopicPartition>,
     /// A disk error fenced it.
@@ -96,17 +94,14 @@ impl Directory {
         disk.create_dir(path).map_err(text)?;
         disk.sync_dir(Path::new("/")).map_err(text)?;
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let folder = Arc::new(Folder::open(shared, path, b"simulated").map_err(text)?);
+        let folder = Arc::new(Folder::open(shared, path, IDENTITY).map_err(text)?);
         Ok(Self {
             disk: disk.clone(),
             worker: Appender::new(Arc::clone(&folder)),
             folder,
             jobs: VecDeque::new(),
             thread_is_awake: false,
-            rounds: Rounds::default(),
-            round: None,
-            round_is_due: false,
-            pace: MarksPace::default(),
+            commits: Commits::default(),
             discards: Vec::new(),
             unlinks: VecDeque::new(),
             plans: VecDeque::new(),
@@ -401,7 +396,7 @@ impl Process {
                 }
                 Happened::Removed(of, segments) => self.directory.discards.push((of, segments)),
                 Happened::ToClean(of, plan) => self.plan_cleaning(of, *plan, out),
-                Happened::ToSync(of, ticket) => self.directory.rounds.submit(of, ticket),
+                Happened::ToSync(of, ticket) => self.directory.commits.rounds.submit(of, ticket),
                 Happened::ToUnlink(paths) => self.directory.unlinks.extend(paths),
                 Happened::Failed(error) => self.fail(error, out),
             }
@@ -448,63 +443,6 @@ impl Process {
         }
     }
 
-    fn want_round(&mut self, out: &mut Outbox) {
-        let directory = &mut self.directory;
-        let nothing = directory.rounds.is_empty();
-        if nothing || directory.round.is_some() || directory.round_is_due {
-            return;
-        }
-        directory.round_is_due = true;
-        out.alarms.push((self.random.below(MS), Alarm::RoundStart));
-    }
-
-    pub(super) fn start_round(&mut self, out: &mut Outbox) {
-        self.directory.round_is_due = false;
-        let round = self.directory.rounds.begin();
-        if round.is_empty() || self.directory.failed.is_some() {
-            return;
-        }
-        self.directory.round = Some(round);
-        let slow = self.settings.slow_log && self.random.chance(1, 10);
-        let takes = if slow { self.random.below(200 * MS) } else { self.random.below(10 * MS) };
-        out.alarms.push((takes, Alarm::RoundEnd));
-    }
-
-    pub(super) fn end_round(&mut self, now: Time, out: &mut Outbox) {
-        let Some(round) = self.directory.round.take() else { return };
-        if self.directory.failed.is_some() {
-            return;
-        }
-        if let Err(error) = round.sync(&self.directory.folder) {
-            return self.fail(error, out);
-        }
-        let ms = Millis::new(now / MS);
-        for (of, synced) in round.publish() {
-            self.on_partition(of.key, now, out, |core, effects| core.synced(synced, ms, effects));
-        }
-        if let Err(error) = round.note_marks(&self.directory.folder) {
-            return self.fail(error, out);
-        }
-        self.directory.pace.noted(ms);
-        self.sync_marks(now, out);
-        self.want_round(out);
-    }
-
-    /// Makes the marks durable when it is time, or there is.
-    pub(super) fn sync_marks(&mut self, now: Time, out: &mut Outbox) {
-        let directory = &mut self.directory;
-        if directory.failed.is_some() || directory.stalled_until > now {
-            return;
-        }
-        let idle = directory.round.is_none() && directory.rounds.is_empty();
-        if directory.pace.take_due(idle && self.random.chance(1, 3), Millis::new(now / MS)) {
-            let synced = directory.folder.sync_marks();
-            if let Err(error) = synced {
-                self.fail(error, out);
-            }
-        }
-    }
-
     /// Closes all logs, as the last act of a process: in order, unless the disk fails.
     pub(super) fn close_logs(mut self, now: Time) -> SimulatedDisk {
         if self.directory.failed.is_some() {
@@ -529,11 +467,11 @@ impl Process {
         }
         for news in happened {
             if let Happened::ToSync(of, ticket) = news {
-                directory.rounds.submit(of, ticket);
+                directory.commits.rounds.submit(of, ticket);
             }
         }
         // A round under way has taken over what it syncs: the next one does not know of it any more.
-        let rounds = [directory.round.take(), Some(directory.rounds.begin())];
+        let rounds = [directory.commits.round.take(), Some(directory.commits.rounds.begin())];
         for round in rounds.into_iter().flatten() {
             round.sync(&directory.folder).map_err(text)?;
             round.publish();

@@ -42,6 +42,8 @@ pub struct Ledger {
     /// Partitions that had a leader who may have lacked committed records. What is promised of them after that is one leader in an epoch, the
     /// same log everywhere in the end, and that somebody leads.
     unclean: BTreeSet<TopicPartition>,
+    /// Partitions that had a leader whose log lost committed records and could not tell. Of them no more is promised.
+    lost_unseen: BTreeSet<TopicPartition>,
     /// Of topics that are compacted: what may be missing.
     compacted: Option<Compacted>,
 }
@@ -284,14 +286,14 @@ impl Ledger {
                 assert_eq!(leader, (process.id, life), "two leaders of {key:?} in epoch {epoch}");
                 let (start, trimmed) = (core.positions().start, self.log_start(key));
                 assert!(
-                    start <= trimmed || self.unclean.contains(&key),
+                    start <= trimmed || self.is_unclean(key),
                     "{}: {key:?} starts at {start}, and nothing was removed but what lies below {trimmed}",
                     process.id
                 );
             }
             let marks = (core.positions().start, core.high_watermark());
             let former = self.marks.insert((process.id, life, key), marks).unwrap_or(marks);
-            if self.unclean.contains(&key) {
+            if self.is_unclean(key) {
                 continue;
             }
             assert!(former.0 <= marks.0, "{}: {key:?}: log start back {former:?}", process.id);
@@ -312,9 +314,14 @@ impl Ledger {
         self.unclean.insert(key);
     }
 
-    /// Whether that happened.
+    /// A leader has lost what was durable, as no log can know.
+    pub fn lost_unseen(&mut self, key: TopicPartition) {
+        self.lost_unseen.insert(key);
+    }
+
+    /// Whether one or the other happened.
     pub fn is_unclean(&self, key: TopicPartition) -> bool {
-        self.unclean.contains(&key)
+        self.unclean.contains(&key) || self.lost_unseen.contains(&key)
     }
 
     /// Partitions to which it did.

@@ -66,6 +66,7 @@ impl World {
                 self.trace.say(now, || format!("{id} starts with {}", process.logs_in_words()));
                 machine.process = Some(process);
                 machine.check_kept();
+                machine.look_at_torn();
                 machine.check_tails();
                 self.ensemble.awaken(puppet(id));
                 self.sent(id, life, out);
@@ -307,6 +308,8 @@ impl Machine {
             backup: None,
             wants_old_disk: false,
             had_durable: Vec::new(),
+            torn: None,
+            lacking: Vec::new(),
         }
     }
 
@@ -316,8 +319,15 @@ impl Machine {
         disk.boot_after(&self.disk);
         self.disk = disk;
         self.suspect = true;
-        self.had_durable.clear();
+        self.forget_logs();
         self.complaints = 0;
+    }
+
+    /// Its logs are others now.
+    pub(super) fn forget_logs(&mut self) {
+        self.had_durable.clear();
+        self.torn = None;
+        self.lacking.clear();
     }
 }
 

@@ -5,15 +5,18 @@
 //! segment's sum is trusted: nobody claims to find what changes there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use broker_core::ids::{BrokerId, Offset};
+use broker_core::ids::{BrokerId, Offset, TopicPartition};
+use broker_log::Marks;
 use client_protocol::records::Batches;
 use coordinator_disk::small_file;
 
 use super::ledger::read_all;
 use super::process::Process;
-use super::storage::DATA;
-use super::world::{Machine, World};
+use super::storage::{DATA, IDENTITY};
+use super::world::{Machine, TOPIC, World, topic_id};
+use crate::sim::disk::SimulatedDisk;
 use crate::sim::ensemble::schedule::Time;
 use crate::sim::fault::Fault;
 use crate::sim::random::Random;
@@ -23,11 +26,21 @@ const UNCOVERED_BYTES: u64 = 21;
 /// So many records before its end a log is looked at after a start.
 const TAIL_RECORDS: i64 = 24;
 
+/// A log that went bad in the moment in which the power did.
+#[derive(Debug, Clone, Copy)]
+pub struct Torn {
+    key: TopicPartition,
+    durable_end: Offset,
+    /// What its mark says after that.
+    mark: Offset,
+}
+
 impl World {
     /// The process is killed, and its disk is another when it comes back.
     pub(super) fn rot(&mut self, id: BrokerId, fault: Fault, time: Time) {
         let power = self.settings.power_cuts && self.faults.chance(1, 2);
         let durable = self.machines[&id].process.as_ref().map(Process::durable_ends);
+        let durable = durable.unwrap_or_default();
         let mut damaged = None;
         self.die(id, (time, power), |machine, faults| {
             match power {
@@ -35,10 +48,13 @@ impl World {
                 false => machine.disk.kill(),
             }
             damaged = machine.damage(fault, faults);
-            // With the power what the marks say may have gone, and a file that is not there says nothing.
-            let is_told = !power && fault != Fault::LoseFile;
-            if damaged.as_ref().is_some_and(|(path, _)| is_told && is_log(path)) {
-                machine.had_durable = durable.unwrap_or_default();
+            let Some((path, _)) = damaged.as_ref().filter(|(path, _)| is_log(path)) else { return };
+            // With the power went what the marks said and was not synced.
+            let kept = if power { marks_of(&machine.disk, &durable) } else { durable.clone() };
+            machine.torn = torn(path, &durable, &kept).filter(|_| power);
+            // A file that is not there says nothing.
+            if fault != Fault::LoseFile {
+                machine.had_durable = kept;
             }
         });
         let now = self.schedule.now();
@@ -46,6 +62,26 @@ impl World {
         if damaged.is_some() {
             self.arsenal.note(fault);
         }
+    }
+
+    /// What a log lost with the power, to rot of that moment, where no mark said that it was durable, nobody can know: it leads without
+    /// that, unless it gets it back from another leader before (E3). A log that is called damaged leads nothing.
+    pub(super) fn see_who_lacks(&mut self, id: BrokerId) {
+        let machine = self.machines.get_mut(&id).expect("there");
+        let Some(process) = &machine.process else { return };
+        let (ledger, mut lacking) = (&mut self.ledger, Vec::new());
+        let (trace, now) = (&mut self.trace, self.schedule.now());
+        for (key, durable_end) in std::mem::take(&mut machine.lacking) {
+            match process.replicas.get(&key) {
+                Some(core) if core.leading().is_some() => {
+                    trace.say(now, || format!("{id} leads {key:?}, cut below {durable_end}"));
+                    ledger.lost_unseen(key);
+                }
+                Some(core) if core.positions().end >= durable_end => {}
+                Some(_) | None => lacking.push((key, durable_end)),
+            }
+        }
+        machine.lacking = lacking;
     }
 
     /// Makes a copy of the disk that may be put back, once a run, as early as there is something on it.
@@ -73,6 +109,38 @@ impl World {
     }
 }
 
+/// How far logs are durable by the marks that are left on a disk; none of what has no mark.
+fn marks_of(
+    disk: &SimulatedDisk,
+    logs: &[(TopicPartition, Offset)],
+) -> Vec<(TopicPartition, Offset)> {
+    let Ok(marks) = Marks::open(Arc::new(disk.copy()), Path::new(DATA), IDENTITY) else {
+        return Vec::new();
+    };
+    let mark = |&(key, _): &(TopicPartition, Offset)| {
+        let mark = marks.get(&folder_name(key)?)?;
+        Some((key, Offset::new(mark.durable_end)))
+    };
+    logs.iter().filter_map(mark).collect()
+}
+
+fn folder_name(key: TopicPartition) -> Option<String> {
+    (key.topic == topic_id()).then(|| format!("{TOPIC}-{}", key.partition))
+}
+
+/// The log that this file is of, with what it had durable, and what of that it cannot lose without knowing.
+fn torn(
+    path: &Path,
+    durable: &[(TopicPartition, Offset)],
+    kept: &[(TopicPartition, Offset)],
+) -> Option<Torn> {
+    let folder = path.parent()?.file_name()?.to_str()?;
+    let is_of = |(key, _): &&(TopicPartition, Offset)| folder_name(*key).as_deref() == Some(folder);
+    let &(key, durable_end) = durable.iter().find(is_of)?;
+    let mark = kept.iter().find(is_of).map_or(Offset::ZERO, |&(_, mark)| mark);
+    Some(Torn { key, durable_end, mark })
+}
+
 fn some_file(
     machine: &Machine,
     random: &mut Random,
@@ -97,6 +165,18 @@ impl Machine {
                 "{}: {key:?}: durable to {durable_end}, cut to {end:?} without a word",
                 process.id
             );
+        }
+    }
+
+    /// Whether the log that was struck with the power lost what was durable, above its mark, and could not tell.
+    pub(super) fn look_at_torn(&mut self) {
+        let Some(process) = &self.process else { return };
+        let Some(Torn { key, durable_end, mark }) = self.torn.take() else { return };
+        let Some(log) = process.directory.log(key) else { return };
+        let end = Offset::new(log.view().ends().end);
+        let is_told = log.cut_below_mark() || process.directory.damaged.contains(&key);
+        if !is_told && mark <= end && end < durable_end {
+            self.lacking.push((key, durable_end));
         }
     }
 
@@ -153,7 +233,7 @@ impl Machine {
         self.wants_old_disk = false;
         backup.boot_after(&self.disk);
         self.disk = backup;
-        self.had_durable.clear();
+        self.forget_logs();
         self.suspect = true;
     }
 }

@@ -17,6 +17,7 @@ use super::message::{Address, Alarm, Outbox};
 use super::native::{Native, NativeEvent};
 use super::process::Process;
 use super::reader::{Reader, ReaderEvent};
+use super::rot::Torn;
 use super::settings::Settings;
 use super::wire::Frame;
 use crate::sim::decisions::Decisions;
@@ -135,6 +136,10 @@ pub struct Machine {
     pub(super) wants_old_disk: bool,
     /// What its logs had durable when one of them went bad, until its next start has looked at them.
     pub(super) had_durable: Vec<(TopicPartition, Offset)>,
+    /// The log that went bad with the power, until its next start has looked at it.
+    pub(super) torn: Option<Torn>,
+    /// Logs that lost what was durable and could not tell, with where that ended, until they lead or have it again.
+    pub(super) lacking: Vec<(TopicPartition, Offset)>,
 }
 
 /// See the module.
@@ -402,6 +407,7 @@ impl World {
     }
 
     pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {
+        self.see_who_lacks(id);
         let machine = &self.machines[&id];
         let process = machine.process.as_ref().expect("stepped");
         for &(key, elected) in &out.unclean {

@@ -421,7 +421,7 @@ fn requests() -> Vec<(&'static str, Bytes, Option<i32>)> {
         ("path of -9 bytes", request(4).i32(-9).i8(0), None),
         ("a path that is not UTF-8", request(4).buffer(&[0xc3, 0x28]).i8(0), None),
         ("a million watches", request(101).i64(0).i32(1_000_000), None),
-        ("200,001 watches", request(101).i64(0).raw(&watches(200_001)), None),
+        ("20,001 persistent watches", request(105).i64(0).raw(&persistent_watches(20_001)), None),
         ("a multi that never ends", request(14).i32(1).i8(0).i32(-1), None),
         (
             "a multi in a multi",
@@ -469,11 +469,11 @@ fn acls(count: i32) -> Vec<u8> {
     Bytes::default().i32(count).raw(&(0..count).flat_map(one).collect::<Vec<u8>>()).0
 }
 
-/// As many paths to watch the data of, and none of the other kinds.
-fn watches(count: i32) -> Vec<u8> {
+/// As many paths with persistent watches, and none of the other kinds.
+fn persistent_watches(count: i32) -> Vec<u8> {
     let several =
         Bytes::default().buffer(b"/").0.repeat(usize::try_from(count).unwrap_or_default());
-    Bytes::default().i32(count).raw(&several).i32(0).i32(0).0
+    Bytes::default().i32(0).i32(0).i32(0).i32(count).raw(&several).i32(0).0
 }
 
 /// Operations of a multi that fill a frame are carried out, all or none; limits that are nonsense limit nothing.

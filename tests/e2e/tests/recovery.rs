@@ -53,9 +53,10 @@ fn damaged_member_is_filled_again_by_the_others() -> Result<()> {
     // A majority has them; that this one has is asked. Damage before the mark of what was synced is more than a torn
     // end, and that mark is written once nothing was for a while.
     ensure!(count(&all.address(damaged), "before")? == NODES, "it has not kept up");
-    std::thread::sleep(LOG_MARKED);
+    let log = all.data_folder(damaged).join("log");
+    all.wait("mark in the log", |_| is_marked(&log, b"before-10").unwrap_or(false))?;
     all.kill(damaged)?;
-    let segment = damage(&all.data_folder(damaged).join("log"), b"before-10")?;
+    let segment = damage(&log, b"before-10")?;
     all.launch(damaged)?;
     all.await_end(damaged)?;
     ensure!(all.log(damaged).contains("damage"), "it did not say why: {}", all.log(damaged));
@@ -88,8 +89,6 @@ fn damaged_member_is_filled_again_by_the_others() -> Result<()> {
 }
 
 const NODES: usize = 20;
-/// Twice as long as the log waits for more before it marks its end.
-const LOG_MARKED: Duration = Duration::from_secs(1);
 
 /// Some nodes of that name, by whoever can write.
 fn fill(all: &Coordinators, name: &str) -> Result<()> {
@@ -133,6 +132,23 @@ fn repair(all: &Coordinators, id: usize, flags: &[&str]) -> Result<Output> {
     let mut command = Command::new(programs()?.join("coordinator"));
     command.arg("--config").arg(all.settings_file(id)).arg("repair").args(flags);
     Ok(command.stdin(Stdio::null()).output()?)
+}
+
+/// Begins each frame of a log; 8 bytes behind it stands how far the file was known to be synced, in 8 bytes.
+const FRAME_MAGIC: &[u8] = b"TGFR";
+
+/// Whether the log says, behind the first `text` in it, that this was synced.
+fn is_marked(folder: &Path, text: &[u8]) -> Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let bytes = fs::read(entry?.path())?;
+        let Some(at) = bytes.windows(text.len()).position(|found| found == text) else { continue };
+        let mut frames = bytes[at..].windows(16).filter(|head| head.starts_with(FRAME_MAGIC));
+        return Ok(frames.any(|head| {
+            let synced = head[8..].try_into().map_or(0, u64::from_le_bytes);
+            synced > at as u64
+        }));
+    }
+    Ok(false)
 }
 
 /// Changes a byte of `text` in the file of `folder` that has it; returns which.

@@ -14,6 +14,7 @@
 //! - [`hosting`]: which partitions a broker hosts, and when metadata counts.
 //! - [`group`]: consumer groups: members, generations, committed offsets.
 //! - [`fetch_session`]: what a consumer wants and was told.
+//! - [`producer_ids`]: which ids a broker may give to producers.
 //! - [`store`]: what is asked of the coordinator, and how it ends.
 //! - [`fence`]: when a broker without coordinator contact stops serving.
 #![cfg_attr(
@@ -53,6 +54,7 @@ pub mod image;
 pub mod partition;
 #[cfg(planted)]
 pub mod planted;
+pub mod producer_ids;
 pub mod purgatory;
 pub mod refusals;
 pub mod registration;

@@ -37,6 +37,8 @@ pub enum Planted {
     AdoptAnyState,
     /// A broker that hears nothing from the coordinator serves on.
     ServeWithoutContact,
+    /// A block of producer ids counts as taken when nobody knows whether it was.
+    TakeUnknownBlock,
     /// A group's commits are acknowledged when they are written and not replicated yet.
     AcknowledgeUnreplicatedOffsets,
     /// A group coordinator that takes over numbers generations from the beginning.
@@ -47,7 +49,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of partitions and the controller.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 16] = [
         Planted::AcknowledgeBeforeSync,
         Planted::AcknowledgeBelowMinIsr,
         Planted::ElectOutsideIsr,
@@ -63,6 +65,7 @@ impl Planted {
         Planted::TakeAnyOfMemory,
         Planted::AdoptAnyState,
         Planted::ServeWithoutContact,
+        Planted::TakeUnknownBlock,
     ];
 
     /// All of groups.

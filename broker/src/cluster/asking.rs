@@ -1,6 +1,6 @@
 //! What the deciding code asks of the ensemble, asked; and how a multi ended.
 //!
-//! Called by: `registration`, `office`, `writes`. Calls: the coordinator.
+//! Called by: `registration`, `office`, `writes`, `producer_ids`. Calls: the coordinator.
 //! Invariant: a multi whose answer was lost ends in `Unknown` only once the ensemble has answered a
 //! question that was asked after it: what the old connection sent is done by then, or never.
 

@@ -57,15 +57,16 @@ impl Handle {
         forward: Forward,
         epoch: watch::Receiver<Option<BrokerEpoch>>,
     ) -> Self {
+        let broker = forward.broker;
         Self {
-            broker: forward.broker,
+            broker,
             config,
             forward,
             alters: Arc::default(),
             epoch,
             client: Mutex::new(None),
             unclean_elections: Arc::default(),
-            producer_ids: Arc::default(),
+            producer_ids: Arc::new(ProducerIds::new(broker)),
             started: Instant::now(),
         }
     }
@@ -204,7 +205,7 @@ impl Cluster for Handle {
         let Some(client) = self.client() else {
             return Box::pin(async { Err(ErrorCode::CoordinatorNotAvailable) });
         };
-        Box::pin(Arc::clone(&self.producer_ids).next(client, self.broker))
+        Box::pin(Arc::clone(&self.producer_ids).next(client))
     }
 
     fn create_topics_here(&self, request: CreateTopicsRequest) -> Later<CreateTopicsResponse> {

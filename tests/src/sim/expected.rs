@@ -88,7 +88,7 @@ const REFUSED: &str = "clients Refused";
 const OF_MEMBERS: [&str; 3] = ["ensemble Members", "clients Reconfigured", "clients Transferred"];
 
 /// What partitions, the controller, the log and its cleaner want done.
-const BY_BROKERS: [&str; 38] = [
+const BY_BROKERS: [&str; 39] = [
     "AdoptEpoch",
     "AppendFetched",
     "Truncate",
@@ -112,6 +112,7 @@ const BY_BROKERS: [&str; 38] = [
     "controller Resign",
     "controller Read",
     "controller GiveUp",
+    "producer ids Taken",
     "log Opened",
     "log Opened damaged",
     "log EpochAdopted",

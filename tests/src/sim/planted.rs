@@ -70,6 +70,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             B::TakeAnyOfMemory => 297,
             B::AdoptAnyState => 93,
             B::ServeWithoutContact => 30,
+            B::TakeUnknownBlock => 13,
             B::ServeAboveHighWatermark
             | B::AcknowledgeUnreplicatedOffsets
             | B::ForgetGeneration
@@ -97,7 +98,7 @@ fn of_logs() -> Vec<(Bug, u64)> {
             L::CutDamagedMiddle => 10,
             L::TrustSums => 0,
             L::GoOnAfterFailedSync => 128,
-            L::LeaveMarksUnsynced => 0,
+            L::LeaveMarksUnsynced => 2,
         };
         (Bug::Log(bug), seed)
     });

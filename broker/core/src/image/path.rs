@@ -8,6 +8,8 @@ use crate::ids::{BrokerId, PartitionId};
 pub const CONTROLLER: &str = "/controller";
 /// The fencing token of controllers.
 pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
+/// The newest block of producer ids.
+pub const PRODUCER_IDS: &str = "/latest_producer_id_block";
 /// The cluster's id.
 pub const CLUSTER_ID: &str = "/cluster/id";
 

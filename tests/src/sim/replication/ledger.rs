@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use bytes::Bytes;
+use client_protocol::ProducerId;
 use client_protocol::records::{BatchError, Batches};
 
 use super::client::value_of;
@@ -44,6 +45,8 @@ pub struct Ledger {
     unclean: BTreeSet<TopicPartition>,
     /// Partitions that had a leader whose log lost committed records and could not tell. Of them no more is promised.
     lost_unseen: BTreeSet<TopicPartition>,
+    /// Ids that were given to producers.
+    producer_ids: BTreeSet<i64>,
     /// Of topics that are compacted: what may be missing.
     compacted: Option<Compacted>,
 }
@@ -312,6 +315,11 @@ impl Ledger {
     /// A leader was elected that may lack committed records, as the topic allows (D6).
     pub fn elected_uncleanly(&mut self, key: TopicPartition) {
         self.unclean.insert(key);
+    }
+
+    /// A producer was given this id: two with the same would be taken for one, and what one sends for what the other has sent already.
+    pub fn gave_id(&mut self, id: ProducerId) {
+        assert!(self.producer_ids.insert(id.get()), "producer id {id} is given twice");
     }
 
     /// A leader has lost what was durable, as no log can know.

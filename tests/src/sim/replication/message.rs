@@ -8,7 +8,7 @@ use broker_core::image::FeedEvent;
 use broker_core::partition::{FetchAnswer, FollowerFetch};
 use broker_core::store::{Ask, Nodes, Op};
 use bytes::Bytes;
-use client_protocol::ErrorCode;
+use client_protocol::{ErrorCode, ProducerId};
 use coordinator_protocol::SessionId;
 
 use super::inquiry::Told;
@@ -140,6 +140,8 @@ pub struct Outbox {
     pub watermarks: Vec<(TopicPartition, Offset, Offset, bool)>,
     /// Log starts that retention moved, here or at the leader.
     pub trimmed: Vec<(TopicPartition, Offset)>,
+    /// Ids that producers were given.
+    pub producer_ids: Vec<ProducerId>,
     /// A client's request was taken in to be served.
     pub serves: bool,
     /// The disk failed: the process is to end.

@@ -11,6 +11,7 @@
 //! process      a broker's process: the real decisions (broker-core) on the broker's own log worker
 //!   session      its coordinator session, registration and election
 //!   hosting      which partitions it has, by what it hears
+//!   producer_ids which ids it gives to producers
 //!   storage      its log directory: the worker, stepped
 //!   committing   its commit rounds, and their marks
 //!   cleaning     its cleaner, which may be ended between any two operations on the disk
@@ -46,6 +47,7 @@ mod message;
 mod native;
 mod nemesis;
 mod process;
+mod producer_ids;
 mod reader;
 mod reading;
 mod rot;

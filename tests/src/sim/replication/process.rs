@@ -21,6 +21,7 @@ use client_protocol::ErrorCode;
 
 use super::fetching::Fetcher;
 use super::message::{Address, Alarm, Message, Outbox};
+use super::producer_ids::Giving;
 use super::reading::Reading;
 use super::serving::unknown_topic;
 use super::session::Session;
@@ -103,6 +104,7 @@ pub struct Process {
     pub(super) fetched: Bytes,
     watermarks: BTreeMap<TopicPartition, Offset>,
     pub(super) last_number: u64,
+    pub(super) giving: Giving,
     ticks: u64,
 }
 
@@ -138,6 +140,7 @@ impl Process {
             hosting: Hosting::new(id, []),
             seat: Seat::new(settings.controller_config(), None),
             fence: fence(&settings),
+            giving: Giving::new(id, seed, &settings),
             settings,
             started: None,
             epoch: None,
@@ -219,6 +222,7 @@ impl Process {
         self.check_marks(now);
         self.watch_fetchers(now, out);
         self.tick_session(now, self.ticks, out);
+        self.give_ids(out);
         if self.ticks.is_multiple_of(CHECKPOINT_EVERY_TICKS) {
             self.look_after_logs(now, out);
             self.describe_again(out);

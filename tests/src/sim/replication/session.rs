@@ -38,6 +38,10 @@ pub enum Purpose {
     Stand {
         writes: bool,
     },
+    /// That of producer ids.
+    ProducerIds {
+        writes: bool,
+    },
     /// The controller's write of this number.
     Write(u64),
 }
@@ -222,6 +226,12 @@ impl Process {
                 let outcome = outcome(result, zxid);
                 self.on_seat(now, out, |seat, effects| seat.written(outcome, effects));
             }
+            (Purpose::ProducerIds { .. }, CoordinatorReply::Nodes(nodes)) => {
+                self.ids_found(&nodes, out);
+            }
+            (Purpose::ProducerIds { .. }, CoordinatorReply::Multi(result)) => {
+                self.ids_written(outcome(result, zxid), out);
+            }
             (Purpose::Write(id), CoordinatorReply::Multi(result)) => {
                 let outcome = outcome(result, zxid);
                 self.written(id, outcome, now, out);
@@ -275,6 +285,10 @@ impl Process {
                     let unknown = WriteOutcome::Unknown { zxid };
                     self.on_seat(now, out, |seat, effects| seat.written(unknown, effects));
                 }
+                Purpose::ProducerIds { writes: false } => self.stop_taking(),
+                Purpose::ProducerIds { writes: true } => {
+                    self.ids_written(WriteOutcome::Unknown { zxid }, out);
+                }
                 Purpose::Open | Purpose::Attach | Purpose::Ping => {}
             }
         }
@@ -285,6 +299,7 @@ impl Process {
         self.fence.session_lost();
         self.session.is_registered = false;
         self.session.registrant = None;
+        self.stop_taking();
         self.telling = Telling::default();
         self.open_session(out);
     }

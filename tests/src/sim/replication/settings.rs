@@ -137,6 +137,8 @@ pub struct Settings {
     pub(crate) native: Option<NativeSettings>,
     /// One consumer more is the native client's.
     pub(crate) reader: Option<ReaderSettings>,
+    /// Brokers give out producer ids, one after the other.
+    pub(crate) gives_ids: bool,
     pub(crate) slow_log: bool,
     pub(crate) producers: usize,
     /// Kinds of faults that do not happen.
@@ -186,6 +188,7 @@ impl Settings {
             clocks: false,
             native: None,
             reader: None,
+            gives_ids: false,
             slow_log: random.chance(1, 2),
             producers: 2 + random.below(4) as usize,
             without: BTreeSet::new(),
@@ -229,6 +232,7 @@ impl Settings {
         if growth.chance(1, 6) {
             self.grows_by = 1 + i32::try_from(growth.below(5)).expect("few");
         }
+        self.gives_ids = stream(0x7069_6473).chance(1, 4);
         self.reader = readers.chance(1, 2).then(|| ReaderSettings::new(&mut readers));
     }
 

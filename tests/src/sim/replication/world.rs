@@ -408,6 +408,7 @@ impl World {
 
     pub(super) fn sent(&mut self, id: BrokerId, life: u64, out: Outbox) {
         self.see_who_lacks(id);
+        out.producer_ids.iter().for_each(|&id| self.ledger.gave_id(id));
         let machine = &self.machines[&id];
         let process = machine.process.as_ref().expect("stepped");
         for &(key, elected) in &out.unclean {

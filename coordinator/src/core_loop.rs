@@ -249,9 +249,9 @@ impl CoreLoop {
     /// What the storage says; operators may wait for it.
     fn take_stored(&mut self, event: Event) {
         match &event {
-            Event::SnapshotSaved { image } => {
+            Event::SnapshotSaved { index, .. } => {
                 let storage = &self.storage;
-                self.asked.end(image.index, || storage.snapshot_file(image.index));
+                self.asked.end(*index, || storage.snapshot_file(*index));
             }
             Event::SnapshotFailed { index } => {
                 self.asked.end(*index, || Err("it cannot be written, see the log".to_owned()));
@@ -376,9 +376,9 @@ impl CoreLoop {
                 }
             }
             Effect::Persist { id, write } => self.storage.persist(id, write),
-            Effect::SaveSnapshot { state } => {
+            Effect::SaveSnapshot { state, keep_image } => {
                 self.asked.begin(state.index(), state.last_zxid());
-                self.storage.save_snapshot(state);
+                self.storage.save_snapshot(state, keep_image);
             }
             Effect::Audit { record } => {
                 if let Some(audit) = &self.audit {

@@ -301,13 +301,13 @@ impl Storage {
         }
     }
 
-    /// Writes a snapshot beside the core's task and the log's thread.
-    pub fn save_snapshot(&mut self, state: FrozenState) {
+    /// Writes a snapshot beside the core's task and the log's thread, and gives its bytes back where they are kept.
+    pub fn save_snapshot(&mut self, state: FrozenState, keep_image: bool) {
         if let Some(before) = self.saving.take() {
             // The core saves one at a time: this one has reported and is about to end.
             let _ = before.join();
         }
-        self.saving = self.saver.start(state, &self.events);
+        self.saving = self.saver.start((state, keep_image), &self.events);
     }
 
     /// The file of a snapshot that was saved, and its length.

@@ -41,12 +41,12 @@ impl Saver {
     /// Encodes and writes a snapshot: megabytes must hold up nobody.
     pub fn start(
         &self,
-        state: FrozenState,
+        (state, keep_image): (FrozenState, bool),
         events: &UnboundedSender<Event>,
     ) -> Option<JoinHandle<()>> {
         let (saver, told, index) = (self.clone(), events.clone(), state.index());
         let save = move || {
-            let _ = told.send(saver.save(state));
+            let _ = told.send(saver.save(state, keep_image));
         };
         // Packing takes some on the stack.
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(1 << 20);
@@ -61,20 +61,27 @@ impl Saver {
         }
     }
 
-    fn save(&self, state: FrozenState) -> Event {
+    fn save(&self, state: FrozenState, keep_image: bool) -> Event {
         let began = Instant::now();
-        let position = Position { index: state.index(), term: state.term() };
+        let Position { index, term } = Position { index: state.index(), term: state.term() };
         let SnapshotSettings { bytes_per_second, packing } = self.settings;
         let pace = Pace::new(bytes_per_second, self.hurry.clone());
         let manner = Manner { packing, pace: Some(&pace) };
-        let Position { index, term } = position;
-        let image = SnapshotImage { index, term, data: state.encode() };
+        let mut kept = keep_image.then(Vec::new);
+        // Encoded as it is written: a large state is never in memory a second time, but for a follower.
+        let mut parts = state.parts().inspect(|part| {
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(part);
+            }
+        });
+        let written = snapshot::write(&self.place, Position { index, term }, &mut parts, &manner);
+        drop(parts);
         drop(state);
-        let mut pieces = std::iter::once(&image.data[..]);
-        match snapshot::write(&self.place, position, &mut pieces, &manner) {
+        match written {
             Ok(bytes) => {
                 self.times.add(began.elapsed(), bytes);
-                Event::SnapshotSaved { image }
+                let image = kept.map(|data| SnapshotImage { index, term, data: data.into() });
+                Event::SnapshotSaved { index, image }
             }
             Err(error) => {
                 warn!(%error, index, "the snapshot cannot be written; the log is kept");

@@ -241,8 +241,11 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     storage.submit();
     assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(3) })));
     let state = State::new();
-    storage.save_snapshot(state.freeze());
-    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { image }) if image.index == 0));
+    storage.save_snapshot(state.freeze(), true);
+    let Some(Event::SnapshotSaved { index: 0, image: Some(image) }) = told.recv().await else {
+        panic!("its bytes were asked for");
+    };
+    assert_eq!(image.data, state.encode_snapshot());
     storage.stop();
     let (_, restored) = reopen(folder.path());
     assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1)]);
@@ -259,10 +262,10 @@ async fn slow_packed_snapshot_is_whole_and_nobody_waits_for_it_at_the_end() {
     let mut storage = Storage::start(opened, settings, events).unwrap();
     let state = State::new();
     let began = Instant::now();
-    storage.save_snapshot(state.freeze());
+    storage.save_snapshot(state.freeze(), false);
     storage.stop();
     assert!(began.elapsed() < Duration::from_secs(60));
-    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { .. })));
+    assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { index: 0, image: None })));
     let SnapshotCounts { count, bytes, failures, .. } = times.read();
     let (path, length) = snapshot::found(&reopen(folder.path()).0.place, 0).unwrap();
     assert_eq!((count, bytes, failures), (1, length, 0), "{path:?}");

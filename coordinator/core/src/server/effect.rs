@@ -57,6 +57,8 @@ pub enum Effect {
     SaveSnapshot {
         /// What to write.
         state: FrozenState,
+        /// Whether to give its bytes back, for a follower. They take as much memory as the file has bytes.
+        keep_image: bool,
     },
     /// Write this to the audit log, if there is room for it: nobody waits.
     Audit {

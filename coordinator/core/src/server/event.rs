@@ -88,8 +88,10 @@ pub enum Event {
     },
     /// The snapshot of [`super::Effect::SaveSnapshot`] is on disk under its final name.
     SnapshotSaved {
-        /// What was written: a follower may need it.
-        image: SnapshotImage,
+        /// Log index of the snapshot.
+        index: u64,
+        /// What was written, where the effect asked for it.
+        image: Option<SnapshotImage>,
     },
     /// The snapshot could not be written. The log is kept, a later one is tried.
     SnapshotFailed {

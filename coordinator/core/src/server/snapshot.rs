@@ -111,17 +111,22 @@ impl Server {
         }
     }
 
+    /// Only where a follower waits its bytes are given back: they are as many as the state has.
     fn take_snapshot(&mut self) {
         let state = self.state.freeze();
-        self.snapshots.saving = Some(state.index());
+        let index = state.index();
+        let keep_image = self.snapshots.wanted && self.consensus.is_leader();
+        self.snapshots.saving = Some(index);
         self.snapshots.saving_zxid = Some(state.last_zxid());
         self.snapshots.image_bytes = state.bytes_estimate();
         self.snapshots.begin_anew();
-        self.effects.push(Effect::SaveSnapshot { state });
+        if keep_image {
+            self.consensus.hold_log(index);
+        }
+        self.effects.push(Effect::SaveSnapshot { state, keep_image });
     }
 
-    pub(super) fn on_snapshot_saved(&mut self, image: SnapshotImage) {
-        let index = image.index;
+    pub(super) fn on_snapshot_saved(&mut self, index: u64, image: Option<SnapshotImage>) {
         if self.snapshots.saving != Some(index) {
             return;
         }
@@ -130,10 +135,14 @@ impl Server {
             self.snapshots.last_index = index;
             self.snapshots.last_zxid = self.snapshots.saving_zxid;
         }
-        if std::mem::take(&mut self.snapshots.wanted) && self.consensus.is_leader() {
+        self.snapshots.wanted &= self.consensus.is_leader();
+        if let Some(image) = image.filter(|_| self.snapshots.wanted) {
+            self.snapshots.wanted = false;
             self.consensus.offer_snapshot(image, self.now.mono);
         }
         self.consensus.on_snapshot_saved(index);
+        // A follower that asked while one without its bytes was written gets the next, as an operator does.
+        self.snapshots.asked |= self.snapshots.wanted;
         self.take_asked_snapshot();
     }
 
@@ -143,9 +152,6 @@ impl Server {
         self.snapshots.wanted = true;
         if self.snapshots.saving.is_none() {
             self.take_snapshot();
-        }
-        if let Some(index) = self.snapshots.saving {
-            self.consensus.hold_log(index);
         }
     }
 }

@@ -313,7 +313,7 @@ impl Server {
                 self.consensus.on_persisted(id, now, &mut self.outputs);
             }
             Event::PersistFailed { .. } => self.consensus.on_persist_failed(&mut self.outputs),
-            Event::SnapshotSaved { image } => self.on_snapshot_saved(image),
+            Event::SnapshotSaved { index, image } => self.on_snapshot_saved(index, image),
             Event::SnapshotFailed { index } => self.on_snapshot_failed(index),
             Event::DiskRoom { free_bytes } => self.on_disk_room(free_bytes),
             Event::TakeSnapshot => self.on_take_snapshot(),

@@ -166,6 +166,32 @@ impl FrozenState {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut bytes = Vec::new();
+        self.parts().for_each(|part| bytes.extend_from_slice(&part));
+        bytes.into()
+    }
+
+    /// What [`Self::encode`] gives, one part behind the other, none of them before it is asked for: of a large state about a
+    /// mebibyte is in memory at a time.
+    pub fn parts(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let sessions = self.sessions.chunks(CHUNK_ITEMS_MAX);
+        let sessions = sessions.map(|chunk| part(CHUNK, &ChunkView::Sessions(chunk)));
+        let mut records = self.tree.records();
+        let nodes = std::iter::from_fn(move || {
+            let mut chunk = Vec::new();
+            let mut chunk_bytes = 0;
+            for record in records.by_ref() {
+                chunk_bytes += record.variable_bytes();
+                chunk.push(record);
+                if chunk_bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ITEMS_MAX {
+                    break;
+                }
+            }
+            (!chunk.is_empty()).then(|| part(CHUNK, &ChunkView::Nodes(&chunk)))
+        });
+        std::iter::once_with(|| self.head()).chain(sessions).chain(nodes)
+    }
+
+    fn head(&self) -> Vec<u8> {
         let head = Head {
             index: self.index,
             zxids: self.zxids,
@@ -175,29 +201,9 @@ impl FrozenState {
             node_count: self.tree.node_count() as u64,
         };
         match self.membership.clone() {
-            Some(membership) => {
-                append(&mut bytes, HEAD_3, &HeadWithMembers { head, membership });
-            }
-            None => append(&mut bytes, HEAD, &head),
+            Some(membership) => part(HEAD_3, &HeadWithMembers { head, membership }),
+            None => part(HEAD, &head),
         }
-        for sessions in self.sessions.chunks(CHUNK_ITEMS_MAX) {
-            append(&mut bytes, CHUNK, &ChunkView::Sessions(sessions));
-        }
-        let mut chunk = Vec::new();
-        let mut chunk_bytes = 0;
-        for record in self.tree.records() {
-            chunk_bytes += record.variable_bytes();
-            chunk.push(record);
-            if chunk_bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ITEMS_MAX {
-                append(&mut bytes, CHUNK, &ChunkView::Nodes(&chunk));
-                chunk.clear();
-                chunk_bytes = 0;
-            }
-        }
-        if !chunk.is_empty() {
-            append(&mut bytes, CHUNK, &ChunkView::Nodes(&chunk));
-        }
-        bytes.into()
     }
 }
 
@@ -291,14 +297,15 @@ impl State {
     }
 }
 
-fn append<T: Serialize>(bytes: &mut Vec<u8>, schema: Schema, value: &T) {
-    let start = bytes.len();
-    bytes.extend_from_slice(&[0; 4]);
-    envelope::encode_into(schema, value, bytes).expect(
+/// An envelope behind its length.
+fn part<T: Serialize>(schema: Schema, value: &T) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    envelope::encode_into(schema, value, &mut bytes).expect(
         "a chunk is cut far below the envelope's limit, and one node is bounded by a frame",
     );
-    let length = u32::try_from(bytes.len() - start - 4).expect("bounded by the envelope");
-    bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    let length = u32::try_from(bytes.len() - 4).expect("bounded by the envelope");
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes
 }
 
 /// The first envelope, and what follows it.

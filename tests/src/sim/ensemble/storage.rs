@@ -47,6 +47,8 @@ pub struct Storage {
     writing: Vec<(PersistId, PersistWrite)>,
     queued: Vec<(PersistId, PersistWrite)>,
     saving: Option<SnapshotImage>,
+    /// Whether its bytes are to be given back.
+    keeps_image: bool,
     /// The last vote written: term and server.
     vote: (u64, u64),
     /// A vote for another has reached the disk.
@@ -70,6 +72,7 @@ impl Storage {
             writing: Vec::new(),
             queued: Vec::new(),
             saving: None,
+            keeps_image: false,
             vote: (0, 0),
             vote_given: false,
             is_marked: false,
@@ -260,17 +263,17 @@ impl Storage {
     }
 
     /// Begins to write a snapshot.
-    pub fn begin_saving(&mut self, image: SnapshotImage) {
+    pub fn begin_saving(&mut self, image: SnapshotImage, keeps_image: bool) {
         assert!(self.saving.is_none(), "one snapshot at a time");
-        self.saving = Some(image);
+        (self.saving, self.keeps_image) = (Some(image), keeps_image);
     }
 
-    /// Writes the snapshot and gives it back; otherwise its index.
-    pub fn finish_saving(&mut self) -> Result<SnapshotImage, (u64, StorageError)> {
+    /// Writes the snapshot, and gives its index and what is to be given back; otherwise its index.
+    pub fn finish_saving(&mut self) -> Result<(u64, Option<SnapshotImage>), (u64, StorageError)> {
         let image = self.saving.take().expect("begun");
         let opened = self.opened.as_ref().expect("a process runs");
         opened.save(&image).map_err(|error| (image.index, error))?;
-        Ok(image)
+        Ok((image.index, Some(image).filter(|_| self.keeps_image)))
     }
 
     /// Whether entries are being written.

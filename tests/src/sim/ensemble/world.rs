@@ -264,7 +264,7 @@ impl World {
             Inside::DiskDone => self.disk_done(server),
             Inside::DiskIdle => self.disk_idle(server),
             Inside::SnapshotDone => match member.storage.finish_saving() {
-                Ok(image) => self.deliver(server, Event::SnapshotSaved { image }),
+                Ok((index, image)) => self.deliver(server, Event::SnapshotSaved { index, image }),
                 Err((index, _)) => self.deliver(server, Event::SnapshotFailed { index }),
             },
         }
@@ -448,7 +448,7 @@ impl World {
             Event::PeerLost { peer } => ("peer lost", [peer.get(), 0], &[]),
             Event::Persisted { id } => ("persisted", [id.0, 0], &[]),
             Event::PersistFailed { id } => ("persist failed", [id.0, 0], &[]),
-            Event::SnapshotSaved { image } => ("snapshot saved", [image.index, 0], &[]),
+            Event::SnapshotSaved { index, .. } => ("snapshot saved", [*index, 0], &[]),
             Event::SnapshotFailed { index } => ("snapshot failed", [*index, 0], &[]),
             Event::DiskRoom { free_bytes } => ("disk room", [*free_bytes, 0], &[]),
             Event::TakeSnapshot => ("take snapshot", [0, 0], &[]),
@@ -495,12 +495,12 @@ impl World {
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }
-            Effect::SaveSnapshot { state } => {
+            Effect::SaveSnapshot { state, keep_image } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());
                 let image = SnapshotImage { index, term, data };
                 self.trace.note(now, "  snapshot", &[image.index], &image.data);
                 let member = &mut self.members[id];
-                member.storage.begin_saving(image);
+                member.storage.begin_saving(image, keep_image);
                 let what = Inside::SnapshotDone;
                 let happening = Happening::Server { server: id, life: member.life, what };
                 self.schedule.after(MS + self.disk.below(50 * MS), happening);

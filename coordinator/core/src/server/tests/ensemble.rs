@@ -56,7 +56,7 @@ struct Member {
 enum Due {
     Event { to: ServerId, life: u64, event: Event },
     Synced { at: ServerId, life: u64, write: PersistWrite, event: Event },
-    Saved { at: ServerId, life: u64, image: SnapshotImage },
+    Saved { at: ServerId, life: u64, image: SnapshotImage, keep_image: bool },
 }
 
 /// What a client got.
@@ -360,10 +360,10 @@ impl Ensemble {
                 let sync_ms = *self.slow_ms.get(&id).unwrap_or(&self.sync_ms);
                 self.push(sync_ms, Due::Synced { at: id, life, write, event });
             }
-            Effect::SaveSnapshot { state } => {
+            Effect::SaveSnapshot { state, keep_image } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());
                 let image = SnapshotImage { index, term, data };
-                self.push(20, Due::Saved { at: id, life, image });
+                self.push(20, Due::Saved { at: id, life, image, keep_image });
             }
             Effect::Audit { record } => self.audited.push((id, *record)),
             Effect::Members { servers, .. } => self.introduce(id, servers.into_keys().collect()),
@@ -436,14 +436,14 @@ impl Ensemble {
                 self.members.get_mut(&at).unwrap().disk.write(write);
                 self.step(at, event);
             }
-            Due::Saved { image, .. } => {
+            Due::Saved { image, keep_image, .. } => {
                 let index = image.index;
-                let saved = image.clone();
+                let saved = keep_image.then(|| image.clone());
                 let disk = &mut self.members.get_mut(&at).unwrap().disk;
                 if disk.snapshot.as_ref().is_none_or(|kept| kept.index < index) {
                     disk.snapshot = Some(image);
                 }
-                self.step(at, Event::SnapshotSaved { image: saved });
+                self.step(at, Event::SnapshotSaved { index, image: saved });
             }
         }
     }

@@ -101,3 +101,29 @@ fn follower_behind_what_is_in_memory_gets_a_snapshot_while_writes_go_on() {
     ensemble.ask(id, set_data("/a", "last")).unwrap();
     assert!(ensemble.server(leader).consensus.log_bytes() <= 400, "nobody needs more any longer");
 }
+
+#[test]
+fn follower_that_asks_while_snapshots_for_others_are_written_gets_one() {
+    let mut ensemble = Ensemble::with(3, |config| {
+        config.snapshot_entries = u64::MAX;
+        (config.log_bytes_kept, config.log_bytes_kept_since) = (390, 0);
+    });
+    let leader = ensemble.await_leader();
+    let late = member(leader.get() % 3 + 1);
+    ensemble.crash(late);
+    let id = ensemble.connect(leader, 40_000);
+    ensemble.ask(id, create("/a", 0)).unwrap();
+    for _ in 0..50 {
+        ensemble.ask(id, set_data("/a", LONG)).unwrap();
+    }
+    // Each takes 20 ms, and its bytes are given back to nobody.
+    ensemble.step(leader, Event::TakeSnapshot);
+    ensemble.start(late);
+    for _ in 0..100 {
+        ensemble.step(leader, Event::TakeSnapshot);
+        ensemble.run_ms(5);
+    }
+    let index = |at| ensemble.server(at).state().applied_index();
+    assert_eq!(index(late), index(leader));
+    assert!(ensemble.server(late).status().snapshot_index > 0);
+}

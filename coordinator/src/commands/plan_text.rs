@@ -24,8 +24,8 @@ const ANEW: [&str; 3] = [
     "keep this server stopped, and see that ALL other members run and one leads (`tidegate coordinator list`)",
     "move leadership once (`tidegate coordinator transfer`): a leader that was elected before counts on what is lost, and \
      this server would stop again",
-    "move what is in dataDir elsewhere, start this server with the empty folder, and stop no other member until `/ready` \
-     says that it is",
+    "move dataDir itself elsewhere (`.begun` in it too), start this server without it, and stop no other member until \
+     `/ready` says that it is",
 ];
 
 impl Said<'_> {
@@ -98,7 +98,7 @@ impl Said<'_> {
             ],
             Way::Hopeless if self.is_member => ANEW.to_vec(),
             Way::Hopeless => vec![
-                "with a backup: move what is in dataDir elsewhere, then `coordinator restore`",
+                "with a backup: move dataDir itself elsewhere (`.begun` in it too), then `coordinator restore`",
                 "without one: all is lost; a start with an empty dataDir begins with nothing",
             ],
             Way::Refill { .. } => vec![

@@ -199,7 +199,7 @@ fn member_with_nothing_left_is_told_the_way_back_and_one_alone_another() {
     assert_eq!(said.status.code(), Some(1), "nothing here can be repaired");
     let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}: {text}"));
     assert!(at("ALL other members") < at("tidegate coordinator transfer"));
-    assert!(at("tidegate coordinator transfer") < at("start this server with the empty folder"));
+    assert!(at("tidegate coordinator transfer") < at("start this server without it"));
     let said: serde_json::Value =
         serde_json::from_slice(&repair(&two, &["-o", "json"]).stdout).unwrap();
     assert_eq!(said["next"].as_array().unwrap().len(), 3, "{said}");

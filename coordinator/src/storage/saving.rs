@@ -65,6 +65,8 @@ impl Saver {
         let began = Instant::now();
         let Position { index, term } = Position { index: state.index(), term: state.term() };
         let SnapshotSettings { bytes_per_second, packing } = self.settings;
+        // A follower waits for it, and the log grows in memory until it is there.
+        let bytes_per_second = if keep_image { 0 } else { bytes_per_second };
         let pace = Pace::new(bytes_per_second, self.hurry.clone());
         let manner = Manner { packing, pace: Some(&pace) };
         let mut kept = keep_image.then(Vec::new);

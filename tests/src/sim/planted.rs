@@ -91,13 +91,13 @@ fn of_logs() -> Vec<(Bug, u64)> {
     let seeds = L::ALL.map(|bug| {
         let seed = match bug {
             L::ForgetProducers => 4,
-            L::KeepMarkWhenTruncating => 10,
+            L::KeepMarkWhenTruncating => 0,
             L::CleanAboveHighWatermark => 5,
-            L::ForgetDeleteRetention => 508,
-            L::IgnoreTornTail => 161,
+            L::ForgetDeleteRetention => 6,
+            L::IgnoreTornTail => 509,
             L::CutDamagedMiddle => 10,
             L::TrustSums => 0,
-            L::GoOnAfterFailedSync => 128,
+            L::GoOnAfterFailedSync => 54,
             L::LeaveMarksUnsynced => 2,
         };
         (Bug::Log(bug), seed)
@@ -109,8 +109,8 @@ fn of_clients() -> Vec<(Bug, u64)> {
     use client_core::planted::Planted as M;
     let seed = |bug| match bug {
         M::CommitAsOfNow => 124,
-        M::SkipPositionCheck => 274,
-        M::IgnoreCut => 565,
+        M::SkipPositionCheck => 491,
+        M::IgnoreCut => 420,
         M::KeepShareWhenUnknown | M::JoinBeforeLetGo | M::TakeAbandonedAnswer => 0,
     };
     let members = M::GROUPS.map(|bug| (Bug::Members(bug), seed(bug)));

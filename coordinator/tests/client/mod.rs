@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use coordinator_protocol::{
@@ -29,9 +29,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens a session.
+    /// Opens a session. A server without a leader closes the connection after some seconds: then again.
     pub fn connect(address: SocketAddr) -> Client {
-        Client::try_connect(address).expect("a session")
+        let began = Instant::now();
+        loop {
+            if let Some(client) = Client::try_connect(address) {
+                return client;
+            }
+            assert!(began.elapsed() < SOON, "no session at {address}");
+        }
     }
 
     /// Opens a session, unless the server closes the connection first.

@@ -44,7 +44,7 @@ pub fn table(nodes: u32, counts: &[usize]) -> Table {
          made by multis of {MULTI_MAX} creates. Memory is resident, of one server, the mean where there are several, {} s after \
          the last create, and fresh {} s after the start. Bytes each: what came on top of fresh, by znode. ZooKeeper has {}. \
          Snapshots were taken on systems of their own, while nothing was written, the mean of all servers: ours from asking for \
-         one (POST /snapshot) until it is on the disk, synced; ZooKeeper's by its own snapshottime, which ends without a sync, \
+         one (POST /snapshot) until it is on the disk, synced, at the 32 MiB/s that it is written at (snapshotBytesPerSecond); ZooKeeper's by its own snapshottime, which ends without a sync, \
          of the one that it takes after some 50,000 to 100,000 more writes, its AdminServer being off.",
         SETTLE.as_secs(),
         start::SETTLE.as_secs(),

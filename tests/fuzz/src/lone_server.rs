@@ -141,10 +141,12 @@ impl LoneServer {
                 self.writes.push(write);
                 return Some(Event::Persisted { id });
             }
-            Effect::SaveSnapshot { state } => {
+            Effect::SaveSnapshot { state, keep_image } => {
                 let (index, term) = (state.index(), state.term());
                 let image = SnapshotImage { index, term, data: state.encode() };
-                return Some(Event::SnapshotSaved { image });
+                let index = image.index;
+                let image = keep_image.then_some(image);
+                return Some(Event::SnapshotSaved { index, image });
             }
             Effect::Halt { reason } => panic!("the server halted: {reason}"),
             Effect::Reading { .. }

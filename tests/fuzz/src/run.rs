@@ -119,7 +119,8 @@ pub fn write_corpus(target: &Target, folder: &Path) -> io::Result<()> {
 
 fn keep(target: &Target, input: &[u8]) -> PathBuf {
     let sum = crc32fast::hash(input);
-    let file = std::env::temp_dir().join(format!("fuzz-{}-{sum:08x}", target.name));
+    let file =
+        std::env::temp_dir().join(format!("fuzz-{}-{sum:08x}-{}", target.name, std::process::id()));
     if let Err(error) = fs::write(&file, input) {
         eprintln!("{}: {error}; the input is {input:02x?}", file.display());
     }

@@ -16,8 +16,10 @@ use super::notices::Notice;
 use super::step::Server;
 use crate::{ConnectionId, Millis};
 
-/// Between two looks for sessions that never came to life.
-const SWEEP_PAUSE_MS: u64 = 1_000;
+/// Between two looks for sessions of a client at its limit that never came to life.
+const SWEEP_PAUSE_MS: u64 = 10_000;
+/// So many more than twice what lived at the last look are looked through, whoever's they are.
+const SWEEP_CLAIMS_MIN: usize = 10_000;
 
 /// Sessions that were proposed here.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(super) struct Claims {
     by_client: BTreeMap<Arc<str>, BTreeSet<SessionId>>,
     clients: BTreeMap<SessionId, Arc<str>>,
     swept: Option<Millis>,
+    /// How many there were after the last look through all.
+    left: usize,
 }
 
 impl Claims {
@@ -47,12 +51,11 @@ impl Claims {
         }
     }
 
-    /// Forgets those of which that is not so.
-    fn retain(&mut self, lives: impl Fn(SessionId) -> bool) {
-        let gone: Vec<SessionId> =
-            self.clients.keys().copied().filter(|session| !lives(*session)).collect();
-        for session in gone {
-            self.forget(session);
+    /// Those of a client, or all.
+    fn sessions(&self, client: Option<&str>) -> Vec<SessionId> {
+        match client {
+            Some(client) => self.by_client.get(client).into_iter().flatten().copied().collect(),
+            None => self.clients.keys().copied().collect(),
         }
     }
 
@@ -70,8 +73,14 @@ impl Server {
         let limit = self.config.sessions_per_client_max;
         let Some(held) = self.connections.get(id).filter(|_| limit > 0) else { return true };
         let client = identity::client(&held.identities);
-        if self.claims.count(&client) >= limit {
-            self.sweep_claims();
+        let now = self.now.mono;
+        let may_look = self.claims.swept.is_none_or(|last| now.since(last) >= SWEEP_PAUSE_MS);
+        if self.claims.clients.len() > 2 * self.claims.left + SWEEP_CLAIMS_MIN {
+            self.sweep_claims(None);
+            self.claims.left = self.claims.clients.len();
+        } else if self.claims.count(&client) >= limit && may_look {
+            self.claims.swept = Some(now);
+            self.sweep_claims(Some(&client));
         }
         if self.claims.count(&client) >= limit {
             self.note_refused_session(id, limit);
@@ -91,17 +100,14 @@ impl Server {
     }
 
     /// Forgets sessions that are over unheard, with a snapshot, and those whose proposal was lost with its connection.
-    fn sweep_claims(&mut self) {
-        let now = self.now.mono;
-        if self.claims.swept.is_some_and(|last| now.since(last) < SWEEP_PAUSE_MS) {
-            return;
-        }
-        self.claims.swept = Some(now);
+    fn sweep_claims(&mut self, client: Option<&str>) {
         let handshakes = self.connections.iter().filter_map(|(_, held)| held.handshake());
         let proposed: BTreeSet<SessionId> =
             handshakes.filter_map(|handshake| handshake.command.as_ref()?.new_session()).collect();
-        let state = &self.state;
-        self.claims
-            .retain(|session| state.session(session).is_some() || proposed.contains(&session));
+        for session in self.claims.sessions(client) {
+            if self.state.session(session).is_none() && !proposed.contains(&session) {
+                self.claims.forget(session);
+            }
+        }
     }
 }

@@ -134,13 +134,33 @@ impl Ledger {
         (suspect, now): (bool, Time),
     ) -> bool {
         assert!(from <= to, "{}: {key:?}: high watermark back from {from} to {to}", process.id);
-        let known = self.committed.entry(key).or_default();
         let read = match process.directory.peek(|| read_all(process, key, from, to)) {
             Ok(read) => read,
             Err(_) if suspect => return false,
             Err(error) => panic!("{}: {key:?}: {error}", process.id),
         };
-        for &(offset, value, epoch) in &read {
+        self.know(process, key, &read, now);
+        true
+    }
+
+    /// The same, of a replica on a damaged disk, as a sound one has it: what is left of the damaged log may end within a batch of the other.
+    pub fn committed_elsewhere(
+        &mut self,
+        sound: &Process,
+        key: TopicPartition,
+        (from, to): (Offset, Offset),
+        now: Time,
+    ) {
+        let end = sound.directory.log(key).map_or(to, |log| Offset::new(log.view().ends().end));
+        let read = sound.directory.peek(|| read_all(sound, key, from, end.max(to)));
+        let mut read = read.unwrap_or_else(|error| panic!("{}: {key:?}: {error}", sound.id));
+        read.retain(|&(offset, ..)| offset < to.get());
+        self.know(sound, key, &read, now);
+    }
+
+    fn know(&mut self, process: &Process, key: TopicPartition, read: &[Entry], now: Time) {
+        let known = self.committed.entry(key).or_default();
+        for &(offset, value, epoch) in read {
             if let Some(compacted) = &mut self.compacted {
                 compacted.committed(key, (offset, value, epoch), now);
                 compacted.held(process.id, key, (offset, value, epoch));
@@ -153,7 +173,6 @@ impl Ledger {
                 process.id
             );
         }
-        true
     }
 
     /// A damaged disk is all that can tell at present what is committed up to there.

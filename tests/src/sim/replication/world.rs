@@ -506,7 +506,7 @@ impl World {
         match self.sound_member(key, range.1) {
             Some(member) => {
                 let process = self.machines[&member].process.as_ref().expect("a member runs");
-                self.ledger.committed(process, key, range, (false, now));
+                self.ledger.committed_elsewhere(process, key, range, now);
             }
             None => self.ledger.committed_unread(key, range.1),
         }

@@ -308,6 +308,7 @@ impl Machine {
             backup: None,
             wants_old_disk: false,
             had_durable: Vec::new(),
+            had_no_power: false,
             torn: None,
             lacking: Vec::new(),
         }

@@ -55,6 +55,7 @@ impl World {
             // A file that is not there says nothing.
             if fault != Fault::LoseFile {
                 machine.had_durable = kept;
+                machine.had_no_power = power;
             }
         });
         let now = self.schedule.now();
@@ -159,7 +160,10 @@ impl Machine {
         let Some(process) = &self.process else { return };
         for (key, durable_end) in std::mem::take(&mut self.had_durable) {
             let end = process.directory.log(key).map(|log| Offset::new(log.view().ends().end));
-            let is_told = process.directory.damaged.contains(&key);
+            // With the power may have gone what says whose a folder is, if rot had taken that before: its log is opened when its
+            // topic is known, and called damaged then, for its mark is there.
+            let is_to_be_told = end.is_none() && self.had_no_power;
+            let is_told = process.directory.damaged.contains(&key) || is_to_be_told;
             assert!(
                 is_told || end.is_some_and(|end| end >= durable_end),
                 "{}: {key:?}: durable to {durable_end}, cut to {end:?} without a word",

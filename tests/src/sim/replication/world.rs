@@ -136,6 +136,8 @@ pub struct Machine {
     pub(super) wants_old_disk: bool,
     /// What its logs had durable when one of them went bad, until its next start has looked at them.
     pub(super) had_durable: Vec<(TopicPartition, Offset)>,
+    /// Whether the power went with it.
+    pub(super) had_no_power: bool,
     /// The log that went bad with the power, until its next start has looked at it.
     pub(super) torn: Option<Torn>,
     /// Logs that lost what was durable and could not tell, with where that ended, until they lead or have it again.

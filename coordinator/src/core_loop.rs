@@ -380,6 +380,7 @@ impl CoreLoop {
                 self.asked.begin(state.index(), state.last_zxid());
                 self.storage.save_snapshot(state, keep_image);
             }
+            Effect::HurrySnapshot => self.storage.hurry_snapshot(),
             Effect::Audit { record } => {
                 if let Some(audit) = &self.audit {
                     audit.put(record);

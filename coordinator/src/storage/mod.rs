@@ -262,7 +262,7 @@ pub struct Storage {
     events: UnboundedSender<Event>,
     saver: Saver,
     thread: JoinHandle<()>,
-    saving: Option<JoinHandle<()>>,
+    saving: Option<(JoinHandle<()>, Hurry)>,
     _lock: Box<dyn Lock>,
 }
 
@@ -277,8 +277,7 @@ impl Storage {
         events: UnboundedSender<Event>,
     ) -> io::Result<Storage> {
         let Opened { place, log, lock, snapshot_times, .. } = opened;
-        let hurry = Hurry::default();
-        let saver = Saver { place, settings, times: snapshot_times, hurry };
+        let saver = Saver { place, settings, times: snapshot_times };
         let (jobs, waiting) = mpsc::channel();
         let told = events.clone();
         let thread = std::thread::Builder::new()
@@ -303,11 +302,20 @@ impl Storage {
 
     /// Writes a snapshot beside the core's task and the log's thread, and gives its bytes back where they are kept.
     pub fn save_snapshot(&mut self, state: FrozenState, keep_image: bool) {
-        if let Some(before) = self.saving.take() {
+        if let Some((before, _)) = self.saving.take() {
             // The core saves one at a time: this one has reported and is about to end.
             let _ = before.join();
         }
-        self.saving = self.saver.start((state, keep_image), &self.events);
+        let hurry = Hurry::default();
+        let thread = self.saver.start((state, keep_image), &hurry, &self.events);
+        self.saving = thread.map(|thread| (thread, hurry));
+    }
+
+    /// The snapshot that is being written, if one is, keeps to no pace any more: somebody waits.
+    pub fn hurry_snapshot(&self) {
+        if let Some((_, hurry)) = &self.saving {
+            hurry.begin();
+        }
     }
 
     /// The file of a snapshot that was saved, and its length.
@@ -318,9 +326,10 @@ impl Storage {
     /// Writes what was submitted, then ends the threads.
     pub fn stop(mut self) {
         self.submit();
-        self.saver.hurry.begin();
+        self.hurry_snapshot();
         drop(self.jobs);
-        for thread in [Some(self.thread), self.saving].into_iter().flatten() {
+        let saving = self.saving.map(|(thread, _)| thread);
+        for thread in [Some(self.thread), saving].into_iter().flatten() {
             if thread.join().is_err() {
                 error!("a storage thread ended by a panic");
             }

@@ -2,17 +2,17 @@
 //!
 //! Called by: the snapshot's thread. Calls: the clock.
 //! Invariant: at any time no more was written than the rate allows since the beginning, but for one part; who waits wakes
-//! up when the server ends.
+//! up when somebody waits for the snapshot or the server ends.
 //! Does not know: what is written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Of a pause at a time: so long a server may wait for it when it ends.
+/// Of a pause at a time: so long who hurries may wait for it.
 const NAP_MAX: Duration = Duration::from_millis(100);
 
-/// Told when nobody should wait any more.
+/// Told when the rest should be written without waiting.
 #[derive(Debug, Clone, Default)]
 pub struct Hurry(Arc<AtomicBool>);
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_ends_does_not_wait_for_the_rest() {
+    fn who_is_told_to_hurry_does_not_wait_for_the_rest() {
         let hurry = Hurry::default();
         let pace = Pace::new(1, hurry.clone());
         let waits = std::thread::spawn(move || pace.wait(1 << 40));

@@ -34,7 +34,6 @@ pub struct Saver {
     pub(super) place: Place,
     pub(super) settings: SnapshotSettings,
     pub(super) times: Arc<SnapshotTimes>,
-    pub(super) hurry: Hurry,
 }
 
 impl Saver {
@@ -42,11 +41,15 @@ impl Saver {
     pub fn start(
         &self,
         (state, keep_image): (FrozenState, bool),
+        hurry: &Hurry,
         events: &UnboundedSender<Event>,
     ) -> Option<JoinHandle<()>> {
         let (saver, told, index) = (self.clone(), events.clone(), state.index());
+        // A follower waits for it, and the log grows in memory until it is there.
+        let bytes_per_second = if keep_image { 0 } else { self.settings.bytes_per_second };
+        let pace = Pace::new(bytes_per_second, hurry.clone());
         let save = move || {
-            let _ = told.send(saver.save(state, keep_image));
+            let _ = told.send(saver.save(state, keep_image, &pace));
         };
         // Packing takes some on the stack.
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(1 << 20);
@@ -61,14 +64,10 @@ impl Saver {
         }
     }
 
-    fn save(&self, state: FrozenState, keep_image: bool) -> Event {
+    fn save(&self, state: FrozenState, keep_image: bool, pace: &Pace) -> Event {
         let began = Instant::now();
         let Position { index, term } = Position { index: state.index(), term: state.term() };
-        let SnapshotSettings { bytes_per_second, packing } = self.settings;
-        // A follower waits for it, and the log grows in memory until it is there.
-        let bytes_per_second = if keep_image { 0 } else { bytes_per_second };
-        let pace = Pace::new(bytes_per_second, self.hurry.clone());
-        let manner = Manner { packing, pace: Some(&pace) };
+        let manner = Manner { packing: self.settings.packing, pace: Some(pace) };
         let mut kept = keep_image.then(Vec::new);
         // Encoded as it is written: a large state is never in memory a second time, but for a follower.
         let mut parts = state.parts().inspect(|part| {

@@ -273,6 +273,24 @@ async fn slow_packed_snapshot_is_whole_and_nobody_waits_for_it_at_the_end() {
     assert_eq!(restored.snapshot.map(|image| image.data), Some(state.encode_snapshot()));
 }
 
+#[tokio::test]
+async fn slow_snapshot_is_written_at_once_when_somebody_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (opened, _) = reopen(folder.path());
+    // It would take minutes.
+    let settings = SnapshotSettings { bytes_per_second: 1, ..SnapshotSettings::default() };
+    let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut storage = Storage::start(opened, settings, events).unwrap();
+    storage.hurry_snapshot();
+    storage.save_snapshot(State::new().freeze(), false);
+    let early = tokio::time::timeout(Duration::from_millis(200), told.recv()).await;
+    assert!(early.is_err(), "haste that was over before it began");
+    storage.hurry_snapshot();
+    let saved = tokio::time::timeout(Duration::from_secs(60), told.recv()).await;
+    assert!(matches!(saved, Ok(Some(Event::SnapshotSaved { index: 0, image: None }))));
+    storage.stop();
+}
+
 /// A folder whose state has `count` znodes below the root, the last ones behind the snapshot.
 fn folder_of(count: u64) -> tempfile::TempDir {
     use coordinator_core::state::{Entry, FrozenState};

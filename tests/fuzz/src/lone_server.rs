@@ -151,6 +151,7 @@ impl LoneServer {
             Effect::Halt { reason } => panic!("the server halted: {reason}"),
             Effect::Reading { .. }
             | Effect::SendPeer { .. }
+            | Effect::HurrySnapshot
             | Effect::Audit { .. }
             | Effect::Members { .. } => {}
         }

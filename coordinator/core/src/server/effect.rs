@@ -60,6 +60,9 @@ pub enum Effect {
         /// Whether to give its bytes back, for a follower. They take as much memory as the file has bytes.
         keep_image: bool,
     },
+    /// A follower waits for the snapshot that is being written: from now on as fast as the disk takes it. Of no meaning
+    /// where none is.
+    HurrySnapshot,
     /// Write this to the audit log, if there is room for it: nobody waits.
     Audit {
         /// What was done or not.

@@ -149,9 +149,12 @@ impl Server {
     /// A follower is too far behind for the log. It gets the next snapshot that is on the disk: the
     /// encoding of a large state would hold up everybody here, and is done beside the core.
     pub(super) fn offer_snapshot(&mut self) {
-        self.snapshots.wanted = true;
+        let is_new = !std::mem::replace(&mut self.snapshots.wanted, true);
         if self.snapshots.saving.is_none() {
             self.take_snapshot();
+        } else if is_new {
+            // Its own begins when that one ends, which may be written slowly while nobody waits.
+            self.effects.push(Effect::HurrySnapshot);
         }
     }
 }

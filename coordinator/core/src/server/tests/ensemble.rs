@@ -101,6 +101,8 @@ pub struct Ensemble {
     pub slow_ms: BTreeMap<ServerId, u64>,
     pub halted: Vec<(ServerId, &'static str)>,
     pub audited: Vec<(ServerId, AuditRecord)>,
+    /// Who was told to hurry with a snapshot.
+    pub hurried: Vec<ServerId>,
 }
 
 pub fn member(id: u64) -> ServerId {
@@ -139,6 +141,7 @@ impl Ensemble {
             slow_ms: BTreeMap::new(),
             halted: Vec::new(),
             audited: Vec::new(),
+            hurried: Vec::new(),
         }
     }
 
@@ -365,6 +368,7 @@ impl Ensemble {
                 let image = SnapshotImage { index, term, data };
                 self.push(20, Due::Saved { at: id, life, image, keep_image });
             }
+            Effect::HurrySnapshot => self.hurried.push(id),
             Effect::Audit { record } => self.audited.push((id, *record)),
             Effect::Members { servers, .. } => self.introduce(id, servers.into_keys().collect()),
             Effect::Halt { reason } => self.halted.push((id, reason)),

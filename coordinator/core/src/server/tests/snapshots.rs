@@ -123,6 +123,7 @@ fn follower_that_asks_while_snapshots_for_others_are_written_gets_one() {
         ensemble.step(leader, Event::TakeSnapshot);
         ensemble.run_ms(5);
     }
+    assert_eq!(ensemble.hurried, [leader], "what is written slowly is not waited for, told once");
     let index = |at| ensemble.server(at).state().applied_index();
     assert_eq!(index(late), index(leader));
     assert!(ensemble.server(late).status().snapshot_index > 0);

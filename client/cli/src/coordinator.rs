@@ -11,6 +11,7 @@ use coordinator_client::{Client, Config, Credentials, Error};
 use serde_json::json;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
+use crate::handover::Handover;
 use crate::output::{Table, print_json, print_line};
 use crate::settings::Settings;
 
@@ -42,6 +43,11 @@ pub async fn run(
         CoordinatorCommand::Remove { ids } => {
             let leaving = crate::output::list(ids);
             reconfig(settings, credentials, (None, Some(leaving)), format).await
+        }
+        CoordinatorCommand::OfServer(command) => {
+            // As a rule `main` has handed it over before.
+            Handover::bare(command, format).run()?;
+            Ok(())
         }
     }
 }

@@ -4,10 +4,15 @@
 
 use client::ClientError;
 
+use crate::handover::HandoverError;
+
 /// A hint for the error, if there is one.
 pub fn of(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return of_client(error).map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<HandoverError>() {
+        return Some(error.hint().to_owned());
     }
     error.downcast_ref::<coordinator_client::Error>().and_then(of_coordinator).map(str::to_owned)
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod consume;
 mod coordinator;
 mod group;
+mod handover;
 mod hint;
 mod output;
 mod patience;
@@ -20,18 +21,25 @@ mod produce;
 mod settings;
 mod topic;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Arguments, ClusterCommand, Command, Format};
+use handover::Handover;
 use patience::tell_if_late;
 use settings::Settings;
 
 const ASKING: &str = "the cluster has been asked";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let line: Vec<OsString> = std::env::args_os().collect();
+    if let Some(handover) = Handover::asked(&line) {
+        let done = handover.run().map_err(anyhow::Error::from);
+        return done.unwrap_or_else(|error| fail(&error, handover.format == Format::Json));
+    }
+    let arguments = Arguments::parse_from(line);
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("TIDEGATE_LOG"))
         .with_writer(std::io::stderr)
@@ -41,19 +49,22 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of our output went away (`tidegate consume t | head`): that is how it says "enough".
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            if says_json {
-                let told = serde_json::json!({ "error": output::explain(&error), "hint": hint::of(&error) });
-                // Standard error has it as well.
-                let _ = output::print_json(&told);
-            }
-            eprintln!("error: {}", output::explain(&error));
-            if let Some(hint) = hint::of(&error) {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error, says_json),
     }
+}
+
+/// Tells why it was not done.
+fn fail(error: &anyhow::Error, says_json: bool) -> ExitCode {
+    if says_json {
+        let told = serde_json::json!({ "error": output::explain(error), "hint": hint::of(error) });
+        // Standard error has it as well.
+        let _ = output::print_json(&told);
+    }
+    eprintln!("error: {}", output::explain(error));
+    if let Some(hint) = hint::of(error) {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::FAILURE
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -58,6 +58,8 @@ impl Command {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// For people.
+    // As `tidegate` calls it, which hands its commands over.
+    #[value(alias = "table")]
     Text,
     /// One JSON object.
     Json,

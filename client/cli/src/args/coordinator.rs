@@ -79,6 +79,51 @@ Examples:
         #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(1..=254))]
         to: Option<i32>,
     },
+    #[command(flatten)]
+    OfServer(ServerCommand),
+}
+
+/// What is done on a coordinator's own machine, by the program `coordinator`. What these take stands there, and is not repeated here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum ServerCommand {
+    /// Read a stopped coordinator's data folder whole, and tell what is in it and what is damaged.
+    #[command(after_help = TOLD_THERE)]
+    Check,
+    /// Say what can be done about damage in a stopped coordinator's data folder; with a flag, do it.
+    #[command(after_help = TOLD_THERE)]
+    Repair,
+    /// Have the running coordinator of this machine take a snapshot now, which is a backup.
+    #[command(after_help = TOLD_THERE)]
+    Snapshot,
+    /// Make a coordinator's data folder from a snapshot.
+    #[command(after_help = TOLD_THERE)]
+    Restore,
+    /// Make a coordinator's data folder from the files of a ZooKeeper server.
+    #[command(after_help = TOLD_THERE)]
+    ImportZookeeper,
+}
+
+const TOLD_THERE: &str = "\
+The program `coordinator` does it, which has to lie beside `tidegate` or in PATH:
+`tidegate coordinator COMMAND --help` shows what it takes, such as --config FILE with the coordinator's settings.";
+
+impl ServerCommand {
+    /// As it is called on the command line, by both programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Repair => "repair",
+            Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
+            Self::ImportZookeeper => "import-zookeeper",
+        }
+    }
+}
+
+/// The names of all commands that the other program does.
+pub fn server_commands() -> Vec<String> {
+    let all = ServerCommand::augment_subcommands(clap::Command::new("all"));
+    all.get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
 fn scheme_and_secret(text: &str) -> Result<(String, String), String> {

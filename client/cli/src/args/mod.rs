@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use certs::CertsCommand;
-pub use coordinator::{CoordinatorArguments, CoordinatorCommand};
+pub use coordinator::{CoordinatorArguments, CoordinatorCommand, ServerCommand, server_commands};
 pub use group::{GroupCommand, ResetArguments, ResetTo};
 pub use records::{
     AcksArgument, BenchCommand, ConsumeArguments, FromArgument, ProduceArguments, ProducerArguments,
@@ -125,7 +125,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
-    /// Look at the coordinators, add and remove some, and move leadership among them.
+    /// Look at the coordinators, add and remove some, move leadership among them, and take care of their folders.
     Coordinator(CoordinatorArguments),
     /// Make a private authority and certificates, for TLS.
     Certs {

@@ -104,7 +104,8 @@ impl Consensus {
         self.withdraw_if_unused();
     }
 
-    fn withdraw_if_unused(&mut self) {
+    /// Frees the offered snapshot where nobody is being sent it.
+    pub(super) fn withdraw_if_unused(&mut self) {
         if self.outgoing.is_empty() {
             self.node.mut_store().withdraw();
         }

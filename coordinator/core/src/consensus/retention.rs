@@ -12,7 +12,8 @@
 use super::engine::Consensus;
 use crate::Millis;
 
-/// How long entries wait for a follower that has just got a snapshot, or is about to ask for it again.
+/// How long entries wait for a follower that has just got a snapshot, or is about to ask for it again; and the snapshot itself,
+/// while nobody fetches it.
 const HELD_MS: u64 = 10_000;
 
 /// Entries behind a snapshot that are kept for a follower.
@@ -49,6 +50,10 @@ impl Consensus {
 
     pub(super) fn let_log_go_in_time(&mut self, now: Millis) {
         self.held_log = self.held_log.filter(|held| held.until.is_none_or(|until| now < until));
+        if self.held_log.is_none() {
+            // It takes as much memory as the state has bytes, and without the log behind it is soon of no use.
+            self.withdraw_if_unused();
+        }
     }
 
     /// A snapshot at `index` is durable: the log may lose what lies well before it.
@@ -69,6 +74,11 @@ impl Consensus {
             let upto = self.applied.min(self.needed_behind());
             self.node.mut_store().discard_over(bytes_max, upto);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn offers_snapshot(&self) -> bool {
+        self.node.store().offered().is_some()
     }
 
     /// The entries behind this index must stay.

@@ -144,6 +144,7 @@ impl Server {
         let term = self.consensus.term();
         if !self.consensus.is_leader() {
             self.office.leave();
+            self.forget_wanted_snapshot();
             return;
         }
         if self.office.term != Some(term) {

@@ -54,6 +54,11 @@ impl SnapshotPlan {
         self.last_zxid
     }
 
+    #[cfg(test)]
+    pub(super) fn wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// An entry of this size was applied.
     pub(super) fn applied(&mut self, bytes: usize) {
         self.entries = self.entries.saturating_add(1);
@@ -135,7 +140,6 @@ impl Server {
             self.snapshots.last_index = index;
             self.snapshots.last_zxid = self.snapshots.saving_zxid;
         }
-        self.snapshots.wanted &= self.consensus.is_leader();
         if let Some(image) = image.filter(|_| self.snapshots.wanted) {
             self.snapshots.wanted = false;
             self.consensus.offer_snapshot(image, self.now.mono);
@@ -144,6 +148,11 @@ impl Server {
         // A follower that asked while one without its bytes was written gets the next, as an operator does.
         self.snapshots.asked |= self.snapshots.wanted;
         self.take_asked_snapshot();
+    }
+
+    /// Who is not in office brings nobody up: followers ask who is.
+    pub(super) fn forget_wanted_snapshot(&mut self) {
+        self.snapshots.wanted = false;
     }
 
     /// A follower is too far behind for the log. It gets the next snapshot that is on the disk: the

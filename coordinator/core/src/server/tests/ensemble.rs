@@ -101,6 +101,8 @@ pub struct Ensemble {
     pub slow_ms: BTreeMap<ServerId, u64>,
     pub halted: Vec<(ServerId, &'static str)>,
     pub audited: Vec<(ServerId, AuditRecord)>,
+    /// How long a snapshot takes to be written.
+    pub save_ms: u64,
     /// Who was told to hurry with a snapshot.
     pub hurried: Vec<ServerId>,
 }
@@ -141,6 +143,7 @@ impl Ensemble {
             slow_ms: BTreeMap::new(),
             halted: Vec::new(),
             audited: Vec::new(),
+            save_ms: 20,
             hurried: Vec::new(),
         }
     }
@@ -366,7 +369,7 @@ impl Ensemble {
             Effect::SaveSnapshot { state, keep_image } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());
                 let image = SnapshotImage { index, term, data };
-                self.push(20, Due::Saved { at: id, life, image, keep_image });
+                self.push(self.save_ms, Due::Saved { at: id, life, image, keep_image });
             }
             Effect::HurrySnapshot => self.hurried.push(id),
             Effect::Audit { record } => self.audited.push((id, *record)),

@@ -2,6 +2,7 @@
 
 use super::ensemble::{Ensemble, member};
 use super::{create, set_data};
+use crate::ServerId;
 use crate::server::Event;
 
 /// Data of 100 bytes.
@@ -102,8 +103,8 @@ fn follower_behind_what_is_in_memory_gets_a_snapshot_while_writes_go_on() {
     assert!(ensemble.server(leader).consensus.log_bytes() <= 400, "nobody needs more any longer");
 }
 
-#[test]
-fn follower_that_asks_while_snapshots_for_others_are_written_gets_one() {
+/// Three of whose log two entries stay; one is down, and needs a snapshot when it is back. With the leader, and that one.
+fn with_one_left_behind() -> (Ensemble, ServerId, ServerId) {
     let mut ensemble = Ensemble::with(3, |config| {
         config.snapshot_entries = u64::MAX;
         (config.log_bytes_kept, config.log_bytes_kept_since) = (390, 0);
@@ -116,6 +117,48 @@ fn follower_that_asks_while_snapshots_for_others_are_written_gets_one() {
     for _ in 0..50 {
         ensemble.ask(id, set_data("/a", LONG)).unwrap();
     }
+    (ensemble, leader, late)
+}
+
+#[test]
+fn snapshot_that_nobody_fetches_is_not_kept_for_long() {
+    let (mut ensemble, leader, late) = with_one_left_behind();
+    ensemble.start(late);
+    ensemble.run_until("a question", |e| e.server(leader).snapshots.wanted());
+    ensemble.crash(late);
+    ensemble.run_until("an offer", |e| e.server(leader).consensus.offers_snapshot());
+    ensemble.run_ms(9_000);
+    assert!(ensemble.server(leader).consensus.offers_snapshot(), "it may come again");
+    ensemble.run_ms(2_000);
+    assert!(!ensemble.server(leader).consensus.offers_snapshot());
+    ensemble.start(late);
+    let index = |e: &Ensemble, at| e.server(at).state().applied_index();
+    ensemble.run_until("another", |e| index(e, late) == index(e, leader));
+}
+
+#[test]
+fn who_loses_the_office_forgets_who_wanted_a_snapshot() {
+    let (mut ensemble, leader, late) = with_one_left_behind();
+    ensemble.save_ms = 10_000;
+    ensemble.start(late);
+    ensemble.run_until("a question", |e| e.server(leader).snapshots.wanted());
+    for other in (1..=3).map(member).filter(|other| *other != leader) {
+        ensemble.cut_peers(leader, other, false);
+    }
+    ensemble.run_until("the loss", |e| !e.server(leader).consensus.is_leader());
+    assert!(!ensemble.server(leader).snapshots.wanted());
+    for other in (1..=3).map(member).filter(|other| *other != leader) {
+        ensemble.connect_peers(leader, other);
+    }
+    let index = |e: &Ensemble, at| e.server(at).state().applied_index();
+    ensemble.run_until("a new leader", |e| {
+        e.leader().is_some_and(|new| index(e, leader) == index(e, new))
+    });
+}
+
+#[test]
+fn follower_that_asks_while_snapshots_for_others_are_written_gets_one() {
+    let (mut ensemble, leader, late) = with_one_left_behind();
     // Each takes 20 ms, and its bytes are given back to nobody.
     ensemble.step(leader, Event::TakeSnapshot);
     ensemble.start(late);

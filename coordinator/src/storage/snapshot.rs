@@ -38,19 +38,39 @@ pub fn save(place: &Place, image: &SnapshotImage) -> Result<(), StorageError> {
     write(place, position, &mut std::iter::once(&image.data[..]), &manner).map(drop)
 }
 
-/// Writes a snapshot of the bytes that `pieces` are together; durable when it returns. Returns the file's length.
+/// Writes a snapshot of the bytes that `pieces` are together; durable when it returns. Returns the file's length. Where it
+/// fails, what was written is removed: it may be what filled the disk, and the log needs it.
 pub fn write<P: AsRef<[u8]>>(
     place: &Place,
     position: Position,
     pieces: &mut dyn Iterator<Item = P>,
     manner: &Manner<'_>,
 ) -> Result<u64, StorageError> {
-    let index = position.index;
-    let path = path(place, index);
+    let path = path(place, position.index);
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(UNFINISHED_SUFFIX);
     let unfinished = PathBuf::from(unfinished);
-    let file = RecordFile::create(&*place.disk, &unfinished, &identity(place, index))?;
+    let renamed = write_file(place, (position, &unfinished), pieces, manner).and_then(|bytes| {
+        let renamed = place.disk.rename(&unfinished, &path);
+        renamed.map(|()| bytes).map_err(|error| io_error(&path, error))
+    });
+    if renamed.is_err() {
+        // A disk that failed may fail here too; what stays is removed at the next start.
+        let _ = place.disk.remove(&unfinished);
+    }
+    let bytes = renamed?;
+    place.disk.sync_dir(&place.snapshots).map_err(|error| io_error(&path, error))?;
+    drop_old(place)?;
+    Ok(bytes)
+}
+
+fn write_file<P: AsRef<[u8]>>(
+    place: &Place,
+    (position, path): (Position, &Path),
+    pieces: &mut dyn Iterator<Item = P>,
+    manner: &Manner<'_>,
+) -> Result<u64, StorageError> {
+    let file = RecordFile::create(&*place.disk, path, &identity(place, position.index))?;
     let mut file = Writer::begin(file, position, manner.packing)?;
     let mut synced = file.end();
     for piece in pieces {
@@ -65,11 +85,7 @@ pub fn write<P: AsRef<[u8]>>(
             }
         }
     }
-    let bytes = file.finish()?;
-    place.disk.rename(&unfinished, &path).map_err(|error| io_error(&path, error))?;
-    place.disk.sync_dir(&place.snapshots).map_err(|error| io_error(&path, error))?;
-    drop_old(place)?;
-    Ok(bytes)
+    file.finish()
 }
 
 /// A snapshot's file, and its length.

@@ -229,6 +229,22 @@ fn snapshots_saved_at_once_do_not_stumble_over_each_other() {
     assert_eq!(snapshot::list(place).unwrap(), [16, 17]);
 }
 
+#[test]
+fn snapshot_that_fails_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, _) = reopen(folder.path());
+    let snapshots = folder.path().join("snapshots");
+    let names = || {
+        let entries = std::fs::read_dir(&snapshots).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    // No file can be given the name of a folder.
+    let name = "0000000000000005.snapshot";
+    std::fs::create_dir(snapshots.join(name)).unwrap();
+    assert!(storage.save(&image(5, 1)).is_err());
+    assert_eq!(names(), [name]);
+}
+
 #[tokio::test]
 async fn waiting_writes_are_reported_by_the_last_of_them() {
     let folder = tempfile::tempdir().unwrap();

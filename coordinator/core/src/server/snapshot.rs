@@ -8,7 +8,14 @@ use coordinator_protocol::Zxid;
 
 use super::effect::Effect;
 use super::step::Server;
+use crate::Millis;
 use crate::consensus::SnapshotImage;
+
+/// One for a follower that could not be written is tried again after so long: the follower asks at every heartbeat, and each
+/// try writes the whole state to a disk that may be full. Twice as long after each further one...
+const AGAIN_MS_MIN: u64 = 1_000;
+/// ...up to this.
+const AGAIN_MS_MAX: u64 = 60_000;
 
 /// Counts towards the next snapshot.
 #[derive(Debug)]
@@ -25,6 +32,9 @@ pub(super) struct SnapshotPlan {
     wanted: bool,
     /// An operator waits for one that begins after the one that is on its way.
     asked: bool,
+    /// Those in a row that could not be written, and until when none is begun for a follower.
+    failures: u32,
+    not_before: Millis,
     entries: u64,
     bytes: u64,
     /// Size of the last one: a large state is not written anew for every few changes.
@@ -40,6 +50,8 @@ impl SnapshotPlan {
             saving_zxid: None,
             wanted: false,
             asked: false,
+            failures: 0,
+            not_before: Millis::ZERO,
             entries: 0,
             bytes: 0,
             image_bytes: 0,
@@ -52,6 +64,11 @@ impl SnapshotPlan {
 
     pub(super) fn last_zxid(&self) -> Option<Zxid> {
         self.last_zxid
+    }
+
+    #[cfg(test)]
+    pub(super) fn saving(&self) -> Option<u64> {
+        self.saving
     }
 
     #[cfg(test)]
@@ -71,11 +88,17 @@ impl SnapshotPlan {
         self.begin_anew();
     }
 
-    /// It could not be written; as many entries pass before the next try.
-    pub(super) fn failed(&mut self, index: u64) {
-        if self.saving == Some(index) {
-            self.saving = None;
+    /// It could not be written; as many entries pass before the next try, or a while where a follower waits.
+    fn failed(&mut self, index: u64, now: Millis) {
+        if self.saving != Some(index) {
+            return;
         }
+        self.saving = None;
+        // Who still waits asks again.
+        self.wanted = false;
+        let doubled = AGAIN_MS_MIN.checked_shl(self.failures).unwrap_or(AGAIN_MS_MAX);
+        self.failures = self.failures.saturating_add(1).min(u64::BITS / 2);
+        self.not_before = now.plus_ms(doubled.min(AGAIN_MS_MAX));
     }
 
     fn begin_anew(&mut self) {
@@ -105,7 +128,7 @@ impl Server {
     }
 
     pub(super) fn on_snapshot_failed(&mut self, index: u64) {
-        self.snapshots.failed(index);
+        self.snapshots.failed(index, self.now.mono);
         self.consensus.let_log_go();
         self.take_asked_snapshot();
     }
@@ -136,6 +159,8 @@ impl Server {
             return;
         }
         self.snapshots.saving = None;
+        self.snapshots.failures = 0;
+        self.snapshots.not_before = Millis::ZERO;
         if index >= self.snapshots.last_index {
             self.snapshots.last_index = index;
             self.snapshots.last_zxid = self.snapshots.saving_zxid;
@@ -158,6 +183,9 @@ impl Server {
     /// A follower is too far behind for the log. It gets the next snapshot that is on the disk: the
     /// encoding of a large state would hold up everybody here, and is done beside the core.
     pub(super) fn offer_snapshot(&mut self) {
+        if self.snapshots.saving.is_none() && self.now.mono < self.snapshots.not_before {
+            return;
+        }
         let is_new = !std::mem::replace(&mut self.snapshots.wanted, true);
         if self.snapshots.saving.is_none() {
             self.take_snapshot();

@@ -463,7 +463,7 @@ impl Ensemble {
     }
 
     pub fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        let end = self.now.plus_ms(60_000);
+        let end = self.now.plus_ms(90_000);
         while !done(self) {
             assert!(self.now < end, "waited in vain for {what}");
             self.advance();

@@ -137,6 +137,28 @@ fn snapshot_that_nobody_fetches_is_not_kept_for_long() {
 }
 
 #[test]
+fn snapshot_for_a_follower_that_cannot_be_written_is_tried_again_later_and_later() {
+    let (mut ensemble, leader, late) = with_one_left_behind();
+    // It never comes to its end by itself.
+    ensemble.save_ms = u64::MAX / 2;
+    ensemble.start(late);
+    let saving = |e: &Ensemble| e.server(leader).snapshots.saving();
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let failed_at = ensemble.now;
+        ensemble.run_until("a try", |e| saving(e).is_some());
+        pauses.push(ensemble.now.since(failed_at) / 1_000);
+        let index = saving(&ensemble).unwrap();
+        ensemble.step(leader, Event::SnapshotFailed { index });
+        assert!(saving(&ensemble).is_none());
+    }
+    assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60]);
+    ensemble.save_ms = 20;
+    let index = |e: &Ensemble, at| e.server(at).state().applied_index();
+    ensemble.run_until("a good end", |e| index(e, late) == index(e, leader));
+}
+
+#[test]
 fn who_loses_the_office_forgets_who_wanted_a_snapshot() {
     let (mut ensemble, leader, late) = with_one_left_behind();
     ensemble.save_ms = 10_000;

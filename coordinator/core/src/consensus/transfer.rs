@@ -81,6 +81,11 @@ impl Outgoing {
         self.image.index
     }
 
+    /// So much of it is there.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received as u64
+    }
+
     /// The next chunk, if the window allows one. An empty snapshot is one empty chunk.
     pub(super) fn next_chunk(&mut self) -> Option<Chunk> {
         let total = self.image.data.len();

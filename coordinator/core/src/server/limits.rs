@@ -35,8 +35,12 @@ pub const EARLY_REQUESTS_MAX: usize = 16;
 pub const EARLY_BYTES_MAX: usize = 2 << 20;
 /// Bytes of unanswered requests of all connections at which reading stops everywhere.
 pub const PENDING_BYTES_ALL_MAX: usize = 256 << 20;
-/// New members get what the others have within this time, or the change of members is given up.
-pub const CATCH_UP_MS_MAX: u64 = 30_000;
+/// A change of members in which nothing advances for so long is given up, or turned back: a new member is not there, or gets
+/// nothing more of what it lacks.
+pub const STANDSTILL_MS_MAX: u64 = 30_000;
+/// New members get what the others have within this time, however steadily it goes, or the change is given up: nobody else's
+/// can begin. As much as the largest snapshot takes from and to a slow disk.
+pub const CATCH_UP_MS_MAX: u64 = 3_600_000;
 /// Entries that a new member may lack and count as caught up: while others write it always lacks some.
 pub const CAUGHT_UP_ENTRIES: u64 = 100;
 /// A server that lost its vote has this time to hear of it before nothing is sent there any more.

@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use coordinator_protocol::{ErrorCode, ReconfigRequest};
 
 use super::effect::Effect;
-use super::limits::{CATCH_UP_MS_MAX, CAUGHT_UP_ENTRIES, DEMOTED_WAIT_MS};
+use super::limits::{CAUGHT_UP_ENTRIES, DEMOTED_WAIT_MS, STANDSTILL_MS_MAX};
+use super::newcomers::{Newcomers, Sight};
 use super::peer::PeerMessage;
 use super::step::Server;
 use crate::consensus::MemberStep;
@@ -38,8 +39,8 @@ const TOLD_SERVERS_MAX: usize = 2 * SERVERS_MAX;
 pub(super) struct Changing {
     /// The state's members may have changed since they were looked at.
     pub(super) stale: bool,
-    /// Of the change under way: since when this leader has it.
-    since: Option<(u64, Millis)>,
+    /// Of the change under way: how those get on who are to vote after it, under this leader.
+    newcomers: Option<Newcomers>,
     /// Told by a peer that knows a later entry than this server: that entry, and the servers as of it.
     heard: Option<(u64, Members)>,
     /// Since when nobody leads.
@@ -189,7 +190,7 @@ impl Server {
     /// Brings the change under way one step further, if this server is in office.
     pub(super) fn drive_members(&mut self) {
         if !self.is_in_office() {
-            self.changing.since = None;
+            self.changing.newcomers = None;
             self.changing.proposed = None;
             self.changing.demoted = None;
             self.changing.heirs.clear();
@@ -258,14 +259,9 @@ impl Server {
             return Some(Move::HandOver(if stay.is_empty() { ids.voters } else { stay }));
         }
         let change = membership.change.clone()?;
-        let since = match self.changing.since {
-            Some((id, since)) if id == change.id => since,
-            _ => self.now.mono,
-        };
-        self.changing.since = Some((change.id, since));
         let wanted = membership.wanted();
         match change.phase {
-            ChangePhase::CatchUp => self.catch_up(&change, (&ids, &wanted), since),
+            ChangePhase::CatchUp => self.catch_up(&change, (&ids, &wanted)),
             ChangePhase::Exchange | ChangePhase::GivenUp | ChangePhase::TurnedBack => {
                 let step = self.exchange_votes(&ids, &wanted);
                 let next = step.or_else(|| self.arrival(&change));
@@ -282,7 +278,7 @@ impl Server {
             _ => now,
         };
         self.changing.stood_still = Some((ids.clone(), since));
-        let is_late = now.since(since) >= CATCH_UP_MS_MAX;
+        let is_late = now.since(since) >= STANDSTILL_MS_MAX;
         if change.phase != ChangePhase::Exchange || !is_late {
             return None;
         }
@@ -299,21 +295,37 @@ impl Server {
 
     /// New servers get the log, without a vote; on when all that are to vote have it.
     fn catch_up(
-        &self,
+        &mut self,
         change: &MembershipChange,
         (ids, wanted): (&MemberIds, &MemberIds),
-        since: Millis,
     ) -> Option<Move> {
+        let now = self.now.mono;
+        let known = self.changing.newcomers.take().filter(|known| known.change == change.id);
+        let mut newcomers = known.unwrap_or_else(|| Newcomers::of(change.id, now));
+        let mut behind = false;
+        for id in wanted.voters.difference(&ids.voters) {
+            let sight = self.sight_of(*id);
+            newcomers.look(*id, sight, now);
+            behind |= !sight.has_caught_up;
+        }
+        let is_late = newcomers.is_late(self.snapshots.image_bytes(), now);
+        self.changing.newcomers = Some(newcomers);
         let joins = |id: &&ServerId| !ids.contains(**id);
         if let Some(id) = change.target.keys().find(joins) {
             return Some(Move::Step(MemberStep::Learner(*id)));
         }
-        let behind = wanted.voters.difference(&ids.voters).any(|id| !self.has_caught_up(*id));
         if !behind {
             return Some(Move::Advance(change.id, AdvanceTo::Exchange));
         }
-        let late = self.now.mono.since(since) >= CATCH_UP_MS_MAX;
-        late.then_some(Move::Advance(change.id, AdvanceTo::GivenUp))
+        is_late.then_some(Move::Advance(change.id, AdvanceTo::GivenUp))
+    }
+
+    fn sight_of(&self, id: ServerId) -> Sight {
+        Sight {
+            reached: self.consensus.reached(id),
+            is_up: self.consensus.is_peer_up(id),
+            has_caught_up: self.has_caught_up(id),
+        }
     }
 
     fn has_caught_up(&self, id: ServerId) -> bool {

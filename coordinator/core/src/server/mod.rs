@@ -41,6 +41,7 @@ mod limits;
 mod link;
 mod measures;
 mod members;
+mod newcomers;
 mod notices;
 mod office;
 mod peer;

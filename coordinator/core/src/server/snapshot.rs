@@ -62,6 +62,11 @@ impl SnapshotPlan {
         self.last_index
     }
 
+    /// About as many bytes as the last one has that this server took; 0 before.
+    pub(super) fn image_bytes(&self) -> u64 {
+        self.image_bytes
+    }
+
     pub(super) fn last_zxid(&self) -> Option<Zxid> {
         self.last_zxid
     }

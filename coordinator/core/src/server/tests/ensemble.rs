@@ -101,8 +101,9 @@ pub struct Ensemble {
     pub slow_ms: BTreeMap<ServerId, u64>,
     pub halted: Vec<(ServerId, &'static str)>,
     pub audited: Vec<(ServerId, AuditRecord)>,
-    /// How long a snapshot takes to be written.
+    /// How long a snapshot takes to be written, and messages to some.
     pub save_ms: u64,
+    pub far_ms: BTreeMap<ServerId, u64>,
     /// Who was told to hurry with a snapshot.
     pub hurried: Vec<ServerId>,
 }
@@ -143,6 +144,7 @@ impl Ensemble {
             slow_ms: BTreeMap::new(),
             halted: Vec::new(),
             audited: Vec::new(),
+            far_ms: BTreeMap::new(),
             save_ms: 20,
             hurried: Vec::new(),
         }
@@ -358,7 +360,8 @@ impl Ensemble {
             Effect::Reading { .. } => {}
             Effect::SendPeer { to, bytes } => {
                 if self.links.contains(&(id, to)) {
-                    self.later(to, HOP_MS, Event::PeerMessage { from: id, bytes });
+                    let hop_ms = self.far_ms.get(&to).copied().unwrap_or(HOP_MS);
+                    self.later(to, hop_ms, Event::PeerMessage { from: id, bytes });
                 }
             }
             Effect::Persist { id: persist, write } => {

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod catching_up;
 mod containers;
 mod ensemble;
 mod failures;

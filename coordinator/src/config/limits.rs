@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use coordinator_core::members::{Members, Role};
 
 use super::SettingError;
-use super::parse::Values;
+use super::parse::{PORT, Values};
 
 /// Settings that are numbers, with the least and the greatest that work.
 const RANGES: &[(&str, u64, u64)] = &[
@@ -24,6 +24,8 @@ const RANGES: &[(&str, u64, u64)] = &[
     // A file for each few lines would push out the older ones at once.
     ("audit.fileBytesMax", 64 << 10, u64::MAX),
 ];
+/// Slower than this no snapshot of a state that grows comes to its end before the next is due, and the log is kept until then.
+const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// A heartbeat takes so many of peerTick, and an election has to take more.
 const HEARTBEAT_TICKS: u64 = 2;
 /// SHA-1 in Base64.
@@ -53,7 +55,33 @@ pub fn check(values: &Values) -> Result<(), SettingError> {
             "electionTimeout: {election} is too short beside peerTick = {tick}, of which a heartbeat takes two: {least} or more"
         )));
     }
+    snapshot_pace(values)?;
+    ports(values)?;
     digest(values)
+}
+
+fn snapshot_pace(values: &Values) -> Result<(), SettingError> {
+    let name = "snapshotBytesPerSecond";
+    let pace: u64 = values.value(name, "a number of bytes")?;
+    if !(1..SNAPSHOT_BYTES_PER_SECOND_MIN).contains(&pace) {
+        return Ok(());
+    }
+    let least = SNAPSHOT_BYTES_PER_SECOND_MIN;
+    Err(SettingError(format!(
+        "{name}: {pace} bytes a second is too slow for any snapshot to be done in time: {least} or more, or 0 for as fast as the \
+         disk takes it"
+    )))
+}
+
+/// Both are at clientPortAddress.
+fn ports(values: &Values) -> Result<(), SettingError> {
+    let [client, http] = ["clientPort", "httpPort"].map(|name| values.optional::<u16>(name, PORT));
+    match (client?, http?) {
+        (Some(client), Some(http)) if client == http && http != 0 => Err(SettingError(format!(
+            "httpPort: {http} is clientPort as well, and only one of them can have it"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn digest(values: &Values) -> Result<(), SettingError> {
@@ -152,6 +180,27 @@ mod tests {
                 "minSessionTimeout: 40001 ms is above maxSessionTimeout (20 x tickTime), 40000 ms",
             ),
         );
+    }
+
+    #[test]
+    fn pace_at_which_no_snapshot_would_be_done_is_refused() {
+        for pace in [1, SNAPSHOT_BYTES_PER_SECOND_MIN - 1] {
+            let hint = format!(
+                "snapshotBytesPerSecond: {pace} bytes a second is too slow for any snapshot to be done in time: 1048576 or more, or 0 for \
+                 as fast as the disk takes it"
+            );
+            check(&format!("snapshotBytesPerSecond = {pace}"), Some(&hint));
+        }
+        check("snapshotBytesPerSecond = 1048576", None);
+        check("snapshotBytesPerSecond = 0", None);
+    }
+
+    #[test]
+    fn two_ports_that_are_one_are_refused() {
+        let one = "httpPort: 2181 is clientPort as well, and only one of them can have it";
+        check("httpPort = 2181", Some(one));
+        check("httpPort = 2182", None);
+        check("clientPort = 0\nhttpPort = 0", None);
     }
 
     #[test]

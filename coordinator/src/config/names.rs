@@ -95,7 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "snapshotBytesPerSecond",
         "33554432",
-        "so fast at most snapshots are written, beside the log; 0 for as fast as the disk takes them",
+        "so fast at most snapshots are written, beside the log, 1048576 or more; 0 for as fast as the disk takes them",
     ),
     setting(
         "snapshot.compression.method",

@@ -189,7 +189,7 @@ fn whitelist(values: &Values, serves_read_only: bool) -> Result<Whitelist, Setti
     read.map_err(|word| wrong(NAME, &word, "a four-letter word"))
 }
 
-const PORT: &str = "a port, 0 to 65535";
+pub(super) const PORT: &str = "a port, 0 to 65535";
 const COUNT: &str = "a number above 0";
 const BYTES: &str = "a number of bytes";
 const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";

@@ -33,7 +33,7 @@ pub fn tell(noticed: Noticed) {
         Notice::WatchesRefused { client, session, watches, all } => warn!(
             client, %session, watches, all, times,
             "there are as many watches as may be (maxWatchesPerSession, maxWatchesPerClient, maxWatches): one more is refused with -125, \
-             and who would set more again is closed; one of so many since the last such line"
+             and who would set again more than twice as many is closed; one of so many since the last such line"
         ),
         Notice::LargeReply { operation, path, bytes, session, is_refused: true } => warn!(
             operation, path, bytes, %session, times,

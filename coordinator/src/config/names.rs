@@ -73,12 +73,14 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "maxWatchesPerClient",
         "0",
-        "paths that all sessions may watch here that come with one certificate, or without any from one address; 0 for any",
+        "paths that all sessions may watch here that come with one certificate, or without any from one address; clients that \
+         come from elsewhere may set theirs again up to twice as many. 0 for any",
     ),
     setting(
         "maxWatches",
         "4000000",
-        "paths that all sessions of this server may watch, each for itself",
+        "paths that all sessions of this server may watch, each for itself; twice as many when another server's clients come with \
+         theirs. 0 for any",
     ),
     setting(
         "maxSessionsPerClient",

@@ -264,9 +264,12 @@ fn watch_limits(values: &Values) -> Result<WatchLimits, SettingError> {
         let text = values.text("maxWatchesPerSession");
         return Err(wrong("maxWatchesPerSession", text, "a number, 1 to 1000000"));
     }
-    let per_client: usize = values.value("maxWatchesPerClient", "a number")?;
-    let per_client = if per_client == 0 { usize::MAX } else { per_client };
-    Ok(WatchLimits { per_connection, per_client, all: values.value("maxWatches", "a number")? })
+    let or_any = |name| {
+        let limit: usize = values.value(name, "a number")?;
+        Ok(if limit == 0 { usize::MAX } else { limit })
+    };
+    let (per_client, all) = (or_any("maxWatchesPerClient")?, or_any("maxWatches")?);
+    Ok(WatchLimits { per_connection, per_client, all })
 }
 
 fn members(values: &Values, insecure: bool) -> Result<Members, SettingError> {

@@ -92,6 +92,10 @@ fn watches_are_limited_for_a_session_a_client_and_all() {
     assert_eq!(limits(""), (1_000_000, usize::MAX, 4_000_000));
     let text = "maxWatchesPerSession = 1\nmaxWatchesPerClient = 2\nmaxWatches = 3";
     assert_eq!(limits(text), (1, 2, 3));
+    assert_eq!(
+        limits("maxWatches = 0\nmaxWatchesPerClient = 0"),
+        (1_000_000, usize::MAX, usize::MAX)
+    );
     for wrong in ["0", "1000001"] {
         assert!(refused(&format!("maxWatchesPerSession = {wrong}")).contains("1 to 1000000"));
     }

@@ -7,9 +7,7 @@
 
 use std::sync::Arc;
 
-use coordinator_protocol::{
-    AddWatchMode, ErrorCode, EventType, SetWatchesRequest, WatchKind, Zxid,
-};
+use coordinator_protocol::{ErrorCode, EventType, SetWatchesRequest, WatchKind, Zxid};
 
 use super::table::{Notification, Watches};
 use crate::ids::ConnectionId;
@@ -21,7 +19,7 @@ impl Watches {
     ///
     /// # Errors
     /// `BadArguments` for a path that is not valid, `QuotaExceeded` when there would be too many
-    /// (as for `watch_data`). Nothing is registered then: the client must not go on as if its
+    /// (as for `watch_data`, but for `RESTORED_FACTOR` times the limits of a client and of all). Nothing is registered then: the client must not go on as if its
     /// watches were set.
     pub fn set_watches(
         &mut self,
@@ -45,13 +43,13 @@ impl Watches {
                 Some(mzxid) if mzxid > request.relative_zxid => {
                     tell(EventType::NodeDataChanged, path);
                 }
-                Some(_) => self.watch_data(connection, path)?,
+                Some(_) => self.restore(connection, path, WatchKind::Data)?,
             }
         }
         for path in &request.exist_watches {
             match tree.contains(path) {
                 true => tell(EventType::NodeCreated, path),
-                false => self.watch_data(connection, path)?,
+                false => self.restore(connection, path, WatchKind::Data)?,
             }
         }
         for path in &request.child_watches {
@@ -60,14 +58,14 @@ impl Watches {
                 Some(pzxid) if pzxid > request.relative_zxid => {
                     tell(EventType::NodeChildrenChanged, path);
                 }
-                Some(_) => self.watch_children(connection, path)?,
+                Some(_) => self.restore(connection, path, WatchKind::Children)?,
             }
         }
         for path in &request.persistent_watches {
-            self.add(connection, path, AddWatchMode::Persistent)?;
+            self.restore(connection, path, WatchKind::Persistent)?;
         }
         for path in &request.persistent_recursive_watches {
-            self.add(connection, path, AddWatchMode::PersistentRecursive)?;
+            self.restore(connection, path, WatchKind::PersistentRecursive)?;
         }
         Ok(missed)
     }

@@ -25,6 +25,9 @@ pub const WATCHED_PATHS_MAX: usize = SET_WATCHES_PATHS_MAX;
 pub const WATCHED_BYTES_MAX: usize = SET_WATCHES_BYTES_MAX - 64;
 /// Of the watches of all connections; likewise.
 pub const WATCHED_BYTES_ALL_MAX: usize = 1 << 30;
+/// Watches that clients had elsewhere may be set again up to so many times what a client and all may have: when a server
+/// dies the others are given its clients, who come again and again for as long as their watches are refused.
+pub const RESTORED_FACTOR: usize = 2;
 /// What a path takes in such a request beside its text.
 const PATH_LENGTH_BYTES: usize = 4;
 
@@ -109,6 +112,25 @@ pub struct Watches {
     by_client: BTreeMap<Arc<str>, usize>,
 }
 
+/// Why a watch is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is new.
+    New,
+    /// Its client had it before it reconnected, and says so.
+    Restored,
+}
+
+impl Claim {
+    /// How many times the limits of a client and of all it may fill.
+    fn factor(self) -> usize {
+        match self {
+            Self::New => 1,
+            Self::Restored => RESTORED_FACTOR,
+        }
+    }
+}
+
 /// How much is registered, or would be more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
@@ -164,7 +186,7 @@ impl Watches {
     /// `QuotaExceeded` when the connection, its client or all together watch as many paths as they may, or these have
     /// as many bytes.
     pub fn watch_data(&mut self, connection: ConnectionId, path: &str) -> Result<(), ErrorCode> {
-        self.register(connection, path, Modes::DATA)
+        self.register(connection, path, Modes::DATA, Claim::New)
     }
 
     /// A one-shot watch of getChildren; the node exists.
@@ -176,7 +198,7 @@ impl Watches {
         connection: ConnectionId,
         path: &str,
     ) -> Result<(), ErrorCode> {
-        self.register(connection, path, Modes::CHILD)
+        self.register(connection, path, Modes::CHILD, Claim::New)
     }
 
     /// addWatch, whether or not the node exists.
@@ -193,7 +215,17 @@ impl Watches {
             AddWatchMode::Persistent => Modes::PERSISTENT,
             AddWatchMode::PersistentRecursive => Modes::RECURSIVE,
         };
-        self.register(connection, path, modes)
+        self.register(connection, path, modes, Claim::New)
+    }
+
+    /// A watch that the connection's client had before.
+    pub(super) fn restore(
+        &mut self,
+        connection: ConnectionId,
+        path: &str,
+        kind: WatchKind,
+    ) -> Result<(), ErrorCode> {
+        self.register(connection, path, modes_of(kind), Claim::Restored)
     }
 
     /// checkWatches
@@ -324,7 +356,9 @@ impl Watches {
             all.bytes += watched.bytes;
         }
         assert_eq!(all, self.all);
-        assert!(self.all.paths <= self.limits.all && self.all.bytes <= WATCHED_BYTES_ALL_MAX);
+        let times = |limit: usize| limit.saturating_mul(RESTORED_FACTOR);
+        assert!(self.all.paths <= times(self.limits.all));
+        assert!(self.all.bytes <= times(WATCHED_BYTES_ALL_MAX));
     }
 
     fn register(
@@ -332,13 +366,14 @@ impl Watches {
         connection: ConnectionId,
         path: &str,
         modes: Modes,
+        claim: Claim,
     ) -> Result<(), ErrorCode> {
         let before = self.modes(connection, path);
         let more = Counted {
             paths: usize::from(before == Modes::NONE),
             bytes: weight(path, modes.without(before)),
         };
-        if !self.has_room(connection, more) {
+        if !self.has_room(connection, more, claim) {
             return Err(ErrorCode::QuotaExceeded);
         }
         self.set_modes(connection, path, before, before.with(modes));
@@ -402,7 +437,7 @@ impl Watches {
         }
     }
 
-    /// Whether all of `wanted` could be registered, whichever of them will be.
+    /// Whether all of `wanted` could be restored, whichever of them will be.
     pub(super) fn has_room_for<'a>(
         &self,
         connection: ConnectionId,
@@ -419,16 +454,17 @@ impl Watches {
             more.paths += usize::from(before == Modes::NONE);
             more.bytes = more.bytes.saturating_add(weight(path, modes.without(before)));
         }
-        self.has_room(connection, more)
+        self.has_room(connection, more, Claim::Restored)
     }
 
-    fn has_room(&self, connection: ConnectionId, more: Counted) -> bool {
+    fn has_room(&self, connection: ConnectionId, more: Counted, claim: Claim) -> bool {
+        let times = |limit: usize| limit.saturating_mul(claim.factor());
         let held = self.by_connection.get(&connection).map(Watched::counted).unwrap_or_default();
         let client = self.clients.get(&connection).and_then(|client| self.by_client.get(client));
         let of_client = Counted { paths: client.copied().unwrap_or(0), bytes: 0 };
         held.fits(more, self.limits.per_connection.min(WATCHED_PATHS_MAX), WATCHED_BYTES_MAX)
-            && of_client.fits(more, self.limits.per_client, usize::MAX)
-            && self.all.fits(more, self.limits.all, WATCHED_BYTES_ALL_MAX)
+            && of_client.fits(more, times(self.limits.per_client), usize::MAX)
+            && self.all.fits(more, times(self.limits.all), times(WATCHED_BYTES_ALL_MAX))
     }
 
     /// Connections with one of the `concerned` modes on `path`; their one-shot ones among them

@@ -349,6 +349,36 @@ fn watches_of_one_client_and_of_all_are_limited_too() {
 }
 
 #[test]
+fn watches_are_set_again_beyond_what_new_ones_may_have() {
+    let limits = WatchLimits { per_connection: 4, per_client: 3, all: 4 };
+    let (mut watches, tree) = (Watches::within(limits), Tree::new());
+    for (connection, client) in [(A, "one"), (B, "one"), (C, "other")] {
+        watches.come_from(connection, client.into());
+    }
+    let mut again = |connection, numbers: std::ops::Range<usize>| {
+        let exist_watches = numbers.map(|number| format!("/{number}")).collect();
+        let request = SetWatchesRequest { exist_watches, ..SetWatchesRequest::default() };
+        let outcome = watches.set_watches(connection, &request, &tree, Zxid::new(4));
+        watches.check();
+        (outcome.map(|_| ()), watches.count(), watches.watch_data(C, "/new"))
+    };
+    let refused = Err(ErrorCode::QuotaExceeded);
+    assert_eq!(again(A, 0..5), (refused, 0, Ok(())), "a connection has no more than always");
+    assert_eq!(again(A, 0..4), (Ok(()), 5, Ok(())), "it is watched already");
+    assert_eq!(again(B, 0..3), (refused, 5, Ok(())), "twice what the client may have and one");
+    assert_eq!(again(B, 0..2), (Ok(()), 7, Ok(())));
+    assert_eq!(again(C, 0..2), (refused, 7, Ok(())), "twice what all may have and one");
+    assert_eq!(again(C, 0..1), (Ok(()), 8, Ok(())));
+    for connection in [A, B, C] {
+        assert_eq!(watches.watch_data(connection, "/other"), refused, "new ones are as before");
+    }
+    watches.disconnect(A);
+    watches.disconnect(B);
+    assert_eq!(watches.watch_data(C, "/other"), Ok(()));
+    watches.check();
+}
+
+#[test]
 fn what_one_connection_may_watch_can_be_set_again_by_one_request() {
     use coordinator_protocol::{Request, SET_WATCHES_BYTES_MAX, Xid, encode_request};
     let mut watches = Watches::new();

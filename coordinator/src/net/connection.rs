@@ -221,7 +221,7 @@ impl Reader<'_> {
                     large = None;
                 }
                 Ok(None) => {
-                    if let Err(end) = self.read_more(&mut large, entrance).await {
+                    if let Err(end) = self.read_more(&mut large, from, entrance).await {
                         return end;
                     }
                 }
@@ -237,6 +237,7 @@ impl Reader<'_> {
     async fn read_more<'p>(
         &mut self,
         large: &mut Option<LargeFrame<'p>>,
+        from: IpAddr,
         entrance: &'p Entrance,
     ) -> Result<(), End> {
         if large.is_none()
@@ -247,7 +248,10 @@ impl Reader<'_> {
         }
         match large {
             None => self.read().await,
-            Some(large) => timeout_at(large.until, self.read()).await.unwrap_or(Err(End::Refused)),
+            Some(large) => timeout_at(large.due(), self.read()).await.unwrap_or_else(|_| {
+                entrance.large_frames.tell_late(from);
+                Err(End::Refused)
+            }),
         }
     }
 

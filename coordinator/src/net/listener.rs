@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::connection::{self, Entrance, Guest};
 use super::gate::Gate;
-use super::large_frames::LargeFrames;
+use super::large_frames::{LargeFrames, Patience};
 use super::places::{Limits, Places};
 use super::seldom::Seldom;
 use super::too_large::TooLarge;
@@ -26,8 +26,10 @@ use crate::tls::Handshakes;
 
 /// From a client's connect to the end of what it says first, the handshake of TLS included.
 const GREETING_MAX: Duration = Duration::from_secs(10);
-/// How long a frame above the usual limit may take; a very large one has more.
-const LARGE_FRAME_MAX: Duration = Duration::from_secs(30);
+/// How long a frame above the usual limit may take; a very large one has more. Who announces one and sends nothing has its room
+/// for as long as a lost packet may take to come again.
+const LARGE_FRAMES: Patience =
+    Patience { whole: Duration::from_secs(30), silence: Duration::from_secs(5) };
 
 /// How large requests may be.
 pub struct RequestLimits {
@@ -70,7 +72,7 @@ impl ClientListener {
             desk,
             refused,
             requests,
-            large_frames: LargeFrames::new(LARGE_FRAME_MAX),
+            large_frames: LargeFrames::new(LARGE_FRAMES),
         };
         ClientListener { listener, limits, entrance }
     }

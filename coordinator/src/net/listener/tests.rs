@@ -33,6 +33,11 @@ struct Running {
 
 impl Running {
     async fn start(clients_max: usize, greeting_max: Duration) -> Running {
+        let patience = Patience { whole: Duration::from_millis(20), silence: SOON };
+        Running::start_with(clients_max, greeting_max, patience).await
+    }
+
+    async fn start_with(clients_max: usize, greeting_max: Duration, patience: Patience) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, inputs) = mpsc::channel(16);
@@ -42,7 +47,7 @@ impl Running {
         let too_large = Arc::clone(&requests.too_large);
         let mut listener = ClientListener::new(listener, limits, gate, requests, desk(sender));
         listener.entrance.greeting_max = greeting_max;
-        listener.entrance.large_frames = LargeFrames::new(Duration::from_millis(20));
+        listener.entrance.large_frames = LargeFrames::new(patience);
         Running { address, inputs, too_large, task: tokio::spawn(listener.run()) }
     }
 
@@ -135,7 +140,18 @@ async fn silent_ones_make_room_and_clients_do_not() {
 
 #[tokio::test]
 async fn large_frames_that_do_not_come_to_their_end_give_up_their_places() {
-    let mut running = Running::start(99, SOON).await;
+    let soon = Duration::from_millis(20);
+    check_places_given_up(Patience { whole: soon, silence: SOON }).await;
+}
+
+#[tokio::test]
+async fn large_frames_of_which_nothing_comes_give_up_their_places() {
+    let soon = Duration::from_millis(20);
+    check_places_given_up(Patience { whole: 60 * SOON, silence: soon }).await;
+}
+
+async fn check_places_given_up(patience: Patience) {
+    let mut running = Running::start_with(99, SOON, patience).await;
     let mut clients = Vec::new();
     for _ in 0..=LARGEST_FRAMES_MAX {
         let mut bytes = connect_request();

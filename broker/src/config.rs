@@ -7,6 +7,7 @@
 pub mod flags;
 pub mod groups;
 pub mod table;
+mod tls;
 pub mod topic;
 pub mod values;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use broker_core::controller::Balance;
 use broker_log::KEY_ENTRY_BYTES;
 use client_protocol::BrokerId;
+use coordinator_client::Tls;
 
 use crate::net::budget::Limits;
 use groups::GroupsConfig;
@@ -108,6 +110,8 @@ pub struct PartitionsConfig {
 pub struct ClusterConfig {
     /// Coordinator servers, `host:port`; `None`: run one inside this process.
     pub coordinator: Option<CoordinatorAddress>,
+    /// How coordinators are spoken to encrypted, if they are.
+    pub coordinator_tls: Option<Tls>,
     /// Folder of the coordinator that runs inside this process.
     pub embedded_dir: PathBuf,
     /// Session time-out.
@@ -193,7 +197,7 @@ impl Config {
             rack: Some(values.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
             listeners,
             partitions: partitions(values),
-            cluster: cluster(values, coordinator),
+            cluster: cluster(values, coordinator)?,
             replica: replica(values)?,
             groups: GroupsConfig::from_values(values)?,
             api: ApiConfig {
@@ -230,8 +234,12 @@ fn partitions(values: &Values) -> PartitionsConfig {
     }
 }
 
-fn cluster(values: &Values, coordinator: Option<CoordinatorAddress>) -> ClusterConfig {
-    ClusterConfig {
+fn cluster(
+    values: &Values,
+    coordinator: Option<CoordinatorAddress>,
+) -> Result<ClusterConfig, SettingError> {
+    Ok(ClusterConfig {
+        coordinator_tls: tls::coordinator_tls(values, coordinator.is_some())?,
         coordinator,
         embedded_dir: PathBuf::from(values.text("data.dir")).join("coordinator"),
         session_timeout: duration(values, "zookeeper.session.timeout.ms"),
@@ -248,7 +256,7 @@ fn cluster(values: &Values, coordinator: Option<CoordinatorAddress>) -> ClusterC
         }),
         unclean: values.flag("unclean.leader.election.enable"),
         defaults: values.clone(),
-    }
+    })
 }
 
 fn replica(values: &Values) -> Result<ReplicaConfig, SettingError> {

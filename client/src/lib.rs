@@ -31,6 +31,7 @@ pub use connection::Connection;
 pub use consumer::{
     Assignor, Begin, Consumer, ConsumerOptions, Fetched, Isolation, RebalanceListener, Reset,
 };
+pub use coordinator_client::{Tls as CoordinatorTls, TlsFiles as CoordinatorTlsFiles};
 pub use error::ClientError;
 pub use obstacle::Obstacle;
 pub use options::ClientOptions;

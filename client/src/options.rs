@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use coordinator_client::Tls as CoordinatorTls;
+
 /// How to talk to brokers.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -20,6 +22,8 @@ pub struct ClientOptions {
     /// Coordinators as `host:port`. With them, producers and consumers hear of brokers that come and go and of new
     /// leaders when it happens; without, they find out from brokers, as with any cluster.
     pub coordinators: Vec<String>,
+    /// How coordinators are spoken to encrypted; without, they are spoken to unencrypted.
+    pub coordinator_tls: Option<CoordinatorTls>,
     /// The folder in the coordinator below which the cluster lives: empty, or `/path`.
     pub coordinator_root: String,
     /// The largest response accepted, in bytes.
@@ -35,6 +39,7 @@ impl Default for ClientOptions {
             retry_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(50),
             coordinators: Vec::new(),
+            coordinator_tls: None,
             coordinator_root: String::new(),
             response_bytes_max: 128 << 20,
         }

@@ -50,6 +50,7 @@ impl Routes {
         }
         let config = Config {
             root: options.coordinator_root.clone(),
+            tls: options.coordinator_tls.clone(),
             ..Config::new(options.coordinators.clone())
         };
         let task = tokio::spawn(async move {

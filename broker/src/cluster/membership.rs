@@ -233,6 +233,7 @@ impl Sessions {
     fn coordinator_config(&self) -> Config {
         let mut config = Config::new(self.member.coordinator.servers.clone());
         config.root.clone_from(&self.member.coordinator.chroot);
+        config.tls.clone_from(&self.member.cluster.coordinator_tls);
         config.session_timeout = self.member.cluster.session_timeout;
         config.fast_death_grace = Some(FAST_DEATH_GRACE);
         config

@@ -84,6 +84,24 @@ pub const SETTINGS: &[Setting] = &[
         "6000",
         "After this long without contact a broker is dead; a killed process is noticed at once.",
     ),
+    setting(
+        "zookeeper.ssl.client.enable",
+        Boolean,
+        "false",
+        "Speak to coordinators encrypted, and only to those that zookeeper.ssl.truststore.location trusts.",
+    ),
+    setting(
+        "zookeeper.ssl.truststore.location",
+        Text,
+        "",
+        "PEM file with the authorities of coordinators' certificates, which have to be for the hosts in zookeeper.connect.",
+    ),
+    setting(
+        "zookeeper.ssl.keystore.location",
+        Text,
+        "",
+        "PEM file with the key and certificate that this broker shows coordinators; empty: it shows none.",
+    ),
     // Sockets.
     setting(
         "listeners",

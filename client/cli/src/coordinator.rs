@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use coordinator_client::protocol::{EnsembleInfo, ErrorCode, Stat, TransferOutcome, Zxid};
-use coordinator_client::{Client, Config, Credentials, Error};
+use coordinator_client::{Client, Credentials, Error};
 use serde_json::json;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
@@ -52,8 +52,13 @@ pub async fn run(
     }
 }
 
-fn open(servers: Vec<String>, credentials: Vec<Credentials>, limit: Duration) -> Client {
-    let mut config = Config::new(servers);
+fn open(
+    settings: &Settings,
+    servers: Vec<String>,
+    credentials: Vec<Credentials>,
+    limit: Duration,
+) -> Client {
+    let mut config = settings.session(servers);
     config.credentials = credentials;
     config.queue_timeout = limit;
     Client::open(config)
@@ -65,7 +70,7 @@ async fn transfer(
     to: Option<i32>,
     format: Format,
 ) -> anyhow::Result<()> {
-    let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
+    let client = open(settings, settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
     let answered = client.transfer_leader(to).await;
     client.close().await;
     let answer = match answered {
@@ -113,7 +118,7 @@ async fn reconfig(
     (joining, leaving): (Option<String>, Option<String>),
     format: Format,
 ) -> anyhow::Result<()> {
-    let client = open(settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
+    let client = open(settings, settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
     if let Some(why) = not_there(&client, leaving.as_deref()).await {
         client.close().await;
         anyhow::bail!(why);
@@ -255,39 +260,40 @@ async fn list(
     credentials: &[Credentials],
     format: Format,
 ) -> anyhow::Result<()> {
-    let mut told = ask_all(settings.coordinators.clone(), credentials).await?;
+    let mut told = ask_all(settings, settings.coordinators.clone(), credentials).await?;
     // Where nobody answers, the leader's word is all there is.
-    let others = ask_all(Ensemble::of(&told).unheard(&told), credentials).await?;
+    let others = ask_all(settings, Ensemble::of(&told).unheard(&told), credentials).await?;
     told.extend(others.into_iter().filter(|(_, told)| told.is_ok()));
     let ensemble = Ensemble::of(&told);
     match format {
         Format::Json => print_json(&ensemble.document(&told))?,
         Format::Table => ensemble.show(&told)?,
     }
-    let is_refused = |told: &Told| {
-        let error = told.as_ref().err().and_then(|error| error.downcast_ref::<Error>());
-        error.is_some_and(|error| error.is(ErrorCode::NoAuth))
-    };
+    if !ensemble.members.is_empty() {
+        return Ok(());
+    }
+    let known = |(_, told): &(String, Told)| told.as_ref().err()?.downcast_ref::<Error>().cloned();
+    let errors: Vec<_> = told.iter().filter_map(known).collect();
     anyhow::ensure!(
-        !ensemble.members.is_empty() || !told.iter().any(|(_, told)| is_refused(told)),
+        !errors.iter().any(|error| error.is(ErrorCode::NoAuth)),
         "you may not read {CONFIG_PATH}, and so not who the members are; --auth says who you are"
     );
-    anyhow::ensure!(
-        !ensemble.members.is_empty(),
-        "no coordinator answers at {}",
-        settings.coordinators.join(", ")
-    );
-    Ok(())
+    let is_told = |error: &Error| matches!(error, Error::Tls { .. });
+    let why = errors.iter().find(|error| is_told(error)).unwrap_or(&Error::Unavailable).clone();
+    let asked = settings.coordinators.join(", ");
+    Err(anyhow::Error::from(why).context(format!("no coordinator answers at {asked}")))
 }
 
 async fn ask_all(
+    settings: &Settings,
     addresses: Vec<String>,
     credentials: &[Credentials],
 ) -> anyhow::Result<Vec<(String, Told)>> {
     let mut asked = Vec::new();
     for address in addresses {
-        let work = ask(address.clone(), credentials.to_vec());
-        asked.push((address, tokio::spawn(work)));
+        let one = vec![address.clone()];
+        let client = open(settings, one, credentials.to_vec(), ANSWER_TIMEOUT);
+        asked.push((address, tokio::spawn(ask(client))));
     }
     let mut told = Vec::new();
     for (address, work) in asked {
@@ -296,8 +302,7 @@ async fn ask_all(
     Ok(told)
 }
 
-async fn ask(address: String, credentials: Vec<Credentials>) -> Told {
-    let client = open(vec![address], credentials, ANSWER_TIMEOUT);
+async fn ask(client: Client) -> Told {
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
         let (info, zxid) = client.describe_ensemble().await?;
         let config = client.get_data(CONFIG_PATH).await.ok().and_then(|(data, _)| data);

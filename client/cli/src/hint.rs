@@ -31,8 +31,10 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
              DigestAuthenticationProvider.superDigest or the access list of /zookeeper/config names you",
         ),
         coordinator_client::Error::Unavailable => Some(
-            "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR",
+            "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR; where they take encrypted \
+             connections only, --tls-ca or TIDEGATE_TLS_CA too",
         ),
+        coordinator_client::Error::Tls { why, .. } => Some(why.advice()),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{ClientOptions, Cluster};
+use client::{ClientOptions, Cluster, CoordinatorTls, CoordinatorTlsFiles};
 use serde::Deserialize;
 
 use crate::args::ConnectionArguments;
@@ -22,10 +22,16 @@ const COORDINATOR_DEFAULT: &str = "127.0.0.1:2181";
 struct ConfigFile {
     bootstrap: Option<String>,
     coordinator: Option<String>,
+    #[serde(rename = "tls-ca")]
+    tls_ca: Option<PathBuf>,
+    #[serde(rename = "tls-cert")]
+    tls_cert: Option<PathBuf>,
+    #[serde(rename = "tls-key")]
+    tls_key: Option<PathBuf>,
 }
 
 /// Where the cluster is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Settings {
     /// Brokers to ask first.
     pub bootstrap: Vec<String>,
@@ -33,6 +39,8 @@ pub struct Settings {
     pub coordinators: Vec<String>,
     /// The folder in the coordinator below which the cluster lives: empty, or `/path`.
     pub root: String,
+    /// How they are spoken to encrypted, where they are.
+    pub tls: Option<CoordinatorTls>,
     /// Somebody said where the coordinators are.
     pub is_coordinator_named: bool,
 }
@@ -52,7 +60,12 @@ impl Settings {
             bootstrap.as_deref().unwrap_or(BOOTSTRAP_DEFAULT),
             coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT),
         )?;
-        Ok(Self { is_coordinator_named: coordinator.is_some(), ..settings })
+        let tls = tls(
+            arguments.tls_ca.clone().or(file.tls_ca),
+            arguments.tls_cert.clone().or(file.tls_cert),
+            arguments.tls_key.clone().or(file.tls_key),
+        )?;
+        Ok(Self { is_coordinator_named: coordinator.is_some(), tls, ..settings })
     }
 
     fn parse(bootstrap: &str, coordinator: &str) -> anyhow::Result<Self> {
@@ -65,6 +78,7 @@ impl Settings {
             bootstrap: addresses(bootstrap).context("bootstrap")?,
             coordinators: addresses(coordinators).context("coordinator")?,
             root,
+            tls: None,
             is_coordinator_named: false,
         })
     }
@@ -72,6 +86,15 @@ impl Settings {
     /// Connects to the brokers.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         Ok(Cluster::connect(&self.bootstrap, self.client()).await?)
+    }
+
+    /// How a session with `coordinators` is opened.
+    pub fn session(&self, coordinators: Vec<String>) -> coordinator_client::Config {
+        let mut config = coordinator_client::Config::new(coordinators);
+        config.tls.clone_from(&self.tls);
+        // Somebody waits, and no wait mends a file.
+        config.ends_on_tls_failure = true;
+        config
     }
 
     /// How a producer or consumer finds the cluster. It follows the coordinators only where somebody named them: another
@@ -85,10 +108,27 @@ impl Settings {
                 Vec::new()
             },
             coordinator_root: self.root.clone(),
+            coordinator_tls: self.tls.clone(),
             retry_timeout: RETRY_TIMEOUT,
             ..ClientOptions::default()
         }
     }
+}
+
+fn tls(
+    authorities: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> anyhow::Result<Option<CoordinatorTls>> {
+    let Some(authorities) = authorities else {
+        anyhow::ensure!(
+            certificate.is_none() && key.is_none(),
+            "--tls-cert and --tls-key are shown over encrypted connections only: --tls-ca says whom to trust there"
+        );
+        return Ok(None);
+    };
+    let files = CoordinatorTlsFiles { authorities, certificate, key };
+    Ok(Some(CoordinatorTls::read(&files).context("TLS")?))
 }
 
 fn addresses(text: &str) -> anyhow::Result<Vec<String>> {
@@ -129,6 +169,17 @@ mod tests {
         for bad in ["", ",", "a", "a:", "a:99999"] {
             assert!(Settings::parse(bad, "c:3").is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_needs_to_know_to_whom() {
+        assert!(tls(None, None, None).unwrap().is_none());
+        let alone = tls(None, Some("own.pem".into()), None).unwrap_err();
+        assert!(alone.to_string().contains("--tls-ca"), "{alone}");
+        let missing = tls(Some("/nowhere/ca.pem".into()), None, None).unwrap_err();
+        assert!(format!("{missing:#}").contains("/nowhere/ca.pem"), "{missing:#}");
+        let file: ConfigFile = toml::from_str("tls-ca = \"ca.pem\"").unwrap();
+        assert_eq!(file.tls_ca.as_deref(), Some(Path::new("ca.pem")));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use crate::config::Config;
 use crate::contact::Contact;
-use crate::driver::{Command, Driver};
+use crate::driver::{Command, Driver, Reach};
 use crate::error::Error;
 use crate::root::Root;
 use crate::session::{Call, Hook, OneShot, Reply, Session, SessionState};
@@ -99,9 +99,9 @@ impl Client {
         let (state_sender, state) = watch::channel(SessionState::Connecting);
         let contact = Arc::new(Contact::new(Instant::now(), config.session_timeout));
         let root = Root::new(&config.root);
-        let (servers, connect_timeout) = (config.servers.clone(), config.connect_timeout);
+        let reach = Reach::of(&config);
         let session = Session::new(config, state_sender, Arc::clone(&contact));
-        let driver = Driver::new(session, servers, receiver, connect_timeout);
+        let driver = Driver::new(session, reach, receiver);
         let task = Mutex::new(Some(tokio::spawn(driver.run())));
         let next_subscription = AtomicI32::new(1);
         let shared = Shared { root, commands, state, contact, next_subscription, task };

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::tls::Tls;
+
 /// What a client shows of itself on each of its connections.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -40,6 +42,11 @@ pub struct Config {
     pub queue_timeout: Duration,
     /// Shown before anything else is asked. A server that refuses one closes the connection.
     pub credentials: Vec<Credentials>,
+    /// With it servers are spoken to encrypted, and only if they prove who they are; without, unencrypted.
+    pub tls: Option<Tls>,
+    /// Whether calls end in [`crate::Error::Tls`] as soon as all servers were tried and one cannot be spoken to encrypted,
+    /// instead of after `queue_timeout`: files have to be changed before it goes on.
+    pub ends_on_tls_failure: bool,
 }
 
 impl Config {
@@ -54,6 +61,8 @@ impl Config {
             connect_timeout: Duration::from_secs(1),
             queue_timeout: Duration::from_secs(30),
             credentials: Vec::new(),
+            tls: None,
+            ends_on_tls_failure: false,
         }
     }
 }

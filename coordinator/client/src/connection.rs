@@ -4,13 +4,12 @@
 //! Invariant: reading is cancel-safe; a frame that was not returned is still in the buffer.
 //! It does not know what the frames mean, after the handshake.
 
+use crate::tls::{Stream, Tls, TlsFailure, host_of};
 use bytes::{Bytes, BytesMut};
 use coordinator_protocol::{ConnectResponse, DecodeError, FrameError, decode_frame};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout_at};
 
 /// The largest frame that is taken from a server, in bytes: a listing of very many children, or a
@@ -22,6 +21,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub(crate) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("no encrypted connection: {0}")]
+    Tls(TlsFailure),
     #[error("the server closed the connection")]
     ClosedByServer,
     #[error("no answer within {0:?}")]
@@ -40,7 +41,7 @@ pub(crate) enum ConnectionError {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) reader: FrameReader,
-    pub(crate) writer: OwnedWriteHalf,
+    pub(crate) writer: WriteHalf<Stream>,
 }
 
 /// The handshake's answer, and when the question was asked.
@@ -54,20 +55,31 @@ impl Connection {
     /// Connects to `address` and shakes hands, all within `limit`.
     pub(crate) async fn open(
         address: &str,
+        tls: Option<&Tls>,
+        request: Bytes,
+        limit: Duration,
+    ) -> Result<(Self, Shaken), ConnectionError> {
+        let opened = Self::open_any(address, tls, request, limit).await;
+        // A server that does not like our certificate says so only when it should answer.
+        let failure = |error: &ConnectionError| match (error, tls) {
+            (ConnectionError::Io(error), Some(_)) => TlsFailure::of(error, host_of(address)),
+            _ => None,
+        };
+        opened.map_err(|error| failure(&error).map_or(error, ConnectionError::Tls))
+    }
+
+    async fn open_any(
+        address: &str,
+        tls: Option<&Tls>,
         request: Bytes,
         limit: Duration,
     ) -> Result<(Self, Shaken), ConnectionError> {
         let until = Instant::now() + limit;
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, ConnectionError>(stream)
-        };
-        let stream = match timeout_at(until, connecting).await {
+        let stream = match timeout_at(until, Stream::connect(address, tls)).await {
             Ok(connected) => connected?,
             Err(_) => return Err(ConnectionError::TimedOut(limit)),
         };
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = tokio::io::split(stream);
         let reader = FrameReader { half: reader, buffer: BytesMut::new() };
         let mut connection = Self { reader, writer };
         let shaken = timeout_at(until, connection.shake_hands(&request)).await;
@@ -88,7 +100,7 @@ impl Connection {
 /// The reading half.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
-    half: OwnedReadHalf,
+    half: ReadHalf<Stream>,
     buffer: BytesMut,
 }
 

@@ -7,9 +7,11 @@
 //! for it, or that is about to be given the session).
 //! It holds no decisions: those are in `session`.
 
+use crate::config::Config;
 use crate::connection::{Connection, ConnectionError};
 use crate::error::Error;
 use crate::session::{Broken, Call, Hook, Reply, Servers, Session, SessionState};
+use crate::tls::{Tls, TlsFailure};
 use coordinator_protocol::Request;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -50,19 +52,33 @@ pub(crate) struct Driver {
     session: Session,
     servers: Servers,
     commands: mpsc::Receiver<Command>,
-    connect_timeout: Duration,
+    reach: Reach,
     closing: Option<oneshot::Receiver<Result<Reply, Error>>>,
 }
 
+/// How servers are reached.
+pub(crate) struct Reach {
+    servers: Vec<String>,
+    tls: Option<Tls>,
+    connect_timeout: Duration,
+    ends_on_tls_failure: bool,
+}
+
+impl Reach {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            servers: config.servers.clone(),
+            tls: config.tls.clone(),
+            connect_timeout: config.connect_timeout,
+            ends_on_tls_failure: config.ends_on_tls_failure,
+        }
+    }
+}
+
 impl Driver {
-    pub(crate) fn new(
-        session: Session,
-        servers: Vec<String>,
-        commands: mpsc::Receiver<Command>,
-        connect_timeout: Duration,
-    ) -> Self {
-        let servers = Servers::new(servers, random());
-        Self { session, servers, commands, connect_timeout, closing: None }
+    pub(crate) fn new(session: Session, reach: Reach, commands: mpsc::Receiver<Command>) -> Self {
+        let servers = Servers::new(reach.servers.clone(), random());
+        Self { session, servers, commands, reach, closing: None }
     }
 
     /// Runs until the client is closed or dropped, or the session has expired.
@@ -80,11 +96,14 @@ impl Driver {
     /// Tries servers until one has the session.
     async fn connect(&mut self) -> Result<Connection, Over> {
         let mut unanswered = VecDeque::new();
+        // Whether a server of this round cannot be spoken to encrypted.
+        let mut has_tls_failed = false;
         loop {
             let pause = match self.connect_once().await? {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(%error, "coordinator not reached");
+                    has_tls_failed |= matches!(error, ConnectionError::Tls(_));
                     if let ConnectionError::Unanswered(_, connection) = error {
                         unanswered.truncate(UNANSWERED_MAX - 1);
                         unanswered.push_front(connection);
@@ -93,6 +112,9 @@ impl Driver {
                 }
             };
             if !pause.is_zero() {
+                if std::mem::take(&mut has_tls_failed) && self.reach.ends_on_tls_failure {
+                    self.session.refuse_waiting();
+                }
                 self.meanwhile(sleep(pause)).await?;
             }
         }
@@ -104,24 +126,39 @@ impl Driver {
             return Ok(Err(ConnectionError::TimedOut(IDLE)));
         };
         let request = self.session.connect_request();
-        let limit = self.connect_timeout;
-        let opened = self
+        let (limit, tls) = (self.reach.connect_timeout, self.reach.tls.clone());
+        let (address, opened) = self
             .meanwhile(async move {
-                let opened = Connection::open(&address, request, limit).await;
+                let opened = Connection::open(&address, tls.as_ref(), request, limit).await;
                 tracing::debug!(address, ok = opened.is_ok(), "tried a coordinator");
-                opened
+                (address, opened)
             })
             .await?;
         let (connection, shaken) = match opened {
             Ok(opened) => opened,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                if let ConnectionError::Tls(why) = &error {
+                    self.tell(address, why.clone());
+                }
+                return Ok(Err(error));
+            }
         };
         self.servers.succeeded();
+        self.session.set_obstacle(None);
         if self.session.on_connected(shaken.response, shaken.asked_at, Instant::now()) {
             return Ok(Ok(connection));
         }
         self.refuse_calls().await;
         Err(Over)
+    }
+
+    /// Has callers know why nothing is reached, and the log, once until that changes.
+    fn tell(&mut self, address: String, why: TlsFailure) {
+        let next = why.advice();
+        let obstacle = Error::Tls { address, why };
+        if self.session.set_obstacle(Some(obstacle.clone())) {
+            tracing::warn!(%obstacle, next, "a coordinator cannot be spoken to");
+        }
     }
 
     /// The session has expired: whoever still asks is told so.

@@ -3,6 +3,8 @@
 use coordinator_protocol::{DecodeError, ErrorCode, FrameError, Zxid};
 use thiserror::Error;
 
+use crate::tls::TlsFailure;
+
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
@@ -26,6 +28,15 @@ pub enum Error {
     /// No server could be reached in time; the request was not sent. Try again.
     #[error("no coordinator could be reached")]
     Unavailable,
+    /// No server could be reached in time, and this one could not be spoken to encrypted; the request was not sent. Other
+    /// files or settings are needed, here or there.
+    #[error("no encrypted connection to {address}: {why}")]
+    Tls {
+        /// Which server.
+        address: String,
+        /// Why.
+        why: TlsFailure,
+    },
     /// The session is over, and with it its ephemerals, watches and subscriptions. Open a new one.
     #[error("the session has expired")]
     SessionExpired,
@@ -74,7 +85,11 @@ impl Error {
     pub const fn is_retriable(&self) -> bool {
         matches!(
             self,
-            Self::ConnectionLoss | Self::Unavailable | Self::Overrun | Self::Contended { .. }
+            Self::ConnectionLoss
+                | Self::Unavailable
+                | Self::Tls { .. }
+                | Self::Overrun
+                | Self::Contended { .. }
         )
     }
 

@@ -17,6 +17,7 @@ mod recipes;
 mod root;
 mod session;
 mod subscription;
+mod tls;
 mod watch;
 
 pub use client::{Client, MultiReply, PendingMulti};
@@ -25,6 +26,7 @@ pub use error::Error;
 pub use recipes::{CompareAndSet, Election, Registration, compare_and_set, elect, register};
 pub use session::SessionState;
 pub use subscription::{Subscription, Update};
+pub use tls::{Stream, Tls, TlsFailure, TlsFileError, TlsFiles};
 pub use watch::{Watch, WatchEvent};
 
 /// The wire's records, as they stand in calls and answers.

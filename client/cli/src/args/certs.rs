@@ -31,10 +31,14 @@ and in the settings of the first:
   ssl.keyStore.location = \"one.pem\"
   ssl.trustStore.location = \"ca.pem\"
 
-Brokers speak to coordinators without TLS as yet: where there are some, set client.portUnification = true (which on an address that others
-can reach takes insecure = true), or leave ssl.keyStore.location out.
+Certificates of clients are made by `certs sign NAME --client`, without which they are good for coordinators on localhost:
+  tidegate certs sign broker --client
+and in a broker's settings:
+  zookeeper.ssl.client.enable = true
+  zookeeper.ssl.truststore.location = \"ca.pem\"
+  zookeeper.ssl.keystore.location = \"broker.pem\"
+and for this command: --tls-ca ca.pem --tls-cert operator.pem.
 
-Certificates of clients are made by `certs sign NAME --client`, without which they are good for coordinators on localhost.
 It is safer still to have an authority of their own for clients, in another --dir: its ca.pem is what the coordinators'
 ssl.trustStore.location names, and nothing that it signs is good between coordinators.
 

@@ -37,7 +37,8 @@ Examples:
 
 Where the cluster is, strongest first: --bootstrap and --coordinator, the environment
 (TIDEGATE_BOOTSTRAP, TIDEGATE_COORDINATOR), the configuration file, 127.0.0.1:9092 and
-127.0.0.1:2181. The configuration file is TOML with the keys `bootstrap` and `coordinator`."
+127.0.0.1:2181. The configuration file is TOML with the keys `bootstrap` and `coordinator`, and `tls-ca`,
+`tls-cert` and `tls-key` where coordinators take encrypted connections only."
 )]
 pub struct Arguments {
     /// Where the cluster is.
@@ -63,6 +64,19 @@ pub struct ConnectionArguments {
     /// Coordinators, as HOST:PORT separated by commas, with an optional /root at the end.
     #[arg(long, global = true, env = "TIDEGATE_COORDINATOR", value_name = "HOST:PORT,...[/ROOT]")]
     pub coordinator: Option<String>,
+
+    /// Speak to coordinators encrypted, and only to those whose certificate an authority in this PEM file has signed (ca.pem
+    /// of `tidegate certs init`). Brokers are spoken to unencrypted.
+    #[arg(long, global = true, env = "TIDEGATE_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// The certificate to show coordinators, PEM (`tidegate certs sign NAME --client`).
+    #[arg(long, global = true, env = "TIDEGATE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its key, PEM [default: in the same file].
+    #[arg(long, global = true, env = "TIDEGATE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 
     /// The configuration file [default: tidegate.toml in $XDG_CONFIG_HOME or ~/.config].
     #[arg(long, global = true, env = "TIDEGATE_CONFIG", value_name = "FILE")]

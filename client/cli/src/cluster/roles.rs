@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use coordinator_client::{Stream, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,10 +34,10 @@ pub struct Role {
 }
 
 /// Asks one coordinator.
-pub async fn ask(address: &str) -> anyhow::Result<Role> {
-    let srvr = command(address, b"srvr").await?;
+pub async fn ask(address: &str, tls: Option<&Tls>) -> anyhow::Result<Role> {
+    let srvr = command(address, tls, b"srvr").await?;
     // Often not allowed; the table then has gaps.
-    let mntr = command(address, b"mntr").await.unwrap_or_default();
+    let mntr = command(address, tls, b"mntr").await.unwrap_or_default();
     let role = parse(&srvr, &mntr);
     anyhow::ensure!(
         !role.mode.is_empty(),
@@ -47,9 +47,9 @@ pub async fn ask(address: &str) -> anyhow::Result<Role> {
     Ok(role)
 }
 
-async fn command(address: &str, word: &[u8; 4]) -> anyhow::Result<String> {
+async fn command(address: &str, tls: Option<&Tls>, word: &[u8; 4]) -> anyhow::Result<String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = Stream::connect(address, tls).await?;
         stream.write_all(word).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;

@@ -38,7 +38,7 @@ pub async fn status(settings: &Settings, format: Format) -> anyhow::Result<()> {
     let brokers = brokers(settings).await;
     let mut coordinators = Vec::new();
     for address in &settings.coordinators {
-        coordinators.push((address.clone(), roles::ask(address).await));
+        coordinators.push((address.clone(), roles::ask(address, settings.tls.as_ref()).await));
     }
     match format {
         Format::Json => print_json(&document(brokers.as_ref().ok(), &coordinators))?,

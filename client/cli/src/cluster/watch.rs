@@ -7,7 +7,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use coordinator_client::{Client, Config, Error};
+use coordinator_client::{Client, Error};
 use serde_json::json;
 
 use super::view::{Notice, NoticeKind, View};
@@ -26,8 +26,8 @@ pub async fn watch(
     let mut view = View::default();
     let mut left = arguments.count.unwrap_or(u64::MAX);
     while left > 0 {
-        let config =
-            Config { root: settings.root.clone(), ..Config::new(settings.coordinators.clone()) };
+        let mut config = settings.session(settings.coordinators.clone());
+        config.root.clone_from(&settings.root);
         let client = Client::open(config);
         // Dropped at an interrupt: nothing is owed to anybody, the session ends with `close`.
         let followed = tokio::select! {

@@ -97,6 +97,8 @@ pub(crate) struct Session {
     subscriptions: Subscriptions,
     state: watch::Sender<SessionState>,
     contact: Arc<Contact>,
+    /// Why no server is reached, as far as that is known.
+    obstacle: Option<Error>,
     out: BytesMut,
 }
 
@@ -120,6 +122,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             state,
             contact,
+            obstacle: None,
             out: BytesMut::new(),
             config,
         }
@@ -370,10 +373,29 @@ impl Session {
         let overdue = |call: &Call| now.saturating_duration_since(call.made_at) >= queue_timeout;
         while self.waiting.front().is_some_and(overdue) {
             if let Some(call) = self.waiting.pop_front() {
-                call.fail(Error::Unavailable);
+                call.fail(self.obstacle.clone().unwrap_or(Error::Unavailable));
             }
         }
         Ok(())
+    }
+
+    /// Why no server is reached, where that is known: calls that waited too long end in it. Whether it is of another kind
+    /// than before: servers take turns, and fail alike.
+    pub(crate) fn set_obstacle(&mut self, obstacle: Option<Error>) -> bool {
+        let kind = |error: &Option<Error>| match error {
+            Some(Error::Tls { why, .. }) => Some(std::mem::discriminant(why)),
+            _ => None,
+        };
+        let is_new = kind(&self.obstacle) != kind(&obstacle);
+        self.obstacle = obstacle;
+        is_new
+    }
+
+    /// Has all calls that wait end now, as if they had waited too long.
+    pub(crate) fn refuse_waiting(&mut self) {
+        for call in std::mem::take(&mut self.waiting) {
+            call.fail(self.obstacle.clone().unwrap_or(Error::Unavailable));
+        }
     }
 
     /// When `on_tick` has something to do at the latest.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::subscription::{Subscription, SubscriptionSink, Update};
+use crate::tls::TlsFailure;
+
 use coordinator_protocol::{
     CreateMode, CreateRequest, DeleteRequest, OpCode, PathWatch, SubscribeRequest,
     SubscriptionEventKind, decode_frame, decode_request, encode_reply, encode_subscription_event,
@@ -203,6 +205,26 @@ fn waiting_calls_fail_in_time() {
     assert!(call.try_recv().is_err());
     setup.session.on_tick(setup.at(30_000)).unwrap();
     assert_eq!(error_of(&mut call), Some(Error::Unavailable));
+}
+
+#[test]
+fn waiting_calls_fail_with_what_is_in_the_way() {
+    let mut setup = Setup::new(Config::new(Vec::new()));
+    let obstacle = |address: &str, why| Error::Tls { address: address.to_owned(), why };
+    let (mut one, mut other) = (setup.ask(delete()), setup.ask(delete()));
+    let unknown = || obstacle("a:1", TlsFailure::UnknownAuthority);
+    assert!(setup.session.set_obstacle(Some(unknown())));
+    assert!(!setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::UnknownAuthority))));
+    assert!(setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::WantsCertificate))));
+    setup.session.set_obstacle(Some(unknown()));
+    setup.session.refuse_waiting();
+    assert_eq!(error_of(&mut one), Some(unknown()));
+    assert_eq!(error_of(&mut other), Some(unknown()));
+    let mut late = setup.ask(delete());
+    setup.session.on_tick(setup.at(29_999)).unwrap();
+    assert!(late.try_recv().is_err());
+    setup.session.on_tick(setup.at(30_000)).unwrap();
+    assert_eq!(error_of(&mut late), Some(unknown()));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::desk::Desk;
 use super::json::{self, Fields, Gathered};
 use super::known::Wanted;
+use super::sizes::Sizes;
 use crate::core_loop::Reset;
 
 /// Commands are below it; by itself it lists them.
@@ -22,12 +23,16 @@ const TOO_MANY: &str = "too many lists are asked for at once";
 const NO_LEADER: &str = "server is not initialized";
 
 type Writer = fn(&Gathered<'_>) -> Fields;
+/// Tells of the data folder, too.
+type MeasuringWriter = fn(&Gathered<'_>, &Sizes) -> Fields;
 
 /// What a command does.
 #[derive(Clone, Copy)]
 enum Kind {
     /// Tells what is known of a server that serves.
     Serving(Wanted, Writer),
+    /// The same with what is in the data folder, which is read only for these.
+    Measured(Wanted, MeasuringWriter),
     /// Tells it of any.
     Any(Wanted, Writer),
     Environment,
@@ -43,7 +48,7 @@ const COMMANDS: &[(&[&str], Kind)] = &[
     (&["configuration", "conf", "config"], Kind::Serving(Wanted::Summary, json::configuration)),
     (&["connection_stat_reset", "crst"], Kind::Reset(Reset::Connections)),
     (&["connections", "cons"], Kind::Serving(Wanted::Connections, json::connections)),
-    (&["dirs"], Kind::Serving(Wanted::Summary, json::dirs)),
+    (&["dirs"], Kind::Measured(Wanted::Summary, json::dirs)),
     (&["dump"], Kind::Serving(Wanted::Sessions, json::dump)),
     (&["environment", "env", "envi"], Kind::Environment),
     (
@@ -56,7 +61,7 @@ const COMMANDS: &[(&[&str], Kind)] = &[
         Kind::Serving(Wanted::Summary, json::initial_configuration),
     ),
     (&["is_read_only", "isro"], Kind::Serving(Wanted::Summary, json::is_read_only)),
-    (&["last_snapshot", "lsnp"], Kind::Serving(Wanted::Summary, json::last_snapshot)),
+    (&["last_snapshot", "lsnp"], Kind::Measured(Wanted::Summary, json::last_snapshot)),
     (&["leader", "lead"], Kind::Leader),
     (&["monitor", "mntr"], Kind::Serving(Wanted::Summary, json::monitor)),
     (
@@ -71,14 +76,14 @@ const COMMANDS: &[(&[&str], Kind)] = &[
         ),
     ),
     (&["ruok"], Kind::Serving(Wanted::Summary, |_| Fields::new())),
-    (&["server_stats", "srvr"], Kind::Serving(Wanted::Summary, json::server_stats)),
+    (&["server_stats", "srvr"], Kind::Measured(Wanted::Summary, json::server_stats)),
     (
         &["set_trace_mask", "stmk"],
         Kind::Absent("there is no trace mask here: --log says what is logged"),
     ),
     (&["snapshot", "snap"], Kind::Snapshot),
     (&["stat_reset", "srst"], Kind::Reset(Reset::Server)),
-    (&["stats", "stat"], Kind::Serving(Wanted::Connections, json::stats)),
+    (&["stats", "stat"], Kind::Measured(Wanted::Connections, json::stats)),
     (
         &["system_properties", "sysp"],
         Kind::Absent("there are no Java properties: see environment and initial_configuration"),
@@ -136,7 +141,12 @@ impl Question {
 
     /// Whether its answer is a list.
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Some(Kind::Serving(wanted, _) | Kind::Any(wanted, _)) if wanted != Wanted::Summary)
+        match self.kind {
+            Some(Kind::Serving(wanted, _) | Kind::Any(wanted, _) | Kind::Measured(wanted, _)) => {
+                wanted != Wanted::Summary
+            }
+            _ => false,
+        }
     }
 
     /// Whether it takes the time of a snapshot.
@@ -191,31 +201,35 @@ pub async fn answer(question: &Question, desk: &Arc<Desk>) -> Answer {
                 false => said(Fields::new(), Some(NOT_SERVING)),
             }
         }
-        Kind::Leader => tell(question, desk, (Wanted::Summary, json::leader), true).await,
-        Kind::Serving(wanted, writer) => tell(question, desk, (wanted, writer), true).await,
-        Kind::Any(wanted, writer) => tell(question, desk, (wanted, writer), false).await,
+        Kind::Leader => tell(question, desk, Wanted::Summary, json::leader).await,
+        Kind::Serving(wanted, writer) | Kind::Any(wanted, writer) => {
+            tell(question, desk, wanted, writer).await
+        }
+        Kind::Measured(wanted, writer) => {
+            let sizes = desk.sizes().await;
+            tell(question, desk, wanted, move |gathered| writer(gathered, &sizes)).await
+        }
     }
 }
 
 async fn tell(
     question: &Question,
     desk: &Arc<Desk>,
-    (wanted, writer): (Wanted, Writer),
-    needs_service: bool,
+    wanted: Wanted,
+    writer: impl FnOnce(&Gathered<'_>) -> Fields + Send + 'static,
 ) -> Answer {
     let name = question.name.as_str();
     let refused = |reason: &str| Answer::json(OK, name, Fields::new(), Some(reason));
     let Some(known) = desk.ask(wanted).await else { return refused(NOT_SERVING) };
-    if needs_service && known.serving_as().is_none() {
+    if !matches!(question.kind, Some(Kind::Any(..))) && known.serving_as().is_none() {
         return refused(NOT_SERVING);
     }
     if matches!(question.kind, Some(Kind::Leader)) && !known.is_of_ensemble() {
         return refused(NO_LEADER);
     }
-    let sizes = desk.sizes().await;
     let (desk, name) = (Arc::clone(desk), name.to_owned());
     let write = move || {
-        let gathered = Gathered { known: &known, desk: &desk, sizes };
+        let gathered = Gathered { known: &known, desk: &desk };
         Answer::json(OK, &name, writer(&gathered), None)
     };
     if wanted == Wanted::Summary {

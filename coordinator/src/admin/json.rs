@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::environment;
 use super::facts::shown;
 use super::known::{Connected, Known};
-use super::monitor::{self, sizes};
+use super::monitor;
 use super::sizes::Sizes;
 use super::text::{operation, remote};
 
@@ -29,8 +29,6 @@ pub struct Gathered<'a> {
     pub known: &'a Known,
     /// What does not change.
     pub desk: &'a Desk,
-    /// What the data folder holds.
-    pub sizes: Sizes,
 }
 
 fn fields<const N: usize>(fields: [(&str, Value); N]) -> Fields {
@@ -114,8 +112,8 @@ fn connection(one: &Connected, is_brief: bool) -> Value {
     all.into()
 }
 
-pub fn dirs(of: &Gathered<'_>) -> Fields {
-    fields([("datadir_size", of.sizes.snapshots.into()), ("logdir_size", of.sizes.log.into())])
+pub fn dirs(_: &Gathered<'_>, sizes: &Sizes) -> Fields {
+    fields([("datadir_size", sizes.snapshots.into()), ("logdir_size", sizes.log.into())])
 }
 
 pub fn dump(of: &Gathered<'_>) -> Fields {
@@ -162,9 +160,9 @@ pub fn is_read_only(of: &Gathered<'_>) -> Fields {
     fields([("read_only", of.known.status.read_only.into())])
 }
 
-pub fn last_snapshot(of: &Gathered<'_>) -> Fields {
+pub fn last_snapshot(of: &Gathered<'_>, sizes: &Sizes) -> Fields {
     let zxid = of.known.status.snapshot_zxid.map_or(-1, |zxid| zxid.get());
-    let at = of.sizes.snapshot_at.map_or(Value::from(-1), Value::from);
+    let at = sizes.snapshot_at.map_or(Value::from(-1), Value::from);
     fields([("zxid", format!("{zxid:x}").into()), ("timestamp", at)])
 }
 
@@ -205,7 +203,7 @@ pub fn observers(of: &Gathered<'_>) -> Fields {
     ])
 }
 
-pub fn server_stats(of: &Gathered<'_>) -> Fields {
+pub fn server_stats(of: &Gathered<'_>, sizes: &Sizes) -> Fields {
     let (known, status) = (of.known, &of.known.status);
     let traffic = status.since_reset;
     let (counts, _) = of.desk.sync_times.read();
@@ -217,8 +215,8 @@ pub fn server_stats(of: &Gathered<'_>) -> Fields {
         "fsync_threshold_exceed_count": counts.last().copied().unwrap_or(0),
         "client_response_stats": answers,
         "provider_null": false,
-        "data_dir_size": of.sizes.snapshots,
-        "log_dir_size": of.sizes.log,
+        "data_dir_size": sizes.snapshots,
+        "log_dir_size": sizes.log,
         "last_processed_zxid": status.zxid.get(),
         "outstanding_requests": status.outstanding,
         "server_state": known.serving_as(),
@@ -242,12 +240,12 @@ pub fn server_stats(of: &Gathered<'_>) -> Fields {
 }
 
 fn buffer(bytes: Bytes) -> Value {
-    let (last, min, max) = sizes(bytes);
+    let (last, min, max) = monitor::sizes(bytes);
     json!({ "last_buffer_size": last, "min_buffer_size": min, "max_buffer_size": max })
 }
 
-pub fn stats(of: &Gathered<'_>) -> Fields {
-    let mut all = server_stats(of);
+pub fn stats(of: &Gathered<'_>, sizes: &Sizes) -> Fields {
+    let mut all = server_stats(of, sizes);
     all.extend(connection_lists(of, true));
     all
 }

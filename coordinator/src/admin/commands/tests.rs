@@ -7,9 +7,10 @@ fn told(name: &str) -> Value {
     let (known, desk) = (known(), desk());
     let sizes =
         super::super::sizes::Sizes { snapshots: 7, log: 8, snapshot_at: Some(1_795_383_882) };
-    let gathered = Gathered { known: &known, desk: &desk, sizes };
+    let gathered = Gathered { known: &known, desk: &desk };
     let fields = match question.kind.unwrap() {
         Kind::Serving(_, writer) | Kind::Any(_, writer) => writer(&gathered),
+        Kind::Measured(_, writer) => writer(&gathered, &sizes),
         Kind::Leader => json::leader(&gathered),
         _ => panic!("{name} tells nothing"),
     };
@@ -31,6 +32,15 @@ fn every_name_stands_once_and_leads_to_the_first_one() {
     let body = list().body;
     assert!(body.starts_with("<a href=\"/commands/configuration\">configuration</a>\n<br/>\n"));
     assert_eq!(body.matches("<br/>").count(), COMMANDS.len());
+}
+
+#[test]
+fn data_folder_is_read_for_those_who_tell_of_it_only() {
+    let measured = COMMANDS.iter().filter(|(_, kind)| matches!(kind, Kind::Measured(..)));
+    let names: Vec<&str> = measured.filter_map(|(names, _)| names.first().copied()).collect();
+    assert_eq!(names, ["dirs", "last_snapshot", "server_stats", "stats"]);
+    let stats = Question::new("/commands/stats", false).unwrap();
+    assert!(stats.is_list(), "connections are listed");
 }
 
 #[test]

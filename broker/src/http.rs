@@ -1,29 +1,32 @@
 //! `/live`, `/ready` and `/metrics`, for whoever watches the process.
 //!
 //! Called by: the server's start. Invariant: a request costs one small buffer and a bounded time;
-//! at most [`CONNECTIONS_MAX`] at once. Does not know why the broker is ready,
-//! nor what is measured.
+//! at most [`CONNECTIONS_MAX`] at once, and who has asked for nothing yet makes room for who comes next.
+//! Does not know why the broker is ready, nor what is measured.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator::{Limits, Places, Ticket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::api::shared::Later;
 
 /// Largest request that is read.
 const REQUEST_BYTES_MAX: usize = 4 << 10;
-/// Longest time for one request.
+/// Longest time for one request, and for its answer.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-/// Requests at once, with connections that have asked for nothing yet: some hundred of these keep no probe waiting.
-const CONNECTIONS_MAX: usize = 512;
+/// Requests at once, with connections that have asked for nothing yet.
+const CONNECTIONS_MAX: usize = 256;
+/// Until it is tried again where the system has no more files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT_PLAIN: &str = "text/plain";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,22 +64,27 @@ impl Http {
     /// Serves until `stop` turns true.
     pub async fn run(self, probes: Probes, mut stop: watch::Receiver<bool>) {
         let probes = Arc::new(probes);
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(Limits { clients_max: CONNECTIONS_MAX, per_address_max: None });
         let mut requests = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 // Each arm is cancel-safe: what is not taken stays where it is.
-                accepted = accept(&self.socket, &room) => accepted,
+                accepted = self.socket.accept() => accepted,
                 Some(_) = requests.join_next() => continue,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            let Ok((stream, permit)) = accepted else { continue };
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let Ok((place, ticket)) = places.take(address.ip()).await else {
+                debug!(%address, "http: too many requests at once");
+                continue;
+            };
             let probes = Arc::clone(&probes);
             requests.spawn(async move {
-                let _permit = permit;
-                let answered =
-                    tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, &probes)).await;
-                if let Ok(Err(error)) = answered {
+                let _place = place;
+                if let Err(error) = exchange(stream, ticket, &probes).await {
                     debug!("http: {error}");
                 }
             });
@@ -85,27 +93,31 @@ impl Http {
     }
 }
 
-fn accept<'a>(
-    socket: &'a TcpListener,
-    room: &Arc<Semaphore>,
-) -> impl Future<Output = io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)>> + use<'a> {
-    let room = Arc::clone(room);
-    async move {
-        let permit = room.acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, _) = socket.accept().await?;
-        Ok((stream, permit))
+async fn exchange(mut stream: TcpStream, ticket: Ticket, probes: &Probes) -> io::Result<()> {
+    let request = tokio::select! {
+        // Whichever it is, the other is of no more use.
+        request = timeout(REQUEST_TIME_MAX, request(&mut stream)) => request??,
+        () = ticket.sent_away() => return Ok(()),
+    };
+    if !ticket.admit() {
+        return Ok(());
     }
+    timeout(REQUEST_TIME_MAX, async {
+        stream.write_all(respond(&request, probes).await.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await?
 }
 
-async fn answer(mut stream: TcpStream, probes: &Probes) -> io::Result<()> {
+/// The head of the request, or as much of it as there is room for.
+async fn request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut request = Vec::with_capacity(REQUEST_BYTES_MAX);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         if request.len() >= REQUEST_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
             break;
         }
     }
-    stream.write_all(respond(&request, probes).await.as_bytes()).await?;
-    stream.shutdown().await
+    Ok(request)
 }
 
 async fn respond(request: &[u8], probes: &Probes) -> String {
@@ -142,7 +154,7 @@ mod tests {
         let served = tokio::spawn(http.run(probes, stopped));
         let begun = std::time::Instant::now();
         let mut silent = Vec::new();
-        for _ in 0..300 {
+        for _ in 0..CONNECTIONS_MAX + 10 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         let mut probe = TcpStream::connect(address).await.unwrap();
@@ -150,8 +162,8 @@ mod tests {
         let mut answer = String::new();
         probe.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("live\n"), "{answer}");
-        // 32 at a time would take nine times as long as each of them has.
-        assert!(begun.elapsed() < 4 * REQUEST_TIME_MAX, "{:?}", begun.elapsed());
+        // It does not wait until one of them has had its time.
+        assert!(begun.elapsed() < REQUEST_TIME_MAX, "{:?}", begun.elapsed());
         drop(silent);
         stop.send(true).unwrap();
         served.await.unwrap();

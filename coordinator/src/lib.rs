@@ -37,6 +37,7 @@ pub mod import;
 pub mod storage;
 
 pub use http::http_request;
+pub use net::{Limits, Place, Places, Ticket};
 pub use peers::rewritten_handshake;
 pub use server::{Addresses, Server, ServerError};
 pub use tls::subject as certificate_subject;

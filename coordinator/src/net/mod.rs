@@ -16,7 +16,7 @@ pub use gate::Gate;
 pub use listener::{ClientListener, RequestLimits};
 pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
-pub use places::{Limits, Places};
+pub use places::{Limits, Place, Places};
 pub use seldom::Seldom;
 pub use socket::Socket;
 pub use too_large::TooLarge;

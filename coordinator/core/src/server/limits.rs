@@ -21,6 +21,8 @@ pub const STASH_BYTES_MAX: usize = 20 << 20;
 const STASH_BYTES_SPARE: usize = 4 << 20;
 /// Answers may not be limited to fewer bytes: access lists, members and errors, which are never refused, have to fit.
 pub const REPLY_BYTES_MAX_MIN: usize = 128 << 10;
+/// An answer of so many bytes is large: Java's clients take fewer, unless they are told otherwise.
+pub const LARGE_REPLY_BYTES: usize = FRAME_BYTES_MAX;
 /// A request may not be limited to fewer bytes: handshakes and credentials have to fit.
 pub const REQUEST_BYTES_MAX_MIN: usize = 1 << 10;
 /// Nor to more: it becomes an entry, a record of the log, a message and a part of a snapshot, each of which has one

@@ -5,6 +5,7 @@
 
 use coordinator_protocol::{EventType, FRAME_BYTES_MAX, OpCode};
 
+use super::limits::LARGE_REPLY_BYTES;
 use super::step::Server;
 use crate::watch::Notification;
 
@@ -13,7 +14,7 @@ const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000,
 /// Upper bounds of the notifications that one change fires.
 const FAN_OUT_BOUNDS: [u64; 6] = [0, 1, 10, 100, 1_000, 10_000];
 
-/// Upper bounds of the bytes of answers; among them what Java's clients take unless told, of today and before 3.6.
+/// Upper bounds of the bytes of answers; among them, within a byte, what Java's clients take unless told, of today and before 3.6.
 const REPLY_BOUNDS: [u64; 7] =
     [1 << 10, 16 << 10, 128 << 10, FRAME_BYTES_MAX as u64, 4 << 20, 16 << 20, 64 << 20];
 
@@ -226,7 +227,8 @@ impl Counted {
     /// A request is answered by so many bytes.
     pub(super) fn replied(&mut self, bytes: usize) {
         self.replies.add(bytes as u64);
-        self.large_replies = self.large_replies.saturating_add(u64::from(bytes > FRAME_BYTES_MAX));
+        self.large_replies =
+            self.large_replies.saturating_add(u64::from(bytes >= LARGE_REPLY_BYTES));
     }
 
     /// A change fired these.

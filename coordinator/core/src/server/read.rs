@@ -59,7 +59,7 @@ impl Server {
             Request::GetAcl(path) => self.read_acl(id, &path),
             Request::GetAllChildrenNumber(path) => self.count_descendants(id, &path),
             Request::GetEphemerals(prefix) => self.list_ephemerals(id, &prefix),
-            Request::MultiRead(ops) => Ok(self.read_many(id, ops)),
+            Request::MultiRead(ops) => self.read_many(id, ops),
             Request::CheckWatches(watch) => {
                 let found = self.watches.contains(id, &watch.path, watch.kind);
                 if found { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
@@ -146,7 +146,7 @@ impl Server {
             data = Some(text.into());
         }
         let bytes = data_bytes(data.as_ref().map_or(0, Bytes::len));
-        self.admit_reply(id, (asked, &read.path), bytes)?;
+        self.admit_reply(id, (asked, Some(&read.path)), bytes)?;
         let response = Response::DataStat(data, stat);
         if read.watch {
             self.watches.watch_data(id, &read.path)?;
@@ -163,7 +163,7 @@ impl Server {
         self.readable(id, &read.path)?;
         let names = || self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode);
         let bytes = list_bytes(names()?.map(str::len));
-        self.admit_reply(id, (asked, &read.path), bytes)?;
+        self.admit_reply(id, (asked, Some(&read.path)), bytes)?;
         let names = self.state.tree().children(&read.path).ok_or(ErrorCode::NoNode)?;
         let names = names.map(str::to_owned).collect();
         if read.watch {
@@ -207,7 +207,12 @@ impl Server {
     }
 
     /// Each read for itself, until the answer is large enough.
-    fn read_many(&mut self, id: ConnectionId, ops: Vec<MultiReadOp>) -> Response {
+    fn read_many(
+        &mut self,
+        id: ConnectionId,
+        ops: Vec<MultiReadOp>,
+    ) -> Result<Response, ErrorCode> {
+        self.admit_errors(id, ops.len())?;
         let mut bytes = 0usize;
         let mut reads = ManyReads::new(ops.len());
         let one = |op: &MultiReadOp| {
@@ -220,7 +225,7 @@ impl Server {
             reads.add(&result);
             result
         };
-        Response::MultiRead(ops.iter().map(one).collect())
+        Ok(Response::MultiRead(ops.iter().map(one).collect()))
     }
 
     fn read_one_of_many(
@@ -255,7 +260,7 @@ impl Server {
         let below = all.filter(|path| path.starts_with(prefix));
         let names: Vec<String> = below.map(|path| path.to_string()).collect();
         let bytes = list_bytes(names.iter().map(String::len));
-        self.admit_reply(id, (Asked::by(OpCode::GetEphemerals), prefix), bytes)?;
+        self.admit_reply(id, (Asked::by(OpCode::GetEphemerals), Some(prefix)), bytes)?;
         Ok(Response::Names(names))
     }
 

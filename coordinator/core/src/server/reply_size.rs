@@ -4,10 +4,10 @@
 //! more bytes than the setting allows is answered by -127 and has done nothing; an answer to a write is sent however large it
 //! is, because the write was done. It does not know what is read.
 
-use coordinator_protocol::{ErrorCode, FRAME_BYTES_MAX, MultiReadResult, OpCode};
+use coordinator_protocol::{ErrorCode, MultiReadResult, OpCode};
 
 use super::audit::bounded;
-use super::limits::READ_BYTES_MAX;
+use super::limits::{LARGE_REPLY_BYTES, READ_BYTES_MAX};
 use super::measures;
 use super::notices::Notice;
 use super::step::Server;
@@ -103,7 +103,7 @@ impl Server {
     pub(super) fn admit_reply(
         &mut self,
         id: ConnectionId,
-        (asked, path): (Asked, &str),
+        (asked, path): (Asked, Option<&str>),
         bytes: usize,
     ) -> Result<(), ErrorCode> {
         let bytes = bytes.saturating_add(asked.beside);
@@ -114,10 +114,19 @@ impl Server {
                 self.counters.counted.refused_replies.saturating_add(1);
         }
         // What the setting allows, it allows knowingly.
-        if is_refused || (limit == 0 && bytes > FRAME_BYTES_MAX) {
-            self.note_large(id, (asked.op, Some(path)), bytes, is_refused);
+        if is_refused || (limit == 0 && bytes >= LARGE_REPLY_BYTES) {
+            self.note_large(id, (asked.op, path), bytes, is_refused);
         }
         if is_refused { Err(ErrorCode::ThrottledOp) } else { Ok(()) }
+    }
+
+    /// Whether so many reads may be answered together: where all of them are refused, there is still an error for each.
+    ///
+    /// # Errors
+    /// As `admit_reply`.
+    pub(super) fn admit_errors(&mut self, id: ConnectionId, count: usize) -> Result<(), ErrorCode> {
+        let bytes = count.saturating_mul(ERROR_RESULT_BYTES).saturating_add(RESULT_HEADER_BYTES);
+        self.admit_reply(id, (Asked::by(OpCode::MultiRead), None), bytes)
     }
 
     /// Bytes of names in one page of a list of children.
@@ -132,7 +141,7 @@ impl Server {
     pub(super) fn count_reply(&mut self, id: ConnectionId, op: OpCode, bytes: usize) {
         self.counters.counted.replied(bytes);
         // Reads were told of before, with their paths.
-        if bytes > FRAME_BYTES_MAX && measures::is_update(op) {
+        if bytes >= LARGE_REPLY_BYTES && measures::is_update(op) {
             self.note_large(id, (op, None), bytes, false);
         }
     }

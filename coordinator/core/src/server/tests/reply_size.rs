@@ -142,18 +142,40 @@ fn reads_of_many_are_refused_one_by_one_and_all_stay_below_the_setting() {
 }
 
 #[test]
+fn errors_of_many_reads_count_as_well() {
+    let limit = REPLY_BYTES_MAX_MIN;
+    let mut served = Served::with(limit);
+    let read = MultiReadOp::GetData(PathWatch { path: "/none".into(), watch: false });
+    let fit = (limit - 16 - 9) / 13;
+    let (answer, bytes, _) = served.ask(Request::MultiRead(vec![read.clone(); fit]));
+    assert!(answer.is_ok() && bytes <= limit && bytes > limit - 13, "{bytes}");
+    let (answer, ..) = served.ask(Request::MultiRead(vec![read; fit + 1]));
+    assert_eq!(answer, Err(ErrorCode::ThrottledOp));
+    assert_eq!(served.server.measures().refused_replies, 1);
+    let noticed = served.server.take_notices();
+    let is_it = |notice: &Notice| {
+        matches!(
+            notice,
+            Notice::LargeReply { operation: "multiRead", path: None, is_refused: true, .. }
+        )
+    };
+    assert!(noticed.len() == 1 && is_it(&noticed[0].notice), "{noticed:?}");
+}
+
+#[test]
 fn without_the_setting_all_is_sent_and_what_default_clients_do_not_take_is_told_of() {
     let mut served = Served::with(0);
+    // Java's clients take fewer bytes than their setting says.
+    served.create("/below", FRAME_BYTES_MAX - DATA_REPLY_BYTES - 1);
     served.create("/at", FRAME_BYTES_MAX - DATA_REPLY_BYTES);
-    served.create("/above", FRAME_BYTES_MAX - DATA_REPLY_BYTES + 1);
-    assert_eq!(served.ask(get_data("/at", false)).1, FRAME_BYTES_MAX);
+    assert_eq!(served.ask(get_data("/below", false)).1, FRAME_BYTES_MAX - 1);
     assert_eq!(served.server.measures().large_replies, 0);
     assert_eq!(served.server.take_notices(), []);
-    assert_eq!(served.ask(get_data("/above", false)).1, FRAME_BYTES_MAX + 1);
+    assert_eq!(served.ask(get_data("/at", false)).1, FRAME_BYTES_MAX);
     let measures = served.server.measures();
     assert_eq!((measures.large_replies, measures.refused_replies), (1, 0));
     let noticed = served.server.take_notices();
-    let is_it = |notice: &Notice| matches!(notice, Notice::LargeReply { path: Some(path), is_refused: false, .. } if path == "/above");
+    let is_it = |notice: &Notice| matches!(notice, Notice::LargeReply { path: Some(path), is_refused: false, .. } if path == "/at");
     assert!(noticed.len() == 1 && is_it(&noticed[0].notice), "{noticed:?}");
 }
 

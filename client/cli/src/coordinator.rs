@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
 use crate::handover::Handover;
-use crate::output::{Table, print_json, print_line};
+use crate::output::{Partly, Table, print_json, print_line};
 use crate::settings::Settings;
 
 const CONFIG_PATH: &str = "/zookeeper/config";
@@ -265,23 +265,40 @@ async fn list(
     let others = ask_all(settings, Ensemble::of(&told).unheard(&told), credentials).await?;
     told.extend(others.into_iter().filter(|(_, told)| told.is_ok()));
     let ensemble = Ensemble::of(&told);
-    match format {
-        Format::Json => print_json(&ensemble.document(&told))?,
-        Format::Table => ensemble.show(&told)?,
+    let failure = whole_failure(settings, &ensemble, &told);
+    match (format, failure) {
+        (Format::Json, None) => print_json(&ensemble.document(&told))?,
+        (Format::Json, Some((why, error))) => {
+            return Err(error.context(Partly { why, known: ensemble.document(&told) }));
+        }
+        (Format::Table, failure) => {
+            ensemble.show(&told)?;
+            if let Some((why, error)) = failure {
+                return Err(error.context(why));
+            }
+        }
     }
+    Ok(())
+}
+
+/// What is said where nobody has told of any member, and the error behind it.
+fn whole_failure(
+    settings: &Settings,
+    ensemble: &Ensemble,
+    told: &[(String, Told)],
+) -> Option<(String, anyhow::Error)> {
     if !ensemble.members.is_empty() {
-        return Ok(());
+        return None;
     }
     let known = |(_, told): &(String, Told)| told.as_ref().err()?.downcast_ref::<Error>().cloned();
     let errors: Vec<_> = told.iter().filter_map(known).collect();
-    anyhow::ensure!(
-        !errors.iter().any(|error| error.is(ErrorCode::NoAuth)),
-        "you may not read {CONFIG_PATH}, and so not who the members are; --auth says who you are"
-    );
-    let is_told = |error: &Error| matches!(error, Error::Tls { .. });
-    let why = errors.iter().find(|error| is_told(error)).unwrap_or(&Error::Unavailable).clone();
-    let asked = settings.coordinators.join(", ");
-    Err(anyhow::Error::from(why).context(format!("no coordinator answers at {asked}")))
+    if let Some(refused) = errors.iter().find(|error| error.is(ErrorCode::NoAuth)) {
+        let why = format!("you may not read {CONFIG_PATH}, and so not who the members are");
+        return Some((why, refused.clone().into()));
+    }
+    let is_told = |error: &&Error| matches!(error, Error::Tls { .. });
+    let error = errors.iter().find(is_told).unwrap_or(&Error::Unavailable).clone();
+    Some((format!("no coordinator answers at {}", settings.coordinators.join(", ")), error.into()))
 }
 
 async fn ask_all(

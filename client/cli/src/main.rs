@@ -2,9 +2,9 @@
 //!
 //! *Called by* people and scripts. *Calls* `client` (brokers) and `coordinator-client` (the ensemble).
 //!
-//! Data goes to standard output, everything else to standard error; with `-o json` a change of coordinators or of certificates that
-//! was not done also tells why as a JSON document on standard output. Exit code 0: done; 1: not done, with the reason and
-//! a hint; 2: the command line was wrong.
+//! Data goes to standard output, everything else to standard error; with `-o json` all commands but those that move records also
+//! tell why something was not done as a JSON object on standard output, with `error`, `hint` and what is known nevertheless.
+//! Exit code 0: done; 1: not done, with the reason and a hint; 2: the command line was wrong.
 
 mod args;
 mod bench;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("TIDEGATE_LOG"))
         .with_writer(std::io::stderr)
         .init();
-    let says_json = arguments.output == Format::Json && arguments.command.answers_once();
+    let says_json = arguments.output == Format::Json && arguments.command.tells_errors_as_json();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of our output went away (`tidegate consume t | head`): that is how it says "enough".
@@ -56,9 +56,8 @@ fn main() -> ExitCode {
 /// Tells why it was not done.
 fn fail(error: &anyhow::Error, says_json: bool) -> ExitCode {
     if says_json {
-        let told = serde_json::json!({ "error": output::explain(error), "hint": hint::of(error) });
-        // Standard error has it as well.
-        let _ = output::print_json(&told);
+        // On one line, because of commands that print one object a line. Standard error has it as well.
+        let _ = output::print_json_line(&output::error_json(error, hint::of(error)));
     }
     eprintln!("error: {}", output::explain(error));
     if let Some(hint) = hint::of(error) {

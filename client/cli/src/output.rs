@@ -97,6 +97,33 @@ pub fn explain(error: &anyhow::Error) -> String {
     printable(&text)
 }
 
+/// An error beside which something is known that is worth telling; of all errors, the outermost.
+#[derive(Debug)]
+pub struct Partly {
+    /// What is wrong.
+    pub why: String,
+    /// What is known, an object.
+    pub known: Value,
+}
+
+impl std::fmt::Display for Partly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// What is told of an error to programs: `error`, `hint` (null where there is none), and what is known nevertheless.
+pub fn error_json(error: &anyhow::Error, hint: Option<String>) -> Value {
+    let known = error.downcast_ref::<Partly>().map(|partly| partly.known.clone());
+    let mut told = match known {
+        Some(Value::Object(known)) => known,
+        _ => serde_json::Map::new(),
+    };
+    told.insert("error".to_owned(), explain(error).into());
+    told.insert("hint".to_owned(), hint.into());
+    Value::Object(told)
+}
+
 /// Whether it failed because nobody reads our output any more.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -113,6 +140,18 @@ mod tests {
         assert_eq!(explain(&named), "cannot connect: refused");
         let unnamed = anyhow::Error::from(io()).context("cannot connect");
         assert_eq!(explain(&unnamed), "cannot connect: refused");
+    }
+
+    #[test]
+    fn error_is_an_object_with_what_is_known_nevertheless() {
+        let plain = error_json(&anyhow::anyhow!("no\nbroker"), None);
+        assert_eq!(plain, serde_json::json!({ "error": "no\\nbroker", "hint": null }));
+        let known = serde_json::json!({ "members": [1] });
+        let partly = Partly { why: "no answer".to_owned(), known };
+        let error = anyhow::anyhow!("refused").context(partly);
+        let told = error_json(&error, Some("start it".to_owned()));
+        let expected = serde_json::json!({ "error": "no answer: refused", "hint": "start it", "members": [1] });
+        assert_eq!(told, expected);
     }
 
     #[test]

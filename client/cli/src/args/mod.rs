@@ -93,17 +93,16 @@ pub enum Format {
 }
 
 impl Command {
-    /// Whether it prints one document, and only when all is done.
-    pub fn answers_once(&self) -> bool {
+    /// Whether, asked for JSON, it also tells as JSON why something was not done. Of those that move records standard output
+    /// has records and counts alone.
+    pub fn tells_errors_as_json(&self) -> bool {
         match self {
-            Command::Certs { .. } => true,
-            Command::Coordinator(asked) => !matches!(asked.command, CoordinatorCommand::List),
-            Command::Topic { .. }
-            | Command::Produce(_)
-            | Command::Consume(_)
+            Command::Certs { .. }
+            | Command::Coordinator(_)
+            | Command::Topic { .. }
             | Command::Group { .. }
-            | Command::Bench { .. }
-            | Command::Cluster { .. } => false,
+            | Command::Cluster { .. } => true,
+            Command::Produce(_) | Command::Consume(_) | Command::Bench { .. } => false,
         }
     }
 }

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use client::protocol::BrokerId;
 use client::{Admin, Broker, Cluster, Partition, Topic};
+use coordinator_client::Error::Unavailable;
 use serde_json::json;
 
 use super::roles::{self, Role};
 use crate::args::Format;
-use crate::output::{Table, list, print_json, print_line};
+use crate::output::{Partly, Table, list, print_json, print_line};
 use crate::settings::Settings;
 
 /// What one broker holds.
@@ -40,19 +41,42 @@ pub async fn status(settings: &Settings, format: Format) -> anyhow::Result<()> {
     for address in &settings.coordinators {
         coordinators.push((address.clone(), roles::ask(address, settings.tls.as_ref()).await));
     }
-    match format {
-        Format::Json => print_json(&document(brokers.as_ref().ok(), &coordinators))?,
-        Format::Table => {
+    let failure = failure(settings, brokers.as_ref().err(), &coordinators);
+    match (format, failure) {
+        (Format::Json, None) => print_json(&document(brokers.as_ref().ok(), &coordinators))?,
+        (Format::Json, Some(why)) => {
+            let partly = Partly { why, known: document(brokers.as_ref().ok(), &coordinators) };
+            return Err(match brokers {
+                Err(error) => error.context(partly),
+                Ok(_) => anyhow::Error::from(Unavailable).context(partly),
+            });
+        }
+        (Format::Table, failure) => {
             if let Ok(brokers) = &brokers {
                 show_brokers(brokers)?;
             }
             show_coordinators(&coordinators)?;
+            brokers?;
+            if let Some(why) = failure {
+                return Err(anyhow::Error::from(Unavailable).context(why));
+            }
         }
     }
-    brokers?;
-    let reachable = coordinators.iter().any(|(_, role)| role.is_ok());
-    anyhow::ensure!(reachable, "no coordinator answers at {}", settings.coordinators.join(", "));
     Ok(())
+}
+
+/// What is said where brokers or all coordinators do not answer.
+fn failure(
+    settings: &Settings,
+    brokers: Option<&anyhow::Error>,
+    coordinators: &[(String, anyhow::Result<Role>)],
+) -> Option<String> {
+    let is_reachable = coordinators.iter().any(|(_, role)| role.is_ok());
+    match brokers {
+        Some(_) => Some("no broker answers".to_owned()),
+        None if is_reachable => None,
+        None => Some(format!("no coordinator answers at {}", settings.coordinators.join(", "))),
+    }
 }
 
 async fn brokers(settings: &Settings) -> anyhow::Result<Brokers> {

@@ -18,6 +18,8 @@ use crate::settings::Settings;
 const CONFIG_PATH: &str = "/zookeeper/config";
 /// For one coordinator to take a session and say what it knows.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Beyond that, so that the session can say why there is none.
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
 /// For a session with any of them.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// For a change whose answer was lost to show.
@@ -296,7 +298,7 @@ fn whole_failure(
         let why = format!("you may not read {CONFIG_PATH}, and so not who the members are");
         return Some((why, refused.clone().into()));
     }
-    let is_told = |error: &&Error| matches!(error, Error::Tls { .. });
+    let is_told = |error: &&Error| matches!(error, Error::Tls { .. } | Error::HungUp { .. });
     let error = errors.iter().find(is_told).unwrap_or(&Error::Unavailable).clone();
     Some((format!("no coordinator answers at {}", settings.coordinators.join(", ")), error.into()))
 }
@@ -320,7 +322,7 @@ async fn ask_all(
 }
 
 async fn ask(client: Client) -> Told {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT + ANSWER_GRACE, async {
         let (info, zxid) = client.describe_ensemble().await?;
         let config = client.get_data(CONFIG_PATH).await.ok().and_then(|(data, _)| data);
         let (servers, _) = configuration(&String::from_utf8_lossy(&config.unwrap_or_default()));
@@ -328,7 +330,12 @@ async fn ask(client: Client) -> Told {
     });
     let answer = answer.await;
     client.close().await;
-    Ok(answer.context("no answer in time: not up, no member, or without a majority")??)
+    match answer {
+        Ok(Err(Error::Unavailable)) | Err(_) => {
+            anyhow::bail!("no answer in time: not up, no member, or without a majority")
+        }
+        Ok(answered) => Ok(answered?),
+    }
 }
 
 /// One member, by what all say together.

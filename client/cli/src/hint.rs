@@ -31,8 +31,11 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
              DigestAuthenticationProvider.superDigest or the access list of /zookeeper/config names you",
         ),
         coordinator_client::Error::Unavailable => Some(
-            "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR; where they take encrypted \
-             connections only, --tls-ca or TIDEGATE_TLS_CA too",
+            "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR",
+        ),
+        coordinator_client::Error::HungUp { .. } => Some(
+            "does it take encrypted connections only? Then --tls-ca or TIDEGATE_TLS_CA names the authority to trust. Else it has \
+             no majority, or too many clients; its log says which",
         ),
         coordinator_client::Error::Tls { why, .. } => Some(why.advice()),
         _ => None,

@@ -37,6 +37,18 @@ pub(crate) enum ConnectionError {
     Handshake(#[from] DecodeError),
 }
 
+impl ConnectionError {
+    /// Whether the server went without a word.
+    pub(crate) fn is_hang_up(&self) -> bool {
+        match self {
+            Self::ClosedByServer => true,
+            // So it looks where it had not read what was sent to it.
+            Self::Io(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
+    }
+}
+
 /// A connection after its handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {

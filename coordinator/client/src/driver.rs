@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionError};
 use crate::error::Error;
 use crate::session::{Broken, Call, Hook, Reply, Servers, Session, SessionState};
-use crate::tls::{Tls, TlsFailure};
+use crate::tls::Tls;
 use coordinator_protocol::Request;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,6 +27,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Connections with an unanswered handshake that are kept. An older one was opened longer ago than
 /// servers let a handshake wait.
 const UNANSWERED_MAX: usize = 16;
+
+/// What to do next where a server says nothing.
+const HUNG_UP_ADVICE: &str = "does it take encrypted connections only (a broker's zookeeper.ssl.client.enable)? Else it has no quorum, or too many \
+     clients; its log says which";
 
 /// What handles ask of the task.
 #[derive(Debug)]
@@ -137,9 +141,7 @@ impl Driver {
         let (connection, shaken) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                if let ConnectionError::Tls(why) = &error {
-                    self.tell(address, why.clone());
-                }
+                self.tell(address, &error);
                 return Ok(Err(error));
             }
         };
@@ -153,9 +155,12 @@ impl Driver {
     }
 
     /// Has callers know why nothing is reached, and the log, once until that changes.
-    fn tell(&mut self, address: String, why: TlsFailure) {
-        let next = why.advice();
-        let obstacle = Error::Tls { address, why };
+    fn tell(&mut self, address: String, error: &ConnectionError) {
+        let (obstacle, next) = match error {
+            ConnectionError::Tls(why) => (Error::Tls { address, why: why.clone() }, why.advice()),
+            error if error.is_hang_up() => (Error::HungUp { address }, HUNG_UP_ADVICE),
+            _ => return,
+        };
         if self.session.set_obstacle(Some(obstacle.clone())) {
             tracing::warn!(%obstacle, next, "a coordinator cannot be spoken to");
         }

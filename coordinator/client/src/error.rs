@@ -37,6 +37,13 @@ pub enum Error {
         /// Why.
         why: TlsFailure,
     },
+    /// No server could be reached in time, and this one hung up before it had answered anything; the request was not sent.
+    /// It takes encrypted connections only, has no quorum, or has too many clients.
+    #[error("{address} hung up without an answer")]
+    HungUp {
+        /// Which server.
+        address: String,
+    },
     /// The session is over, and with it its ephemerals, watches and subscriptions. Open a new one.
     #[error("the session has expired")]
     SessionExpired,
@@ -88,6 +95,7 @@ impl Error {
             Self::ConnectionLoss
                 | Self::Unavailable
                 | Self::Tls { .. }
+                | Self::HungUp { .. }
                 | Self::Overrun
                 | Self::Contended { .. }
         )

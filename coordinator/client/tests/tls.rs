@@ -158,10 +158,10 @@ async fn who_cannot_be_spoken_to_encrypted_is_told_why() {
     let refused = try_once(config(&near, Some(tls(own(), strange)))).await.unwrap_err();
     assert!(matches!(&refused, Error::Tls { why: TlsFailure::Refused(_), .. }), "{refused}");
     assert_eq!(try_once(config(&near, Some(tls(own(), shown())))).await, Ok(()));
-    // Without encryption nobody gets in, and there is nothing to tell why: the server just hangs up.
+    // Without encryption nobody gets in, and the server just hangs up.
     let mut plain = config(&near, None);
     plain.queue_timeout = Duration::from_millis(300);
-    assert_eq!(try_once(plain).await, Err(Error::Unavailable));
+    assert_eq!(try_once(plain).await, Err(Error::HungUp { address: near.clone() }));
     // And a server that does not encrypt.
     let data = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();

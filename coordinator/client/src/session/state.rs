@@ -380,11 +380,18 @@ impl Session {
     }
 
     /// Why no server is reached, where that is known: calls that waited too long end in it. Whether it is of another kind
-    /// than before: servers take turns, and fail alike.
+    /// than before: servers take turns, and fail alike. That one hung up says less than what TLS has to say of another.
     pub(crate) fn set_obstacle(&mut self, obstacle: Option<Error>) -> bool {
+        if matches!(
+            (&self.obstacle, &obstacle),
+            (Some(Error::Tls { .. }), Some(Error::HungUp { .. }))
+        ) {
+            return false;
+        }
         let kind = |error: &Option<Error>| match error {
-            Some(Error::Tls { why, .. }) => Some(std::mem::discriminant(why)),
-            _ => None,
+            Some(Error::Tls { why, .. }) => Some(Some(std::mem::discriminant(why))),
+            Some(_) => Some(None),
+            None => None,
         };
         let is_new = kind(&self.obstacle) != kind(&obstacle);
         self.obstacle = obstacle;

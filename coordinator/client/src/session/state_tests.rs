@@ -217,6 +217,8 @@ fn waiting_calls_fail_with_what_is_in_the_way() {
     assert!(!setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::UnknownAuthority))));
     assert!(setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::WantsCertificate))));
     setup.session.set_obstacle(Some(unknown()));
+    let hung_up = |address: &str| Some(Error::HungUp { address: address.to_owned() });
+    assert!(!setup.session.set_obstacle(hung_up("c:1")), "it says less");
     setup.session.refuse_waiting();
     assert_eq!(error_of(&mut one), Some(unknown()));
     assert_eq!(error_of(&mut other), Some(unknown()));
@@ -225,6 +227,9 @@ fn waiting_calls_fail_with_what_is_in_the_way() {
     assert!(late.try_recv().is_err());
     setup.session.on_tick(setup.at(30_000)).unwrap();
     assert_eq!(error_of(&mut late), Some(unknown()));
+    assert!(setup.session.set_obstacle(None));
+    assert!(setup.session.set_obstacle(hung_up("c:1")));
+    assert!(!setup.session.set_obstacle(hung_up("d:1")));
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::ApplyTwice => 0,
             C::KeepEphemerals => 0,
             C::SyncWithoutQuorum => 2,
-            C::CountOwnClose => 6,
+            C::CountOwnClose => 16,
             C::LoseChange => 0,
             C::LoseNotification => 0,
             C::ReuseSequenceSuffix => 0,
@@ -51,7 +51,7 @@ pub fn all() -> Vec<(Bug, u64)> {
             C::GiveVoteUnprepared | C::FinishHalfWay | C::CountBySettings => 0,
             C::ReadBesideHandshake => 13,
             C::ReadBehind => 4,
-            C::CallTransferDone => 6,
+            C::CallTransferDone => 0,
         };
         (Bug::Coordinator(bug), seed)
     });

@@ -34,9 +34,21 @@ pub struct ImportFlags {
     /// Goes on where transactions are missing in the middle.
     #[arg(long)]
     allow_gaps: bool,
+    /// Takes a snapshot where no log is beside it: what came after it is lost, and of what changed while ZooKeeper wrote it,
+    /// some is in it and some is not.
+    #[arg(long)]
+    without_log: bool,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value = "text")]
     pub(super) output: OutputFormat,
+}
+
+/// What is said of a snapshot alone.
+const ALONE: &str = "there was no log: changes after the snapshot are missing, and those made while it was written are in it in part";
+
+/// Whether the log was missing, and is not only empty.
+fn is_alone(report: &Report) -> bool {
+    report.snapshot.is_some() && report.logs == 0 && report.zxid > 0
 }
 
 /// Imports, and prints the report.
@@ -45,6 +57,7 @@ pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
         data_dir: flags.from.clone(),
         log_dir: flags.log_dir.clone(),
         allow_gaps: flags.allow_gaps,
+        without_log: flags.without_log,
     };
     let imported = import::read(&RealDisk, &request, &mut progress())?;
     let (disk, folder) = (Arc::new(RealDisk), config.data_dir.as_path());
@@ -89,6 +102,9 @@ fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
         let bytes = report.torn_bytes;
         lines.push(format!("cut off        {bytes} bytes of transactions that were never whole"));
     }
+    if is_alone(report) {
+        lines.push(format!("warning        {ALONE}"));
+    }
     lines.push(match into {
         None => "dry run        nothing was written".to_owned(),
         Some(folder) => format!("written to     {}", folder.display()),
@@ -115,6 +131,7 @@ fn json(report: &Report, into: Option<&Path>) -> String {
         "sessions_ended": report.sessions,
         "ephemerals_ended": report.ephemerals,
         "gaps": gaps,
+        "warning": is_alone(report).then_some(ALONE),
         "written_to": into,
     })
     .to_string()

@@ -68,6 +68,11 @@ impl Source {
         &self.logs[later.saturating_sub(1)..]
     }
 
+    /// Whether there is none at all, not even one that is older than the snapshots.
+    pub fn has_no_log(&self) -> bool {
+        self.logs.is_empty()
+    }
+
     fn look_into(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), ImportError> {
         let below = folder.join(VERSION_FOLDER);
         let exists = disk.exists(&below).map_err(|error| ImportError::io(&below, error))?;

@@ -49,6 +49,8 @@ pub struct Request {
     pub log_dir: Option<PathBuf>,
     /// Goes on where a zxid is missing between two transactions.
     pub allow_gaps: bool,
+    /// Takes a snapshot alone, without any log beside it.
+    pub without_log: bool,
 }
 
 /// What was read, and what became of it.
@@ -107,6 +109,16 @@ pub enum ImportError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is a snapshot and no log at all, which ZooKeeper has beside every snapshot.
+    #[error(
+        "{path}: no log.<zxid> is there, so that what came after this snapshot would be missing: has ZooKeeper a dataLogDir of its \
+         own? Give it by --log-dir. --without-log takes the snapshot alone, which may be fuzzy: what changed while it was written \
+         is in it in part"
+    )]
+    NoLog {
+        /// The snapshot.
+        path: PathBuf,
+    },
     /// None of the snapshots can be read.
     #[error("none of the snapshots can be read:\n  {}", .0.join("\n  "))]
     NoSnapshot(Vec<String>),
@@ -160,6 +172,13 @@ pub fn read(
     let source = Source::find(disk, request)?;
     let mut report = Report::default();
     let mut znodes = load_snapshot(disk, &source, &mut report, progress)?;
+    if let Some(path) = &report.snapshot
+        && source.has_no_log()
+        && znodes.last_zxid > 0
+        && !request.without_log
+    {
+        return Err(ImportError::NoLog { path: path.clone() });
+    }
     replay_logs(disk, &source, request, (&mut znodes, &mut report), progress)?;
     report.zxid = znodes.last_zxid;
     let state = state::freeze(znodes, &mut report)?;

@@ -114,7 +114,7 @@ fn folder(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Request) {
         fs::write(below.join(name), content).expect("written");
     }
     let data_dir = folder.path().to_owned();
-    (folder, Request { data_dir, log_dir: None, allow_gaps: false })
+    (folder, Request { data_dir, log_dir: None, allow_gaps: false, without_log: true })
 }
 
 fn import(files: &[(&str, &[u8])]) -> Result<Imported, ImportError> {
@@ -235,6 +235,21 @@ fn a_log_that_gives_nothing_tells_of_what_is_missing_before_it() {
     assert!(matches!(import(&files), Err(ImportError::Gap(4, 9))));
     let files = [("snapshot.4", &snapshot()[..]), ("log.5", &empty[..])];
     assert_eq!(import(&files).expect("nothing is missing").report.transactions, 0);
+}
+
+#[test]
+fn a_snapshot_without_any_log_is_taken_only_on_purpose() {
+    let (folder, mut request) = folder(&[("snapshot.4", &snapshot())]);
+    assert!(read(&RealDisk, &request, &mut |_, _, _| {}).is_ok());
+    request.without_log = false;
+    let refused = read(&RealDisk, &request, &mut |_, _, _| {}).expect_err("the log is missing");
+    let said = refused.to_string();
+    assert!(said.contains("--log-dir") && said.contains("--without-log"), "{said}");
+    assert!(said.contains("snapshot.4") && said.contains("fuzzy"), "{said}");
+    // One that ended before the snapshot was begun is a log.
+    let logs = folder.path().join("version-2/log.1");
+    fs::write(logs, log(&[create(4, "/in the snapshot", 1)])).expect("written");
+    assert!(read(&RealDisk, &request, &mut |_, _, _| {}).is_ok());
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn read(files: &[(&str, &[u8])]) -> bool {
     }
     let length = files.iter().map(|(_, content)| content.len()).sum();
     let data_dir = PathBuf::from("/zookeeper");
-    let request = Request { data_dir, log_dir: None, allow_gaps: true };
+    let request = Request { data_dir, log_dir: None, allow_gaps: true, without_log: true };
     let import =
         || import::read(&disk, &request, &mut |_, _, _| {}).map(|imported| imported.report);
     let once = within(length, BUDGET, import);

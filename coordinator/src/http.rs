@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator_core::server::Status;
+use coordinator_core::server::{Lack, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -240,7 +240,15 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
     let Some(status) = status(&probed.desk.inputs).await else {
         return (STOPPING.0, STOPPING.1.to_owned());
     };
+    readiness(&status)
+}
+
+/// What a server says to who asks whether clients should come to it, and whether the next may be stopped.
+fn readiness(status: &Status) -> (&'static str, String) {
     match mode_name(status.mode).filter(|_| status.confirmed) {
+        Some(mode) if status.lack.is_some() => {
+            ("503 Service Unavailable", format!("{mode}, {}\n", lacking(status)))
+        }
         Some(mode) if status.disk.refuses_writes => {
             ("200 OK", format!("ready, {mode}, for reads only: little room on the disk\n"))
         }
@@ -249,9 +257,18 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
             ("503 Service Unavailable", "no member of the ensemble\n".to_owned())
         }
         None if status.read_only => {
-            ("503 Service Unavailable", format!("not in a quorum, read-only: {}\n", why(&status)))
+            ("503 Service Unavailable", format!("not in a quorum, read-only: {}\n", why(status)))
         }
-        None => ("503 Service Unavailable", format!("not in a quorum: {}\n", why(&status))),
+        None => ("503 Service Unavailable", format!("not in a quorum: {}\n", why(status))),
+    }
+}
+
+/// How far a server is that comes up.
+fn lacking(status: &Status) -> String {
+    let Some(Lack { applied, committed }) = status.lack else { return String::new() };
+    match committed {
+        Some(committed) => format!("catching up: {applied} of {committed}"),
+        None => format!("catching up: {applied}, and the leader has not said of how many"),
     }
 }
 
@@ -301,6 +318,23 @@ async fn respond(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::tests::status as status_of;
+    use coordinator_core::server::Mode;
+
+    #[test]
+    fn follower_without_what_the_others_have_is_not_ready_and_says_how_far_it_is() {
+        let check = |lack: Option<Lack>, expected: (&str, &str)| {
+            let status = Status { lack, ..status_of(Mode::Follower) };
+            let (code, body) = readiness(&status);
+            assert_eq!((code, body.as_str()), expected);
+        };
+        const WAIT: &str = "503 Service Unavailable";
+        let lack = |applied, committed| Some(Lack { applied, committed });
+        check(lack(120, Some(3041)), (WAIT, "follower, catching up: 120 of 3041\n"));
+        let unknown = "follower, catching up: 0, and the leader has not said of how many\n";
+        check(lack(0, None), (WAIT, unknown));
+        check(None, ("200 OK", "ready, follower\n"));
+    }
 
     #[test]
     fn commands_are_told_from_pages() {

@@ -146,6 +146,7 @@ pub mod tests {
             mode,
             leader: ServerId::new(2),
             confirmed: true,
+            lack: None,
             member: true,
             term: 7,
             commit_index: 40,

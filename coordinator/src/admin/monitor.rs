@@ -145,11 +145,12 @@ pub fn sizes(sizes: Sizes) -> (i64, i64, i64) {
 }
 
 /// The core's gauges, and what it counts since start.
-pub fn gauges(status: &Status) -> [(&'static str, u64); 27] {
+pub fn gauges(status: &Status) -> [(&'static str, u64); 28] {
     [
         ("server_id", status.id.get()),
         ("leader_id", status.leader.map_or(0, u64::from)),
         ("quorum_confirmed", u64::from(status.confirmed)),
+        ("ready", u64::from(status.is_ready())),
         ("peers_up", status.peers_up as u64),
         ("term", status.term),
         ("log_last_index", status.last_index),

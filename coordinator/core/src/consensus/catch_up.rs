@@ -63,6 +63,7 @@ impl Consensus {
         if chunk.term < self.term() || chunk.index <= self.commit_index() {
             return;
         }
+        self.heard.hear(chunk.term, chunk.index);
         let (answer, image) = match transfer::receive(&mut self.incoming, from, chunk) {
             Progress::Ignored => return,
             Progress::More(answer) => (answer, None),

@@ -18,6 +18,7 @@ use super::membership::rank_of;
 use super::message::{self, RaftMessage};
 use super::output::{Body, ConsensusMessage, Output, ProposeError};
 use super::persist_queue::PersistQueue;
+use super::progress::HeardCommits;
 use super::read_index::{ReadId, ReadRounds};
 use super::record::{HardState, PersistId, Restored, SnapshotImage};
 use super::retention::HeldLog;
@@ -99,6 +100,8 @@ pub struct Consensus {
     /// When it last gave up its office because of that.
     gave_up_at: Option<Millis>,
     pub(super) contact: Contact,
+    /// What leaders said to be committed.
+    pub(super) heard: HeardCommits,
     pub(super) reads: ReadRounds,
     pub(super) peers_up: BTreeSet<ServerId>,
     pub(super) outgoing: Vec<Outgoing>,
@@ -190,6 +193,7 @@ impl Consensus {
             lagging: None,
             gave_up_at: None,
             contact: Contact::new(config.id, members.voters.clone(), config.seed),
+            heard: HeardCommits::default(),
             reads: ReadRounds::new(config.id.get(), config.seed),
             peers_up: BTreeSet::new(),
             outgoing: Vec::new(),
@@ -556,6 +560,7 @@ impl Consensus {
             return;
         }
         let from_leader = message.comes_from_leader();
+        let said = (message.term(), message.leaders_commit());
         let Some(message) = message::incoming(from.get(), self.id.get(), message) else { return };
         let may_campaign = self.may_campaign() && !self.queue.is_installing();
         if !may_campaign && message.msg_type == MessageType::MsgTimeoutNow {
@@ -574,6 +579,7 @@ impl Consensus {
         }
         if from_leader && self.leader() == Some(from) {
             self.contact.heard_leader(proof, now);
+            self.heard.hear(said.0, said.1);
         } else if current && self.is_leader() {
             self.contact.heard_member(from, proof, now);
         }

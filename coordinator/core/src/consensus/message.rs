@@ -124,6 +124,20 @@ pub(super) fn incoming(from: u64, to: u64, message: RaftMessage) -> Option<eraft
 }
 
 impl RaftMessage {
+    /// The same with what the leader knows to be committed, where it is a heartbeat. The engine's tell only as much of that
+    /// as their receiver is known to have, and use no index.
+    pub(super) fn with_leaders_commit(mut self, commit: u64) -> Self {
+        if self.kind == RaftKind::Heartbeat {
+            self.index = commit;
+        }
+        self
+    }
+
+    /// What a leader says to be committed.
+    pub(super) fn leaders_commit(&self) -> u64 {
+        if self.kind == RaftKind::Heartbeat { self.commit.max(self.index) } else { self.commit }
+    }
+
     /// Whether only the leader of the message's term sends this.
     pub(super) fn comes_from_leader(&self) -> bool {
         matches!(self.kind, RaftKind::Append | RaftKind::Heartbeat)

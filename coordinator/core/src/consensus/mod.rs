@@ -43,7 +43,7 @@ mod transfer;
 pub use engine::{Consensus, HELD_BYTES_MAX, RestoreError};
 pub use membership::{MemberStep, members_after};
 pub use output::{ConsensusMessage, Output, ProposeError};
-pub use progress::Reached;
+pub use progress::{HeardCommits, Reached};
 pub use read_index::ReadId;
 pub use record::{
     EntryKind, HardState, LogEntry, PersistId, PersistWrite, Restored, SnapshotImage,

@@ -1,7 +1,7 @@
-//! How far the others are.
+//! How far the others are, and how far this server is behind.
 //!
-//! Called by `server/`, for metrics and for servers that join. Calls the engine. Invariant: only a leader knows of anybody. It decides
-//! nothing.
+//! Called by `server/`, for metrics, for servers that join and for who asks whether this one may serve. Calls the engine.
+//! Invariant: only a leader knows of anybody else. It decides nothing.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,39 @@ pub struct Reached {
     pub snapshot_bytes: u64,
 }
 
+/// What the leader of one term said to be committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeardCommits {
+    term: u64,
+    /// What it said first.
+    pub first: u64,
+    /// The most that it said.
+    pub last: u64,
+}
+
+impl HeardCommits {
+    /// The leader of this term says that what is up to there is committed.
+    pub(super) fn hear(&mut self, term: u64, commit: u64) {
+        if term > self.term {
+            *self = Self { term, first: commit, last: commit };
+        } else if term == self.term {
+            self.last = self.last.max(commit);
+        }
+    }
+}
+
 impl Consensus {
+    /// What the leader of the current term is known to have had committed; nothing before it said anything. A leader itself
+    /// knows.
+    #[must_use]
+    pub fn commits_heard(&self) -> Option<HeardCommits> {
+        let (term, commit) = (self.term(), self.commit_index());
+        match self.is_leader() {
+            true => Some(HeardCommits { term, first: commit, last: commit }),
+            false => Some(self.heard).filter(|heard| heard.term == term),
+        }
+    }
+
     /// What this server has, as far as a leader knows.
     #[must_use]
     pub fn reached(&self, id: ServerId) -> Reached {

@@ -232,6 +232,7 @@ impl Consensus {
         }
         let proof = self.contact.proof(to, message.term == self.term(), now);
         if let Some(message) = message::outgoing(message) {
+            let message = message.with_leaders_commit(self.commit_index());
             let message = ConsensusMessage(Body::Raft { message, proof });
             out.push(Output::Send { to, message });
         }

@@ -45,6 +45,9 @@ pub const STANDSTILL_MS_MAX: u64 = 30_000;
 pub const CATCH_UP_MS_MAX: u64 = 3_600_000;
 /// Entries that a new member may lack and count as caught up: while others write it always lacks some.
 pub const CAUGHT_UP_ENTRIES: u64 = 100;
+/// Entries that a server may lack of what it heard to be committed, once it had what was when it first heard, and still be
+/// ready: as many as are on their way where all others write at full speed. Who lacks more shows clients what is seconds old.
+pub const READY_LAG_ENTRIES: u64 = 1_000;
 /// A server that lost its vote has this time to hear of it before nothing is sent there any more.
 pub const DEMOTED_WAIT_MS: u64 = 2_000;
 /// Transfers of leadership that wait at one server; more are answered with `ThrottledOp`.

@@ -83,7 +83,7 @@ pub use peer::rewritten_message;
 pub use room::DiskRoom;
 pub use sasl::SaslConfig;
 pub use standing::{Links, Standing};
-pub use status::{Mode, Status};
+pub use status::{Lack, Mode, Status};
 pub use step::Server;
 pub use survey::{
     ConnectionInfo, EnsembleView, LISTED_BYTES_MAX, LISTED_MAX, Listed, SessionInfo, WatchSummary,

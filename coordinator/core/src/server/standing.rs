@@ -3,9 +3,11 @@
 //! Called by the shell after each step. Calls consensus. Invariant: reading it changes nothing, and costs little.
 //! It does not know what is made of it.
 
-use super::status::Mode;
+use super::limits::READY_LAG_ENTRIES;
+use super::status::{Lack, Mode};
 use super::step::Server;
 use crate::ServerId;
+use crate::consensus::HeardCommits;
 
 /// Who leads, and whether there is a quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,21 @@ impl Server {
             heir: self.consensus.heir(),
             transfers_asked: self.transfers.asked(),
         }
+    }
+
+    /// What it has to apply before clients should come here. Whoever is in contact with a leader may still have nothing: a
+    /// restart of the next server would then leave the ensemble without a quorum that has the log. It has enough when it has
+    /// applied something of its leader's term, what was committed when it first heard from that, and later nearly
+    /// everything: while others write it always lacks some.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        let applied = self.state.applied_index();
+        let heard = self.consensus.commits_heard();
+        let is_of_term = self.state.applied_term() == self.consensus.term();
+        let has_enough = heard.is_some_and(|HeardCommits { first, last, .. }| {
+            applied >= first && applied.saturating_add(READY_LAG_ENTRIES) >= last
+        });
+        let committed = heard.map(|heard| heard.last).filter(|last| *last > applied);
+        (!is_of_term || !has_enough).then_some(Lack { applied, committed })
     }
 
     /// Whom it reaches.

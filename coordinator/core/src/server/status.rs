@@ -27,6 +27,23 @@ pub enum Mode {
     Halted,
 }
 
+/// What a server that comes up has to apply before it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// It has applied the log up to here...
+    pub applied: u64,
+    /// ...and its leader up to there at least; nothing before that said so.
+    pub committed: Option<u64>,
+}
+
+impl Status {
+    /// Whether clients find here what the ensemble has.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.confirmed && self.lack.is_none()
+    }
+}
+
 /// A reading of all gauges and counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -36,8 +53,10 @@ pub struct Status {
     pub mode: Mode,
     /// Who leads, as far as known.
     pub leader: Option<ServerId>,
-    /// Whether a leader with a quorum was heard of within the bound of safety.md A7: "ready".
+    /// Whether a leader with a quorum was heard of within the bound of safety.md A7.
     pub confirmed: bool,
+    /// What it lacks of what clients should find here; "ready" is who is confirmed and lacks nothing.
+    pub lack: Option<Lack>,
     /// Whether it is a member of the ensemble, as far as it knows.
     pub member: bool,
     /// Consensus term.

@@ -199,6 +199,7 @@ impl Server {
             mode: self.mode(),
             leader: self.consensus.leader(),
             confirmed: self.is_confirmed(),
+            lack: self.lack(),
             member: self.is_member(),
             term: self.consensus.term(),
             commit_index: self.consensus.commit_index(),

@@ -17,6 +17,7 @@ mod pauses;
 mod poison;
 mod random;
 mod read_only;
+mod readiness;
 mod reconfiguration;
 mod reply_size;
 mod returning;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
 use crate::handover::Handover;
+use crate::membership::{Change, Verdict};
 use crate::output::{Partly, Table, print_json, print_line};
 use crate::settings::Settings;
 
@@ -38,13 +39,14 @@ pub async fn run(
     match asked.command {
         CoordinatorCommand::List => list(settings, &credentials, format).await,
         CoordinatorCommand::Transfer { to } => transfer(settings, credentials, to, format).await,
-        CoordinatorCommand::Add { id, peer, client, observer } => {
-            let joining = joining(id, &peer, &client, observer)?;
-            reconfig(settings, credentials, (Some(joining), None), format).await
+        CoordinatorCommand::Add { id, peer, client, observer, moves } => {
+            let joining = Some(joining(id, &peer, &client, observer)?);
+            let change = Change { joining, moves, ..Change::default() };
+            reconfig(settings, credentials, change, format).await
         }
         CoordinatorCommand::Remove { ids } => {
-            let leaving = crate::output::list(ids);
-            reconfig(settings, credentials, (None, Some(leaving)), format).await
+            let leaving = Some(crate::output::list(ids));
+            reconfig(settings, credentials, Change { leaving, ..Change::default() }, format).await
         }
         CoordinatorCommand::OfServer(command) => {
             // As a rule `main` has handed it over before.
@@ -117,14 +119,27 @@ fn joining(id: u8, peer: &str, client: &str, observer: bool) -> anyhow::Result<S
 async fn reconfig(
     settings: &Settings,
     credentials: Vec<Credentials>,
-    (joining, leaving): (Option<String>, Option<String>),
+    change: Change,
     format: Format,
 ) -> anyhow::Result<()> {
     let client = open(settings, settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
-    if let Some(why) = not_there(&client, leaving.as_deref()).await {
-        client.close().await;
-        anyhow::bail!(why);
+    if let Some(text) = known(&client).await {
+        match change.judge(&configuration(&text).0) {
+            Verdict::Ask => {}
+            Verdict::Already(why) => {
+                client.close().await;
+                return match format {
+                    Format::Json => show_configuration(&text, format),
+                    Format::Table => Ok(print_line(&why)?),
+                };
+            }
+            Verdict::Refused(why) => {
+                client.close().await;
+                anyhow::bail!(why);
+            }
+        }
     }
+    let Change { joining, leaving, .. } = change;
     let mut answered = client.reconfig(joining.clone(), leaving.clone()).await;
     if matches!(answered, Err(Error::ConnectionLoss)) {
         // Whether it was done stands in what all servers agree on.
@@ -151,9 +166,13 @@ async fn reconfig(
         };
         anyhow::Error::from(error).context(why)
     })?;
+    show_configuration(&text, format)
+}
+
+fn show_configuration(text: &str, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Json => {
-            let (servers, version) = configuration(&text);
+            let (servers, version) = configuration(text);
             let servers: BTreeMap<_, _> =
                 servers.into_iter().map(|(id, server)| (id.to_string(), server)).collect();
             print_json(&json!({ "servers": servers, "version": version }))?;
@@ -167,26 +186,11 @@ async fn reconfig(
     Ok(())
 }
 
-/// Why those who are to leave cannot: ZooKeeper's reconfig takes no offence at who is no member. `None` where nobody can know.
-async fn not_there(client: &Client, leaving: Option<&str>) -> Option<String> {
-    let leaving = leaving?;
+/// What all servers agree on now, as far as it can be known.
+async fn known(client: &Client) -> Option<String> {
     client.sync(CONFIG_PATH).await.ok()?;
     let (data, _) = client.get_data(CONFIG_PATH).await.ok()?;
-    let (servers, _) = configuration(&String::from_utf8_lossy(&data?));
-    strangers(&servers, leaving)
-}
-
-fn strangers(servers: &BTreeMap<i32, String>, leaving: &str) -> Option<String> {
-    let is_stranger = |id: &&str| id.trim().parse().is_ok_and(|id: i32| !servers.contains_key(&id));
-    let strangers: Vec<_> = leaving.split(',').filter(is_stranger).collect();
-    let members: Vec<_> = servers.keys().map(ToString::to_string).collect();
-    (!servers.is_empty() && !strangers.is_empty()).then(|| {
-        format!(
-            "nothing was changed: {} is no member; the members are {}",
-            strangers.join(", "),
-            members.join(", ")
-        )
-    })
+    Some(String::from_utf8_lossy(&data?).into_owned())
 }
 
 /// `/zookeeper/config` as soon as `is_done` says so of its text: a server that leaves closes its clients some time before all of
@@ -498,16 +502,6 @@ mod tests {
         assert_eq!(Ensemble::of(&answers).unheard(&answers), ["c:2"]);
         let answers = [told("a:1", 1, 1, &[1, 2, 3]), told("c:9", 3, 1, &[])];
         assert_eq!(Ensemble::of(&answers).unheard(&answers), [""; 0]);
-    }
-
-    #[test]
-    fn who_is_no_member_is_named() {
-        let (servers, _) =
-            configuration("server.1=a:1:1:participant\nserver.3=c:1:1:observer\nversion=0");
-        let why = "nothing was changed: 9 is no member; the members are 1, 3";
-        assert_eq!(strangers(&servers, "3,9").as_deref(), Some(why));
-        assert_eq!(strangers(&servers, "1,3"), None);
-        assert_eq!(strangers(&BTreeMap::new(), "9"), None, "settings name them");
     }
 
     #[test]

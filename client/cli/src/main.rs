@@ -15,6 +15,7 @@ mod coordinator;
 mod group;
 mod handover;
 mod hint;
+mod membership;
 mod output;
 mod patience;
 mod produce;

@@ -37,7 +37,8 @@ again and nothing has changed. The servers have to be set to reconfigEnabled = t
 
 Examples:
   tidegate coordinator add 4 --peer d:2888 --client d:2181
-  tidegate coordinator add 4 --peer d:2888 --client d:2181 --observer     follows, and never votes")]
+  tidegate coordinator add 4 --peer d:2888 --client d:2181 --observer     follows, and never votes
+  tidegate coordinator add 4 --peer e:2888 --client e:2181 --move         is found at e from now on, be it there or not")]
     Add {
         /// Its id.
         #[arg(value_parser = clap::value_parser!(u8).range(1..=254))]
@@ -51,6 +52,9 @@ Examples:
         /// It follows and serves, without a vote.
         #[arg(long)]
         observer: bool,
+        /// It is a member already, and is at these addresses from now on. They count at once and are not tried.
+        #[arg(long = "move")]
+        moves: bool,
     },
     /// Take servers out of the ensemble. They serve nobody from then on, and can be stopped.
     #[command(after_help = "\

@@ -23,6 +23,7 @@ use crate::asked_snapshots::{Answer, AskedSnapshots};
 use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::disk_room;
+use crate::link_lines::LinkLines;
 use crate::net::Outbox;
 use crate::notices;
 use crate::peers;
@@ -119,6 +120,7 @@ pub struct CoreLoop {
     /// What the log was told of last.
     room: DiskRoom,
     standing: StandingWatch,
+    link_lines: LinkLines,
     /// Where the other members are, for links.
     roster: Roster,
 }
@@ -192,6 +194,7 @@ impl CoreLoop {
             asked: AskedSnapshots::default(),
             room: DiskRoom::default(),
             standing: StandingWatch::new(Instant::now()),
+            link_lines: LinkLines::default(),
             roster,
         }
     }
@@ -281,13 +284,15 @@ impl CoreLoop {
                 }
             }
             Input::PeerUp { peer, outbox } => {
-                info!(%peer, "link to peer is up");
+                self.link_lines.tell(peer, true);
                 self.peers.insert(peer, outbox);
                 self.round.push(Event::PeerUp { peer });
             }
             Input::PeerLost(peer) => {
-                info!(%peer, "link to peer is lost");
-                self.peers.remove(&peer);
+                // A dialler that ends tells of links that it may not have had.
+                if self.peers.remove(&peer).is_some() {
+                    self.link_lines.tell(peer, false);
+                }
                 self.round.push(Event::PeerLost { peer });
             }
             Input::Event(event) => self.round.push(event),

@@ -23,6 +23,7 @@ mod clock;
 mod core_loop;
 mod disk_room;
 mod http;
+mod link_lines;
 mod metrics;
 mod net;
 mod notices;

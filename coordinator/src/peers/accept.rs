@@ -6,9 +6,10 @@
 //! Does not know: what messages mean.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use coordinator_core::ServerId;
@@ -19,11 +20,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::handshake::{Credentials, Link};
+use super::contested::Contested;
+use super::handshake::{Credentials, Link, replaced_notice};
 use super::hosts::Hosts;
 use super::{HANDSHAKE_WAIT, Kicks, MESSAGE_BYTES_MAX, Others, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
-use crate::net::{Newcomers, Seldom, Ticket};
+use crate::net::{Newcomers, Seldom, Socket, Ticket};
 
 /// Handshakes at once, with those who come from where a member lives, and again with all others. One of them makes
 /// room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep them out.
@@ -60,7 +62,8 @@ pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
                 Ok((stream, from)) => {
                     let newcomers = if door.hosts.has(from.ip()) { &members } else { &strangers };
                     if let Some(ticket) = enter(newcomers, from.ip()) {
-                        handshakes.spawn(prove(stream, ticket, Arc::clone(&door), proven.clone()));
+                        let entered = (stream, from, ticket);
+                        handshakes.spawn(prove(entered, Arc::clone(&door), proven.clone()));
                     }
                 }
                 Err(error) => {
@@ -75,10 +78,11 @@ pub async fn run(listener: TcpListener, door: Door, inputs: Inputs) {
             }
             Ok(()) = others.changed() => {
                 let known = others.borrow_and_update();
-                readers.tasks.retain(|peer, task| {
+                readers.contested.retain(|peer, _| known.contains_key(peer));
+                readers.tasks.retain(|peer, reader| {
                     let stays = known.contains_key(peer);
                     if !stays {
-                        task.abort();
+                        reader.task.abort();
                     }
                     stays
                 });
@@ -96,7 +100,11 @@ fn enter(newcomers: &Newcomers, from: IpAddr) -> Option<Ticket> {
     Some(newcomers.enter(from))
 }
 
-async fn prove(stream: TcpStream, ticket: Ticket, door: Arc<Door>, proven: mpsc::Sender<Link>) {
+async fn prove(
+    (stream, from, ticket): (TcpStream, SocketAddr, Ticket),
+    door: Arc<Door>,
+    proven: mpsc::Sender<Link>,
+) {
     if tune(&stream).is_err() {
         return;
     }
@@ -111,49 +119,81 @@ async fn prove(stream: TcpStream, ticket: Ticket, door: Arc<Door>, proven: mpsc:
         }
         Ok(Ok(_)) => debug!("a peer made room for another"),
         Ok(Err(error)) => {
-            debug!(%error, "a peer is refused");
+            debug!(%error, %from, "a peer is refused");
             if let Some(peers) = door.refused.count() {
-                warn!(%error, peers, "a peer is refused, one of so many since the last such line");
+                warn!(%error, %from, peers, "a peer is refused, one of so many since the last such line");
             }
         }
         Err(_) => debug!("a peer said nothing"),
     }
 }
 
-/// The task that reads each peer's link.
+/// What reads each peer's link.
 #[derive(Default)]
 struct Readers {
-    tasks: BTreeMap<ServerId, JoinHandle<()>>,
+    tasks: BTreeMap<ServerId, Reader>,
+    contested: BTreeMap<ServerId, Contested>,
+}
+
+struct Reader {
+    task: JoinHandle<()>,
+    socket: Arc<Socket>,
 }
 
 impl Readers {
     async fn replace(&mut self, link: Link, inputs: &Inputs) {
         let peer = link.peer;
+        let Link { socket, buffer, .. } = link;
+        let socket = Arc::new(socket);
         if let Some(older) = self.tasks.remove(&peer) {
-            older.abort();
+            // Whoever dials again has closed what it had, and that was read to its end.
+            let is_alive = !older.task.is_finished();
+            older.task.abort();
             // Waited for, so that nothing of the older link comes behind the newer one's first message.
-            let _ = older.await;
+            let _ = older.task.await;
+            if is_alive {
+                self.taken_over(peer, &older.socket, &socket);
+            }
         }
-        let inputs = inputs.clone();
+        let (inputs, reads) = (inputs.clone(), Arc::clone(&socket));
         let task = tokio::spawn(async move {
-            let reason = read(link, &inputs).await;
+            let reason = read(peer, (&reads, buffer), &inputs).await;
             debug!(%peer, %reason, "link from peer ends");
         });
-        self.tasks.insert(peer, task);
+        self.tasks.insert(peer, Reader { task, socket });
+    }
+
+    /// A link took the place of one that works. The other end of that is told: if it lives it is not who has dialled.
+    fn taken_over(&mut self, peer: ServerId, older: &Socket, newer: &Socket) {
+        let (Some(before), Some(from)) = (older.remote(), newer.remote()) else { return };
+        if let Some(notice) = replaced_notice(from) {
+            // A few bytes on a link on which nothing was ever written; whoever is gone needs none of it.
+            let _ = older.try_write(&[IoSlice::new(&notice)]);
+            let _ = older.try_flush();
+        }
+        if self.contested.entry(peer).or_default().taken_over(Instant::now()) {
+            warn!(
+                %peer, %from, %before,
+                "two servers say they are {peer}: one of the two has a wrong id or a copied folder"
+            );
+        }
     }
 }
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        for task in self.tasks.values() {
-            task.abort();
+        for reader in self.tasks.values() {
+            reader.task.abort();
         }
     }
 }
 
 /// Hands message after message to the core; returns why no more come.
-async fn read(link: Link, inputs: &Inputs) -> String {
-    let Link { peer, socket, mut buffer } = link;
+async fn read(
+    peer: ServerId,
+    (socket, mut buffer): (&Socket, BytesMut),
+    inputs: &Inputs,
+) -> String {
     loop {
         match take_message(&mut buffer) {
             Err(reason) => return reason,

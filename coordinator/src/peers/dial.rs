@@ -6,17 +6,19 @@
 //! Does not know: what is sent.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use coordinator_core::ServerId;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::handshake::Credentials;
+use super::contested::Contested;
+use super::handshake::{Credentials, replaced_by};
 use super::hosts::{Hosts, host_of};
 use super::{HANDSHAKE_WAIT, tune};
 use crate::core_loop::{Input, Inputs};
@@ -27,6 +29,11 @@ const UNSENT_BYTES_MAX: usize = 256 << 20;
 /// Between two tries: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// After another server's link took the place of this one's.
+const REPLACED_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of what a peer says when it ends a link.
+pub const LAST_WORD_BYTES_MAX: usize = 256;
 
 /// Whom to dial.
 pub struct Target {
@@ -46,6 +53,7 @@ pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) 
     let peer = *peer;
     let mut retry = RETRY_FIRST;
     let mut reported = String::new();
+    let mut contested = Contested::default();
     loop {
         match connect(&target, &credentials).await {
             Ok(socket) => {
@@ -56,9 +64,15 @@ pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) 
                 if inputs.send(up).await.is_err() {
                     return;
                 }
-                hold(peer, &outbox).await;
+                let replaced = hold(peer, &outbox).await;
                 if inputs.send(Input::PeerLost(peer)).await.is_err() {
                     return;
+                }
+                if let Some(from) = replaced {
+                    tell_replaced(&target, &credentials, from, &mut contested);
+                    // Neither of the two gets anywhere by taking the other's place as fast as it can.
+                    sleep(REPLACED_WAIT).await;
+                    continue;
                 }
             }
             // A peer that is down for an hour is worth one line, not thousands.
@@ -71,6 +85,22 @@ pub async fn run(target: Target, credentials: Arc<Credentials>, inputs: Inputs) 
         // Either end of the wait is as good.
         let _ = timeout(retry, kick.notified()).await;
         retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// The link was closed for another: this task has one at a time, so that was not of this server.
+fn tell_replaced(
+    target: &Target,
+    credentials: &Credentials,
+    from: SocketAddr,
+    contested: &mut Contested,
+) {
+    if contested.is_due(Instant::now()) {
+        let (own, peer) = (credentials.own_id(), target.peer);
+        warn!(
+            %from, told_by = %peer,
+            "another server says it is {own}, as this one is: one of the two has a wrong id or a copied folder"
+        );
     }
 }
 
@@ -88,33 +118,37 @@ async fn connect(target: &Target, credentials: &Credentials) -> Result<Socket, S
     }
 }
 
-/// Returns when the link ends.
-async fn hold(peer: ServerId, outbox: &Outbox) {
+/// Returns when the link ends; with where it comes from, if another took its place.
+async fn hold(peer: ServerId, outbox: &Outbox) -> Option<SocketAddr> {
     let sent = async {
         loop {
             match outbox.drive().await {
                 WriteEnd::Drained => {}
-                end => return format!("{end:?}"),
+                end => return (format!("{end:?}"), None),
             }
         }
     };
-    // The other side never speaks on this link: whatever can be read is its end.
+    // The other side speaks on this link but once: whatever can be read is its end.
     let ended = async {
         loop {
             if let Err(error) = outbox.socket().readable().await {
-                return error.to_string();
+                return (error.to_string(), None);
             }
-            match outbox.socket().try_read(&mut BytesMut::with_capacity(16)) {
-                Ok(0) => return "closed by the peer".to_owned(),
-                Ok(_) => return "the peer speaks out of turn".to_owned(),
+            let mut said = BytesMut::with_capacity(LAST_WORD_BYTES_MAX);
+            match outbox.socket().try_read(&mut said) {
+                Ok(0) => return ("closed by the peer".to_owned(), None),
+                Ok(_) => return ("the peer ended it with a word".to_owned(), replaced_by(&said)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return error.to_string(),
+                Err(error) => return (error.to_string(), None),
             }
         }
     };
-    let reason = tokio::select! {
-        reason = sent => reason,
-        reason = ended => reason,
+    let (reason, replaced) = tokio::select! {
+        // What the peer said last is still there when nothing can be sent any more.
+        biased;
+        end = ended => end,
+        end = sent => end,
     };
     debug!(%peer, %reason, "link ends");
+    replaced
 }

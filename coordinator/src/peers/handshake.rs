@@ -12,6 +12,7 @@
 //!   | -- Proof ------------------------------------> |   link is up
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -38,6 +39,8 @@ const HANDSHAKE_BYTES_MAX: usize = 1024;
 const HELLO: Schema = Schema { kind: 0x0201, version: 1 };
 const CHALLENGE: Schema = Schema { kind: 0x0202, version: 1 };
 const PROOF: Schema = Schema { kind: 0x0203, version: 1 };
+/// The one thing that an acceptor says on a link later, before it closes it.
+const REPLACED: Schema = Schema { kind: 0x0204, version: 1 };
 
 type Digest = [u8; 32];
 type Nonce = [u8; 16];
@@ -64,6 +67,28 @@ struct Proof {
     proof: Digest,
 }
 
+/// Another link of the same member has taken this one's place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Replaced {
+    /// Where that comes from, as `address:port`.
+    by: String,
+}
+
+/// What an acceptor says to the other end of a link that another takes the place of. Builds before end the link at any word.
+pub fn replaced_notice(by: SocketAddr) -> Option<Bytes> {
+    let bytes = envelope::encode(REPLACED, &Replaced { by: by.to_string() }).ok()?;
+    let length = u32::try_from(bytes.len()).ok()?;
+    Some([&length.to_be_bytes()[..], &bytes].concat().into())
+}
+
+/// Who has taken the place of the link that says this.
+pub fn replaced_by(said: &[u8]) -> Option<SocketAddr> {
+    let (length, bytes) = said.split_first_chunk::<{ size_of::<u32>() }>()?;
+    let whole = u32::from_be_bytes(*length) as usize == bytes.len();
+    let Replaced { by } = envelope::decode(REPLACED, bytes).ok().filter(|_| whole)?;
+    by.parse().ok()
+}
+
 /// A message of a handshake, read and written again; `None` for bytes that are none. All that tests of another crate need to
 /// know of these messages.
 #[must_use]
@@ -75,6 +100,7 @@ pub fn rewritten_handshake(bytes: &[u8]) -> Option<Vec<u8>> {
     again::<Hello>(HELLO, bytes)
         .or_else(|| again::<Challenge>(CHALLENGE, bytes))
         .or_else(|| again::<Proof>(PROOF, bytes))
+        .or_else(|| again::<Replaced>(REPLACED, bytes))
 }
 
 /// Why a link does not come up.
@@ -109,6 +135,14 @@ pub enum HandshakeError {
         from: u64,
         /// Whom it wants.
         to: u64,
+    },
+    /// It takes itself for who we are.
+    #[error(
+        "another server says it is {id}, as this one is: one of the two has a wrong id or a copied folder"
+    )]
+    Same {
+        /// Who both say they are.
+        id: u64,
     },
     /// It does not encrypt, or its certificate is not good.
     #[error("no TLS with it: {0}")]
@@ -163,6 +197,11 @@ impl Credentials {
             accepting: Handshakes::new(),
             dialling: Handshakes::new(),
         }
+    }
+
+    /// This member.
+    pub fn own_id(&self) -> ServerId {
+        self.own_id
     }
 
     /// The dialler's side, on a socket to `host`.
@@ -244,6 +283,9 @@ impl Credentials {
         if hello.cluster_id != self.cluster_id {
             let (found, expected) = (hello.cluster_id.clone(), self.cluster_id.clone());
             return Err(HandshakeError::Cluster { found, expected });
+        }
+        if hello.from == self.own_id.get() {
+            return Err(HandshakeError::Same { id: hello.from });
         }
         let peer = ServerId::new(hello.from).filter(|peer| *peer != self.own_id);
         match peer.filter(|peer| hello.to == self.own_id.get() && self.takes(*peer)) {

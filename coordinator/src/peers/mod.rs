@@ -11,9 +11,12 @@
 //! Does not know: what messages mean.
 
 mod accept;
+mod contested;
 mod dial;
 mod handshake;
 mod hosts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;

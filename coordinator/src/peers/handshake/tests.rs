@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
+use crate::peers::dial::LAST_WORD_BYTES_MAX;
 use crate::tls::{self, ClientAuth};
 
 /// A hang guard, no measure.
@@ -73,7 +74,22 @@ async fn stranger_is_refused_for_what_differs() {
     let (_, accepted) = meet(&member(1, "a", "s"), &own, 3).await;
     assert_eq!(accepted, Err(HandshakeError::Member { from: 1, to: 3 }));
     let (_, accepted) = meet(&member(2, "a", "s"), &own, 2).await;
-    assert_eq!(accepted, Err(HandshakeError::Member { from: 2, to: 2 }));
+    assert_eq!(accepted, Err(HandshakeError::Same { id: 2 }));
+}
+
+/// Members of different builds exchange these bytes: a change is a new schema version.
+#[test]
+fn notice_of_a_link_that_took_ones_place_stays_what_it_is() {
+    let by: SocketAddr = "10.0.0.7:2888".parse().unwrap();
+    let notice = replaced_notice(by).unwrap();
+    assert_eq!(&notice[4..12], b"TGEV\x04\x02\x01\x00");
+    assert_eq!(&notice[4 + envelope::HEADER_BYTES..], b"\x0d10.0.0.7:2888");
+    assert_eq!(replaced_by(&notice), Some(by));
+    let longest = "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535".parse().unwrap();
+    assert!(replaced_notice(longest).unwrap().len() <= LAST_WORD_BYTES_MAX);
+    for cut in 0..notice.len() {
+        assert_eq!(replaced_by(&notice[..cut]), None);
+    }
 }
 
 #[tokio::test]

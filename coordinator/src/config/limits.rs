@@ -73,7 +73,7 @@ fn snapshot_pace(values: &Values) -> Result<(), SettingError> {
     )))
 }
 
-/// Both are at clientPortAddress.
+/// Both are at one address, as a rule.
 fn ports(values: &Values) -> Result<(), SettingError> {
     let [client, http] = ["clientPort", "httpPort"].map(|name| values.optional::<u16>(name, PORT));
     match (client?, http?) {

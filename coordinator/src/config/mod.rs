@@ -7,10 +7,12 @@
 
 mod audit;
 mod limits;
+mod listeners;
 mod names;
 mod parse;
 mod sasl;
 mod tls;
+mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::fmt;

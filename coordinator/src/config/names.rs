@@ -36,7 +36,12 @@ pub const SETTINGS: &[Setting] = &[
         "httpPort",
         "",
         "port for /live, /ready, /metrics, and from this machine /commands and `coordinator snapshot`, on \
-         clientPortAddress; none without",
+         admin.serverAddress; none without",
+    ),
+    setting(
+        "admin.serverAddress",
+        "",
+        "address for these; without: clientPortAddress where that is this machine's only or insecure = true, else 127.0.0.1",
     ),
     setting("tickTime", "2000", "milliseconds from which the session limits are derived"),
     setting("minSessionTimeout", "", "least session time-out in ms; without: 2 x tickTime"),

@@ -14,7 +14,9 @@ use coordinator_core::members::{Member, MemberIds, Members, Role};
 use coordinator_core::server as core;
 use coordinator_core::watch::{WATCHED_PATHS_MAX, WatchLimits};
 
+use super::listeners::{self, Served};
 use super::names::{MEMBER_PREFIX, find, is_secret, nearest};
+use super::zookeeper::{instead_of, told_of_file};
 use super::{Config, SettingError};
 use super::{audit, limits, sasl, tls};
 use crate::net::Whitelist;
@@ -44,8 +46,9 @@ impl Values {
     /// # Errors
     /// When it is not TOML, or a value is a list or a date.
     pub fn add_toml(&mut self, text: &str) -> Result<(), SettingError> {
-        let table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| SettingError(error.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            SettingError(told_of_file(text).unwrap_or_else(|| error.to_string()))
+        })?;
         self.add_table("", table)
     }
 
@@ -78,7 +81,7 @@ impl Values {
         Ok(())
     }
 
-    fn text(&self, name: &'static str) -> &str {
+    pub(super) fn text(&self, name: &'static str) -> &str {
         let default = find(name).map_or("", |setting| setting.default);
         self.texts.get(name).map_or(default, String::as_str)
     }
@@ -118,6 +121,11 @@ impl Values {
             if find(name).is_some() || name.starts_with(MEMBER_PREFIX) {
                 continue;
             }
+            if let Some(instead) = instead_of(name) {
+                return Err(SettingError(format!(
+                    "{name} is ZooKeeper's and no setting here: {instead}"
+                )));
+            }
             let hint = nearest(name).map_or_else(
                 || "; --help lists all".to_owned(),
                 |near| format!("; did you mean {near}?"),
@@ -153,14 +161,8 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     let audit = audit::config(values)?;
     let mut core = core_config(values, id, &members)?;
     core.audit = audit.is_some();
-    // SASL, required or not, is not enough: before its proof anybody asks for four-letter words and has sessions made, which
-    // all members write down.
-    let port = values.value("clientPort", PORT)?;
-    let client_address = address("clientPort", host, port, insecure || all_proved)?;
-    let http_address = match values.optional("httpPort", PORT)? {
-        Some(port) => Some(address("httpPort", host, port, insecure)?),
-        None => None,
-    };
+    let client_address = listeners::client(values, &Served { gate: &gate, all_proved }, insecure)?;
+    let http_address = listeners::http(values, client_address, insecure)?;
     let connections_max = values.value("maxCnxns", COUNT)?;
     let per_address: usize = values.value("maxClientCnxns", "a number")?;
     Ok(Config {
@@ -303,13 +305,18 @@ fn server_id(name: &str, text: &str) -> Result<ServerId, SettingError> {
     text.parse().ok().and_then(ServerId::new).ok_or_else(|| wrong(name, text, what))
 }
 
-fn address(name: &str, host: &str, port: u16, insecure: bool) -> Result<SocketAddr, SettingError> {
+pub(super) fn address(
+    name: &str,
+    host: &str,
+    port: u16,
+    insecure: bool,
+) -> Result<SocketAddr, SettingError> {
     let address = resolve(name, &joined(host, port))?;
     check_loopback(name, address, insecure)?;
     Ok(address)
 }
 
-fn joined(host: &str, port: impl Display) -> String {
+pub(super) fn joined(host: &str, port: impl Display) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

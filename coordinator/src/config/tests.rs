@@ -125,6 +125,33 @@ fn listener_that_others_can_reach_needs_insecure() {
 }
 
 #[test]
+fn http_has_an_address_of_its_own() {
+    let address = |text: &str| parse(text).unwrap().http_address.map(|found| found.to_string());
+    assert_eq!(address("httpPort = 8080").as_deref(), Some("127.0.0.1:8080"));
+    let other = "clientPortAddress = '127.0.0.2'\nhttpPort = 8080";
+    assert_eq!(address(other).as_deref(), Some("127.0.0.2:8080"));
+    let own = format!("{other}\nadmin.serverAddress = '127.0.0.3'");
+    assert_eq!(address(&own).as_deref(), Some("127.0.0.3:8080"));
+    let meant = "insecure = true\nclientPortAddress = '0.0.0.0'\nhttpPort = 8080";
+    assert_eq!(address(meant).as_deref(), Some("0.0.0.0:8080"));
+    assert!(refused("admin.serverAddress = '127.0.0.1'").contains("needs httpPort"));
+    let reached = refused("httpPort = 8080\nadmin.serverAddress = '0.0.0.0'");
+    assert!(reached.starts_with("admin.serverAddress: 0.0.0.0:8080"), "{reached}");
+}
+
+#[test]
+fn settings_and_files_of_zookeeper_are_told_what_takes_their_place() {
+    let why = refused("initLimit = 10");
+    assert!(why.contains("electionTimeout") && !why.contains("did you mean"), "{why}");
+    assert!(
+        refused("superDigest = 'super:x'").contains("DigestAuthenticationProvider.superDigest")
+    );
+    let file = refused("tickTime=2000\ndataDir=/var/lib/zookeeper\nautopurge.purgeInterval=1\n");
+    assert!(file.contains("zoo.cfg") && file.contains("autopurge.purgeInterval: "), "{file}");
+    assert!(refused("id = ").contains("TOML"));
+}
+
+#[test]
 fn flag_wins_over_the_file() {
     let mut values = Values::default();
     values.add_toml("clientPort = 1").unwrap();
@@ -223,12 +250,21 @@ fn client_port_is_public_where_every_client_shows_a_certificate() {
         let public = format!("{text}clientPortAddress = '0.0.0.0'\n");
         assert_eq!(parse(&public).is_ok(), is_safe, "{text}");
         if can_be && !is_safe {
-            assert!(refused(&public).contains("insecure = true"), "{text}");
+            let why = refused(&public);
+            let name = match (encrypts, text.contains(unified[1])) {
+                (false, _) => "clientPort: ",
+                (true, true) => "client.portUnification: ",
+                (true, false) => "ssl.clientAuth: ",
+            };
+            assert!(why.contains("insecure = true") && why.starts_with(name), "{text}: {why}");
         }
         assert_eq!(parse(&format!("insecure = true\n{public}")).is_ok(), can_be, "{text}");
         if is_safe {
             let with_http = format!("{public}httpPort = 1\n");
-            assert!(refused(&with_http).starts_with("httpPort: "), "{text}");
+            let http = parse(&with_http).unwrap().http_address;
+            assert_eq!(http, Some("127.0.0.1:1".parse().unwrap()), "{text}");
+            let reached = format!("{with_http}admin.serverAddress = '0.0.0.0'\n");
+            assert!(refused(&reached).starts_with("admin.serverAddress: "), "{text}");
             let gate = parse(&public).unwrap().gate;
             assert!(gate.tls.is_some() && gate.only_tls);
         }

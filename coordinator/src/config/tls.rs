@@ -47,8 +47,8 @@ pub fn gate(values: &Values) -> Result<(Gate, bool), SettingError> {
             "{TRUST_STORE} is for certificates of clients, which {CLIENT_AUTH} = none does not ask for"
         )));
     }
-    let serving =
-        tls::serving(&key_store, trust_store.as_deref(), auth).map_err(named(KEY_STORE))?;
+    let serving = tls::serving(&key_store, trust_store.as_deref(), auth)
+        .map_err(named(KEY_STORE, TRUST_STORE))?;
     // Who encrypts means it: clients that do not are let in where that was said.
     let gate = Gate { tls: Some(serving), only_tls: unified != Some(true) };
     let all_proved = gate.only_tls && auth == ClientAuth::Need;
@@ -75,10 +75,13 @@ pub fn peers(values: &Values) -> Result<Option<PeerTls>, SettingError> {
     };
     let serving = tls::serving(&key_store, Some(&trust_store), ClientAuth::Need);
     let dialling = tls::dialling(&key_store, &trust_store);
-    let failed = named(QUORUM_KEY_STORE);
+    let failed = named(QUORUM_KEY_STORE, QUORUM_TRUST_STORE);
     Ok(Some(PeerTls { serving: serving.map_err(&failed)?, dialling: dialling.map_err(&failed)? }))
 }
 
-fn named(name: &'static str) -> impl Fn(TlsError) -> SettingError {
-    move |error| SettingError(format!("{name}: {error}"))
+fn named(keys: &'static str, authorities: &'static str) -> impl Fn(TlsError) -> SettingError {
+    move |error| match error {
+        TlsError::KeyStore(why) => SettingError(format!("{keys}: {why}")),
+        TlsError::TrustStore(why) => SettingError(format!("{authorities}: {why}")),
+    }
 }

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
+use rustls::{AlertDescription, CertificateError};
 use rustls::{ClientConfig, ClientConnection, Connection, IoState, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
@@ -281,8 +282,27 @@ fn send(session: &mut Connection, stream: &TcpStream) -> io::Result<bool> {
     Ok(true)
 }
 
+/// In words that say what to look at, where the error's own do not: authorities that `tidegate certs` makes all have one name, so
+/// that what another one of them has signed is a bad signature.
 fn broken(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+    let told = match &error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            "its certificate is signed by another authority than those that the trust store here names"
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
+        ) => {
+            "it refuses the certificate that it was shown, as one that is signed by another authority than those that its trust \
+             store names"
+        }
+        _ => return io::Error::new(io::ErrorKind::InvalidData, error),
+    };
+    io::Error::new(io::ErrorKind::InvalidData, format!("{told} ({error})"))
 }
 
 /// A socket that never waits.

@@ -305,3 +305,21 @@ async fn handshake_that_nobody_waits_for_keeps_its_place_while_it_is_worked_on()
     leave.send(()).unwrap();
     drop(timeout(SOON, handshakes.0.acquire()).await.expect("in time").unwrap());
 }
+
+#[test]
+fn another_authority_is_called_so() {
+    let certificate = |error| broken(rustls::Error::InvalidCertificate(error)).to_string();
+    for error in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+        let told = certificate(error.clone());
+        assert!(
+            told.contains("another authority") && told.contains(&format!("{error:?}")),
+            "{told}"
+        );
+    }
+    let alert = |alert| broken(rustls::Error::AlertReceived(alert)).to_string();
+    for received in [AlertDescription::DecryptError, AlertDescription::UnknownCA] {
+        let told = alert(received);
+        assert!(told.contains("refuses the certificate") && told.contains("authority"), "{told}");
+    }
+    assert!(!certificate(CertificateError::Expired).contains("authority"));
+}

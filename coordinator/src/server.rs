@@ -37,7 +37,7 @@ const FOREIGN_TOLD_MAX: usize = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The data folder cannot be used.
-    #[error("data folder: {0}")]
+    #[error("data folder: {0}{next}", next = next_for(.0))]
     Storage(StorageError),
     /// What the data folder holds cannot be continued.
     #[error("data folder: {0}")]
@@ -66,6 +66,17 @@ pub enum ServerError {
     /// The server can never vote or answer again in this life.
     #[error("stopped: {0}")]
     Halted(&'static str),
+}
+
+/// Where to go with a damaged folder, unless the error says it.
+fn next_for(error: &StorageError) -> &'static str {
+    let is_told = error.to_string().contains("coordinator repair");
+    match error.is_damage() && !is_told {
+        true => {
+            "; `tidegate coordinator repair`, or `coordinator repair`, with this server's --config says what can be done"
+        }
+        false => "",
+    }
 }
 
 // No source of its own: its words are in the text already, and whoever prints the chain would repeat them.

@@ -22,6 +22,6 @@ pub mod small_file;
 pub mod conformance;
 
 pub use disk::{Disk, Entry, EntryKind, File, Lock, OpenMode};
-pub use folder::create_durable_folder;
+pub use folder::{create_durable_folder, error_at};
 pub use real::RealDisk;
 pub use rehearsal::Rehearsal;

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use coordinator_core::consensus::SnapshotImage;
 use coordinator_core::state::{FrozenState, State};
-use coordinator_disk::Disk;
+use coordinator_disk::{Disk, error_at};
 use coordinator_protocol::{DecodeError, Zxid};
 
 use crate::storage::{self, Owner, StorageError};
@@ -84,7 +84,7 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The system's words about a file.
-    #[error("{path}: {error}")]
+    #[error("{}", error_at(path, error))]
     Io {
         /// The file or folder.
         path: PathBuf,

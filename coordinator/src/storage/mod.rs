@@ -38,7 +38,7 @@ use coordinator_core::consensus::{PersistId, PersistWrite, Restored, SnapshotIma
 use coordinator_core::server::Event;
 use coordinator_core::state::FrozenState;
 use coordinator_disk::record_file::RecordFileError;
-use coordinator_disk::{Disk, Lock, create_durable_folder};
+use coordinator_disk::{Disk, Lock, create_durable_folder, error_at};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
@@ -64,7 +64,7 @@ const WRITE_SLOW: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The disk failed.
-    #[error("{path}: {error}")]
+    #[error("{}", error_at(path, error))]
     Io {
         /// The folder or file.
         path: PathBuf,

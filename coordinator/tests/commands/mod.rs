@@ -169,6 +169,9 @@ fn repair_changes_nothing_until_it_is_told_what_is_lost() {
     let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
     assert_eq!(checked["sound"], false);
     assert!(checked["damage"].as_str().unwrap().contains("damaged at byte"), "{checked}");
+    let started = run(&data, &["--set", "clientPort=0"]);
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(said.contains("damaged at byte") && said.contains("coordinator repair"), "{said}");
     let planned = run(&data, &["repair", "-o", "json"]);
     assert_eq!(planned.status.code(), Some(3), "there is something to do");
     let plan: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
@@ -184,6 +187,29 @@ fn repair_changes_nothing_until_it_is_told_what_is_lost() {
     assert!(exists(&mut client, "/n9"));
     assert!(!exists(&mut client, "/n10") && !exists(&mut client, "/n11"));
     assert_eq!(client.ask(&create("/n10", CreateMode::Persistent)).0, ErrorCode::Ok);
+}
+
+#[test]
+fn start_without_the_log_names_the_command_that_knows_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Served::start(&data);
+    assert_eq!(
+        Client::connect(server.client).ask(&create("/a", CreateMode::Persistent)).0,
+        ErrorCode::Ok
+    );
+    let http = server.http.to_string();
+    json(&run(&data, &["snapshot", "--http", &http, "-o", "json"]));
+    drop(server);
+    std::fs::remove_dir_all(data.join("log")).unwrap();
+    let started = run(&data, &["--set", "clientPort=0"]);
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    let times = |words: &str| said.matches(words).count();
+    assert_eq!(
+        (times("the log is missing"), times("tidegate coordinator repair")),
+        (1, 1),
+        "{said}"
+    );
 }
 
 #[test]
@@ -234,6 +260,11 @@ fn what_goes_wrong_is_said_once_and_as_json_where_that_was_asked_for() {
         assert!(told["error"].as_str().unwrap().contains(from), "{command}: {told}");
     }
     let server = Served::start(&data);
+    let said = |output: Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let twice = said(run(Path::new("/proc/none"), &["--set", "clientPort=0"]));
+    assert_eq!(twice.matches("/proc/none").count(), 1, "{twice}");
+    let twice = said(run(&data, &["import-zookeeper", "--from", from]));
+    assert_eq!(twice.matches(from).count(), 1, "{twice}");
     let second = run(&data, &["--set", "clientPort=0"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(said.matches("another coordinator is running").count(), 1, "{said}");

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, File, OpenMode};
+use crate::folder::error_at;
 use crate::small_file;
 
 pub use scan::{Recovered, Tail, Visit, identity_of, recover};
@@ -56,7 +57,7 @@ pub const FRAME_HEADER_BYTES: usize = 24;
 #[derive(Debug, thiserror::Error)]
 pub enum RecordFileError {
     /// The disk failed; after a failed write or sync the handle refuses everything.
-    #[error("record file {}: {error}", path.display())]
+    #[error("record file {}", error_at(path, error))]
     Io {
         /// The file.
         path: PathBuf,

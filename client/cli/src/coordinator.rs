@@ -79,7 +79,8 @@ async fn transfer(
     client.close().await;
     let answer = match answered {
         Err(error) if error.is(ErrorCode::NoAuth) => {
-            return Err(error).context("you may not move leadership");
+            return Err(error)
+                .context("you may not move leadership (a restart of the leader moves it, too)");
         }
         other => other?,
     };

@@ -28,7 +28,8 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
         ),
         error if error.is(coordinator_client::protocol::ErrorCode::NoAuth) => Some(
             "show who you are: --auth digest:super:PASSWORD or TIDEGATE_COORDINATOR_AUTH, as the servers' setting \
-             DigestAuthenticationProvider.superDigest or the access list of /zookeeper/config names you",
+             DigestAuthenticationProvider.superDigest or the access list of /zookeeper/config names you. Where none is set: \
+             `coordinator --help` has the command that makes one; set it in each server's file, and restart one after the other",
         ),
         coordinator_client::Error::Unavailable => Some(
             "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR",
@@ -39,5 +40,19 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
         ),
         coordinator_client::Error::Tls { why, .. } => Some(why.advice()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator_client::protocol::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn who_may_not_is_told_what_to_show_and_what_to_set() {
+        let refused = coordinator_client::Error::Refused(ErrorCode::NoAuth);
+        let hint = of_coordinator(&refused).unwrap();
+        assert!(hint.contains("--auth") && hint.contains("set it in each server's file"), "{hint}");
     }
 }

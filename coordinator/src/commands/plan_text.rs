@@ -22,8 +22,8 @@ pub struct Said<'a> {
 /// How a member gets its data back that has nothing left.
 const ANEW: [&str; 3] = [
     "keep this server stopped, and see that ALL other members run and one leads (`tidegate coordinator list`)",
-    "move leadership once (`tidegate coordinator transfer`): a leader that was elected before counts on what is lost, and \
-     this server would stop again",
+    "move leadership once (`tidegate coordinator transfer`, or, where nobody has set a superDigest, a restart of the leader): a \
+     leader that was elected before counts on what is lost, and this server would stop again",
     "move dataDir itself elsewhere (`.begun` in it too), start this server without it, and stop no other member until \
      `/ready` says that it is",
 ];
@@ -103,8 +103,9 @@ impl Said<'_> {
             ],
             Way::Refill { .. } => vec![
                 "see that ALL other members run",
-                "move leadership once while this one is stopped (`tidegate coordinator transfer`): a leader that was elected \
-                 before counts on what is lost, and this server would stop again",
+                "move leadership once while this one is stopped (`tidegate coordinator transfer`, or, where nobody has set a \
+                 superDigest, a restart of the leader): a leader that was elected before counts on what is lost, and this \
+                 server would stop again",
                 "start this one, and stop none until `/ready` says that it is. With reconfigEnabled, removing this member and \
                  adding it again with an empty dataDir needs none of that",
             ],

@@ -24,12 +24,20 @@ Example: three coordinators on three hosts, encrypted.
   tidegate certs sign one --host one.example.org
   tidegate certs sign two --host two.example.org
   tidegate certs sign three --host three.example.org
-and in the settings of the first:
+and the settings of the first, with certs/ca.pem and certs/one.pem copied beside them, where it is started; in those of
+the others id and the name of the second file differ:
+  id = 1
+  clientPortAddress = \"0.0.0.0\"
+  peerSecret = \"only members know this\"
   sslQuorum = true
   ssl.quorum.keyStore.location = \"one.pem\"
   ssl.quorum.trustStore.location = \"ca.pem\"
   ssl.keyStore.location = \"one.pem\"
   ssl.trustStore.location = \"ca.pem\"
+  [server]
+  1 = \"one.example.org:2888\"
+  2 = \"two.example.org:2888\"
+  3 = \"three.example.org:2888\"
 
 Certificates of clients are made by `certs sign NAME --client`, without which they are good for coordinators on localhost:
   tidegate certs sign broker --client
@@ -73,4 +81,24 @@ For Java's clients (tidegate certs sign client --client):
         #[arg(long, value_name = "FOLDER", default_value = "certs")]
         dir: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn example_of_settings_is_whole() {
+        let mut all = CertsCommand::augment_subcommands(clap::Command::new("certs"));
+        let help = all.find_subcommand_mut("init").unwrap().render_long_help().to_string();
+        let at = |line: &str| help.find(line).unwrap_or_else(|| panic!("{line}: {help}"));
+        // In TOML all that follows a table's name is in the table.
+        let table = at("\n  [server]\n");
+        for name in
+            ["id", "clientPortAddress", "peerSecret", "sslQuorum", "ssl.trustStore.location"]
+        {
+            assert!(at(&format!("\n  {name} = ")) < table, "{name}");
+        }
+        assert!(table < at("\n  3 = \"three.example.org:2888\""));
+    }
 }

@@ -73,7 +73,8 @@ Examples:
     #[command(after_help = "\
 Any coordinator may be asked. Allowed is who may write the node /zookeeper/config: the super user of the
 setting DigestAuthenticationProvider.superDigest, whomever its access list names, and everybody where
-the servers are set to skipACL = \"yes\".
+the servers are set to skipACL = \"yes\". Without any of these a restart of the leader moves leadership, too: it
+hands over before it stops.
 
 Examples:
   TIDEGATE_COORDINATOR_AUTH=digest:super:PASSWORD tidegate coordinator transfer --to 2

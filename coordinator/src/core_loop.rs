@@ -28,7 +28,7 @@ use crate::net::Outbox;
 use crate::notices;
 use crate::peers;
 use crate::standing::StandingWatch;
-use crate::storage::Storage;
+use crate::storage::{Storage, Wish};
 
 /// Inputs that wait for the core; whoever has more waits.
 pub const INPUTS_MAX: usize = 1024;
@@ -381,9 +381,9 @@ impl CoreLoop {
                 }
             }
             Effect::Persist { id, write } => self.storage.persist(id, write),
-            Effect::SaveSnapshot { state, keep_image } => {
+            Effect::SaveSnapshot { state, keep_image, makes_room } => {
                 self.asked.begin(state.index(), state.last_zxid());
-                self.storage.save_snapshot(state, keep_image);
+                self.storage.save_snapshot(state, Wish { keep_image, makes_room });
             }
             Effect::HurrySnapshot => self.storage.hurry_snapshot(),
             Effect::Audit { record } => {

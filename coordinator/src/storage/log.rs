@@ -22,6 +22,8 @@ use super::{Place, StorageError, SyncTimes, snapshot};
 /// A segment is followed by the next when it has grown to this many bytes. Each change of segments costs the filesystem's
 /// journal a few commits, which everything that is being written then waits for.
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// A segment with no more than this and nothing reserved is not worth another where room is little.
+const SPARED_BYTES: u64 = 1 << 20;
 /// Zeros written ahead, as a part of a segment.
 const FILL_PART: u64 = 256;
 /// Entries in one record: data up to this many bytes, and one entry at least.
@@ -84,6 +86,8 @@ pub struct Log {
     active_info: Sealed,
     hard_state: HardState,
     segment_bytes: u64,
+    /// Bytes that the segment in use reserves, as far as is known.
+    reserved: u64,
     /// Whether a later frame says of everything written that it was synced.
     is_marked: bool,
     times: Arc<SyncTimes>,
@@ -105,6 +109,8 @@ impl Log {
             active_info,
             hard_state,
             segment_bytes: SEGMENT_BYTES,
+            // Found by a start, it has what the life before gave it.
+            reserved: SEGMENT_BYTES,
             is_marked: false,
             times: Arc::default(),
         };
@@ -121,7 +127,7 @@ impl Log {
     pub fn create(place: Place) -> Result<Log, StorageError> {
         let info = Sealed { number: 1, last_index: 0 };
         let hard_state = HardState::default();
-        let active = create_segment(&place, info.number, &hard_state)?;
+        let active = create_segment(&place, (info.number, SEGMENT_BYTES), &hard_state)?;
         Ok(Log::resume(place, VecDeque::new(), (active, info), hard_state))
     }
 
@@ -156,6 +162,7 @@ impl Log {
         let mut frames = Vec::new();
         let mut sync = false;
         let mut discard_to = 0;
+        let mut makes_room = false;
         for write in writes {
             if let Some(image) = &write.install {
                 // Until the snapshot is durable the old log must stay.
@@ -175,11 +182,16 @@ impl Log {
                 self.active_info.last_index = self.active_info.last_index.max(last);
             }
             sync |= write.sync;
+            makes_room |= write.makes_room;
             discard_to = discard_to.max(write.discard_to.unwrap_or(0));
         }
         self.append(&mut frames, sync)?;
         if self.active.end() >= self.segment_bytes {
             self.roll()?;
+        }
+        if makes_room && self.active_info.last_index <= discard_to && self.holds_much() {
+            // What is in use goes too: it may be most of what there is, and reserves more.
+            self.begin_next(0)?;
         }
         self.discard(discard_to)
     }
@@ -208,9 +220,20 @@ impl Log {
 
     /// Seals the active segment, synced whole, and begins the next.
     fn roll(&mut self) -> Result<(), StorageError> {
+        self.begin_next(SEGMENT_BYTES)
+    }
+
+    /// Whether the segment in use has more than its first few frames, or room that is reserved.
+    fn holds_much(&self) -> bool {
+        self.reserved > 0 || self.active.end() > SPARED_BYTES
+    }
+
+    /// The same, with so many bytes reserved.
+    fn begin_next(&mut self, reserved: u64) -> Result<(), StorageError> {
         self.active.seal()?;
         let next = Sealed { number: self.active_info.number + 1, last_index: 0 };
-        self.active = create_segment(&self.place, next.number, &self.hard_state)?;
+        self.active = create_segment(&self.place, (next.number, reserved), &self.hard_state)?;
+        self.reserved = reserved;
         self.fill_ahead();
         self.sealed.push_back(std::mem::replace(&mut self.active_info, next));
         Ok(())
@@ -258,13 +281,13 @@ pub fn segment_identity(place: &Place, number: u64) -> Vec<u8> {
 
 fn create_segment(
     place: &Place,
-    number: u64,
+    (number, reserved): (u64, u64),
     hard_state: &HardState,
 ) -> Result<RecordFile, StorageError> {
     let path = segment_path(place, number);
     let identity = segment_identity(place, number);
     let mut file = RecordFile::create(&*place.disk, &path, &identity)?;
-    match file.preallocate(SEGMENT_BYTES) {
+    match file.preallocate(reserved) {
         // Entries may still fit, and those that end sessions or delete nodes are how room comes back.
         Err(RecordFileError::Io { error, .. }) if error.kind() == ErrorKind::StorageFull => {
             warn!(path = %path.display(), "the disk has no room for a whole segment");

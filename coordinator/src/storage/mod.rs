@@ -50,7 +50,7 @@ pub use found::{found, found_from, may_found, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
 pub use room::RoomGauge;
-pub use saving::SnapshotSettings;
+pub use saving::{SnapshotSettings, Wish};
 pub use snapshot_file::Packing;
 pub use tidy::Findings;
 pub use times::{SYNC_BOUNDS_US, SnapshotCounts, SnapshotTimes, SyncTimes};
@@ -301,13 +301,13 @@ impl Storage {
     }
 
     /// Writes a snapshot beside the core's task and the log's thread, and gives its bytes back where they are kept.
-    pub fn save_snapshot(&mut self, state: FrozenState, keep_image: bool) {
+    pub fn save_snapshot(&mut self, state: FrozenState, wish: Wish) {
         if let Some((before, _)) = self.saving.take() {
             // The core saves one at a time: this one has reported and is about to end.
             let _ = before.join();
         }
         let hurry = Hurry::default();
-        let thread = self.saver.start((state, keep_image), &hurry, &self.events);
+        let thread = self.saver.start((state, wish), &hurry, &self.events);
         self.saving = thread.map(|thread| (thread, hurry));
     }
 

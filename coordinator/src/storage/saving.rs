@@ -28,6 +28,15 @@ pub struct SnapshotSettings {
     pub packing: Packing,
 }
 
+/// What is wanted of one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Its bytes are given back.
+    pub keep_image: bool,
+    /// Those before it go.
+    pub makes_room: bool,
+}
+
 /// What a snapshot's thread is given.
 #[derive(Clone)]
 pub struct Saver {
@@ -40,16 +49,16 @@ impl Saver {
     /// Encodes and writes a snapshot: megabytes must hold up nobody.
     pub fn start(
         &self,
-        (state, keep_image): (FrozenState, bool),
+        (state, wish): (FrozenState, Wish),
         hurry: &Hurry,
         events: &UnboundedSender<Event>,
     ) -> Option<JoinHandle<()>> {
         let (saver, told, index) = (self.clone(), events.clone(), state.index());
         // A follower waits for it, and the log grows in memory until it is there.
-        let bytes_per_second = if keep_image { 0 } else { self.settings.bytes_per_second };
+        let bytes_per_second = if wish.keep_image { 0 } else { self.settings.bytes_per_second };
         let pace = Pace::new(bytes_per_second, hurry.clone());
         let save = move || {
-            let _ = told.send(saver.save(state, keep_image, &pace));
+            let _ = told.send(saver.save(state, wish, &pace));
         };
         // Packing takes some on the stack.
         let thread = std::thread::Builder::new().name("snapshot".into()).stack_size(1 << 20);
@@ -64,11 +73,12 @@ impl Saver {
         }
     }
 
-    fn save(&self, state: FrozenState, keep_image: bool, pace: &Pace) -> Event {
+    fn save(&self, state: FrozenState, wish: Wish, pace: &Pace) -> Event {
         let began = Instant::now();
         let Position { index, term } = Position { index: state.index(), term: state.term() };
-        let manner = Manner { packing: self.settings.packing, pace: Some(pace) };
-        let mut kept = keep_image.then(Vec::new);
+        let (packing, makes_room) = (self.settings.packing, wish.makes_room);
+        let manner = Manner { packing, pace: Some(pace), makes_room };
+        let mut kept = wish.keep_image.then(Vec::new);
         // Encoded as it is written: a large state is never in memory a second time, but for a follower.
         let mut parts = state.parts().inspect(|part| {
             if let Some(kept) = &mut kept {

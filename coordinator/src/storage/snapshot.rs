@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use coordinator_core::consensus::SnapshotImage;
 use coordinator_disk::record_file::RecordFile;
+use coordinator_disk::small_file::REPLACEMENT_SUFFIX;
 use coordinator_disk::{Disk, OpenMode};
 
 use super::pace::Pace;
@@ -29,12 +30,14 @@ pub struct Manner<'a> {
     pub packing: Packing,
     /// How fast, where nobody waits for it.
     pub pace: Option<&'a Pace>,
+    /// The disk has little room: none before it stays.
+    pub makes_room: bool,
 }
 
 /// Writes a snapshot as fast as it can be; durable when it returns.
 pub fn save(place: &Place, image: &SnapshotImage) -> Result<(), StorageError> {
     let position = Position { index: image.index, term: image.term };
-    let manner = Manner { packing: Packing::None, pace: None };
+    let manner = Manner { packing: Packing::None, pace: None, makes_room: false };
     write(place, position, &mut std::iter::once(&image.data[..]), &manner).map(drop)
 }
 
@@ -55,12 +58,17 @@ pub fn write<P: AsRef<[u8]>>(
         renamed.map(|()| bytes).map_err(|error| io_error(&path, error))
     });
     if renamed.is_err() {
-        // A disk that failed may fail here too; what stays is removed at the next start.
+        // A disk that failed may fail here too; what stays is removed at the next start. What has no header yet has
+        // another name.
         let _ = place.disk.remove(&unfinished);
+        let mut begun = unfinished.into_os_string();
+        begun.push(REPLACEMENT_SUFFIX);
+        let _ = place.disk.remove(Path::new(&begun));
     }
     let bytes = renamed?;
     place.disk.sync_dir(&place.snapshots).map_err(|error| io_error(&path, error))?;
-    drop_old(place)?;
+    // The log goes on behind the latest: an older one is rarely of use, and room is what lets clients write again.
+    drop_old(place, if manner.makes_room { 1 } else { KEPT })?;
     Ok(bytes)
 }
 
@@ -133,9 +141,9 @@ fn damaged(path: &Path) -> StorageError {
     io_error(path, io::Error::new(io::ErrorKind::InvalidData, "the snapshot is not whole"))
 }
 
-fn drop_old(place: &Place) -> Result<(), StorageError> {
+fn drop_old(place: &Place, kept: usize) -> Result<(), StorageError> {
     let indexes = list(place)?;
-    let surplus = indexes.len().saturating_sub(KEPT);
+    let surplus = indexes.len().saturating_sub(kept);
     for index in &indexes[..surplus] {
         let path = path(place, *index);
         match place.disk.remove(&path) {

@@ -93,6 +93,40 @@ fn segments_roll_and_go_when_a_snapshot_covers_them() {
 }
 
 #[test]
+fn what_is_in_use_goes_too_where_room_is_little_and_the_log_goes_on_behind_the_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut storage, _) = reopen(folder.path());
+    let voted = HardState { term: 3, vote: 2, commit: 7 };
+    let hard_state = Some(voted);
+    storage.write(vec![PersistWrite { hard_state, ..entries(1..=9, 1) }]).unwrap();
+    let used = |storage: &Opened| storage.gauges().0.free_bytes().unwrap().unwrap();
+    let discard = |index, makes_room| {
+        let discard_to = Some(index);
+        vec![PersistWrite { discard_to, makes_room, ..PersistWrite::default() }]
+    };
+    let segments = || -> Vec<String> {
+        let found = RealDisk.list(&folder.path().join("log")).unwrap();
+        found.into_iter().map(|entry| entry.name).collect()
+    };
+    storage.save(&image(9, 1)).unwrap();
+    assert!(used(&storage) > 0);
+    storage.write(discard(9, false)).unwrap();
+    storage.write(discard(8, true)).unwrap();
+    assert_eq!(segments(), ["0000000000000001.log"], "there is more in it");
+    storage.write(discard(9, true)).unwrap();
+    storage.write(discard(9, true)).unwrap();
+    assert_eq!(segments(), ["0000000000000002.log"], "once, because nothing is reserved then");
+    let path = folder.path().join("log/0000000000000002.log");
+    let reserved = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap()) * 512;
+    assert!(reserved < 1 << 20, "{reserved}");
+    storage.write(vec![entries(10..=10, 3)]).unwrap();
+    drop(storage);
+    let (_, restored) = reopen(folder.path());
+    assert_eq!((restored.snapshot, restored.hard_state), (Some(image(9, 1)), voted));
+    assert_eq!(restored.entries.len(), 1);
+}
+
+#[test]
 fn installed_snapshot_voids_the_log_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let (mut storage, _) = reopen(folder.path());
@@ -243,6 +277,12 @@ fn snapshot_that_fails_leaves_no_file() {
     std::fs::create_dir(snapshots.join(name)).unwrap();
     assert!(storage.save(&image(5, 1)).is_err());
     assert_eq!(names(), [name]);
+    // Nor that of what is being written; what is to get it is there by then.
+    std::fs::remove_dir(snapshots.join(name)).unwrap();
+    let unfinished = "0000000000000005.snapshot.unfinished";
+    std::fs::create_dir(snapshots.join(unfinished)).unwrap();
+    assert!(storage.save(&image(5, 1)).is_err());
+    assert_eq!(names(), [unfinished]);
 }
 
 #[tokio::test]
@@ -257,7 +297,7 @@ async fn waiting_writes_are_reported_by_the_last_of_them() {
     storage.submit();
     assert!(matches!(told.recv().await, Some(Event::Persisted { id: PersistId(3) })));
     let state = State::new();
-    storage.save_snapshot(state.freeze(), true);
+    storage.save_snapshot(state.freeze(), Wish { keep_image: true, makes_room: false });
     let Some(Event::SnapshotSaved { index: 0, image: Some(image) }) = told.recv().await else {
         panic!("its bytes were asked for");
     };
@@ -278,7 +318,7 @@ async fn slow_packed_snapshot_is_whole_and_nobody_waits_for_it_at_the_end() {
     let mut storage = Storage::start(opened, settings, events).unwrap();
     let state = State::new();
     let began = Instant::now();
-    storage.save_snapshot(state.freeze(), false);
+    storage.save_snapshot(state.freeze(), Wish::default());
     storage.stop();
     assert!(began.elapsed() < Duration::from_secs(60));
     assert!(matches!(told.recv().await, Some(Event::SnapshotSaved { index: 0, image: None })));
@@ -298,7 +338,7 @@ async fn slow_snapshot_is_written_at_once_when_somebody_waits() {
     let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
     let mut storage = Storage::start(opened, settings, events).unwrap();
     storage.hurry_snapshot();
-    storage.save_snapshot(State::new().freeze(), false);
+    storage.save_snapshot(State::new().freeze(), Wish::default());
     let early = tokio::time::timeout(Duration::from_millis(200), told.recv()).await;
     assert!(early.is_err(), "haste that was over before it began");
     storage.hurry_snapshot();

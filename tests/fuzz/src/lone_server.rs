@@ -141,7 +141,7 @@ impl LoneServer {
                 self.writes.push(write);
                 return Some(Event::Persisted { id });
             }
-            Effect::SaveSnapshot { state, keep_image } => {
+            Effect::SaveSnapshot { state, keep_image, .. } => {
                 let (index, term) = (state.index(), state.term());
                 let image = SnapshotImage { index, term, data: state.encode() };
                 let index = image.index;

@@ -93,6 +93,8 @@ pub struct PersistWrite {
     /// Entries up to and including this index are no longer needed: a snapshot at or above it is
     /// saved. Space may be freed at any later time.
     pub discard_to: Option<u64>,
+    /// The disk has little room: free all that `discard_to` lets go at once, and reserve nothing ahead.
+    pub makes_room: bool,
     /// Whether `Persisted` must wait for a sync. When false, `Persisted` may be given after the
     /// write (but still in order, so after the syncs of smaller ids).
     pub sync: bool,

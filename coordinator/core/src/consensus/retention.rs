@@ -10,6 +10,8 @@
 //! ```
 
 use super::engine::Consensus;
+use super::output::Output;
+use super::record::PersistWrite;
 use crate::Millis;
 
 /// How long entries wait for a follower that has just got a snapshot, or is about to ask for it again; and the snapshot itself,
@@ -65,6 +67,15 @@ impl Consensus {
         let upto = upto.min(self.needed_behind());
         self.node.mut_store().discard_to(upto);
         self.discard_to = Some(index);
+    }
+
+    /// The disk has little room: what the last snapshot has need not wait for the next write, which may never come.
+    pub fn discard_now(&mut self, out: &mut Vec<Output>) {
+        let Some(index) = self.discard_to.take().filter(|_| !self.halted) else { return };
+        let id = self.queue.next_id();
+        let (discard_to, makes_room) = (Some(index), true);
+        let write = PersistWrite { discard_to, makes_room, ..PersistWrite::default() };
+        out.push(Output::Persist { id, write });
     }
 
     /// After entries were applied.

@@ -65,7 +65,8 @@ impl Server {
         let state = state.planted_with(self.config.planted);
         self.state = state;
         self.changing.stale = true;
-        self.snapshots.installed(image.index, self.state.last_zxid());
+        let bytes = image.data.len() as u64;
+        self.snapshots.installed((image.index, bytes), self.state.last_zxid());
         // Watches fire by changes, and those that the snapshot jumped over are not known: their
         // clients come back and set them anew, which finds what was missed. The same goes for
         // writes and handshakes whose outcome was jumped over.

@@ -59,6 +59,8 @@ pub enum Effect {
         state: FrozenState,
         /// Whether to give its bytes back, for a follower. They take as much memory as the file has bytes.
         keep_image: bool,
+        /// The disk has little room: no earlier snapshot stays once this one is there.
+        makes_room: bool,
     },
     /// A follower waits for the snapshot that is being written: from now on as fast as the disk takes it. Of no meaning
     /// where none is.

@@ -62,6 +62,11 @@ impl Room {
         self.is_low
     }
 
+    /// What was free on it when it was last measured.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.free_bytes
+    }
+
     /// What this one said, if it still counts.
     fn word_of(&self, peer: ServerId, now: Millis) -> Option<RoomWord> {
         let (word, at) = self.heard.get(&peer)?;
@@ -129,6 +134,7 @@ impl Server {
     /// Decides anew, as time passes, and says again what others must not forget.
     pub(super) fn tend_room(&mut self) {
         self.decide_on_room();
+        self.make_room();
         let now = self.now.mono;
         self.room.heard.retain(|_, (_, at)| now.since(*at) < WORD_LASTS_MS);
         let word = self.room_word();

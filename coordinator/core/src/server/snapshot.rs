@@ -17,6 +17,37 @@ const AGAIN_MS_MIN: u64 = 1_000;
 /// ...up to this.
 const AGAIN_MS_MAX: u64 = 60_000;
 
+/// Between two that are taken to make room on the disk, whatever became of the first.
+const ROOM_PAUSE_MS: u64 = 5_000;
+/// Such a one has to free so much more than it takes.
+const ROOM_GAIN_BYTES_MIN: u64 = 1 << 20;
+/// And so much has to be free beside what it takes, for the log and for what the estimate leaves out.
+const ROOM_SPARE_BYTES: u64 = 2 << 20;
+
+/// What of the disk the next snapshot would free, about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Freeable {
+    /// Bytes of the log behind the last one that was saved, and of those up to the one that is on its way.
+    log: u64,
+    log_saving: u64,
+    /// Bytes of the two that are there, the older one first.
+    kept: [u64; 2],
+}
+
+impl Freeable {
+    fn bytes(self) -> u64 {
+        let [older, latest] = self.kept;
+        self.log.saturating_add(older).saturating_add(latest)
+    }
+
+    /// One of so many bytes is there now, and those before, if they stay.
+    fn saved(&mut self, bytes: u64, makes_room: bool) {
+        let [_, latest] = self.kept;
+        self.kept = [if makes_room { 0 } else { latest }, bytes];
+        self.log = self.log.saturating_sub(self.log_saving);
+    }
+}
+
 /// Counts towards the next snapshot.
 #[derive(Debug)]
 pub(super) struct SnapshotPlan {
@@ -37,12 +68,18 @@ pub(super) struct SnapshotPlan {
     not_before: Millis,
     entries: u64,
     bytes: u64,
+    /// Of the disk.
+    freeable: Freeable,
+    /// Whether the one on its way leaves no other on the disk.
+    makes_room: bool,
+    /// Until when none is taken to make room.
+    no_room_before: Millis,
     /// Size of the last one: a large state is not written anew for every few changes.
     image_bytes: u64,
 }
 
 impl SnapshotPlan {
-    pub(super) fn new(last_index: u64, last_zxid: Zxid) -> Self {
+    pub(super) fn new((last_index, bytes): (u64, u64), last_zxid: Zxid) -> Self {
         Self {
             last_index,
             last_zxid: (last_index > 0).then_some(last_zxid),
@@ -54,6 +91,9 @@ impl SnapshotPlan {
             not_before: Millis::ZERO,
             entries: 0,
             bytes: 0,
+            freeable: Freeable { kept: [0, bytes], ..Freeable::default() },
+            makes_room: false,
+            no_room_before: Millis::ZERO,
             image_bytes: 0,
         }
     }
@@ -85,9 +125,12 @@ impl SnapshotPlan {
     pub(super) fn applied(&mut self, bytes: usize) {
         self.entries = self.entries.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.freeable.log = self.freeable.log.saturating_add(bytes as u64);
     }
 
-    pub(super) fn installed(&mut self, index: u64, zxid: Zxid) {
+    pub(super) fn installed(&mut self, (index, bytes): (u64, u64), zxid: Zxid) {
+        self.freeable.log_saving = self.freeable.log;
+        self.freeable.saved(bytes, false);
         self.last_index = index;
         self.last_zxid = Some(zxid);
         self.begin_anew();
@@ -117,10 +160,32 @@ impl Server {
         let plan = &self.snapshots;
         let due = plan.entries >= self.config.snapshot_entries
             || plan.bytes >= self.config.snapshot_bytes.max(plan.image_bytes);
-        if !due || plan.saving.is_some() {
+        // What cannot be written whole would only take what room there is, and be removed again.
+        if !due || plan.saving.is_some() || self.room.is_low() && !self.has_room_for_snapshot() {
             return;
         }
         self.take_snapshot();
+    }
+
+    /// The disk has little room: takes a snapshot where that frees more than it takes. Clients may still delete, and what
+    /// they deleted stands in the log and in older snapshots until then.
+    pub(super) fn make_room(&mut self) {
+        let (plan, now) = (&self.snapshots, self.now.mono);
+        let is_new = self.state.applied_index() > plan.last_index;
+        let waits = plan.saving.is_some() || now < plan.no_room_before || now < plan.not_before;
+        let takes = self.state.bytes_estimate().saturating_add(ROOM_GAIN_BYTES_MIN);
+        if !self.room.is_low() || !is_new || waits || plan.freeable.bytes() <= takes {
+            return;
+        }
+        if self.has_room_for_snapshot() {
+            self.snapshots.no_room_before = now.plus_ms(ROOM_PAUSE_MS);
+            self.take_snapshot();
+        }
+    }
+
+    fn has_room_for_snapshot(&self) -> bool {
+        let wanted = self.state.bytes_estimate().saturating_add(ROOM_SPARE_BYTES);
+        self.room.free_bytes().is_none_or(|free| free >= wanted)
     }
 
     /// An operator wants one.
@@ -153,10 +218,13 @@ impl Server {
         self.snapshots.saving_zxid = Some(state.last_zxid());
         self.snapshots.image_bytes = state.bytes_estimate();
         self.snapshots.begin_anew();
+        let makes_room = self.room.is_low();
+        self.snapshots.makes_room = makes_room;
+        self.snapshots.freeable.log_saving = self.snapshots.freeable.log;
         if keep_image {
             self.consensus.hold_log(index);
         }
-        self.effects.push(Effect::SaveSnapshot { state, keep_image });
+        self.effects.push(Effect::SaveSnapshot { state, keep_image, makes_room });
     }
 
     pub(super) fn on_snapshot_saved(&mut self, index: u64, image: Option<SnapshotImage>) {
@@ -174,7 +242,12 @@ impl Server {
             self.snapshots.wanted = false;
             self.consensus.offer_snapshot(image, self.now.mono);
         }
+        let (bytes, makes_room) = (self.snapshots.image_bytes, self.snapshots.makes_room);
+        self.snapshots.freeable.saved(bytes, makes_room);
         self.consensus.on_snapshot_saved(index);
+        if makes_room {
+            self.consensus.discard_now(&mut self.outputs);
+        }
         // A follower that asked while one without its bytes was written gets the next, as an operator does.
         self.snapshots.asked |= self.snapshots.wanted;
         self.take_asked_snapshot();

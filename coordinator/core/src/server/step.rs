@@ -115,6 +115,7 @@ impl Server {
             state.planted_with(config.planted)
         };
         let snapshot_index = restored.snapshot.as_ref().map_or(0, |image| image.index);
+        let snapshot_bytes = restored.snapshot.as_ref().map_or(0, |image| image.data.len() as u64);
         if state.applied_index() != snapshot_index {
             return Err(RestoreError::Log("the snapshot is of another index than it says"));
         }
@@ -127,7 +128,7 @@ impl Server {
             step_number: 0,
             unfinished: BTreeSet::new(),
             rearming: Rearming::default(),
-            snapshots: SnapshotPlan::new(snapshot_index, state.last_zxid()),
+            snapshots: SnapshotPlan::new((snapshot_index, snapshot_bytes), state.last_zxid()),
             config,
             now: Now::default(),
             last_step: None,

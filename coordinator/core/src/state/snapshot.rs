@@ -118,6 +118,10 @@ pub struct FrozenState {
     membership: Option<Membership>,
 }
 
+fn bytes_estimate(items: usize, bytes: u64) -> u64 {
+    (items * ITEM_BYTES_ESTIMATE) as u64 + bytes
+}
+
 impl FrozenState {
     /// What a member begins with that takes over the nodes of another system, as of its zxid `last`: log position 1 of
     /// term 1, without sessions. Parents come before their children.
@@ -158,8 +162,7 @@ impl FrozenState {
     /// About as many bytes as [`Self::encode`] gives.
     #[must_use]
     pub fn bytes_estimate(&self) -> u64 {
-        let fixed = (self.tree.node_count() + self.sessions.len()) * ITEM_BYTES_ESTIMATE;
-        fixed as u64 + self.tree.bytes()
+        bytes_estimate(self.tree.node_count() + self.sessions.len(), self.tree.bytes())
     }
 
     /// The bytes of a snapshot; equal states give equal bytes.
@@ -215,6 +218,12 @@ impl State {
     pub fn set_apart(mut self) -> Option<Self> {
         self.tree.clear_config();
         Some(Self { zxids: self.zxids.apart()?, membership: None, ..self })
+    }
+
+    /// About as many bytes as a snapshot of it has.
+    #[must_use]
+    pub fn bytes_estimate(&self) -> u64 {
+        bytes_estimate(self.tree.node_count() + self.sessions.len(), self.tree.bytes())
     }
 
     /// The whole state as of now.

@@ -500,7 +500,7 @@ impl World {
                 self.members[id].storage.persist(number, write);
                 self.begin_writing(id);
             }
-            Effect::SaveSnapshot { state, keep_image } => {
+            Effect::SaveSnapshot { state, keep_image, .. } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());
                 let image = SnapshotImage { index, term, data };
                 self.trace.note(now, "  snapshot", &[image.index], &image.data);

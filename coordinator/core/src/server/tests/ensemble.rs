@@ -369,7 +369,7 @@ impl Ensemble {
                 let sync_ms = *self.slow_ms.get(&id).unwrap_or(&self.sync_ms);
                 self.push(sync_ms, Due::Synced { at: id, life, write, event });
             }
-            Effect::SaveSnapshot { state, keep_image } => {
+            Effect::SaveSnapshot { state, keep_image, .. } => {
                 let (index, term, data) = (state.index(), state.term(), state.encode());
                 let image = SnapshotImage { index, term, data };
                 self.push(self.save_ms, Due::Saved { at: id, life, image, keep_image });

@@ -61,6 +61,56 @@ fn without_room_only_what_makes_nodes_fewer_is_written_and_everything_is_read() 
     assert_eq!(status.disk.free_bytes, Some(MARK / 2));
 }
 
+/// A node with so much data.
+fn large(path: &str, bytes: usize) -> Request {
+    let data = Some(bytes::Bytes::from(vec![b'x'; bytes]));
+    let acl = coordinator_protocol::Acl::open();
+    Request::Create(coordinator_protocol::CreateRequest { path: path.into(), data, acl, flags: 0 })
+}
+
+#[test]
+fn server_with_little_room_takes_a_snapshot_once_that_frees_more_than_it_takes() {
+    let mut ensemble = Ensemble::with(1, |config| {
+        config.disk_free_bytes_min = 8 * MARK;
+        (config.snapshot_entries, config.snapshot_bytes) = (u64::MAX, u64::MAX);
+    });
+    let id = ensemble.connect(member(1), 10_000);
+    let paths: Vec<String> = (0..16).map(|number| format!("/n{number}")).collect();
+    for path in &paths {
+        ensemble.ask(id, large(path, 500_000)).unwrap();
+    }
+    let free = 4 << 20;
+    let status = |ensemble: &Ensemble| ensemble.server(member(1)).status();
+    let low_for = |ensemble: &mut Ensemble, seconds: u64| {
+        for _ in 0..seconds {
+            measure(ensemble, member(1), free);
+            ensemble.ask(id, Request::Ping).unwrap();
+            ensemble.run_ms(900);
+        }
+        status(ensemble).snapshot_index
+    };
+    assert_eq!(low_for(&mut ensemble, 10), 0, "there is no room for one");
+    assert!(status(&ensemble).disk.is_low);
+    for path in &paths[..13] {
+        ensemble.ask(id, delete(path)).unwrap();
+    }
+    let first = low_for(&mut ensemble, 10);
+    assert!(first > 0);
+    assert_eq!(ensemble.logged_entries(member(1)).len(), 0, "without another write");
+    assert_eq!(low_for(&mut ensemble, 20), first, "nothing is new");
+    ensemble.ask(id, delete(&paths[13])).unwrap();
+    let later = low_for(&mut ensemble, 20);
+    for path in &paths[14..] {
+        ensemble.ask(id, delete(path)).unwrap();
+    }
+    assert!(low_for(&mut ensemble, 10) > later);
+    let nodes = status(&ensemble).nodes;
+    ensemble.crash(member(1));
+    ensemble.start(member(1));
+    ensemble.await_leader();
+    assert_eq!(status(&ensemble).nodes, nodes);
+}
+
 #[test]
 fn room_counts_again_only_when_it_is_half_as_much_more() {
     let mut ensemble = ensemble(1);

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use coordinator_client::protocol::{EnsembleInfo, ErrorCode, Stat, TransferOutcome, Zxid};
-use coordinator_client::{Client, Credentials, Error};
+use coordinator_client::{Client, Credentials, Error, Tls};
 use serde_json::json;
+use thiserror::Error as ThisError;
 
 use crate::args::{CoordinatorArguments, CoordinatorCommand, Format};
+use crate::cluster::is_without_quorum;
 use crate::handover::Handover;
 use crate::membership::{Change, Verdict};
 use crate::output::{Partly, Table, print_json, print_line};
@@ -253,6 +255,11 @@ fn client_address(server: &str) -> Option<String> {
 /// What one address said.
 type Told = anyhow::Result<Answer>;
 
+/// A server that answers, and can tell nothing.
+#[derive(Clone, Copy, Debug, ThisError)]
+#[error("up, no quorum: it is linked to no majority of the members, or is none")]
+struct NoQuorum;
+
 /// What a server knows.
 #[derive(Debug)]
 struct Answer {
@@ -272,7 +279,7 @@ async fn list(
     let others = ask_all(settings, Ensemble::of(&told).unheard(&told), credentials).await?;
     told.extend(others.into_iter().filter(|(_, told)| told.is_ok()));
     let ensemble = Ensemble::of(&told);
-    let failure = whole_failure(settings, &ensemble, &told);
+    let failure = whole_failure(&settings.coordinators, &ensemble, &told);
     match (format, failure) {
         (Format::Json, None) => print_json(&ensemble.document(&told))?,
         (Format::Json, Some((why, error))) => {
@@ -290,12 +297,26 @@ async fn list(
 
 /// What is said where nobody has told of any member, and the error behind it.
 fn whole_failure(
-    settings: &Settings,
+    asked: &[String],
     ensemble: &Ensemble,
     told: &[(String, Told)],
 ) -> Option<(String, anyhow::Error)> {
     if !ensemble.members.is_empty() {
         return None;
+    }
+    let (up, silent): (Vec<_>, Vec<_>) =
+        told.iter().partition(|(_, told)| told.as_ref().is_err_and(|error| error.is::<NoQuorum>()));
+    if !up.is_empty() {
+        let names = |these: &[&(String, Told)]| {
+            let names: Vec<_> = these.iter().map(|(address, _)| &**address).collect();
+            names.join(", ")
+        };
+        let silent = match silent.is_empty() {
+            true => String::new(),
+            false => format!(", silent {}", names(&silent)),
+        };
+        let why = format!("no coordinator has a quorum: up {}{silent}", names(&up));
+        return Some((why, Error::Unavailable.into()));
     }
     let known = |(_, told): &(String, Told)| told.as_ref().err()?.downcast_ref::<Error>().cloned();
     let errors: Vec<_> = told.iter().filter_map(known).collect();
@@ -305,7 +326,7 @@ fn whole_failure(
     }
     let is_told = |error: &&Error| matches!(error, Error::Tls { .. } | Error::HungUp { .. });
     let error = errors.iter().find(is_told).unwrap_or(&Error::Unavailable).clone();
-    Some((format!("no coordinator answers at {}", settings.coordinators.join(", ")), error.into()))
+    Some((format!("no coordinator answers at {}", asked.join(", ")), error.into()))
 }
 
 async fn ask_all(
@@ -317,13 +338,29 @@ async fn ask_all(
     for address in addresses {
         let one = vec![address.clone()];
         let client = open(settings, one, credentials.to_vec(), ANSWER_TIMEOUT);
-        asked.push((address, tokio::spawn(ask(client))));
+        let (place, tls) = (address.clone(), settings.tls.clone());
+        let work = async move { ask_or_look(client, &place, tls.as_ref()).await };
+        asked.push((address, tokio::spawn(work)));
     }
     let mut told = Vec::new();
     for (address, work) in asked {
         told.push((address, work.await?));
     }
     Ok(told)
+}
+
+/// What a server knows; of one that gives no session, whether it is there without a quorum.
+async fn ask_or_look(client: Client, address: &str, tls: Option<&Tls>) -> Told {
+    let told = ask(client).await;
+    let is_silent = |error: &anyhow::Error| {
+        error.downcast_ref().is_none_or(|known| matches!(known, Error::HungUp { .. }))
+    };
+    match told {
+        Err(error) if is_silent(&error) && is_without_quorum(address, tls).await => {
+            Err(NoQuorum.into())
+        }
+        told => told,
+    }
 }
 
 async fn ask(client: Client) -> Told {
@@ -337,7 +374,7 @@ async fn ask(client: Client) -> Told {
     client.close().await;
     match answer {
         Ok(Err(Error::Unavailable)) | Err(_) => {
-            anyhow::bail!("no answer in time: not up, no member, or without a majority")
+            anyhow::bail!("no answer in time: not up, or not to be reached")
         }
         Ok(answered) => Ok(answered?),
     }
@@ -423,7 +460,24 @@ impl Ensemble {
         for (address, error) in failures(told) {
             table.row([dash(), address.to_owned(), error, dash()]);
         }
-        Ok(table.print()?)
+        table.print()?;
+        if let Some(note) = self.unplaced() {
+            eprintln!("{note}");
+        }
+        Ok(())
+    }
+
+    /// Why some members have no address.
+    fn unplaced(&self) -> Option<String> {
+        let unplaced = self.members.iter().filter(|(_, member)| member.address.is_none());
+        let ids: Vec<_> = unplaced.map(|(id, _)| id.to_string()).collect();
+        (!ids.is_empty()).then(|| {
+            format!(
+                "where clients reach {} is not known, so that they were not asked: server.N of the settings, or of {CONFIG_PATH}, names \
+                 no `;[HOST:]PORT`; --coordinator can name them",
+                ids.join(", ")
+            )
+        })
     }
 
     fn document(&self, told: &[(String, Told)]) -> serde_json::Value {
@@ -506,6 +560,16 @@ mod tests {
     }
 
     #[test]
+    fn servers_without_a_quorum_are_told_from_those_that_are_silent() {
+        let silent = || ("b:1".to_owned(), Err(anyhow::anyhow!("no answer")));
+        let told = [("a:1".to_owned(), Err(NoQuorum.into())), silent()];
+        let (why, _) = whole_failure(&[], &Ensemble::default(), &told).unwrap();
+        assert_eq!(why, "no coordinator has a quorum: up a:1, silent b:1");
+        let (why, _) = whole_failure(&[], &Ensemble::default(), &[silent()]).unwrap();
+        assert!(why.starts_with("no coordinator answers at"), "{why}");
+    }
+
+    #[test]
     fn members_are_those_of_all_answers_together() {
         let failed = ("c:1".to_owned(), Err(anyhow::anyhow!("no answer")));
         let answers = [told("a:1", 1, 1, &[1, 2]), told("b:1", 2, 1, &[1, 2, 3]), failed];
@@ -521,5 +585,8 @@ mod tests {
         assert_eq!(document["members"][2]["address"], "c:2");
         assert_eq!(document["failures"][0]["error"], "no answer");
         assert_eq!(Ensemble::of(&[]), Ensemble::default());
+        assert_eq!(ensemble.unplaced(), None);
+        let one = Ensemble::of(&[told("a:1", 1, 1, &[1])]);
+        assert!(one.unplaced().is_some_and(|note| note.contains("clients reach 2 is not known")));
     }
 }

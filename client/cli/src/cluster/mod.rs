@@ -7,5 +7,6 @@ mod status;
 mod view;
 mod watch;
 
+pub use roles::is_without_quorum;
 pub use status::status;
 pub use watch::watch;

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// ZooKeeper's words, and ours, for a server without a leader.
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
 
 /// What one coordinator says of itself; empty where it does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,15 @@ pub async fn ask(address: &str, tls: Option<&Tls>) -> anyhow::Result<Role> {
         first_line(&srvr)
     );
     Ok(role)
+}
+
+/// Whether a coordinator is there that says of itself that it serves nobody.
+pub async fn is_without_quorum(address: &str, tls: Option<&Tls>) -> bool {
+    command(address, tls, b"srvr").await.is_ok_and(|answer| says_no_quorum(&answer))
+}
+
+fn says_no_quorum(srvr: &str) -> bool {
+    first_line(srvr).trim_end() == NOT_SERVING
 }
 
 async fn command(address: &str, tls: Option<&Tls>, word: &[u8; 4]) -> anyhow::Result<String> {
@@ -87,6 +98,14 @@ fn parse(srvr: &str, mntr: &str) -> Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn server_without_a_quorum_says_so_in_its_own_words() {
+        assert!(says_no_quorum("This ZooKeeper instance is not currently serving requests\n"));
+        for other in ["", "Zookeeper version: 3.9.5\nMode: leader\n", "HTTP/1.1 400 Bad Request"] {
+            assert!(!says_no_quorum(other), "{other}");
+        }
+    }
 
     #[test]
     fn roles_are_read_from_both_answers() {

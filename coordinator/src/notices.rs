@@ -4,7 +4,7 @@
 //! Invariant: the core says how often; here are words only.
 
 use coordinator_core::server::{Notice, Noticed};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// One line.
 pub fn tell(noticed: Noticed) {
@@ -23,6 +23,16 @@ pub fn tell(noticed: Noticed) {
             times,
             "a write has passed the soft limit of a quota, or was done beyond it; one of so many since the last such line"
         ),
+        Notice::SnapshotInstalled { from, bytes, index } => {
+            let from = from.map_or("a leader that is gone".to_owned(), |id| id.to_string());
+            info!(
+                from,
+                bytes,
+                index,
+                times,
+                "this server was too far behind for the log and got a snapshot: its clients come again"
+            );
+        }
         Notice::SessionRefused { client, limit } => warn!(
             client,
             limit,

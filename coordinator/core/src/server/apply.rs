@@ -65,7 +65,10 @@ impl Server {
         let state = state.planted_with(self.config.planted);
         self.state = state;
         self.changing.stale = true;
-        let bytes = image.data.len() as u64;
+        let from = self.consensus.leader();
+        let (index, bytes) = (image.index, image.data.len());
+        self.note(Notice::SnapshotInstalled { from, bytes, index });
+        let bytes = bytes as u64;
         self.snapshots.installed((image.index, bytes), self.state.last_zxid());
         // Watches fire by changes, and those that the snapshot jumped over are not known: their
         // clients come back and set them anew, which finds what was missed. The same goes for
@@ -106,6 +109,10 @@ impl Server {
 
     /// As ZooKeeper, whose servers each warn of what they apply.
     fn note_soft_limits(&mut self, changes: &[Change]) {
+        if self.is_replaying() {
+            // Whoever reads the log of the process before was warned.
+            return;
+        }
         let grows =
             |change: &&Change| matches!(change.kind, ChangeKind::Created | ChangeKind::DataChanged);
         let tree = self.state.tree();

@@ -127,7 +127,7 @@ impl Server {
 
     /// What the log held when this process began was recorded by the one before, or was asked for by clients of that
     /// one, who never heard of it. What came in place of it is of a later term.
-    fn is_replaying(&self) -> bool {
+    pub(super) fn is_replaying(&self) -> bool {
         let (index, term) = self.found_log;
         self.state.applied_index() < index && self.state.applied_term() <= term
     }

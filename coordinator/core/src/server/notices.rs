@@ -7,7 +7,7 @@
 use coordinator_protocol::SessionId;
 
 use super::step::Server;
-use crate::Millis;
+use crate::{Millis, ServerId};
 
 /// Between two of one kind.
 pub const NOTICE_PAUSE_MS: u64 = 10_000;
@@ -39,6 +39,15 @@ pub enum Notice {
         /// How many there are.
         usage: u64,
     },
+    /// A leader gave this server a snapshot in place of its log.
+    SnapshotInstalled {
+        /// Who leads.
+        from: Option<ServerId>,
+        /// Bytes of it.
+        bytes: usize,
+        /// Last log index inside.
+        index: u64,
+    },
     /// There would be too many sessions.
     SessionRefused {
         /// Who is counted, cut: the subject of a certificate, or an address.
@@ -60,7 +69,7 @@ pub enum Notice {
 }
 
 impl Notice {
-    const KINDS: usize = 5;
+    const KINDS: usize = 7;
 
     fn kind(&self) -> usize {
         match self {
@@ -68,7 +77,10 @@ impl Notice {
             Self::LargeReply { is_refused: true, .. } => 1,
             Self::WatchesRefused { .. } => 2,
             Self::SessionRefused { .. } => 3,
-            Self::SoftQuota { .. } => 4,
+            // Who is over both limits hears of both.
+            Self::SoftQuota { what: "bytes", .. } => 4,
+            Self::SoftQuota { .. } => 5,
+            Self::SnapshotInstalled { .. } => 6,
         }
     }
 }

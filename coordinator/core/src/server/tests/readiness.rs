@@ -3,7 +3,7 @@
 use super::ensemble::{Ensemble, member};
 use super::{create, set_data};
 use crate::ServerId;
-use crate::server::{Config, Lack, Status};
+use crate::server::{Config, Lack, Notice, Noticed, Status};
 
 const WRITES: u64 = 60;
 
@@ -59,7 +59,15 @@ fn follower_that_gets_a_snapshot_is_ready_once_it_has_it() {
         (config.log_bytes_kept, config.log_bytes_kept_since) = (390, 0);
     });
     let told = watch(&mut ensemble, leader, late);
-    assert!(status(&ensemble, late).snapshot_index > 0);
+    let Status { snapshot_index: index, .. } = status(&ensemble, late);
+    let noticed = ensemble.server_mut(late).take_notices();
+    let [Noticed { notice: Notice::SnapshotInstalled { from, bytes, index: last }, .. }] =
+        noticed.as_slice()
+    else {
+        panic!("{noticed:?}");
+    };
+    assert_eq!((*from, *last), (Some(leader), index));
+    assert!(index > 0 && *bytes > 0);
     assert!(told.iter().any(|lack| lack.committed.is_some()), "{told:?}");
 }
 

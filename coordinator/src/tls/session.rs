@@ -291,11 +291,15 @@ fn broken(error: rustls::Error) -> io::Error {
         ) => {
             "its certificate is signed by another authority than those that the trust store here names"
         }
+        // What others send for a name that does not fit, or for anything at all.
         rustls::Error::AlertReceived(
-            AlertDescription::UnknownCA
-            | AlertDescription::DecryptError
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown,
+            AlertDescription::BadCertificate | AlertDescription::CertificateUnknown,
+        ) => {
+            "it refuses the certificate that it was shown: one for another host, or signed by another authority than those that \
+             its trust store names?"
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::DecryptError,
         ) => {
             "it refuses the certificate that it was shown, as one that is signed by another authority than those that its trust \
              store names"

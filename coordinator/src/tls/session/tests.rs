@@ -321,5 +321,6 @@ fn another_authority_is_called_so() {
         let told = alert(received);
         assert!(told.contains("refuses the certificate") && told.contains("authority"), "{told}");
     }
+    assert!(alert(AlertDescription::BadCertificate).contains("another host"));
     assert!(!certificate(CertificateError::Expired).contains("authority"));
 }

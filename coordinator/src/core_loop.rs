@@ -12,11 +12,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coordinator_core::members::Members;
 use coordinator_core::server::{DiskRoom, Effect, Event, Measures, Server as Core, Status};
 use coordinator_core::{ConnectionId, ServerId};
-use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, error, info, warn};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, warn};
 
 use crate::admin::{Known, Wanted};
 use crate::asked_snapshots::{Answer, AskedSnapshots};
@@ -27,6 +26,7 @@ use crate::link_lines::LinkLines;
 use crate::net::Outbox;
 use crate::notices;
 use crate::peers;
+use crate::roster::Roster;
 use crate::standing::StandingWatch;
 use crate::storage::{Storage, Wish};
 
@@ -123,50 +123,6 @@ pub struct CoreLoop {
     link_lines: LinkLines,
     /// Where the other members are, for links.
     roster: Roster,
-}
-
-/// Tells links of new members.
-pub struct Roster {
-    /// This server.
-    pub own_id: ServerId,
-    /// The others, with `host:port`.
-    pub others: watch::Sender<BTreeMap<ServerId, String>>,
-    /// Whether this server was last told to serve.
-    pub serves: bool,
-    /// Whether it has links to others, as its settings are.
-    pub has_links: bool,
-}
-
-impl Roster {
-    fn take(&mut self, servers: &Members, serves: bool) {
-        if serves != self.serves {
-            self.serves = serves;
-            match serves {
-                true => info!("this server is a member of the ensemble"),
-                false => warn!("this server is no member of the ensemble: it serves nobody"),
-            }
-        }
-        let others: BTreeMap<ServerId, String> = servers
-            .iter()
-            .filter(|(id, _)| **id != self.own_id)
-            .map(|(id, member)| (*id, member.peer_address()))
-            .collect();
-        if !others.is_empty() && !self.has_links {
-            error!(
-                "the log has other members than this server alone, and it has no links to them: give it `server.{}`, and the \
-                 others' `peerSecret`, in its settings",
-                self.own_id.get()
-            );
-        }
-        self.others.send_if_modified(|known| {
-            let differs = *known != others;
-            if differs {
-                info!(members = ?servers.keys().map(|id| id.get()).collect::<Vec<_>>(), "the servers of the ensemble");
-                *known = others;
-            }
-            differs
-        });
-    }
 }
 
 struct Client {
@@ -345,7 +301,11 @@ impl CoreLoop {
         let room = self.core.disk_room();
         disk_room::tell(std::mem::replace(&mut self.room, room), room);
         self.core.take_notices().into_iter().for_each(notices::tell);
-        for line in self.standing.look(self.core.standing(), began) {
+        let standing = self.core.standing();
+        if standing.confirmed || !standing.member {
+            self.roster.compare();
+        }
+        for line in self.standing.look(standing, began) {
             line.tell(|| self.core.links());
         }
         let mut effects = std::mem::take(&mut self.effects);

@@ -28,6 +28,7 @@ mod metrics;
 mod net;
 mod notices;
 mod peers;
+mod roster;
 mod server;
 mod standing;
 mod tls;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use coordinator_core::server as core;
 use coordinator_disk::Disk;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -21,11 +21,12 @@ use crate::admin::{Desk, Facts};
 use crate::audit::{AuditCounts, AuditLog, AuditSettings};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd, Roster};
+use crate::core_loop::{CoreLoop, INPUTS_MAX, Input, LoopEnd};
 use crate::disk_room;
 use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits, RequestLimits, Whitelist};
 use crate::peers::{self, Ensemble};
+use crate::roster::Roster;
 use crate::storage::{self, Findings, RoomGauge, SnapshotTimes, Storage, StorageError, SyncTimes};
 
 /// How long a leader may take to hand its office over when it stops.
@@ -143,9 +144,7 @@ impl Server {
         };
         let bound = client.local_addr().unwrap_or(config.client_address);
         let facts = Facts::new(&config, bound);
-        let mut others = config.members;
-        others.remove(&own_id);
-        let (roster, others) = watch::channel(others);
+        let (roster, others) = Roster::new(own_id, config.members, peer.is_some());
         let ensemble = Ensemble {
             cluster_id: config.cluster_id,
             secret: config.peer_secret,
@@ -163,7 +162,6 @@ impl Server {
         let (room_gauge, sync_times, snapshot_times) = opened.gauges();
         let storage =
             Storage::start(opened, config.snapshots, events).map_err(ServerError::Thread)?;
-        let roster = Roster { own_id, others: roster, serves: true, has_links: peer.is_some() };
         let audit = config.audit.map(|settings| start_audit(disk, settings)).transpose()?;
         let audit_counts = audit.as_ref().map(AuditLog::counts);
         let core_loop = CoreLoop::new(core, Clock::new(), storage, roster).with_audit(audit);

@@ -84,8 +84,8 @@ impl StandingWatch {
                 }
             }
             (false, None) => self.missed_since = Some(now),
-            // Who stopped for good says so.
-            (false, Some(since)) if standing.mode != Mode::Halted => {
+            // Who stopped for good says so, and who is no member.
+            (false, Some(since)) if standing.mode != Mode::Halted && standing.member => {
                 let time = now.saturating_duration_since(since);
                 let is_due = |told| now.saturating_duration_since(told) >= MISSED_AGAIN;
                 if time >= MISSED_AFTER && self.told_at.is_none_or(is_due) {
@@ -173,6 +173,18 @@ impl Line {
     }
 }
 
+/// To whom this server is linked, in words.
+pub fn linked(links: &Links) -> String {
+    match (links.up.is_empty(), links.missing.is_empty()) {
+        (true, true) => "nobody else votes".to_owned(),
+        (true, false) => format!("linked to nobody, {} missing", named(&links.missing)),
+        (false, true) => format!("linked to all others ({})", named(&links.up)),
+        (false, false) => {
+            format!("linked to {}, not to {}", named(&links.up), named(&links.missing))
+        }
+    }
+}
+
 /// Ids, for people.
 pub fn named(ids: &[ServerId]) -> String {
     if ids.is_empty() {
@@ -191,7 +203,7 @@ mod tests {
 
     fn standing(mode: Mode, leader: Option<u64>, term: u64, confirmed: bool) -> Standing {
         let leader = leader.map(id);
-        Standing { mode, leader, term, confirmed, heir: None, transfers_asked: 0 }
+        Standing { mode, leader, term, confirmed, member: true, heir: None, transfers_asked: 0 }
     }
 
     #[test]
@@ -235,6 +247,28 @@ mod tests {
         assert_eq!(at(70, true), [Line::Found { time: Duration::from_secs(70) }]);
         // Too short for a word.
         assert_eq!([at(71, true), at(80, false), at(84, true)], [vec![], vec![], vec![]]);
+    }
+
+    #[test]
+    fn links_are_told_in_words() {
+        let ids = |ids: &[u64]| ids.iter().map(|number| id(*number)).collect();
+        let check = |up: &[u64], missing: &[u64], expected: &str| {
+            assert_eq!(linked(&Links { up: ids(up), missing: ids(missing) }), expected);
+        };
+        check(&[1, 2], &[], "linked to all others (1, 2)");
+        check(&[1], &[2], "linked to 1, not to 2");
+        check(&[], &[1, 2], "linked to nobody, 1, 2 missing");
+        check(&[], &[], "nobody else votes");
+    }
+
+    #[test]
+    fn server_that_is_no_member_misses_no_quorum() {
+        let start = Instant::now();
+        let mut watch = StandingWatch::new(start);
+        let removed = Standing { member: false, ..standing(Mode::Looking, None, 1, false) };
+        for seconds in [0, 5, 6, 600] {
+            assert_eq!(watch.look(removed, start + Duration::from_secs(seconds)), []);
+        }
     }
 
     #[test]

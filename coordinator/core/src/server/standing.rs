@@ -20,6 +20,8 @@ pub struct Standing {
     pub term: u64,
     /// As in [`super::Status`].
     pub confirmed: bool,
+    /// The same.
+    pub member: bool,
     /// Whom this leader is handing its office to.
     pub heir: Option<ServerId>,
     /// How often clients of this server asked for leadership to be moved.
@@ -44,6 +46,7 @@ impl Server {
             leader: self.consensus.leader(),
             term: self.consensus.term(),
             confirmed: self.is_confirmed(),
+            member: self.is_member(),
             heir: self.consensus.heir(),
             transfers_asked: self.transfers.asked(),
         }

@@ -213,7 +213,10 @@ impl Entry {
             true => SCHEMA_3,
             false => SCHEMA,
         };
-        Ok(Bytes::from(envelope::encode(schema, self)?))
+        let mut bytes = envelope::encode(schema, self)?;
+        // The log keeps it: what was held in reserve to write it would be a third of the log's memory.
+        bytes.shrink_to_fit();
+        Ok(Bytes::from(bytes))
     }
 
     /// The entry in `bytes`. The data inside is copied: it does not keep `bytes` alive.

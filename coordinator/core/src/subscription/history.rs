@@ -9,29 +9,43 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::collections::vec_deque;
 
-use bytes::Bytes;
 use coordinator_protocol::Zxid;
 
+use super::past::{Changes, Past, Position, Text};
 use crate::tree::{Change, ChangeKind};
 
-/// Bytes of paths and data that the history keeps, beside its limit on the number of changes.
-/// The newest write is kept whatever its size.
+/// Bytes that the history keeps, beside its limit on the number of changes. The newest write is kept whatever its size.
 pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 
-/// Changes of one write.
+/// A stretch that has more than that is full.
+const STRETCH_BYTES_MAX: usize = 64 << 10;
+/// Long data counts for that, as there may be little else of it.
+const STRETCH_APART_MAX: usize = 64;
+
+/// Consecutive writes.
 #[derive(Debug)]
-struct Batch {
+struct Stretch {
+    text: Text,
+    writes: VecDeque<Write>,
+    /// Where the first of `writes` begins: what lies before it is forgotten.
+    start: Position,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Write {
     zxid: Zxid,
-    changes: Vec<Change>,
-    bytes: usize,
+    changes: u32,
+    end: Position,
 }
 
 #[derive(Debug)]
 pub(super) struct History {
     begins: Zxid,
     last: Zxid,
-    batches: VecDeque<Batch>,
+    /// None without a write.
+    stretches: VecDeque<Stretch>,
     change_count: usize,
     changes_max: usize,
     bytes: usize,
@@ -43,7 +57,7 @@ impl History {
         Self {
             begins: zxid,
             last: zxid,
-            batches: VecDeque::new(),
+            stretches: VecDeque::new(),
             change_count: 0,
             changes_max,
             bytes: 0,
@@ -57,17 +71,23 @@ impl History {
         if changes.is_empty() {
             return;
         }
-        let bytes = changes.iter().map(bytes_of).sum();
-        self.batches.push_back(Batch { zxid, changes: changes.to_vec(), bytes });
+        if self.stretches.back().is_none_or(Stretch::is_full) {
+            self.stretches.back_mut().into_iter().for_each(|full| full.text.shrink());
+            self.stretches.push_back(Stretch::new());
+        }
+        let Some(stretch) = self.stretches.back_mut() else { return };
+        self.bytes += stretch.push(zxid, changes);
         self.change_count += changes.len();
-        self.bytes += bytes;
-        while self.batches.len() > 1
-            && (self.change_count > self.changes_max || self.bytes > HISTORY_BYTES_MAX)
-        {
-            let Some(oldest) = self.batches.pop_front() else { break };
-            self.begins = oldest.zxid;
-            self.change_count -= oldest.changes.len();
-            self.bytes -= oldest.bytes;
+        while self.change_count > self.changes_max || self.bytes > HISTORY_BYTES_MAX {
+            let Some(oldest) = self.stretches.front_mut() else { break };
+            // The newest write stays.
+            let Some((forgotten, bytes)) = oldest.forget(self.last) else { break };
+            self.begins = forgotten.zxid;
+            self.change_count -= count(forgotten.changes);
+            self.bytes -= bytes;
+            if oldest.writes.is_empty() {
+                self.stretches.pop_front();
+            }
         }
     }
 
@@ -81,7 +101,7 @@ impl History {
     pub(super) fn can_resume(&self, path: &str, zxid: Zxid) -> bool {
         let mut later = self.after(zxid).flat_map(|(_, changes)| changes);
         let is_new_list =
-            |change: &Change| change.kind == ChangeKind::AclChanged && change.is_within(path);
+            |past: Past<'_>| past.kind == ChangeKind::AclChanged && past.is_within(path);
         self.covers(zxid) && !later.any(is_new_list)
     }
 
@@ -91,29 +111,106 @@ impl History {
     }
 
     /// Writes with changes, after `zxid`.
-    pub(super) fn after(&self, zxid: Zxid) -> impl Iterator<Item = (Zxid, &[Change])> {
-        let start = self.batches.partition_point(|batch| batch.zxid <= zxid);
-        self.batches.range(start..).map(|batch| (batch.zxid, batch.changes.as_slice()))
+    pub(super) fn after(&self, zxid: Zxid) -> After<'_> {
+        let known = |stretch: &Stretch| stretch.writes.back().is_none_or(|last| last.zxid <= zxid);
+        let start = self.stretches.partition_point(known);
+        let mut stretches = self.stretches.range(start..);
+        let stretch = stretches.next().map(|stretch| (stretch, stretch.position_after(zxid)));
+        After { stretches, stretch }
     }
 
     /// Asserts what always holds.
     pub(super) fn check(&self) {
-        let mut before = self.begins;
-        for batch in &self.batches {
-            assert!(before < batch.zxid, "{before} before {}", batch.zxid);
-            assert!(!batch.changes.is_empty());
-            assert!(batch.changes.iter().all(|change| change.zxid == batch.zxid));
-            before = batch.zxid;
+        let (mut before, mut count) = (self.begins, 0);
+        for (zxid, changes) in self.after(self.begins) {
+            assert!(before < zxid, "{before} before {zxid}");
+            before = zxid;
+            let changes = changes.count();
+            assert!(changes > 0);
+            count += changes;
         }
         assert!(before <= self.last, "{before} after the last, {}", self.last);
-        let changes = self.batches.iter().map(|batch| batch.changes.len()).sum::<usize>();
-        assert_eq!(changes, self.change_count);
-        assert_eq!(self.batches.iter().map(|batch| batch.bytes).sum::<usize>(), self.bytes);
-        assert!(self.batches.len() <= 1 || self.change_count <= self.changes_max);
-        assert!(self.batches.len() <= 1 || self.bytes <= HISTORY_BYTES_MAX);
+        assert_eq!(count, self.change_count);
+        assert!(self.stretches.iter().all(|stretch| !stretch.writes.is_empty()));
+        let writes = self.stretches.iter().map(|stretch| stretch.writes.len()).sum::<usize>();
+        let bytes = self.stretches.iter().map(|stretch| stretch.bytes()).sum::<usize>();
+        assert_eq!(bytes, self.bytes);
+        assert!(writes <= 1 || self.change_count <= self.changes_max);
+        assert!(writes <= 1 || self.bytes <= HISTORY_BYTES_MAX);
     }
 }
 
-fn bytes_of(change: &Change) -> usize {
-    size_of::<Change>() + change.path.len() + change.data.as_ref().map_or(0, Bytes::len)
+/// Writes with their changes, in order.
+#[derive(Clone, Debug)]
+pub(super) struct After<'a> {
+    stretches: vec_deque::Iter<'a, Stretch>,
+    /// The one that it is in, and which write of it comes next.
+    stretch: Option<(&'a Stretch, usize)>,
+}
+
+impl<'a> Iterator for After<'a> {
+    type Item = (Zxid, Changes<'a>);
+
+    fn next(&mut self) -> Option<(Zxid, Changes<'a>)> {
+        loop {
+            let (stretch, at) = self.stretch?;
+            if let Some(write) = stretch.writes.get(at) {
+                self.stretch = Some((stretch, at + 1));
+                let from = stretch.start_of(at);
+                return Some((write.zxid, stretch.text.changes(write.zxid, from, write.changes)));
+            }
+            self.stretch = self.stretches.next().map(|stretch| (stretch, 0));
+        }
+    }
+}
+
+impl Stretch {
+    fn new() -> Self {
+        let text = Text::with_room(STRETCH_BYTES_MAX);
+        Self { text, writes: VecDeque::new(), start: Position::default() }
+    }
+
+    fn is_full(&self) -> bool {
+        let Position { text, apart } = self.text.end();
+        text >= STRETCH_BYTES_MAX || apart >= STRETCH_APART_MAX
+    }
+
+    /// How many bytes it takes.
+    fn push(&mut self, zxid: Zxid, changes: &[Change]) -> usize {
+        let start = self.text.end();
+        changes.iter().for_each(|change| self.text.push(change));
+        let end = self.text.end();
+        let changes = u32::try_from(changes.len()).expect("bounded by a frame");
+        self.writes.push_back(Write { zxid, changes, end });
+        self.text.bytes_between(start, end) + size_of::<Write>()
+    }
+
+    /// Forgets the oldest write, unless it is `last`: how many bytes it took.
+    fn forget(&mut self, last: Zxid) -> Option<(Write, usize)> {
+        let oldest = self.writes.front().filter(|oldest| oldest.zxid != last)?;
+        let (oldest, start) = (*oldest, self.start);
+        let bytes = self.text.bytes_between(start, oldest.end) + size_of::<Write>();
+        self.text.forget_apart(start, oldest.end);
+        self.writes.pop_front();
+        self.start = oldest.end;
+        Some((oldest, bytes))
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = self.text.bytes_between(self.start, self.text.end());
+        bytes + self.writes.len() * size_of::<Write>()
+    }
+
+    /// Which write is the first after `zxid`.
+    fn position_after(&self, zxid: Zxid) -> usize {
+        self.writes.partition_point(|write| write.zxid <= zxid)
+    }
+
+    fn start_of(&self, at: usize) -> Position {
+        at.checked_sub(1).map_or(self.start, |before| self.writes[before].end)
+    }
+}
+
+fn count(changes: u32) -> usize {
+    usize::try_from(changes).expect("they are in memory")
 }

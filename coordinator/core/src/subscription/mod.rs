@@ -1,6 +1,7 @@
 //! Subscriptions: a subtree's state, and then every change of it, in zxid order.
 //!
 //! ```text
+//! past         changes side by side in one piece of memory
 //! history      the latest changes, bounded; begins at the snapshot that was loaded
 //! cut          a subtree as of one zxid, sent in chunks
 //! table        Subscriptions: where each subscriber stands, and what it is sent next
@@ -13,6 +14,7 @@
 
 mod cut;
 mod history;
+mod past;
 mod table;
 
 pub use history::HISTORY_BYTES_MAX;

@@ -19,6 +19,7 @@ use coordinator_protocol::{
 
 use super::cut::Cut;
 use super::history::History;
+use super::past::Past;
 use crate::ids::ConnectionId;
 use crate::tree::{Change, ChangeKind, Identity, Tree, ancestors, may_read, validate_path};
 
@@ -143,13 +144,19 @@ impl Subscriptions {
     /// All changes after `zxid`, in order; nothing when not all are known any more, or there are more than
     /// `count_max`.
     #[must_use]
-    pub fn changes_after(&self, zxid: Zxid, count_max: usize) -> Option<Vec<&Change>> {
+    pub fn changes_after(&self, zxid: Zxid, count_max: usize) -> Option<Vec<Change>> {
         if !self.history.covers(zxid) {
             return None;
         }
         let changes = self.history.after(zxid).flat_map(|(_, changes)| changes);
-        let found: Vec<&Change> = changes.take(count_max.saturating_add(1)).collect();
-        (found.len() <= count_max).then_some(found)
+        let mut found = Vec::new();
+        for past in changes {
+            if found.len() == count_max {
+                return None;
+            }
+            found.push(past.to_change());
+        }
+        Some(found)
     }
 
     /// unsubscribe: whether there was one. What its subscriber counts on is sent all the same: answers to earlier
@@ -376,7 +383,7 @@ impl Source<'_> {
         let shared = self.cuts.get(path).and_then(Weak::upgrade).filter(|cut| {
             let mut later = self.history.after(cut.zxid()).flat_map(|(_, changes)| changes);
             let covers = self.history.covers(cut.zxid());
-            covers && !later.any(|change| change.is_within(path))
+            covers && !later.any(|past| past.is_within(path))
         });
         shared.unwrap_or_else(|| {
             let cut = Arc::new(Cut::take(self.tree, path, self.history.last()));
@@ -457,9 +464,8 @@ impl Subscription {
         (after, bookmark): (Zxid, bool),
     ) -> Phase {
         for (zxid, changes) in source.history.after(after.max(self.told)) {
-            let within = changes.iter().filter(|change| {
-                change.is_within(&self.path) && may_read(&change.acl, source.reader)
-            });
+            let within = changes
+                .filter(|past| past.is_within(&self.path) && may_read(past.acl(), source.reader));
             let items: Vec<Item> = within.filter_map(item).collect();
             if !items.is_empty() {
                 let changes = event(id, SubscriptionEventKind::Changes, zxid);
@@ -483,13 +489,12 @@ fn event(subscription: i32, kind: SubscriptionEventKind, zxid: Zxid) -> Subscrip
 }
 
 /// What a subscriber is told of a change; of a new access list only by a snapshot.
-fn item(change: &Change) -> Option<Item> {
-    let kind = match change.kind {
+fn item(past: Past<'_>) -> Option<Item> {
+    let kind = match past.kind {
         ChangeKind::Created => ItemKind::Created,
         ChangeKind::DataChanged => ItemKind::DataChanged,
         ChangeKind::Deleted => ItemKind::Deleted,
         ChangeKind::AclChanged => return None,
     };
-    let (path, data) = (change.path.to_string(), change.data.clone());
-    Some(Item { kind, path, data, stat: change.stat })
+    Some(Item { kind, path: past.path.to_owned(), data: past.data(), stat: past.stat })
 }

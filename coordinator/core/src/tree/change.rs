@@ -45,9 +45,15 @@ impl Change {
     /// Whether the node is `top` or below it.
     #[must_use]
     pub fn is_within(&self, top: &str) -> bool {
-        match self.path.strip_prefix(top) {
-            Some(rest) => rest.is_empty() || rest.starts_with('/') || top == "/",
-            None => false,
-        }
+        is_within(&self.path, top)
+    }
+}
+
+/// Whether a node is `top` or below it.
+#[must_use]
+pub(crate) fn is_within(path: &str, top: &str) -> bool {
+    match path.strip_prefix(top) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/') || top == "/",
+        None => false,
     }
 }

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::children::Children;
-use super::node::{Node, NodeView};
+use super::node::{Node, NodeRef, NodeView};
 use super::quota::Usage;
+use super::shard::Nodes;
 
 /// A power of two.
 const BLOCKS: usize = 1 << 10;
@@ -40,7 +41,7 @@ struct Block {
 
 #[derive(Clone, Debug, Default)]
 struct Shard {
-    nodes: HashTable<Node>,
+    nodes: Nodes,
     families: HashTable<Arc<Family>>,
 }
 
@@ -72,9 +73,9 @@ impl Index {
     }
 
     /// The node at `path`.
-    pub(super) fn get(&self, path: &str) -> Option<&Node> {
+    pub(super) fn get(&self, path: &str) -> Option<NodeRef<'_>> {
         let hash = hash_of(path.as_bytes());
-        self.shard(hash).node(hash, path)
+        self.shard(hash).nodes.get(hash, path)
     }
 
     /// The same, as readers get it.
@@ -86,7 +87,7 @@ impl Index {
     pub(super) fn with_family(&self, path: &str) -> Option<(NodeView<'_>, Option<&Family>)> {
         let hash = hash_of(path.as_bytes());
         let shard = self.shard(hash);
-        let node = shard.node(hash, path)?;
+        let node = shard.nodes.get(hash, path)?;
         let family = shard.family(hash, path);
         let count = family.map_or(0, |family| family.children.len());
         Some((NodeView::new(node, count), family))
@@ -99,30 +100,25 @@ impl Index {
     }
 
     /// Puts a node in its place, and returns what was there.
-    pub(super) fn put(&mut self, node: Node) -> Option<Node> {
+    pub(super) fn put(&mut self, node: NodeRef<'_>) -> Option<Node> {
         let hash = hash_of(node.path_bytes());
         let block = self.block_mut(hash);
-        let shard = block.shard_mut(hash);
-        let is_same = |held: &Node| held.path_bytes() == node.path_bytes();
-        if let Some(held) = shard.nodes.find_mut(hash, is_same) {
-            return Some(std::mem::replace(held, node));
+        let former = block.shard_mut(hash).nodes.put(hash, node);
+        if former.is_none() {
+            block.count += 1;
+            block.divide_if_full();
+            self.count += 1;
         }
-        shard.nodes.insert_unique(hash, node, hash_of_node);
-        block.count += 1;
-        block.divide_if_full();
-        self.count += 1;
-        None
+        former
     }
 
     /// Takes a node out.
     pub(super) fn remove(&mut self, path: &str) -> Option<Node> {
         let hash = hash_of(path.as_bytes());
         // A path that is not there copies nothing.
-        self.shard(hash).node(hash, path)?;
+        self.shard(hash).nodes.get(hash, path)?;
         let block = self.block_mut(hash);
-        let is_it = |held: &Node| held.path_bytes() == path.as_bytes();
-        let found = block.shard_mut(hash).nodes.find_entry(hash, is_it).ok()?;
-        let (node, _) = found.remove();
+        let node = block.shard_mut(hash).nodes.remove(hash, path)?;
         block.count -= 1;
         self.count -= 1;
         Some(node)
@@ -209,18 +205,22 @@ impl Block {
         if self.count <= count * SHARD_NODES_MAX || count == SHARDS_MAX {
             return;
         }
-        let mut divided: Vec<Shard> = vec![Shard::default(); 2 * count];
+        let divide = |shard: &Arc<Shard>| Shard {
+            nodes: Nodes::for_half_of(&shard.nodes),
+            families: HashTable::new(),
+        };
+        // Those of a shard come to its place and to the one that is so many behind.
+        let mut divided: Vec<Shard> = self.shards.iter().chain(&self.shards).map(divide).collect();
         let place = |hash: u64| part(hash, 42) & (2 * count - 1);
         for shard in self.shards.drain(..) {
-            let Shard { nodes, families } = Arc::unwrap_or_clone(shard);
-            for node in nodes {
-                let hash = hash_of_node(&node);
-                divided[place(hash)].nodes.insert_unique(hash, node, hash_of_node);
+            for node in shard.nodes.iter() {
+                let hash = hash_of(node.path_bytes());
+                divided[place(hash)].nodes.add(hash, node);
             }
-            for family in families {
+            for family in &shard.families {
                 let hash = hash_of(family.path.as_bytes());
                 let hasher = |family: &Arc<Family>| hash_of(family.path.as_bytes());
-                divided[place(hash)].families.insert_unique(hash, family, hasher);
+                divided[place(hash)].families.insert_unique(hash, family.clone(), hasher);
             }
         }
         self.shards = divided.into_iter().map(Arc::new).collect();
@@ -228,10 +228,6 @@ impl Block {
 }
 
 impl Shard {
-    fn node(&self, hash: u64, path: &str) -> Option<&Node> {
-        self.nodes.find(hash, |node| node.path_bytes() == path.as_bytes())
-    }
-
     fn family(&self, hash: u64, path: &str) -> Option<&Family> {
         self.families.find(hash, |family| *family.path == *path).map(|family| &**family)
     }
@@ -241,10 +237,6 @@ fn hash_of(path: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(path);
     hasher.finish()
-}
-
-fn hash_of_node(node: &Node) -> u64 {
-    hash_of(node.path_bytes())
 }
 
 /// By bits between those that a table takes for itself, which are the lowest and the highest.
@@ -277,7 +269,7 @@ mod tests {
     fn shards_stay_small_and_everything_is_found() {
         let mut index = Index::default();
         for number in 0..100_000 {
-            assert_eq!(index.put(node(&path(number), 1)), None);
+            assert_eq!(index.put(node(&path(number), 1).as_ref()), None);
             index.add_child(&path(number % 1_000), "child");
         }
         assert_eq!(index.len(), 100_000);
@@ -289,7 +281,7 @@ mod tests {
         assert_eq!(index.with_family(&path(1_000)).unwrap().1, None);
         assert!(index.get(&path(100_000)).is_none() && index.family("/").is_none());
         for number in 0..100_000 {
-            assert_eq!(index.remove(&path(number)).unwrap().path(), path(number));
+            assert_eq!(index.remove(&path(number)).unwrap().as_ref().path(), path(number));
             index.remove_child(&path(number), "child");
         }
         assert!(index.is_empty() && index.remove(&path(1)).is_none());
@@ -299,22 +291,22 @@ mod tests {
     #[test]
     fn clone_keeps_what_was_there() {
         let mut index = Index::default();
-        (0..10_000).for_each(|number| assert_eq!(index.put(node(&path(number), 1)), None));
+        (0..10_000).for_each(|number| assert_eq!(index.put(node(&path(number), 1).as_ref()), None));
         index.add_child("/", "one");
         let frozen = index.clone();
         assert_eq!(frozen, index);
-        index.put(node(&path(1), 2));
+        index.put(node(&path(1), 2).as_ref());
         assert_ne!(frozen, index);
-        index.put(node(&path(1), 1));
+        index.put(node(&path(1), 1).as_ref());
         assert_eq!(frozen, index);
         index.add_child("/", "two");
         assert_ne!(frozen, index);
         index.remove_child("/", "two");
         assert_eq!(frozen, index);
         index.remove(&path(2));
-        index.put(node("/new", 1));
+        index.put(node("/new", 1).as_ref());
         assert_ne!(frozen, index);
-        assert_eq!(frozen.get(&path(2)), Some(&node(&path(2), 1)));
+        assert_eq!(frozen.get(&path(2)), Some(node(&path(2), 1).as_ref()));
         assert!(frozen.get("/new").is_none());
     }
 
@@ -322,9 +314,10 @@ mod tests {
     #[test]
     fn change_after_a_clone_copies_one_shard() {
         let mut index = Index::default();
-        (0..100_000).for_each(|number| assert_eq!(index.put(node(&path(number), 1)), None));
+        (0..100_000)
+            .for_each(|number| assert_eq!(index.put(node(&path(number), 1).as_ref()), None));
         let frozen = index.clone();
-        index.put(node(&path(7), 2));
+        index.put(node(&path(7), 2).as_ref());
         let differs = |(a, b): (&Arc<Block>, &Arc<Block>)| !Arc::ptr_eq(a, b);
         let blocks: Vec<_> =
             frozen.blocks.iter().zip(&index.blocks).filter(|&pair| differs(pair)).collect();

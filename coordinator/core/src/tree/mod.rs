@@ -3,9 +3,10 @@
 //! ```text
 //! access       access lists and identities
 //! path         path rules
-//! node         one znode, in one piece of memory; how a Stat is made of it
+//! node         one znode, as a text; how a Stat is made of it
 //! children     the names of one node's children
-//! index        nodes by path, and who has children, in parts that a frozen tree shares
+//! shard        a few dozen nodes side by side in one piece of memory
+//! index        nodes by path, and who has children, in shards that a frozen tree shares
 //! quota        how much there may be below a path
 //! store        Tree: nodes, children, ephemerals by owner; reads
 //! transaction  the only way to write: one zxid, all or nothing
@@ -21,10 +22,12 @@ mod node;
 mod path;
 mod quota;
 mod record;
+mod shard;
 mod store;
 mod transaction;
 
 pub use access::{Identities, Identity, SUPER_SCHEME, is_allowed, masked, may_read};
+pub(crate) use change::is_within;
 pub use change::{Change, ChangeKind};
 pub use node::{NodeNumbers, NodeView};
 pub use path::{PATH_COMPONENTS_MAX, ancestors, parent, validate_path};

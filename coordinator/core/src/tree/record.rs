@@ -116,7 +116,7 @@ impl TreeBuilder {
             return Err(RecordError::Zxids(path));
         }
         let acl = self.tree.share_acl(acl.to_vec());
-        self.tree.attach(Node::new(&path, data.as_deref(), acl, &numbers));
+        self.tree.attach(Node::new(&path, data.as_deref(), acl, &numbers).as_ref());
         Ok(())
     }
 

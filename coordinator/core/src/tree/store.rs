@@ -16,7 +16,7 @@ use coordinator_protocol::{Acl, Permissions, SessionId, Zxid};
 
 use super::children;
 use super::index::{Family, Index};
-use super::node::{Node, NodeNumbers, NodeView};
+use super::node::{Node, NodeNumbers, NodeRef, NodeView};
 use super::path::parent;
 use super::quota::{self, OverSoftLimit, Quotas, Usage};
 
@@ -83,7 +83,7 @@ impl Tree {
                 ..NodeNumbers::new(Zxid::ZERO, 0, SessionId::NONE)
             };
             let acl = tree.share_acl(acl);
-            tree.attach(Node::new(path, Some(b""), acl, &numbers));
+            tree.attach(Node::new(path, Some(b""), acl, &numbers).as_ref());
         }
         tree
     }
@@ -92,7 +92,7 @@ impl Tree {
     pub fn clear_config(&mut self) {
         if let Some(node) = self.nodes.get(CONFIG_PATH) {
             let empty = Node::new(CONFIG_PATH, Some(b""), node.acl().clone(), &node.numbers());
-            self.replace(empty);
+            self.replace(empty.as_ref());
         }
     }
 
@@ -298,10 +298,10 @@ impl Tree {
     }
 
     /// Adds a node. The parent's own numbers are the caller's matter.
-    pub(super) fn attach(&mut self, node: Node) {
+    pub(super) fn attach(&mut self, node: NodeRef<'_>) {
         let (path, numbers) = (node.path(), node.numbers());
-        self.bytes += size_of(&node);
-        let usage = usage_of(&node);
+        self.bytes += size_of(node);
+        let usage = usage_of(node);
         if numbers.is_ephemeral() {
             self.ephemerals.entry(numbers.ephemeral_owner).or_default().insert(path.into());
         }
@@ -311,7 +311,7 @@ impl Tree {
         if let Some(above) = parent(path) {
             self.nodes.add_child(above, name_of(path));
         }
-        let former = self.nodes.put(node.clone());
+        let former = self.nodes.put(node);
         assert!(former.is_none(), "a node was attached over another");
         self.count_above(path, |below| below.plus(usage));
         self.heed_limits(path);
@@ -321,9 +321,9 @@ impl Tree {
     pub(super) fn detach(&mut self, path: &str) -> Node {
         let node = self.nodes.remove(path).expect("the caller found the node");
         assert!(self.nodes.family(path).is_none(), "{path} was detached from its children");
-        let numbers = node.numbers();
-        self.bytes -= size_of(&node);
-        self.count_above(path, |below| below.minus(usage_of(&node)));
+        let numbers = node.as_ref().numbers();
+        self.bytes -= size_of(node.as_ref());
+        self.count_above(path, |below| below.minus(usage_of(node.as_ref())));
         self.heed_limits(path);
         if let Some(above) = parent(path) {
             self.nodes.remove_child(above, name_of(path));
@@ -339,10 +339,10 @@ impl Tree {
     }
 
     /// Puts a node of the same owner in the place of another, and returns that.
-    pub(super) fn replace(&mut self, node: Node) -> Node {
-        let former = self.nodes.put(node.clone()).expect("the caller found the node");
-        self.bytes = self.bytes + size_of(&node) - size_of(&former);
-        let (before, after) = (usage_of(&former), usage_of(&node));
+    pub(super) fn replace(&mut self, node: NodeRef<'_>) -> Node {
+        let former = self.nodes.put(node).expect("the caller found the node");
+        self.bytes = self.bytes + size_of(node) - size_of(former.as_ref());
+        let (before, after) = (usage_of(former.as_ref()), usage_of(node));
         if before != after {
             self.count_above(node.path(), |below| below.minus(before).plus(after));
         }
@@ -382,7 +382,7 @@ impl Tree {
 }
 
 /// What a node counts for in quotas.
-fn usage_of(node: &Node) -> Usage {
+fn usage_of(node: NodeRef<'_>) -> Usage {
     Usage { count: 1, bytes: node.data_bytes() as u64 }
 }
 
@@ -392,7 +392,7 @@ pub(super) fn is_system(path: &str) -> bool {
 }
 
 /// What a node counts for in `Tree::bytes`.
-fn size_of(node: &Node) -> u64 {
+fn size_of(node: NodeRef<'_>) -> u64 {
     (node.path_bytes().len() + node.data_bytes()) as u64
 }
 

@@ -46,10 +46,11 @@ fn stat(tree: &Tree, path: &str) -> Stat {
 }
 
 fn renumber(tree: &mut Tree, path: &str, change: impl FnOnce(&mut NodeNumbers)) {
-    let node = tree.nodes.get(path).expect("exists").clone();
+    let node = tree.nodes.get(path).expect("exists").to_node();
+    let node = node.as_ref();
     let mut numbers = node.numbers();
     change(&mut numbers);
-    tree.replace(node.with_numbers(&numbers));
+    tree.replace(node.with_numbers(&numbers).as_ref());
 }
 
 fn names(tree: &Tree, path: &str) -> Vec<String> {

@@ -270,7 +270,8 @@ impl<'a> Transaction<'a> {
         let path = request.path.as_str();
         validate_path(path)?;
         let acl = access::resolve(&request.acl, self.identities)?;
-        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?.clone();
+        let node = self.tree.nodes.get(path).ok_or(ErrorCode::NoNode)?.to_node();
+        let node = node.as_ref();
         let numbers = node.numbers();
         self.demand(Permissions::ADMIN, node.acl())?;
         expect_version(request.version, numbers.aversion)?;
@@ -330,35 +331,37 @@ impl<'a> Transaction<'a> {
 
     /// The new node's Stat.
     fn attach(&mut self, path: Arc<str>, node: Node, data: Option<Bytes>) -> Stat {
-        let (stat, acl) = (node.stat(0), node.acl().clone());
-        self.tree.attach(node);
+        let (stat, acl) = (node.as_ref().stat(0), node.as_ref().acl().clone());
+        self.tree.attach(node.as_ref());
         let zxid = self.stamp.zxid;
         let parent = self.renumber_parent(&path, |numbers| {
             numbers.cversion = numbers.cversion.wrapping_add(1);
             numbers.pzxid = zxid;
         });
-        let (kind, parent_acl) = (ChangeKind::Created, parent.acl().clone());
-        self.undo.push(Undo::Create { path: path.clone(), parent: parent.numbers() });
+        let (kind, parent_acl) = (ChangeKind::Created, parent.as_ref().acl().clone());
+        let parent = parent.as_ref().numbers();
+        self.undo.push(Undo::Create { path: path.clone(), parent });
         self.changes.push(Change { zxid, path, kind, data, acl, parent_acl, stat });
         stat
     }
 
     fn detach(&mut self, path: &str) {
         let node = self.tree.detach(path);
-        let (stat, acl) = (node.stat(0), node.acl().clone());
+        let (stat, acl) = (node.as_ref().stat(0), node.as_ref().acl().clone());
         let zxid = self.stamp.zxid;
         let keeps = planted!(self.stamp.planted, DeleteBehindParent);
         let parent = self.renumber_parent(path, |numbers| {
             numbers.pzxid = if keeps { numbers.pzxid } else { zxid };
         });
-        let (kind, parent_acl) = (ChangeKind::Deleted, parent.acl().clone());
-        self.undo.push(Undo::Delete { node, parent: parent.numbers() });
+        let (kind, parent_acl) = (ChangeKind::Deleted, parent.as_ref().acl().clone());
+        self.undo.push(Undo::Delete { node, parent: parent.as_ref().numbers() });
         let path = path.into();
         self.changes.push(Change { zxid, path, kind, data: None, acl, parent_acl, stat });
     }
 
     /// Puts a node in the place of the one that is there: its Stat.
     fn replace(&mut self, node: Node, (kind, data): (ChangeKind, Option<Bytes>)) -> Stat {
+        let node = node.as_ref();
         let (path, acl): (Arc<str>, _) = (node.path().into(), node.acl().clone());
         let former = self.tree.replace(node);
         self.undo.push(Undo::Replace(former));
@@ -377,11 +380,11 @@ impl<'a> Transaction<'a> {
                 self.renumber_parent(&path, |numbers| *numbers = parent);
             }
             Undo::Delete { node, parent } => {
-                self.tree.attach(node.clone());
-                self.renumber_parent(node.path(), |numbers| *numbers = parent);
+                self.tree.attach(node.as_ref());
+                self.renumber_parent(node.as_ref().path(), |numbers| *numbers = parent);
             }
             Undo::Replace(former) => {
-                self.tree.replace(former);
+                self.tree.replace(former.as_ref());
             }
         }
     }
@@ -393,7 +396,7 @@ impl<'a> Transaction<'a> {
         let mut numbers = above.numbers();
         change(&mut numbers);
         let renumbered = above.with_numbers(&numbers);
-        self.tree.replace(renumbered)
+        self.tree.replace(renumbered.as_ref())
     }
 }
 

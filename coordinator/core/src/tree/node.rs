@@ -310,7 +310,12 @@ impl<'a> NodeRef<'a> {
             version: numbers.version,
             cversion: numbers.cversion.wrapping_mul(2).wrapping_sub(num_children),
             aversion: numbers.aversion,
-            ephemeral_owner: numbers.ephemeral_owner,
+            // ZooKeeper keeps its mark of a container or TTL node to itself, too.
+            ephemeral_owner: if numbers.goes_by_itself() {
+                SessionId::NONE
+            } else {
+                numbers.ephemeral_owner
+            },
             data_length: count(self.data_bytes()),
             num_children,
             pzxid: numbers.pzxid,

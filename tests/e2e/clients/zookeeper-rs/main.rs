@@ -63,10 +63,10 @@ async fn nodes(client: &Client) {
     client.create("/rs", b"one", &plain).await.unwrap();
     let container = CreateMode::Container.with_acls(PLAIN);
     let (stat, _) = client.create("/rs/box", b"", &container).await.unwrap();
-    assert_eq!((stat.version, stat.ephemeral_owner as u64), (0, 1 << 63));
+    assert_eq!((stat.version, stat.ephemeral_owner), (0, 0));
     let hour = plain.clone().with_ttl(Duration::from_secs(3600));
     let (stat, _) = client.create("/rs/ttl", b"", &hour).await.unwrap();
-    assert_eq!(stat.ephemeral_owner as u64 >> 48, 0xff00);
+    assert_eq!(stat.ephemeral_owner, 0);
     let sequential = CreateMode::PersistentSequential.with_acls(PLAIN);
     let hour = sequential.with_ttl(Duration::from_secs(3600));
     let (_, sequence) = client.create("/rs/ttl-", b"", &hour).await.unwrap();

@@ -260,7 +260,7 @@ impl Nodes {
             version: node.version,
             cversion: node.cversion,
             aversion: if path == CONFIG { -1 } else { 0 },
-            ephemeral_owner: node.owner,
+            ephemeral_owner: if node.owner == CONTAINER { SessionId::NONE } else { node.owner },
             data_length: i32::try_from(length).expect("small"),
             num_children: i32::try_from(children.map_or(0, BTreeMap::len)).expect("small"),
             pzxid: node.pzxid,

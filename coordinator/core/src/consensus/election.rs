@@ -24,6 +24,8 @@ const DOUBLINGS_MAX: u32 = 6;
 const TIMEOUT_DOUBLINGS_MAX: u32 = 4;
 /// The time-out is less than so many times the least one.
 pub(super) const TIMEOUT_SPREAD_MAX: usize = 2 << TIMEOUT_DOUBLINGS_MAX;
+/// Between two times that a candidate asks for the votes that it waits for.
+const ASK_AGAIN_MS: u64 = 500;
 /// Campaigns for one loss before the ordinary time-out decides.
 const FAST_ATTEMPTS_MAX: u32 = 12;
 
@@ -54,6 +56,8 @@ pub(super) struct Election {
     lost: u32,
     /// How long the disk took to keep the last vote.
     vote_ms: u64,
+    /// When to ask again for the votes of this election.
+    ask_at: Option<Millis>,
 }
 
 impl Election {
@@ -68,6 +72,7 @@ impl Election {
             phase: Phase::Open,
             lost: 0,
             vote_ms: 0,
+            ask_at: None,
         }
     }
 
@@ -84,6 +89,7 @@ impl Election {
     /// The last vote is on disk, and that took so long. Others may need as long for theirs.
     pub(super) fn vote_kept(&mut self, took_ms: u64, now: Millis) {
         self.vote_ms = took_ms;
+        self.ask_at = Some(now.plus_ms(ASK_AGAIN_MS));
         if self.phase == Phase::Voted {
             self.fast_at = Some(now.plus_ms(self.patience(self.election_runs_ms())));
         }
@@ -155,6 +161,15 @@ impl Election {
         true
     }
 
+    /// Whether a candidate is to ask again for votes now; plans the next time.
+    pub(super) fn take_due_to_ask(&mut self, now: Millis) -> bool {
+        let is_due = self.ask_at.is_some_and(|at| at <= now);
+        if is_due {
+            self.ask_at = Some(now.plus_ms(ASK_AGAIN_MS));
+        }
+        is_due
+    }
+
     fn election_runs_ms(&self) -> u64 {
         let longest = ELECTION_RUNS_MS << DOUBLINGS_MAX;
         let kept = self.vote_ms.saturating_mul(2).min(longest);
@@ -222,6 +237,20 @@ mod tests {
             tries += u32::from(election.take_due(true, now));
         }
         assert_eq!(tries, FAST_ATTEMPTS_MAX);
+    }
+
+    #[test]
+    fn votes_are_asked_for_again_at_even_times_once_the_own_vote_is_kept() {
+        let mut election = Election::new(7, 0, 50);
+        assert!(!election.take_due_to_ask(Millis::new(9_000)));
+        election.vote_kept(2, Millis::new(1_000));
+        let mut asked = Vec::new();
+        for at in (1_000..=2_200).step_by(50) {
+            if election.take_due_to_ask(Millis::new(at)) {
+                asked.push(at);
+            }
+        }
+        assert_eq!(asked, [1_500, 2_000]);
     }
 
     #[test]

@@ -420,6 +420,7 @@ impl Consensus {
             if first && self.members.voters.len() == 1 {
                 self.campaign();
             }
+            self.ask_again_if_due(now, out);
             let may_campaign = !self.queue.is_installing()
                 && self.vote_pending_since.is_none()
                 && !self.is_to_join();

@@ -17,6 +17,7 @@
 //! retention    how much of the log stays in memory
 //! read_index   rounds for linearizable reads
 //! transfer     snapshots in chunks
+//! votes        asking again for votes that were not heard of
 //! ```
 //!
 //! Called by `server/`. Invariant: it replicates opaque bytes; nothing is acknowledged, voted or
@@ -39,6 +40,7 @@ mod ready;
 mod record;
 mod retention;
 mod transfer;
+mod votes;
 
 pub use engine::{Consensus, HELD_BYTES_MAX, RestoreError};
 pub use membership::{MemberStep, members_after};

@@ -44,6 +44,29 @@ fn write_through_a_follower_reaches_all() {
 }
 
 #[test]
+fn vote_whose_answer_was_lost_is_asked_for_again_in_the_same_election() {
+    const SYNC_MS: u64 = 400;
+    let mut ensemble = Ensemble::new(3);
+    let leader = ensemble.await_leader();
+    ensemble.run_ms(50);
+    let term = ensemble.server(leader).status().term;
+    let left = others(leader);
+    ensemble.sync_ms = SYNC_MS;
+    ensemble.crash(leader);
+    let is_newer = |ensemble: &Ensemble, id: ServerId| ensemble.server(id).status().term > term;
+    ensemble.run_until("a candidate", |e| left.iter().any(|id| is_newer(e, *id)));
+    let (candidate, voter) =
+        if is_newer(&ensemble, left[0]) { (left[0], left[1]) } else { (left[1], left[0]) };
+    ensemble.lose_silently(voter, candidate, true);
+    ensemble.run_until("a vote", |e| is_newer(e, voter));
+    ensemble.run_ms(SYNC_MS + 10);
+    ensemble.lose_silently(voter, candidate, false);
+    ensemble.run_until("a leader", |e| e.leader().is_some());
+    assert_eq!(ensemble.leader(), Some(candidate));
+    assert_eq!(ensemble.server(candidate).status().term, term + 1, "another election was held");
+}
+
+#[test]
 fn killed_leader_is_replaced_within_a_tenth_of_a_second_and_writes_wait() {
     let mut ensemble = Ensemble::new(3);
     let leader = ensemble.await_leader();

@@ -14,10 +14,11 @@ use super::weight::command_bytes;
 use crate::state::Command;
 use crate::{Millis, ServerId};
 
-/// Unanswered commands are sent again when one is this old and nothing was applied since...
+/// Unanswered commands are sent again when one is this old and no write of this server was answered
+/// since, whatever of others was applied...
 const STUCK_MS: u64 = 1_500;
 /// ...then after twice that pause and so on, up to this one. One that is so old is sent again even
-/// while others are applied.
+/// while others of this server are answered.
 const STUCK_MS_MAX: u64 = 24_000;
 /// Between two repetitions because of a gap: those already on their way show the same gap.
 const GAP_PAUSE_MS: u64 = 100;
@@ -40,7 +41,7 @@ pub(super) struct Link {
     answered: u64,
     /// ...and this the last one when everything unanswered was last sent again.
     numbered_at_resending: u64,
-    /// Applied index when it was last seen to move, and when that was.
+    /// `answered` when it was last seen to move, and when that was.
     moved: (u64, Millis),
     /// How long it must stand still before the next repetition; 0 is taken for the least.
     patience_ms: u64,
@@ -86,9 +87,9 @@ impl Link {
 
     /// Whether it is time to think that something dropped commands without a sign, given when the
     /// oldest unanswered one came.
-    fn is_stuck(&mut self, applied: u64, oldest: Millis, now: Millis) -> bool {
-        if self.moved.0 != applied {
-            self.moved = (applied, now);
+    fn is_stuck(&mut self, oldest: Millis, now: Millis) -> bool {
+        if self.moved.0 != self.answered {
+            self.moved = (self.answered, now);
             self.patience_ms = STUCK_MS;
         }
         let patience_ms = self.patience_ms.max(STUCK_MS);
@@ -131,6 +132,9 @@ impl Server {
         }
         self.link.resend_wanted = false;
         self.link.gap_seen = false;
+        if target != self.link.sent_to {
+            self.link.patience_ms = 0;
+        }
         self.link.sent_to = target;
         if target.is_none() {
             return;
@@ -183,9 +187,9 @@ impl Server {
             return;
         }
         let oldest = self.connections.iter().filter_map(|(_, held)| held.oldest_command()).min();
-        if let Some(oldest) = oldest {
-            let applied = self.state.applied_index();
-            self.link.resend_wanted |= self.link.is_stuck(applied, oldest, now);
+        match oldest {
+            Some(oldest) => self.link.resend_wanted |= self.link.is_stuck(oldest, now),
+            None => self.link.patience_ms = 0,
         }
     }
 }
@@ -195,12 +199,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_while_the_log_stands_still_and_only_then_is_anything_sent_again() {
+    fn pauses_grow_while_nothing_is_answered_and_only_then_is_anything_sent_again() {
         let mut link = Link::default();
         let mut resent = Vec::new();
         for at in (0..=60_000).step_by(50) {
             let now = Millis::new(at);
-            if link.is_stuck(7, Millis::ZERO, now) {
+            if link.is_stuck(Millis::ZERO, now) {
                 link.resent = now;
                 resent.push(at);
             }
@@ -209,11 +213,12 @@ mod tests {
         resent.clear();
         for at in (60_050..=120_000).step_by(50) {
             let now = Millis::new(at);
-            if link.is_stuck(at, Millis::new(60_050), now) {
+            link.answered(Some(at));
+            if link.is_stuck(Millis::new(60_050), now) {
                 link.resent = now;
                 resent.push(at);
             }
         }
-        assert_eq!(resent, [84_050, 108_050], "the log moves on, but never to this command");
+        assert_eq!(resent, [84_050, 108_050], "others are answered, but never this command");
     }
 }

@@ -64,3 +64,23 @@ fn overtaken_command_is_sent_again_while_the_log_moves_on() {
     ensemble.run_ms(30_000);
     assert_eq!(logged_writes(&ensemble, leader) - before, 21);
 }
+
+#[test]
+fn lost_command_is_sent_again_while_only_others_move_the_log() {
+    let mut ensemble = Ensemble::with(3, |_| {});
+    let leader = ensemble.await_leader();
+    let home = [1, 2, 3].map(member).into_iter().find(|id| *id != leader).unwrap();
+    let [lost, other] = [home, leader].map(|server| ensemble.connect(server, 30_000));
+    let before = logged_writes(&ensemble, leader);
+    ensemble.lose_silently(home, leader, true);
+    let missing = ensemble.send(lost, create("/lost", 0));
+    ensemble.lose_silently(home, leader, false);
+    for number in 0..20 {
+        ensemble.ask(other, create(&format!("/other-{number}"), 0)).unwrap();
+        ensemble.run_ms(100);
+    }
+    let reply = ensemble.clients[&lost].reply(missing).expect("sent again within two seconds");
+    assert!(reply.is_ok());
+    ensemble.run_ms(30_000);
+    assert_eq!(logged_writes(&ensemble, leader) - before, 21);
+}

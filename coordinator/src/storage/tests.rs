@@ -118,7 +118,7 @@ fn segments_roll_and_go_when_a_snapshot_covers_them() {
 fn what_is_in_use_goes_too_where_room_is_little_and_the_log_goes_on_behind_the_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let (mut storage, _) = reopen(folder.path());
-    let voted = HardState { term: 3, vote: 2, commit: 7 };
+    let voted = HardState { term: 3, vote: 2, commit: 7, is_new: false };
     let hard_state = Some(voted);
     storage.write(vec![PersistWrite { hard_state, ..entries(1..=9, 1) }]).unwrap();
     let used = |storage: &Opened| storage.gauges().0.free_bytes().unwrap().unwrap();

@@ -55,7 +55,9 @@ async fn server_whose_link_another_of_the_same_id_takes_is_told_from_where() {
     assert_eq!(last_word(first).await, Some(from_second));
     let (third, from_third) = link(to).await;
     assert_eq!(last_word(second).await, Some(from_third));
-    // Who closes its own and comes again is no other.
-    drop(third);
+    // Who closes its own and comes again is no other: what was closed hears of its end alone.
+    third.close_writing().unwrap();
+    let (_fourth, _) = link(to).await;
+    assert_eq!(last_word(third).await, None);
     server.abort();
 }

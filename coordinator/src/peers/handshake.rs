@@ -138,7 +138,8 @@ pub enum HandshakeError {
     },
     /// It takes itself for who we are.
     #[error(
-        "another server says it is {id}, as this one is: one of the two has a wrong id or a copied folder"
+        "another server says it is {id}, as this one is: one of the two has a wrong id or a copied folder, or another member's \
+         server.N is this server's own address"
     )]
     Same {
         /// Who both say they are.

@@ -3,6 +3,8 @@
 //! Called by: parsing. Calls: nothing.
 //! Invariant: a name that is a setting here is not in the table.
 
+use super::names::find;
+
 /// By name, or by its beginning where that ends in a dot; whatever the case of its letters.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
@@ -116,7 +118,8 @@ pub fn told_of_file(text: &str) -> Option<String> {
         "this looks like a zoo.cfg: here the file is TOML, texts stand in quotes (dataDir = \"/data\", server.1 = \"HOST:2888\"), the \
          number in ZooKeeper's file myid is id = N, and several members need a peerSecret",
     );
-    for (name, _) in &pairs {
+    // Of names that are settings here nothing has to change, though others that begin alike are told of.
+    for (name, _) in pairs.iter().filter(|(name, _)| find(name).is_none()) {
         if let Some(instead) = instead_of(name) {
             told.push_str(&format!("\n  {name}: {instead}"));
         }
@@ -126,7 +129,7 @@ pub fn told_of_file(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::{MEMBER_PREFIX, find};
+    use super::super::names::MEMBER_PREFIX;
     use super::*;
 
     #[test]
@@ -155,6 +158,10 @@ mod tests {
         let text = "# the ensemble\ntickTime=2000\n\ndataDir=/var/lib/zookeeper\nsyncLimit = 5\nserver.1=a:2888:3888\n";
         let told = told_of_file(text).unwrap();
         assert!(told.contains("zoo.cfg") && told.contains("\n  syncLimit: "), "{told}");
+        let text = "dataDir=/data\nssl.keyStore.location=/key.pem\nssl.keyStore.password=x\n";
+        let told = told_of_file(text).unwrap();
+        assert!(told.contains("\n  ssl.keyStore.password: "), "{told}");
+        assert!(!told.contains("\n  ssl.keyStore.location: "), "{told}");
         for other in
             ["", "tickTime", "dataDir = \"/data\"\nclientPort = x", "a=b", "[server]\n1 = x"]
         {

@@ -60,7 +60,7 @@ impl Values {
     pub fn from_toml(text: &str) -> Result<Self, SettingError> {
         let table: toml::Table = text
             .parse()
-            .map_err(|error: toml::de::Error| SettingError::Syntax(error.to_string()))?;
+            .map_err(|error: toml::de::Error| SettingError::Syntax(told_of_toml(text, &error)))?;
         let mut values = Self::default();
         for (name, value) in &table {
             values.flatten(name, value)?;
@@ -155,6 +155,15 @@ fn known(name: &str) -> &'static Setting {
     table::find(name).unwrap_or_else(|| panic!("the table has no setting {name}"))
 }
 
+/// What is wrong with a text that is no TOML, and where: without the line itself, which may hold a secret.
+fn told_of_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else { return error.message().to_owned() };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +178,21 @@ mod tests {
         assert_eq!(values.number("log.retention.ms"), Some(-1));
         assert_eq!(values.given("num.partitions"), None);
         assert_eq!(values.number("num.partitions"), Some(1));
+    }
+
+    #[test]
+    fn text_that_is_no_toml_is_told_of_without_its_lines() {
+        for line in [
+            "x = hunter2",
+            "x = \"hunter2",
+            "x = \"a\" hunter2",
+            "x = \"\\qhunter2\"",
+            "x = 7hunter2",
+        ] {
+            let text = format!("# first\n{line}\n");
+            let told = Values::from_toml(&text).expect_err("no TOML").to_string();
+            assert!(told.contains("line 2, column ") && !told.contains("hunter2"), "{told}");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Values {
     /// When it is not TOML, or a value is a list or a date.
     pub fn add_toml(&mut self, text: &str) -> Result<(), SettingError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            SettingError(told_of_file(text).unwrap_or_else(|| error.to_string()))
+            SettingError(told_of_file(text).unwrap_or_else(|| told_of_toml(text, &error)))
         })?;
         self.add_table("", table)
     }
@@ -298,6 +298,15 @@ fn members(values: &Values, insecure: bool) -> Result<Members, SettingError> {
         return Err(SettingError(reason));
     }
     Ok(members)
+}
+
+/// What is wrong with a text that is no TOML, and where: without the line itself, which may hold a secret.
+fn told_of_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else { return format!("not valid TOML: {}", error.message()) };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("not valid TOML, line {line}, column {column}: {}", error.message())
 }
 
 fn server_id(name: &str, text: &str) -> Result<ServerId, SettingError> {

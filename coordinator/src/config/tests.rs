@@ -330,3 +330,14 @@ fn snapshots_are_slow_and_not_packed_unless_told() {
     assert_eq!(gz, "snapshot.compression.method: \"gz\" is not zstd or nothing");
     assert!(refused("snapshotBytesPerSecond = 'slow'").contains("bytes"));
 }
+
+#[test]
+fn text_that_is_no_toml_is_told_of_without_its_lines() {
+    for line in
+        ["x = hunter2", "x = \"hunter2", "x = \"a\" hunter2", "x = \"\\qhunter2\"", "x = 7hunter2"]
+    {
+        let text = format!("# first\n{line}\n");
+        let told = refused(&text);
+        assert!(told.contains("line 2, column ") && !told.contains("hunter2"), "{told}");
+    }
+}

@@ -58,10 +58,16 @@ impl Change {
             }
         }
         let Some(server) = servers.get(&id) else { return Verdict::Ask };
-        let is_there = Place::parse(server).is_some_and(|found| found.is_at(place));
+        let found = Place::parse(server);
+        let is_there = found.as_ref().is_some_and(|found| found.is_at(place));
+        let is_new_to_clients = found.is_some_and(|found| found.lacks_client_of(place));
         match (is_there, self.moves) {
             (true, _) if role(server) == role(text) => Verdict::Already(format!(
                 "{id} is a member already, at these addresses: nothing was changed"
+            )),
+            (false, false) if is_new_to_clients => Verdict::Refused(format!(
+                "nothing was changed: {id} is a member already, at these addresses, of which that for clients is missing ({server}); \
+                 --move adds it"
             )),
             (false, false) => Verdict::Refused(format!(
                 "nothing was changed: {id} is a member already, at other addresses ({server}); --move gives it the new ones, which \
@@ -140,6 +146,12 @@ impl Place {
         (&self.host, self.port) == (&other.host, other.port) && election && client
     }
 
+    /// Whether it would be at `other` if it had an address for clients.
+    fn lacks_client_of(&self, other: &Self) -> bool {
+        let with_client = Self { client: other.client.clone(), host: self.host.clone(), ..*self };
+        self.client.is_none() && other.client.is_some() && with_client.is_at(other)
+    }
+
     /// The address that only one of both can have. Of clients' addresses those that are other places on each machine are left out.
     fn shared_with(&self, other: &Self) -> Option<String> {
         let taken = [Some(other.port), other.election_port];
@@ -211,6 +223,20 @@ mod tests {
         }
         assert_eq!(add("server.1=a:1:0:observer;a:2", false), Verdict::Ask);
         assert_eq!(add("server.4=d:1:0:participant;d:2", false), Verdict::Ask);
+    }
+
+    #[test]
+    fn member_without_an_address_for_clients_is_told_to_lack_it() {
+        let servers: Servers = [(1, "a:1:0:participant".to_owned())].into();
+        let add = |line: &str| {
+            Change { joining: Some(line.to_owned()), ..Change::default() }.judge(&servers)
+        };
+        let refused = |line: &str, part: &str| match add(line) {
+            Verdict::Refused(why) => assert!(why.contains(part), "{line}: {why}"),
+            other => panic!("{line}: {other:?}"),
+        };
+        refused("server.1=a:1:0:participant;a:2", "that for clients is missing");
+        refused("server.1=b:1:0:participant;a:2", "at other addresses");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use coordinator_client::protocol::{EnsembleInfo, ErrorCode, Stat, TransferOutcome, Zxid};
-use coordinator_client::{Client, Credentials, Error, Tls};
+use coordinator_client::{Client, Credentials, Error, Tls, TlsFailure};
 use serde_json::json;
 use thiserror::Error as ThisError;
 
@@ -353,7 +353,9 @@ async fn ask_all(
 async fn ask_or_look(client: Client, address: &str, tls: Option<&Tls>) -> Told {
     let told = ask(client).await;
     let is_silent = |error: &anyhow::Error| {
-        error.downcast_ref().is_none_or(|known| matches!(known, Error::HungUp { .. }))
+        error.downcast_ref().is_none_or(|known| {
+            matches!(known, Error::HungUp { .. } | Error::Tls { why: TlsFailure::HungUp, .. })
+        })
     };
     match told {
         Err(error) if is_silent(&error) && is_without_quorum(address, tls).await => {

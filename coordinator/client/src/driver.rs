@@ -100,14 +100,15 @@ impl Driver {
     /// Tries servers until one has the session.
     async fn connect(&mut self) -> Result<Connection, Over> {
         let mut unanswered = VecDeque::new();
-        // Whether a server of this round cannot be spoken to encrypted.
+        // Whether a server of this round cannot be spoken to encrypted, now or later.
         let mut has_tls_failed = false;
         loop {
             let pause = match self.connect_once().await? {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(%error, "coordinator not reached");
-                    has_tls_failed |= matches!(error, ConnectionError::Tls(_));
+                    has_tls_failed |=
+                        matches!(&error, ConnectionError::Tls(why) if why.is_lasting());
                     if let ConnectionError::Unanswered(_, connection) = error {
                         unanswered.truncate(UNANSWERED_MAX - 1);
                         unanswered.push_front(connection);

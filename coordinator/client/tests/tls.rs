@@ -13,6 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -180,5 +181,18 @@ async fn who_cannot_be_spoken_to_encrypted_is_told_why() {
     let any = "127.0.0.1:0".parse().unwrap();
     let server = Embedded::start(data.path().join("data"), any).unwrap();
     let address = server.client_address().to_string();
+    // It takes what begins TLS for a request that is too large: the next time it may have been another reason to hang up.
+    let ended = ends_in(&address, Some(tls(own(), shown()))).await;
+    assert_eq!(ended, Error::Tls { address: address.clone(), why: TlsFailure::HungUp });
+    // Nor one that speaks first, and something else.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let speaks = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(b"220 welcome\r\n").await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
+    });
     check(&address, tls(own(), shown()), TlsFailure::NotEncrypted).await;
+    speaks.abort();
 }

@@ -382,10 +382,16 @@ impl Session {
     /// Why no server is reached, where that is known: calls that waited too long end in it. Whether it is of another kind
     /// than before: servers take turns, and fail alike. That one hung up says less than what TLS has to say of another.
     pub(crate) fn set_obstacle(&mut self, obstacle: Option<Error>) -> bool {
-        if matches!(
-            (&self.obstacle, &obstacle),
-            (Some(Error::Tls { .. }), Some(Error::HungUp { .. }))
-        ) {
+        let is_lasting =
+            |error: &Error| matches!(error, Error::Tls { why, .. } if why.is_lasting());
+        let is_hang_up = |error: &Error| match error {
+            Error::HungUp { .. } => true,
+            Error::Tls { why, .. } => !why.is_lasting(),
+            _ => false,
+        };
+        if self.obstacle.as_ref().is_some_and(is_lasting)
+            && obstacle.as_ref().is_some_and(is_hang_up)
+        {
             return false;
         }
         let kind = |error: &Option<Error>| match error {

@@ -20,9 +20,14 @@ pub enum TlsFailure {
     /// Its certificate is too old or too new.
     #[error("its certificate's days are over or have not begun")]
     OtherDays,
-    /// It speaks without encryption, or went.
-    #[error("it hung up, or does not encrypt")]
+    /// It speaks without encryption.
+    #[error("it does not encrypt")]
     NotEncrypted,
+    /// It went without a word of TLS; the next time it may not.
+    #[error(
+        "it hung up during the handshake: it has too many clients, stops, or does not encrypt; its log says which"
+    )]
+    HungUp,
     /// It wants to know who this is.
     #[error("it wants a certificate to be shown")]
     WantsCertificate,
@@ -37,8 +42,8 @@ pub enum TlsFailure {
 impl TlsFailure {
     /// What an error of a socket to `host` says of this; `None` where it is about something else.
     pub(crate) fn of(error: &io::Error, host: &str) -> Option<Self> {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Some(Self::NotEncrypted);
+        if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+            return Some(Self::HungUp);
         }
         let broken = error.get_ref()?.downcast_ref::<Broken>()?;
         Some(match broken {
@@ -71,6 +76,11 @@ impl TlsFailure {
         })
     }
 
+    /// Whether it stays as it is until files or settings are changed.
+    pub(crate) fn is_lasting(&self) -> bool {
+        *self != Self::HungUp
+    }
+
     /// What to do next, for people.
     #[must_use]
     pub const fn advice(&self) -> &'static str {
@@ -87,7 +97,10 @@ impl TlsFailure {
                 "have the coordinator's certificate signed anew (`tidegate certs sign`), or set this machine's clock"
             }
             Self::NotEncrypted => {
-                "does it run, and is ssl.keyStore.location in its settings? Without that it is reached without TLS"
+                "is this a coordinator's clientPort, and is ssl.keyStore.location in its settings?"
+            }
+            Self::HungUp => {
+                "is ssl.keyStore.location in its settings, and has it room for one more client (maxCnxns, maxClientCnxns)?"
             }
             Self::WantsCertificate => {
                 "show it one that its ssl.trustStore.location trusts: `tidegate certs sign NAME --client` makes it, --tls-cert \
@@ -128,7 +141,10 @@ mod tests {
             broken(Broken::AlertReceived(AlertDescription::UnknownCA)),
             Some(TlsFailure::Refused("UnknownCA".to_owned())),
         );
-        check(io::ErrorKind::UnexpectedEof.into(), Some(TlsFailure::NotEncrypted));
+        let plain = Broken::InvalidMessage(InvalidMessage::InvalidContentType);
+        check(broken(plain), Some(TlsFailure::NotEncrypted));
+        check(io::ErrorKind::UnexpectedEof.into(), Some(TlsFailure::HungUp));
+        check(io::ErrorKind::ConnectionReset.into(), Some(TlsFailure::HungUp));
         check(io::ErrorKind::ConnectionRefused.into(), None);
     }
 }

@@ -32,8 +32,8 @@ Examples:
     /// Add a server to the ensemble, or change what it is. It has to run already.
     #[command(after_help = "\
 The new server is started first, with an empty data folder and settings that name those who are there and itself
-(server.N for each). It gets the log, and then a vote; when it has not caught up within half a minute, it is out
-again and nothing has changed. The servers have to be set to reconfigEnabled = true.
+(server.N for each). It gets the log, and then a vote; when it has not gone on for half a minute, or has not
+caught up within an hour, it is out again and nothing has changed. The servers have to be set to reconfigEnabled = true.
 
 Examples:
   tidegate coordinator add 4 --peer d:2888 --client d:2181

@@ -42,6 +42,9 @@ impl Asked {
 impl Consensus {
     /// Whether to refuse this server's vote to a candidate whose log ends at `last`.
     pub(super) fn withholds_vote(&self, last: u64) -> bool {
+        if planted!(self.planted, LendVote) {
+            return false;
+        }
         let has_nothing = self.is_new || (self.changes_members && self.last_index() == 0);
         has_nothing && (last > 0 || self.joins)
     }

@@ -273,11 +273,15 @@ impl Server {
         let once = self.watches.set_watches(id, request, self.state.tree(), last)?;
         let missed = Missed { connection: id, request };
         // First what happened before.
-        let mut missed =
-            match self.subscriptions.changes_after(request.relative_zxid, MISSED_CHANGES_MAX) {
-                Some(changes) => missed.of_changes(changes),
-                None => missed.unknown(self.state.tree(), last),
-            };
+        let persists = !request.persistent_watches.is_empty()
+            || !request.persistent_recursive_watches.is_empty();
+        let changes =
+            || self.subscriptions.changes_after(request.relative_zxid, MISSED_CHANGES_MAX);
+        let mut missed = match persists.then(changes) {
+            None => Vec::new(),
+            Some(Some(changes)) => missed.of_changes(changes),
+            Some(None) => missed.unknown(self.state.tree(), last),
+        };
         missed.extend(once);
         missed.retain(|told| self.may_hear(told));
         if planted!(self.config.planted, LoseWatchOnReconnect) {

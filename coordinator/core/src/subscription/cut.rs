@@ -1,7 +1,7 @@
 //! A subtree as of one zxid, to be sent in chunks while the tree goes on.
 //!
 //! Called by: `table`. Calls: `tree` (reads).
-//! Invariant: nothing in it changes after it was taken; paths and data are shared with the tree.
+//! Invariant: nothing in it changes after it was taken; long data is shared with the tree.
 //! It does not know who receives it: subscribers that ask for the same one share it.
 
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! The latest changes, for subscribers that are a little behind.
 //!
-//! Called by: `table`. Calls: nothing.
+//! Called by: `table`. Calls: `past`.
 //! Invariant: holds every change with `begins < zxid <= last`.
 //! It does not know who reads it.
 //!
 //! ```text
-//!   forgotten | begins | oldest batch .. newest batch | last >= newest
+//!   forgotten | begins | oldest write .. newest write | last >= newest
 //! ```
 
 use std::collections::VecDeque;
@@ -16,13 +16,18 @@ use coordinator_protocol::Zxid;
 use super::past::{Changes, Past, Position, Text};
 use crate::tree::{Change, ChangeKind};
 
-/// Bytes that the history keeps, beside its limit on the number of changes. The newest write is kept whatever its size.
+/// Bytes that the history keeps, access lists among them, beside its limit on the number of changes. The newest write is
+/// kept whatever its size.
 pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 
 /// A stretch that has more than that is full.
 const STRETCH_BYTES_MAX: usize = 64 << 10;
+/// And one with more room for what the last change of a stretch takes beyond that.
+const STRETCH_ROOM: usize = STRETCH_BYTES_MAX + (4 << 10);
 /// Long data counts for that, as there may be little else of it.
 const STRETCH_APART_MAX: usize = 64;
+/// Access lists, too: they stay until the whole stretch is forgotten.
+const STRETCH_LISTS_MAX: usize = 1 << 20;
 
 /// Consecutive writes.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ struct Stretch {
     writes: VecDeque<Write>,
     /// Where the first of `writes` begins: what lies before it is forgotten.
     start: Position,
+    /// Whether a node got another access list in one of them.
+    has_lists: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +79,7 @@ impl History {
             return;
         }
         if self.stretches.back().is_none_or(Stretch::is_full) {
-            self.stretches.back_mut().into_iter().for_each(|full| full.text.shrink());
+            self.stretches.back_mut().into_iter().for_each(Stretch::shrink);
             self.stretches.push_back(Stretch::new());
         }
         let Some(stretch) = self.stretches.back_mut() else { return };
@@ -99,10 +106,19 @@ impl History {
     /// Whether a subscriber of `path` that knows everything up to `zxid` can be told the rest by what is
     /// here: changes that were made before a new access list may not be theirs to read after it.
     pub(super) fn can_resume(&self, path: &str, zxid: Zxid) -> bool {
-        let mut later = self.after(zxid).flat_map(|(_, changes)| changes);
         let is_new_list =
             |past: Past<'_>| past.kind == ChangeKind::AclChanged && past.is_within(path);
-        self.covers(zxid) && !later.any(is_new_list)
+        let mut stretches = self.stretches.iter().filter(|stretch| stretch.has_lists);
+        self.covers(zxid)
+            && !stretches
+                .any(|stretch| stretch.after(zxid).flat_map(|(_, past)| past).any(is_new_list))
+    }
+
+    /// How many changes there are after `zxid`.
+    pub(super) fn count_after(&self, zxid: Zxid) -> usize {
+        let stretches = self.stretches.iter().rev();
+        let later = stretches.take_while(|stretch| stretch.last() > Some(zxid));
+        later.map(|stretch| stretch.count_after(zxid)).sum()
     }
 
     /// The last write that was added, with or without changes.
@@ -112,7 +128,7 @@ impl History {
 
     /// Writes with changes, after `zxid`.
     pub(super) fn after(&self, zxid: Zxid) -> After<'_> {
-        let known = |stretch: &Stretch| stretch.writes.back().is_none_or(|last| last.zxid <= zxid);
+        let known = |stretch: &Stretch| stretch.last() <= Some(zxid);
         let start = self.stretches.partition_point(known);
         let mut stretches = self.stretches.range(start..);
         let stretch = stretches.next().map(|stretch| (stretch, stretch.position_after(zxid)));
@@ -154,10 +170,9 @@ impl<'a> Iterator for After<'a> {
     fn next(&mut self) -> Option<(Zxid, Changes<'a>)> {
         loop {
             let (stretch, at) = self.stretch?;
-            if let Some(write) = stretch.writes.get(at) {
+            if at < stretch.writes.len() {
                 self.stretch = Some((stretch, at + 1));
-                let from = stretch.start_of(at);
-                return Some((write.zxid, stretch.text.changes(write.zxid, from, write.changes)));
+                return Some(stretch.write(at));
             }
             self.stretch = self.stretches.next().map(|stretch| (stretch, 0));
         }
@@ -166,19 +181,29 @@ impl<'a> Iterator for After<'a> {
 
 impl Stretch {
     fn new() -> Self {
-        let text = Text::with_room(STRETCH_BYTES_MAX);
-        Self { text, writes: VecDeque::new(), start: Position::default() }
+        let text = Text::with_room(STRETCH_ROOM);
+        Self { text, writes: VecDeque::new(), start: Position::default(), has_lists: false }
     }
 
     fn is_full(&self) -> bool {
-        let Position { text, apart } = self.text.end();
-        text >= STRETCH_BYTES_MAX || apart >= STRETCH_APART_MAX
+        let Position { text, apart, list_bytes } = self.text.end();
+        text >= STRETCH_BYTES_MAX || apart >= STRETCH_APART_MAX || list_bytes >= STRETCH_LISTS_MAX
+    }
+
+    fn shrink(&mut self) {
+        self.text.shrink();
+        self.writes.shrink_to_fit();
+    }
+
+    fn last(&self) -> Option<Zxid> {
+        self.writes.back().map(|last| last.zxid)
     }
 
     /// How many bytes it takes.
     fn push(&mut self, zxid: Zxid, changes: &[Change]) -> usize {
         let start = self.text.end();
         changes.iter().for_each(|change| self.text.push(change));
+        self.has_lists |= changes.iter().any(|change| change.kind == ChangeKind::AclChanged);
         let end = self.text.end();
         let changes = u32::try_from(changes.len()).expect("bounded by a frame");
         self.writes.push_back(Write { zxid, changes, end });
@@ -204,6 +229,19 @@ impl Stretch {
     /// Which write is the first after `zxid`.
     fn position_after(&self, zxid: Zxid) -> usize {
         self.writes.partition_point(|write| write.zxid <= zxid)
+    }
+
+    fn count_after(&self, zxid: Zxid) -> usize {
+        self.writes.range(self.position_after(zxid)..).map(|write| count(write.changes)).sum()
+    }
+
+    fn after(&self, zxid: Zxid) -> impl Iterator<Item = (Zxid, Changes<'_>)> {
+        (self.position_after(zxid)..self.writes.len()).map(|at| self.write(at))
+    }
+
+    fn write(&self, at: usize) -> (Zxid, Changes<'_>) {
+        let Write { zxid, changes, .. } = self.writes[at];
+        (zxid, self.text.changes(zxid, self.start_of(at), changes))
     }
 
     fn start_of(&self, at: usize) -> Position {

@@ -4,11 +4,11 @@
 //! Invariant: what is read is what was written. It does not know when changes are forgotten.
 //!
 //! ```text
-//! text   | flags 1 | number of the lists | Stat | path | data, if it is short | next change ..
+//! text   | length of the rest | flags 1 | number of the lists | path | data, if it is short | Stat | next change ..
 //! ```
 //!
 //! Numbers are 7 bits to a byte, the lowest first, and those of a Stat are told as differences to others that are
-//! mostly the same.
+//! mostly the same. Who looks for a path reads no further than that.
 
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use crate::tree::{Change, ChangeKind, is_within};
 
 /// Longer data stands apart, shared with others.
 const DATA_IN_TEXT_MAX: usize = 512;
+/// How far to look back for the same lists: as many as nodes share without looking far.
+const LISTS_SEARCHED: usize = 16;
 
 /// The lowest bits of the flags are the kind.
 const KIND: u8 = 0b11;
@@ -31,8 +33,12 @@ pub(super) struct Text {
     text: Vec<u8>,
     /// Long data, in the order of the changes.
     apart: Vec<Bytes>,
-    /// Pairs of a node's and its parent's list; a pair is not repeated right behind itself.
+    /// Pairs of a node's and its parent's list.
     lists: Vec<Lists>,
+    /// What the lists may take, whoever else has them.
+    list_bytes: usize,
+    /// The change that is being written.
+    next: Vec<u8>,
 }
 
 /// A node's and its parent's.
@@ -45,6 +51,8 @@ pub(super) struct Position {
     pub(super) text: usize,
     /// Pieces of long data.
     pub(super) apart: usize,
+    /// Bytes of the lists that were new.
+    pub(super) list_bytes: usize,
 }
 
 /// One change, where it lies.
@@ -52,10 +60,11 @@ pub(super) struct Position {
 pub(super) struct Past<'a> {
     pub(super) zxid: Zxid,
     pub(super) kind: ChangeKind,
-    pub(super) path: &'a str,
+    path: &'a [u8],
     data: Option<Data<'a>>,
     lists: &'a Lists,
-    pub(super) stat: Stat,
+    /// Its Stat.
+    rest: &'a [u8],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,40 +90,40 @@ impl Text {
 
     /// The end.
     pub(super) fn end(&self) -> Position {
-        Position { text: self.text.len(), apart: self.apart.len() }
+        let (text, apart) = (self.text.len(), self.apart.len());
+        Position { text, apart, list_bytes: self.list_bytes }
     }
 
     /// Bytes from one place to a later one, and what stands apart for them.
     pub(super) fn bytes_between(&self, from: Position, to: Position) -> usize {
         let apart = self.apart[from.apart..to.apart].iter().map(Bytes::len);
-        to.text - from.text + apart.sum::<usize>()
+        to.text - from.text + (to.list_bytes - from.list_bytes) + apart.sum::<usize>()
     }
 
     /// Adds a change at the end.
     pub(super) fn push(&mut self, change: &Change) {
-        let lists = (change.acl.clone(), change.parent_acl.clone());
-        let is_same =
-            |last: &Lists| Arc::ptr_eq(&last.0, &lists.0) && Arc::ptr_eq(&last.1, &lists.1);
-        if !self.lists.last().is_some_and(is_same) {
-            self.lists.push(lists);
-        }
-        let is_apart = change.data.as_ref().is_some_and(|data| data.len() > DATA_IN_TEXT_MAX);
         let kind = match change.kind {
             ChangeKind::Created => 0,
             ChangeKind::DataChanged => 1,
             ChangeKind::Deleted => 2,
             ChangeKind::AclChanged => 3,
         };
+        let is_apart = change.data.as_ref().is_some_and(|data| data.len() > DATA_IN_TEXT_MAX);
         let data = if change.data.is_some() { HAS_DATA } else { 0 };
-        self.text.push(kind | data | if is_apart { DATA_APART } else { 0 });
-        self.put(self.lists.len() as u64 - 1);
-        self.put_stat(change.zxid, &change.stat);
-        self.put_bytes(change.path.as_bytes());
+        let lists = self.keep_lists(change);
+        let next = &mut self.next;
+        next.clear();
+        next.push(kind | data | if is_apart { DATA_APART } else { 0 });
+        put(next, lists as u64);
+        put_bytes(next, change.path.as_bytes());
         match &change.data {
             Some(data) if is_apart => self.apart.push(data.clone()),
-            Some(data) => self.put_bytes(data),
+            Some(data) => put_bytes(next, data),
             None => {}
         }
+        put_stat(next, change.zxid, &change.stat);
+        put(&mut self.text, self.next.len() as u64);
+        self.text.extend_from_slice(&self.next);
     }
 
     /// The `count` changes from `from` on, of the write `zxid`.
@@ -132,40 +141,22 @@ impl Text {
         self.text.shrink_to_fit();
         self.apart.shrink_to_fit();
         self.lists.shrink_to_fit();
+        self.next = Vec::new();
     }
 
-    fn put(&mut self, mut number: u64) {
-        while number > 0x7f {
-            self.text.push(low_bits(number) | 0x80);
-            number >>= 7;
+    /// Where the change's lists are.
+    fn keep_lists(&mut self, change: &Change) -> usize {
+        let (own, parents) = (&change.acl, &change.parent_acl);
+        let is_same = |held: &Lists| Arc::ptr_eq(&held.0, own) && Arc::ptr_eq(&held.1, parents);
+        let first = self.lists.len().saturating_sub(LISTS_SEARCHED);
+        if let Some(at) = self.lists[first..].iter().rposition(is_same) {
+            return first + at;
         }
-        self.text.push(low_bits(number));
-    }
-
-    /// A number that is mostly `like`.
-    fn put_like(&mut self, number: i64, like: i64) {
-        let more = number.wrapping_sub(like);
-        // Small numbers of both signs become small.
-        self.put(((more << 1) ^ (more >> 63)).cast_unsigned());
-    }
-
-    fn put_bytes(&mut self, bytes: &[u8]) {
-        self.put(bytes.len() as u64);
-        self.text.extend_from_slice(bytes);
-    }
-
-    fn put_stat(&mut self, zxid: Zxid, stat: &Stat) {
-        self.put_like(stat.mzxid.get(), zxid.get());
-        self.put_like(stat.czxid.get(), stat.mzxid.get());
-        self.put_like(stat.pzxid.get(), stat.czxid.get());
-        self.put_like(stat.ctime_ms, 0);
-        self.put_like(stat.mtime_ms, stat.ctime_ms);
-        self.put_like(stat.ephemeral_owner.get(), 0);
-        for number in
-            [stat.version, stat.cversion, stat.aversion, stat.data_length, stat.num_children]
-        {
-            self.put_like(i64::from(number), 0);
-        }
+        let bytes = |entry: &Acl| size_of::<Acl>() + entry.scheme.len() + entry.id.len();
+        self.list_bytes += size_of::<Lists>();
+        self.list_bytes += own.iter().chain(parents.iter()).map(bytes).sum::<usize>();
+        self.lists.push((own.clone(), parents.clone()));
+        self.lists.len() - 1
     }
 }
 
@@ -174,18 +165,23 @@ impl<'a> Past<'a> {
     pub(super) fn to_change(self) -> Change {
         Change {
             zxid: self.zxid,
-            path: self.path.into(),
+            path: self.path().into(),
             kind: self.kind,
             data: self.data(),
             acl: self.lists.0.clone(),
             parent_acl: self.lists.1.clone(),
-            stat: self.stat,
+            stat: self.stat(),
         }
+    }
+
+    /// The node.
+    pub(super) fn path(self) -> &'a str {
+        std::str::from_utf8(self.path).expect("`push` had it from a str")
     }
 
     /// Whether the node is `top` or below it.
     pub(super) fn is_within(self, top: &str) -> bool {
-        is_within(self.path, top)
+        self.path.starts_with(top.as_bytes()) && is_within(self.path(), top)
     }
 
     /// Its data after the change.
@@ -200,77 +196,10 @@ impl<'a> Past<'a> {
     pub(super) fn acl(self) -> &'a Arc<[Acl]> {
         &self.lists.0
     }
-}
 
-impl<'a> Changes<'a> {
-    fn rest(&self) -> &'a [u8] {
-        &self.of.text[self.next.text..]
-    }
-
-    fn take_byte(&mut self) -> u8 {
-        let byte = self.rest()[0];
-        self.next.text += 1;
-        byte
-    }
-
-    fn take(&mut self) -> u64 {
-        let (mut number, mut shift) = (0, 0);
-        loop {
-            let byte = self.take_byte();
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return number;
-            }
-            shift += 7;
-        }
-    }
-
-    fn take_like(&mut self, like: i64) -> i64 {
-        let number = self.take();
-        like.wrapping_add((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
-    }
-
-    fn take_count(&mut self) -> i32 {
-        i32::try_from(self.take_like(0)).expect("`put_stat` wrote an i32")
-    }
-
-    fn take_bytes(&mut self) -> &'a [u8] {
-        let length = usize::try_from(self.take()).expect("it is in memory");
-        let bytes = &self.rest()[..length];
-        self.next.text += length;
-        bytes
-    }
-
-    fn take_stat(&mut self) -> Stat {
-        let mzxid = self.take_like(self.zxid.get());
-        let czxid = self.take_like(mzxid);
-        let pzxid = self.take_like(czxid);
-        let ctime_ms = self.take_like(0);
-        let mtime_ms = self.take_like(ctime_ms);
-        Stat {
-            czxid: Zxid::new(czxid),
-            mzxid: Zxid::new(mzxid),
-            pzxid: Zxid::new(pzxid),
-            ctime_ms,
-            mtime_ms,
-            ephemeral_owner: SessionId::new(self.take_like(0)),
-            version: self.take_count(),
-            cversion: self.take_count(),
-            aversion: self.take_count(),
-            data_length: self.take_count(),
-            num_children: self.take_count(),
-        }
-    }
-
-    fn take_data(&mut self, flags: u8) -> Option<Data<'a>> {
-        if flags & HAS_DATA == 0 {
-            return None;
-        }
-        if flags & DATA_APART == 0 {
-            return Some(Data::InText(self.take_bytes()));
-        }
-        self.next.apart += 1;
-        Some(Data::Apart(&self.of.apart[self.next.apart - 1]))
+    /// Its Stat after the change.
+    pub(super) fn stat(self) -> Stat {
+        Rest(self.rest).stat(self.zxid)
     }
 }
 
@@ -279,23 +208,127 @@ impl<'a> Iterator for Changes<'a> {
 
     fn next(&mut self) -> Option<Past<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let flags = self.take_byte();
+        let all = &self.of.text[self.next.text..];
+        let mut rest = Rest(all);
+        let change = rest.bytes();
+        self.next.text += all.len() - rest.0.len();
+        let mut rest = Rest(change);
+        let flags = rest.byte();
         let kind = match flags & KIND {
             0 => ChangeKind::Created,
             1 => ChangeKind::DataChanged,
             2 => ChangeKind::Deleted,
             _ => ChangeKind::AclChanged,
         };
-        let lists = &self.of.lists[usize::try_from(self.take()).expect("it is in memory")];
-        let stat = self.take_stat();
-        let path = std::str::from_utf8(self.take_bytes()).expect("`push` had it from a str");
-        let data = self.take_data(flags);
-        Some(Past { zxid: self.zxid, kind, path, data, lists, stat })
+        let lists = &self.of.lists[rest.length()];
+        let path = rest.bytes();
+        let data = if flags & DATA_APART != 0 {
+            self.next.apart += 1;
+            Some(Data::Apart(&self.of.apart[self.next.apart - 1]))
+        } else {
+            (flags & HAS_DATA != 0).then(|| Data::InText(rest.bytes()))
+        };
+        Some(Past { zxid: self.zxid, kind, path, data, lists, rest: rest.0 })
     }
+}
+
+fn put(text: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        text.push(low_bits(number) | 0x80);
+        number >>= 7;
+    }
+    text.push(low_bits(number));
+}
+
+/// A number that is mostly `like`.
+fn put_like(text: &mut Vec<u8>, number: i64, like: i64) {
+    let more = number.wrapping_sub(like);
+    // Small numbers of both signs become small.
+    put(text, ((more << 1) ^ (more >> 63)).cast_unsigned());
+}
+
+fn put_bytes(text: &mut Vec<u8>, bytes: &[u8]) {
+    put(text, bytes.len() as u64);
+    text.extend_from_slice(bytes);
+}
+
+fn put_stat(text: &mut Vec<u8>, zxid: Zxid, stat: &Stat) {
+    put_like(text, stat.mzxid.get(), zxid.get());
+    put_like(text, stat.czxid.get(), stat.mzxid.get());
+    put_like(text, stat.pzxid.get(), stat.czxid.get());
+    put_like(text, stat.ctime_ms, 0);
+    put_like(text, stat.mtime_ms, stat.ctime_ms);
+    put_like(text, stat.ephemeral_owner.get(), 0);
+    let counts = [stat.version, stat.cversion, stat.aversion, stat.data_length, stat.num_children];
+    counts.into_iter().for_each(|count| put_like(text, i64::from(count), 0));
 }
 
 fn low_bits(number: u64) -> u8 {
     u8::try_from(number & 0x7f).expect("7 bits")
+}
+
+/// What is left to read; `Text::push` wrote it.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn byte(&mut self) -> u8 {
+        let byte = self.0[0];
+        self.0 = &self.0[1..];
+        byte
+    }
+
+    fn number(&mut self) -> u64 {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte();
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return number;
+            }
+            shift += 7;
+        }
+    }
+
+    fn length(&mut self) -> usize {
+        usize::try_from(self.number()).expect("it is in memory")
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let length = self.length();
+        let (bytes, rest) = self.0.split_at(length);
+        self.0 = rest;
+        bytes
+    }
+
+    fn like(&mut self, like: i64) -> i64 {
+        let number = self.number();
+        like.wrapping_add((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
+    }
+
+    fn count(&mut self) -> i32 {
+        i32::try_from(self.like(0)).expect("`put_stat` wrote an i32")
+    }
+
+    fn stat(mut self, zxid: Zxid) -> Stat {
+        let mzxid = self.like(zxid.get());
+        let czxid = self.like(mzxid);
+        let pzxid = self.like(czxid);
+        let ctime_ms = self.like(0);
+        let mtime_ms = self.like(ctime_ms);
+        Stat {
+            czxid: Zxid::new(czxid),
+            mzxid: Zxid::new(mzxid),
+            pzxid: Zxid::new(pzxid),
+            ctime_ms,
+            mtime_ms,
+            ephemeral_owner: SessionId::new(self.like(0)),
+            version: self.count(),
+            cversion: self.count(),
+            aversion: self.count(),
+            data_length: self.count(),
+            num_children: self.count(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -358,6 +391,30 @@ mod tests {
         assert_eq!(behind.max(), Some(DATA_IN_TEXT_MAX + 1));
     }
 
+    #[test]
+    fn lists_are_kept_once_and_counted() {
+        let (one, other): (Arc<[Acl]>, Arc<[Acl]>) = (Acl::open().into(), [].into());
+        let mut text = Text::default();
+        let change = |acl: &Arc<[Acl]>| Change {
+            zxid: Zxid::new(1),
+            path: "/a".into(),
+            kind: ChangeKind::AclChanged,
+            data: None,
+            acl: acl.clone(),
+            parent_acl: one.clone(),
+            stat: Stat::default(),
+        };
+        for _ in 0..100 {
+            text.push(&change(&one));
+            text.push(&change(&other));
+        }
+        assert_eq!(text.lists.len(), 2);
+        let before = text.end().list_bytes;
+        let long = Acl { id: "x".repeat(10_000), ..Acl::open().remove(0) };
+        text.push(&change(&[long].into()));
+        assert!(text.end().list_bytes > before + 10_000);
+    }
+
     /// What the memory of a coordinator with many changes hangs on.
     #[test]
     fn create_takes_few_bytes_beside_its_texts() {
@@ -376,6 +433,6 @@ mod tests {
         let kind = ChangeKind::Created;
         let mut text = Text::default();
         text.push(&Change { zxid, path: "/a".into(), kind, data, acl, parent_acl, stat });
-        assert_eq!(text.end().text, 21 + "/a".len() + 100);
+        assert_eq!(text.end().text, 22 + "/a".len() + 100);
     }
 }

@@ -144,19 +144,14 @@ impl Subscriptions {
     /// All changes after `zxid`, in order; nothing when not all are known any more, or there are more than
     /// `count_max`.
     #[must_use]
-    pub fn changes_after(&self, zxid: Zxid, count_max: usize) -> Option<Vec<Change>> {
-        if !self.history.covers(zxid) {
-            return None;
-        }
-        let changes = self.history.after(zxid).flat_map(|(_, changes)| changes);
-        let mut found = Vec::new();
-        for past in changes {
-            if found.len() == count_max {
-                return None;
-            }
-            found.push(past.to_change());
-        }
-        Some(found)
+    pub fn changes_after(
+        &self,
+        zxid: Zxid,
+        count_max: usize,
+    ) -> Option<impl Iterator<Item = Change>> {
+        let is_known = self.history.covers(zxid) && self.history.count_after(zxid) <= count_max;
+        let changes = || self.history.after(zxid).flat_map(|(_, changes)| changes);
+        is_known.then(|| changes().map(Past::to_change))
     }
 
     /// unsubscribe: whether there was one. What its subscriber counts on is sent all the same: answers to earlier
@@ -496,5 +491,5 @@ fn item(past: Past<'_>) -> Option<Item> {
         ChangeKind::Deleted => ItemKind::Deleted,
         ChangeKind::AclChanged => return None,
     };
-    Some(Item { kind, path: past.path.to_owned(), data: past.data(), stat: past.stat })
+    Some(Item { kind, path: past.path().to_owned(), data: past.data(), stat: past.stat() })
 }

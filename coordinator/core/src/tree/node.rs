@@ -30,7 +30,7 @@ const TTL_MARK: i64 = -0x0100_0000_0000_0000;
 pub(super) const CONTAINER: SessionId = SessionId::new(i64::MIN);
 
 /// A longer path stands apart, and so does longer data.
-const TEXT_PART_MAX: usize = 512;
+const TEXT_PART_MAX: usize = 256;
 
 /// What begins every node.
 const HEAD_BYTES: usize = 1 + 1 + 8 + 8;

@@ -116,10 +116,10 @@ impl Nodes {
         };
         let node = self.at(at).to_node();
         self.exchange_text(at, &[]);
-        if self.texts.capacity() > 2 * self.texts.len() {
-            self.texts.shrink_to_fit();
-        }
         let place = self.places.remove(at);
+        if self.places.capacity() > 2 * self.places.len() + PLACES_STEP {
+            self.places.shrink_to(self.places.len().next_multiple_of(PLACES_STEP));
+        }
         self.unkeep(place.kept);
         Some(node)
     }
@@ -168,6 +168,9 @@ impl Nodes {
             }
         }
         self.texts[start..new_end].copy_from_slice(text);
+        if self.texts.capacity() > 2 * self.texts.len() + TEXTS_STEP {
+            self.texts.shrink_to(self.texts.len().next_multiple_of(TEXTS_STEP));
+        }
     }
 
     /// Where `beside` is kept, for one node more.
@@ -261,7 +264,7 @@ mod tests {
             assert_eq!(nodes.len(), expected.len());
             let kept = nodes.kept.iter().flatten().map(|kept| kept.nodes).sum::<u32>();
             assert_eq!(usize::try_from(kept).unwrap(), expected.len());
-            assert!(nodes.kept.len() <= expected.len() + 3, "{} kept", nodes.kept.len());
+            assert!(nodes.kept.len() <= 40 + 1, "{} kept", nodes.kept.len());
         }
         for number in 0..40 {
             let found = nodes.get(number % 7, &format!("/n{number}"));

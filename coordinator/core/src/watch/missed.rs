@@ -28,7 +28,7 @@ pub struct Missed<'a> {
 impl Missed<'_> {
     /// By the changes that were made meanwhile.
     #[must_use]
-    pub fn of_changes(self, changes: Vec<Change>) -> Vec<Notification> {
+    pub fn of_changes(self, changes: impl Iterator<Item = Change>) -> Vec<Notification> {
         let set = |paths: &'_ [String]| paths.iter().cloned().collect::<BTreeSet<String>>();
         let single = set(&self.request.persistent_watches);
         let recursive = set(&self.request.persistent_recursive_watches);

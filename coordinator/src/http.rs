@@ -26,7 +26,7 @@ use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
 use crate::net::{Limits, Places, Ticket, TooLarge};
-use crate::standing::{NEW, linked};
+use crate::standing::linked;
 use crate::storage::SnapshotTimes;
 
 /// A request's head may be no longer.
@@ -279,8 +279,7 @@ fn why(status: &Status) -> String {
         Some(leader) => format!("{leader} leads and is not heard of"),
         None => "no leader is known".to_owned(),
     };
-    let new = if status.is_new { format!("; {NEW}") } else { String::new() };
-    format!("{leader}; {}{new}", linked(&status.links))
+    format!("{leader}; {}", linked(&status.links))
 }
 
 /// `None` while the server stops.

@@ -148,7 +148,6 @@ pub mod tests {
             confirmed: true,
             lack: None,
             member: true,
-            is_new: false,
             term: 7,
             commit_index: 40,
             applied_index: 40,

@@ -53,8 +53,6 @@ pub enum Line {
     Untold { count: u64 },
     /// No quorum for so long.
     Missed { leader: Option<ServerId>, time: Duration },
-    /// Nor a vote from this server.
-    New,
     /// One again.
     Found { time: Duration },
 }
@@ -93,7 +91,6 @@ impl StandingWatch {
                 if time >= MISSED_AFTER && self.told_at.is_none_or(is_due) {
                     self.told_at = Some(now);
                     lines.push(Line::Missed { leader: standing.leader, time });
-                    lines.extend(standing.is_new.then_some(Line::New));
                 }
             }
             (true, None) | (false, Some(_)) => {}
@@ -171,15 +168,10 @@ impl Line {
                     "no quorum: clients are not served, but for reads where that is allowed"
                 );
             }
-            Line::New => warn!("{NEW}: start the other members, or mend their links"),
             Line::Found { time } => info!(seconds = time.as_secs(), "in a quorum again"),
         }
     }
 }
-
-/// Why a server gives no vote.
-pub const NEW: &str =
-    "this server began with nothing and has not caught up since: it votes for nobody who has data";
 
 /// To whom this server is linked, in words.
 pub fn linked(links: &Links) -> String {
@@ -211,16 +203,7 @@ mod tests {
 
     fn standing(mode: Mode, leader: Option<u64>, term: u64, confirmed: bool) -> Standing {
         let leader = leader.map(id);
-        Standing {
-            mode,
-            leader,
-            term,
-            confirmed,
-            member: true,
-            is_new: false,
-            heir: None,
-            transfers_asked: 0,
-        }
+        Standing { mode, leader, term, confirmed, member: true, heir: None, transfers_asked: 0 }
     }
 
     #[test]
@@ -264,11 +247,6 @@ mod tests {
         assert_eq!(at(70, true), [Line::Found { time: Duration::from_secs(70) }]);
         // Too short for a word.
         assert_eq!([at(71, true), at(80, false), at(84, true)], [vec![], vec![], vec![]]);
-        let empty = Standing { is_new: true, ..standing(Mode::Looking, None, 1, false) };
-        let mut watch = StandingWatch::new(start);
-        assert_eq!(watch.look(empty, start), []);
-        let lines = watch.look(empty, start + MISSED_AFTER);
-        assert_eq!(lines, [Line::Missed { leader: None, time: MISSED_AFTER }, Line::New]);
     }
 
     #[test]

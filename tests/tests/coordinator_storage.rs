@@ -117,7 +117,6 @@ impl Run {
                 term: self.term,
                 vote: self.random.below(4),
                 commit: known.snapshot_index(),
-                is_new: false,
             };
             write.hard_state = Some(hard_state);
             known.hard_state = hard_state;

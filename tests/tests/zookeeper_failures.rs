@@ -388,29 +388,6 @@ fn client_with_more_watches_than_a_request_may_have_gets_them_back() {
 }
 
 /// The same with the bug that each is about.
-/// One lags, another loses its disk, and the two elect a leader without what the third has acknowledged with the lost disk.
-fn disk_is_lost_while_another_server_lags(change: Change<'_>) {
-    let mut script = Script::new(change);
-    let [leader, wiped, lagging] = script.ranked();
-    script.create_for_certain(leader, "/before", 10);
-    script.kill(lagging);
-    script.create_for_certain(leader, "/acknowledged", 10);
-    script.kill(leader);
-    script.kill(wiped);
-    script.wipe(wiped);
-    script.start(lagging);
-    script.start(wiped);
-    script.run_ms(20_000);
-    script.start(leader);
-    script.finish();
-}
-
-/// ZooKeeper's manual leaves it to people to start no server with an empty data folder while another lags.
-#[test]
-fn server_without_its_disk_elects_nobody_who_lacks_what_it_had() {
-    disk_is_lost_while_another_server_lags(SOUND);
-}
-
 #[cfg(planted)]
 mod planted {
     use coordinator_core::planted::Planted;
@@ -420,7 +397,6 @@ mod planted {
     const UNSYNCED: Change<'static> = &|settings| {
         settings.planted = Some(Planted::AcknowledgeBeforeSync);
     };
-    const LENT: Change<'static> = &|settings| settings.planted = Some(Planted::LendVote);
     const FORGETFUL: Change<'static> = &|settings| {
         settings.planted = Some(Planted::LoseWatchOnReconnect);
     };
@@ -454,12 +430,6 @@ mod planted {
     #[should_panic(expected = "lacks committed entry")]
     fn failed_sync_that_counts_as_written_is_noticed() {
         disk_fails_for_a_moment(false, FAILED);
-    }
-
-    #[test]
-    #[should_panic(expected = "lacks committed entry")]
-    fn vote_of_a_server_without_its_disk_is_noticed() {
-        disk_is_lost_while_another_server_lags(LENT);
     }
 
     #[test]

@@ -11,8 +11,6 @@ pub enum Planted {
     AcknowledgeBeforeSync,
     /// A vote does not outlive the process.
     ForgetVote,
-    /// A server that lost its disk votes for whoever asks.
-    LendVote,
     /// What a session waits for is answered before it is told of the change.
     ReplyBeforeNotification,
     /// What was missed while a client was away is not told when it sets its watches again.

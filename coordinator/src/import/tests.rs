@@ -325,7 +325,7 @@ fn an_import_that_was_killed_can_be_done_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut opened, _) =
             storage::open(Arc::new(RealDisk), folder.path(), owner()).expect("empty");
-        let hard_state = HardState { term: 1, vote: 0, commit: 1, is_new: false };
+        let hard_state = HardState { term: 1, vote: 0, commit: 1 };
         let promised =
             PersistWrite { hard_state: Some(hard_state), sync: true, ..PersistWrite::default() };
         if has_snapshot {

@@ -64,8 +64,7 @@ fn beginning(
     folder: &Path,
     image: &SnapshotImage,
 ) -> Result<HardState, StorageError> {
-    let (term, commit) = (image.term, image.index);
-    let hard_state = HardState { term, commit, ..HardState::default() };
+    let hard_state = HardState { term: image.term, vote: 0, commit: image.index };
     let is_ours = restored.entries.is_empty()
         && restored.snapshot.as_ref().is_none_or(|found| found == image)
         && [HardState::default(), hard_state].contains(&restored.hard_state);

@@ -46,8 +46,6 @@ pub enum LogRecord {
         /// The snapshot's last index.
         index: u64,
     },
-    /// Replaces the hard state, of a server that has not caught up since it had nothing.
-    NewHardState(HardState),
 }
 
 /// The same as [`LogRecord`], in the same order, without owning the entries.
@@ -56,16 +54,6 @@ enum LogRecordView<'a> {
     HardState(&'a HardState),
     Entries(&'a [LogEntry]),
     Installed { index: u64 },
-    NewHardState(&'a HardState),
-}
-
-impl<'a> LogRecordView<'a> {
-    fn of(hard_state: &'a HardState) -> Self {
-        match hard_state.is_new {
-            true => Self::NewHardState(hard_state),
-            false => Self::HardState(hard_state),
-        }
-    }
 }
 
 impl LogRecord {
@@ -77,11 +65,7 @@ impl LogRecord {
             }
             decoded => decoded,
         };
-        let mut record = decoded.map_err(|error| error.to_string())?;
-        if let LogRecord::NewHardState(hard_state) = &mut record {
-            hard_state.is_new = true;
-        }
-        Ok(record)
+        decoded.map_err(|error| error.to_string())
     }
 }
 
@@ -167,7 +151,7 @@ impl Log {
     /// last could not be told from a torn tail otherwise, and would be cut.
     pub fn mark_synced(&mut self) -> Result<(), StorageError> {
         let mut frames = Vec::new();
-        encode(&LogRecordView::of(&self.hard_state), &mut frames)?;
+        encode(&LogRecordView::HardState(&self.hard_state), &mut frames)?;
         self.append(&mut frames, true)?;
         self.is_marked = true;
         Ok(())
@@ -189,7 +173,7 @@ impl Log {
                 discard_to = discard_to.max(image.index);
             }
             if let Some(hard_state) = &write.hard_state {
-                encode(&LogRecordView::of(hard_state), &mut frames)?;
+                encode(&LogRecordView::HardState(hard_state), &mut frames)?;
                 self.hard_state = *hard_state;
             }
             for entries in chunks(&write.entries) {
@@ -311,7 +295,7 @@ fn create_segment(
         outcome => outcome?,
     }
     let mut frames = Vec::new();
-    encode(&LogRecordView::of(hard_state), &mut frames)?;
+    encode(&LogRecordView::HardState(hard_state), &mut frames)?;
     for frame in &frames {
         file.append(&[frame])?;
     }
@@ -326,7 +310,6 @@ fn encode(record: &LogRecordView<'_>, frames: &mut Vec<Vec<u8>>) -> Result<(), S
         LogRecordView::Entries(entries) if of_members(entries) => RECORD_SCHEMA_2,
         LogRecordView::Entries(_)
         | LogRecordView::HardState(_)
-        | LogRecordView::NewHardState(_)
         | LogRecordView::Installed { .. } => RECORD_SCHEMA,
     };
     let bytes = envelope::encode(schema, record)

@@ -153,7 +153,7 @@ fn refill(place: &Place, seen: Seen) -> Way {
         return Way::Hopeless;
     }
     let vote = if hard_state.vote == 0 { place.owner.server_id } else { hard_state.vote };
-    Way::Refill { hard_state: HardState { vote, is_new: true, ..hard_state } }
+    Way::Refill { hard_state: HardState { vote, ..hard_state } }
 }
 
 /// Whether others take part, or may: what the log says of members has to be in the state, and to name this server only.

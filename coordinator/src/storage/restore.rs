@@ -142,9 +142,7 @@ pub(super) fn read_segment(
 impl Replay {
     fn apply(&mut self, record: LogRecord) -> Result<(), String> {
         match record {
-            LogRecord::HardState(hard_state) | LogRecord::NewHardState(hard_state) => {
-                self.hard_state = hard_state;
-            }
+            LogRecord::HardState(hard_state) => self.hard_state = hard_state,
             LogRecord::Installed { index } => {
                 self.entries.clear();
                 self.installed = index;

@@ -126,7 +126,7 @@ pub fn seen(place: &Place, numbers: &[u64]) -> Result<Seen, StorageError> {
 impl Seen {
     fn add(&mut self, record: &LogRecord) {
         match record {
-            LogRecord::HardState(found) | LogRecord::NewHardState(found) => {
+            LogRecord::HardState(found) => {
                 let is_later = found.term > self.hard_state.term;
                 if is_later || (found.term == self.hard_state.term && found.vote != 0) {
                     self.hard_state = HardState { commit: 0, ..*found };
@@ -139,7 +139,7 @@ impl Seen {
                         self.members_index = self.members_index.max(entry.index);
                     }
                     if entry.term > self.hard_state.term {
-                        self.hard_state = HardState { term: entry.term, ..HardState::default() };
+                        self.hard_state = HardState { term: entry.term, vote: 0, commit: 0 };
                     }
                 }
             }

@@ -36,7 +36,7 @@ fn new_folder_is_empty_and_what_was_written_comes_back() {
     let (mut storage, restored) = reopen(folder.path());
     assert_eq!(restored.hard_state, HardState::default());
     assert!(restored.entries.is_empty() && restored.snapshot.is_none());
-    let hard_state = HardState { term: 3, vote: 2, commit: 1, is_new: false };
+    let hard_state = HardState { term: 3, vote: 2, commit: 1 };
     let voted = PersistWrite { hard_state: Some(hard_state), ..PersistWrite::default() };
     storage.write(vec![voted, entries(1..=3, 1), entries(4..=4, 3)]).unwrap();
     drop(storage);
@@ -44,28 +44,6 @@ fn new_folder_is_empty_and_what_was_written_comes_back() {
     assert_eq!(restored.hard_state, hard_state);
     assert_eq!(indexes(&restored), [(1, 1), (2, 1), (3, 1), (4, 3)]);
     assert_eq!(restored.entries[2], entry(3, 1, 10));
-}
-
-/// In every segment, and until it is said to be otherwise.
-#[test]
-fn server_that_has_not_caught_up_is_remembered() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut storage, _) = reopen(folder.path());
-    storage.log.set_segment_bytes(1_000);
-    let new = HardState { term: 3, vote: 0, commit: 0, is_new: true };
-    let said =
-        |hard_state| PersistWrite { hard_state: Some(hard_state), ..PersistWrite::default() };
-    storage.write(vec![said(new)]).unwrap();
-    (1..=100).for_each(|index| storage.write(vec![entries(index..=index, 3)]).unwrap());
-    let discard = PersistWrite { discard_to: Some(90), ..PersistWrite::default() };
-    storage.write(vec![discard]).unwrap();
-    drop(storage);
-    let (mut storage, restored) = reopen(folder.path());
-    assert_eq!(restored.hard_state, new);
-    let caught_up = HardState { commit: 100, is_new: false, ..new };
-    storage.write(vec![said(caught_up)]).unwrap();
-    drop(storage);
-    assert_eq!(reopen(folder.path()).1.hard_state, caught_up);
 }
 
 #[test]
@@ -118,7 +96,7 @@ fn segments_roll_and_go_when_a_snapshot_covers_them() {
 fn what_is_in_use_goes_too_where_room_is_little_and_the_log_goes_on_behind_the_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let (mut storage, _) = reopen(folder.path());
-    let voted = HardState { term: 3, vote: 2, commit: 7, is_new: false };
+    let voted = HardState { term: 3, vote: 2, commit: 7 };
     let hard_state = Some(voted);
     storage.write(vec![PersistWrite { hard_state, ..entries(1..=9, 1) }]).unwrap();
     let used = |storage: &Opened| storage.gauges().0.free_bytes().unwrap().unwrap();
@@ -153,7 +131,7 @@ fn installed_snapshot_voids_the_log_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let (mut storage, _) = reopen(folder.path());
     storage.write(vec![entries(1..=9, 1)]).unwrap();
-    let hard_state = HardState { term: 4, vote: 0, commit: 100, is_new: false };
+    let hard_state = HardState { term: 4, vote: 0, commit: 100 };
     let install = PersistWrite {
         install: Some(image(100, 4)),
         hard_state: Some(hard_state),

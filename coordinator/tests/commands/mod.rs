@@ -244,7 +244,7 @@ fn server_without_a_quorum_says_whom_it_does_not_reach() {
     let server = Served::start_with(&folder.path().join("data"), &settings);
     let ready = say(server.http, b"GET /ready HTTP/1.1\r\n\r\n");
     assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
-    let why = "not in a quorum: no leader is known; linked to none, not to 2, 3\n";
+    let why = "not in a quorum: no leader is known; linked to nobody, 2, 3 missing\n";
     assert!(ready.ends_with(why), "{ready}");
 }
 

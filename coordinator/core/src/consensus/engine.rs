@@ -16,7 +16,6 @@ use super::election::{self, Election, Phase};
 use super::log_store::{LogStore, member_ids};
 use super::membership::rank_of;
 use super::message::{self, RaftMessage};
-use super::newcomer::{self, Asked};
 use super::output::{Body, ConsensusMessage, Output, ProposeError};
 use super::persist_queue::PersistQueue;
 use super::progress::HeardCommits;
@@ -85,8 +84,6 @@ pub struct Consensus {
     pub(super) held_log: Option<HeldLog>,
     pub(super) queue: PersistQueue,
     pub(super) hard: HardState,
-    /// As in the hard state.
-    pub(super) is_new: bool,
     /// Entries up to here may be dropped from the disk too; told with the next write.
     pub(super) discard_to: Option<u64>,
     pub(super) applied: u64,
@@ -177,9 +174,7 @@ impl Consensus {
                 term: node.raft.term,
                 vote: node.raft.vote,
                 commit: node.raft.raft_log.committed,
-                is_new: newcomer::is_new(restored),
             },
-            is_new: newcomer::is_new(restored),
             node,
             tick_ms: config.tick_ms,
             next_tick: None,
@@ -428,8 +423,7 @@ impl Consensus {
             self.ask_again_if_due(now, out);
             let may_campaign = !self.queue.is_installing()
                 && self.vote_pending_since.is_none()
-                && !self.is_to_join()
-                && !self.is_catching_up();
+                && !self.is_to_join();
             if (may_campaign || self.is_leader()) && self.node.tick() && !self.is_leader() {
                 self.election.campaigned();
             }
@@ -581,11 +575,9 @@ impl Consensus {
             return;
         }
         let current = message.term == self.term();
-        let asked = Asked::in_message(&message);
         if self.node.step(message).is_err() {
             return;
         }
-        asked.into_iter().for_each(|asked| self.note_asked(asked));
         if from_leader && self.leader() == Some(from) {
             self.contact.heard_leader(proof, now);
             self.heard.hear(said.0, said.1);

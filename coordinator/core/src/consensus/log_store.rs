@@ -233,7 +233,7 @@ impl LogStore {
 
 impl Storage for LogStore {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let HardState { term, vote, commit, .. } = self.initial;
+        let HardState { term, vote, commit } = self.initial;
         let hard = RaftHardState { term, vote, commit, ..RaftHardState::default() };
         Ok(RaftState::new(hard, conf_state(&self.members)))
     }

@@ -193,7 +193,7 @@ impl Consensus {
     /// Whether this server may ask for votes. Whom settings have named only to join may not, and has learned here that it
     /// was: several of them could elect one another.
     pub(super) fn may_campaign(&self) -> bool {
-        !self.is_to_join() && !self.is_catching_up() && self.members.voters.contains(&self.id)
+        !self.is_to_join() && self.members.voters.contains(&self.id)
     }
 
     /// Whether the log, as far as it is here, has other members than this server has begun with.
@@ -205,6 +205,12 @@ impl Consensus {
     /// There is an ensemble: a server that has nothing of it founds no other.
     pub fn found_nothing(&mut self) {
         self.joins = true;
+    }
+
+    /// Whether to refuse this server's vote to a candidate whose log ends at `last`. A server without a log may be
+    /// one that had a vote, acknowledged what the candidate lacks, and was wiped: it only helps to found.
+    pub(super) fn withholds_vote(&self, last: u64) -> bool {
+        self.changes_members && self.last_index() == 0 && (last > 0 || self.joins)
     }
 
     fn engine_members(&self) -> MemberIds {

@@ -17,7 +17,6 @@
 //! retention    how much of the log stays in memory
 //! read_index   rounds for linearizable reads
 //! transfer     snapshots in chunks
-//! newcomer     who had nothing at the start votes for nobody who has something
 //! votes        asking again for votes that were not heard of
 //! ```
 //!
@@ -33,7 +32,6 @@ mod hand_over;
 mod log_store;
 mod membership;
 mod message;
-mod newcomer;
 mod output;
 mod persist_queue;
 mod progress;

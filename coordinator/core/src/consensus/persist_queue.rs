@@ -101,10 +101,6 @@ impl PersistQueue {
 mod tests {
     use super::*;
 
-    fn hard(term: u64, vote: u64, commit: u64) -> HardState {
-        HardState { term, vote, commit, is_new: false }
-    }
-
     fn held(after: PersistId, number: u64) -> Held {
         let hard = HardState { term: number, ..HardState::default() };
         Held { after, number, messages: Vec::new(), install: None, hard, bytes: 10 }
@@ -112,18 +108,18 @@ mod tests {
 
     #[test]
     fn vote_and_bytes_are_those_of_what_was_released() {
-        let mut queue = PersistQueue::new(hard(0, 2, 0));
+        let mut queue = PersistQueue::new(HardState { term: 0, vote: 2, commit: 0 });
         let first = queue.next_id();
         queue.hold(held(first, 1));
         let second = queue.next_id();
         queue.hold(held(second, 2));
-        assert!(queue.holds_vote(&hard(0, 2, 9)));
+        assert!(queue.holds_vote(&HardState { term: 0, vote: 2, commit: 9 }));
         assert_eq!(queue.held_bytes(), 20);
         queue.persisted(first);
         assert!(queue.release().is_some() && queue.release().is_none());
         assert!(queue.holds_vote(&HardState { term: 1, ..HardState::default() }));
         assert!(!queue.holds_vote(&HardState { term: 2, ..HardState::default() }));
-        assert!(!queue.holds_vote(&hard(1, 1, 0)));
+        assert!(!queue.holds_vote(&HardState { term: 1, vote: 1, commit: 0 }));
         assert_eq!(queue.held_bytes(), 10);
     }
 

@@ -20,7 +20,6 @@ use crate::{Millis, ServerId};
 impl Consensus {
     /// To be called at the end of each input.
     pub(super) fn after_input(&mut self, now: Millis, out: &mut Vec<Output>) {
-        self.settle_in();
         while !self.halted && self.node.has_ready() {
             let was_leading = self.led_term == self.term() && self.is_leader();
             self.drain_one(now, out);
@@ -146,8 +145,7 @@ impl Consensus {
     fn take_write(&mut self, ready: &mut Ready) -> (Option<PersistWrite>, Option<SnapshotImage>) {
         let mut write = PersistWrite::default();
         if let Some(hard) = ready.hs() {
-            let (term, vote, commit) = (hard.term, hard.vote, hard.commit);
-            let hard = HardState { term, vote, commit, is_new: self.is_new };
+            let hard = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             write.sync = hard.term != self.hard.term || hard.vote != self.hard.vote;
             self.hard = hard;
         }
@@ -175,7 +173,7 @@ impl Consensus {
         }
         // Not further than what is durable already: a torn write may keep this and lose the entries.
         let commit = self.hard.commit.min(self.node.raft.raft_log.persisted);
-        write.hard_state = Some(HardState { commit, is_new: self.is_new, ..self.hard });
+        write.hard_state = Some(HardState { commit, ..self.hard });
         write.discard_to = self.discard_to.take();
         let install = write.install.clone();
         (Some(write), install)

@@ -31,10 +31,6 @@ pub struct HardState {
     pub vote: u64,
     /// A log index known to be committed. May lag behind what is committed.
     pub commit: u64,
-    /// Its disk had nothing when it started, and it has not caught up since: it may be one that acknowledged what is
-    /// lost. Storage keeps it in a form of its own.
-    #[serde(skip)]
-    pub is_new: bool,
 }
 
 /// What kind of entry a log position holds.

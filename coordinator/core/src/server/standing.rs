@@ -22,8 +22,6 @@ pub struct Standing {
     pub confirmed: bool,
     /// The same.
     pub member: bool,
-    /// The same.
-    pub is_new: bool,
     /// Whom this leader is handing its office to.
     pub heir: Option<ServerId>,
     /// How often clients of this server asked for leadership to be moved.
@@ -48,7 +46,6 @@ impl Server {
             leader: self.consensus.leader(),
             term: self.consensus.term(),
             confirmed: self.is_confirmed(),
-            is_new: self.consensus.is_new(),
             member: self.is_member(),
             heir: self.consensus.heir(),
             transfers_asked: self.transfers.asked(),

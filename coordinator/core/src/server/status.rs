@@ -59,8 +59,6 @@ pub struct Status {
     pub lack: Option<Lack>,
     /// Whether it is a member of the ensemble, as far as it knows.
     pub member: bool,
-    /// Whether it had nothing at its start and has not caught up since: it votes for nobody who has something.
-    pub is_new: bool,
     /// Consensus term.
     pub term: u64,
     /// Committed log index.

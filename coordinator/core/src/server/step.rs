@@ -202,7 +202,6 @@ impl Server {
             confirmed: self.is_confirmed(),
             lack: self.lack(),
             member: self.is_member(),
-            is_new: self.consensus.is_new(),
             term: self.consensus.term(),
             commit_index: self.consensus.commit_index(),
             applied_index: self.state.applied_index(),

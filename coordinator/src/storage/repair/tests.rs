@@ -35,7 +35,7 @@ fn append(opened: &mut Opened, indexes: std::ops::RangeInclusive<u64>) {
 }
 
 fn promise(opened: &mut Opened, term: u64, vote: u64) {
-    let hard_state = Some(HardState { term, vote, commit: 0, is_new: false });
+    let hard_state = Some(HardState { term, vote, commit: 0 });
     opened.write(vec![PersistWrite { hard_state, sync: true, ..PersistWrite::default() }]).unwrap();
 }
 
@@ -151,7 +151,7 @@ fn member_keeps_its_latest_term_and_vote_also_from_behind_the_damage() {
         drop(opened);
         damage(&segment(folder.path(), 1), 0.5);
         let way = planned(folder.path(), true);
-        let hard_state = HardState { term: 9, vote: kept, commit: 0, is_new: true };
+        let hard_state = HardState { term: 9, vote: kept, commit: 0 };
         assert_eq!(way, Way::Refill { hard_state });
         act(disk(), folder.path(), owner(), &way).unwrap();
         let (_, restored) = reopen(folder.path()).unwrap();

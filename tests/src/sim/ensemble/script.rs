@@ -241,12 +241,6 @@ impl Script {
         self.world.members[server].storage.disk()
     }
 
-    /// The disk of a machine whose process is down is empty.
-    pub fn wipe(&mut self, server: usize) {
-        self.world.members[server].storage.wipe();
-        self.world.members[server].filled = None;
-    }
-
     /// Another disk is in a machine whose process is down.
     pub fn replace_disk(&mut self, server: usize, disk: SimulatedDisk) {
         self.world.members[server].storage.replace_disk(disk);

@@ -33,7 +33,6 @@ mod subscribers;
 mod survey;
 mod three;
 mod transfers;
-mod wiped;
 
 use bytes::Bytes;
 use coordinator_protocol::{Acl, CreateRequest, DeleteRequest, PathWatch, Request, SetDataRequest};

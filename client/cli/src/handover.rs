@@ -20,6 +20,14 @@ use crate::args::{self, Arguments, CoordinatorCommand, Format, ServerCommand};
 const PROGRAM: &str = "coordinator";
 /// What such a program calls itself in its help: as it was called by whoever reads that.
 const CALLED: &str = "tidegate coordinator";
+/// Flags of commands that ask an ensemble, by clap's names and as they are written.
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("coordinator", "--coordinator"),
+    ("auth", "--auth"),
+    ("tls_ca", "--tls-ca"),
+    ("tls_cert", "--tls-cert"),
+    ("tls_key", "--tls-key"),
+];
 /// For a program to say of which version it is.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of what it says then.
@@ -28,6 +36,14 @@ const VERSION_BYTES_MAX: u64 = 256;
 /// Why nothing was handed over.
 #[derive(Debug, Error)]
 pub enum HandoverError {
+    /// What was said before means nothing to it: it asks no ensemble.
+    #[error("{name} works on this machine's folder or server only: {} is not for it", .flags.join(", "))]
+    Elsewhere {
+        /// The command.
+        name: String,
+        /// What was said.
+        flags: Vec<&'static str>,
+    },
     /// There is no such program.
     #[error("the program `{PROGRAM}`, which does this, is neither beside {} nor in PATH", .0.display())]
     Missing(PathBuf),
@@ -53,6 +69,9 @@ impl HandoverError {
     /// What to do next.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Elsewhere { .. } => {
+                "run it on the machine of the coordinator that is meant, without these; --config FILE names that one's settings"
+            }
             Self::Missing(_) => {
                 "these commands work on a coordinator's own machine: run them there, or put the program `coordinator` of the \
                  same build beside `tidegate`"
@@ -73,6 +92,8 @@ pub struct Handover {
     pub words: Vec<OsString>,
     /// Whether errors are told as JSON, too.
     pub format: Format,
+    /// Flags that say where an ensemble is, and how to speak to it: nobody is to believe that they were heeded.
+    pub elsewhere: Vec<&'static str>,
 }
 
 impl Handover {
@@ -90,7 +111,9 @@ impl Handover {
             let args::Command::Coordinator(asked) = parsed.command else { continue };
             if let CoordinatorCommand::OfServer(command) = asked.command {
                 let rest = line.get(end + 1..).unwrap_or_default();
-                return Some(Self::of(command, flags(&matches), parsed.output, rest));
+                let own = innermost(&matches);
+                let handover = Self::of(command, flags(own), parsed.output, rest);
+                return Some(Self { elsewhere: elsewhere(own), ..handover });
             }
         }
         None
@@ -113,14 +136,19 @@ impl Handover {
         }
         let format = if says_json(rest) { Format::Json } else { format };
         let words = [vec![command.name().into()], flags, rest.to_vec()].concat();
-        Handover { words, format }
+        Handover { words, format, elsewhere: Vec::new() }
     }
 
     /// Becomes the other program. Returns only with an error.
     ///
     /// # Errors
-    /// When there is none, or none of this version.
+    /// When there is none, or none of this version, or an ensemble was named that it would not ask.
     pub fn run(&self) -> Result<std::process::ExitCode, HandoverError> {
+        if !self.elsewhere.is_empty() {
+            let name = self.words.first().map(|name| name.to_string_lossy().into_owned());
+            let (name, flags) = (name.unwrap_or_default(), self.elsewhere.clone());
+            return Err(HandoverError::Elsewhere { name, flags });
+        }
         let path = find()?;
         let broken = |why| HandoverError::Broken { path: path.clone(), why };
         let found = version(&path).map_err(broken)?;
@@ -149,14 +177,28 @@ fn become_it(mut command: Command) -> std::io::Result<std::process::ExitCode> {
 
 /// What was said before the command's name and means something to the other program: the file of settings, which of a command
 /// that asks no cluster can only be the coordinator's.
-fn flags(matches: &ArgMatches) -> Vec<OsString> {
+fn flags(own: &ArgMatches) -> Vec<OsString> {
+    let file = own.get_one::<PathBuf>("config").filter(|_| is_said(own, "config"));
+    file.map_or_else(Vec::new, |file| vec!["--config".into(), file.into()])
+}
+
+/// What was said before the command's name and names an ensemble, or how to speak to it. The environment may have it for others.
+fn elsewhere(own: &ArgMatches) -> Vec<&'static str> {
+    let said = ELSEWHERE.iter().filter(|(id, _)| is_said(own, id));
+    said.map(|(_, flag)| *flag).collect()
+}
+
+fn is_said(own: &ArgMatches, id: &str) -> bool {
+    own.value_source(id) == Some(ValueSource::CommandLine)
+}
+
+/// The last command's, which have all flags that stood before.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
     let mut own = matches;
     while let Some((_, deeper)) = own.subcommand() {
         own = deeper;
     }
-    let is_said = own.value_source("config") == Some(ValueSource::CommandLine);
-    let file = own.get_one::<PathBuf>("config").filter(|_| is_said);
-    file.map_or_else(Vec::new, |file| vec!["--config".into(), file.into()])
+    own
 }
 
 fn says_output(words: &[OsString]) -> bool {
@@ -215,7 +257,11 @@ mod tests {
     fn what_follows_the_name_is_handed_over_untouched() {
         let check = |said: &str, expected: Option<(&str, Format)>| {
             let handover = Handover::asked(&line(said));
-            let expected = expected.map(|(words, format)| Handover { words: line(words), format });
+            let expected = expected.map(|(words, format)| Handover {
+                words: line(words),
+                format,
+                elsewhere: Vec::new(),
+            });
             assert_eq!(handover, expected, "{said}");
         };
         let (table, json) = (Format::Table, Format::Json);
@@ -241,6 +287,22 @@ mod tests {
         check("tidegate coordinator list check", None);
         check("tidegate topic create check", None);
         check("tidegate coordinator help check", None);
+    }
+
+    #[test]
+    fn ensemble_that_would_not_be_asked_is_refused() {
+        let refused = |said: &str| match Handover::asked(&line(said)).unwrap().run() {
+            Err(error @ HandoverError::Elsewhere { .. }) => error.to_string(),
+            other => panic!("{said}: {other:?}"),
+        };
+        assert_eq!(
+            refused("tidegate --coordinator other:2181 coordinator snapshot"),
+            "snapshot works on this machine's folder or server only: --coordinator is not for it"
+        );
+        let many =
+            "tidegate coordinator --tls-ca a --tls-cert b --tls-key c --auth digest:a:b check";
+        let told = refused(many);
+        assert!(told.contains("--auth, --tls-ca, --tls-cert, --tls-key is"), "{told}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use coordinator_client::protocol::{EnsembleInfo, ErrorCode, Stat, TransferOutcome, Zxid};
 use coordinator_client::{Client, Credentials, Error, Tls, TlsFailure};
 use serde_json::json;
@@ -126,7 +127,21 @@ async fn reconfig(
     format: Format,
 ) -> anyhow::Result<()> {
     let client = open(settings, settings.coordinators.clone(), credentials, SESSION_TIMEOUT);
-    if let Some(text) = known(&client).await {
+    let known = match known(&client).await {
+        Ok(known) => known,
+        // Without it nobody could say whether the change moves a member.
+        Err(error) => {
+            client.close().await;
+            let why = match error.code() {
+                Some(ErrorCode::NoAuth) => {
+                    "nothing was changed: you may not read /zookeeper/config, and so not who the members are"
+                }
+                _ => "nothing was changed: who the members are is not known",
+            };
+            return Err(anyhow::Error::from(error).context(why));
+        }
+    };
+    if let Some(text) = known {
         match change.judge(&configuration(&text).0) {
             Verdict::Ask => {}
             Verdict::Already(why) => {
@@ -189,11 +204,22 @@ fn show_configuration(text: &str, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What all servers agree on now, as far as it can be known.
-async fn known(client: &Client) -> Option<String> {
-    client.sync(CONFIG_PATH).await.ok()?;
-    let (data, _) = client.get_data(CONFIG_PATH).await.ok()?;
-    Some(String::from_utf8_lossy(&data?).into_owned())
+/// What all servers agree on now; `None` where they agree on nothing yet, and settings name the members.
+async fn known(client: &Client) -> Result<Option<String>, Error> {
+    let synced = client.sync(CONFIG_PATH).await.map(|_| None);
+    match synced {
+        Ok(_) => read_text(client.get_data(CONFIG_PATH).await.map(|(data, _)| data)),
+        failed => read_text(failed),
+    }
+}
+
+/// The text of a node, if the node and its data are there.
+fn read_text(read: Result<Option<Bytes>, Error>) -> Result<Option<String>, Error> {
+    match read {
+        Ok(data) => Ok(data.map(|data| String::from_utf8_lossy(&data).into_owned())),
+        Err(error) if error.is(ErrorCode::NoNode) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// `/zookeeper/config` as soon as `is_done` says so of its text: a server that leaves closes its clients some time before all of
@@ -534,6 +560,20 @@ mod tests {
         check("[::1]:1", false, "server.4=[::1]:1:0:participant;d:3");
         check("[::1]:1:2", false, "server.4=[::1]:1:2:participant;d:3");
         assert!(joining(4, "d", "d:3", false).is_err());
+    }
+
+    #[test]
+    fn members_are_unknown_only_where_nothing_is_there() {
+        let check = |read, expected: Result<Option<&str>, Error>| {
+            assert_eq!(read_text(read), expected.map(|text| text.map(str::to_owned)));
+        };
+        check(Ok(Some(Bytes::from_static(b"version=1"))), Ok(Some("version=1")));
+        check(Ok(None), Ok(None));
+        check(Err(Error::Refused(ErrorCode::NoNode)), Ok(None));
+        let errors = [Error::Refused(ErrorCode::NoAuth), Error::ConnectionLoss, Error::Unavailable];
+        for error in errors {
+            check(Err(error.clone()), Err(error));
+        }
     }
 
     #[test]

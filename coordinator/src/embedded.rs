@@ -79,6 +79,11 @@ impl Embedded {
         self.addresses.client
     }
 
+    /// Where probes connect, if anywhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.addresses.http
+    }
+
     /// Whether it has ended by itself; [`Embedded::stop`] tells why.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)

@@ -28,6 +28,7 @@ use crate::metrics::{self, Reading};
 use crate::net::{Limits, Places, Ticket, TooLarge};
 use crate::standing::linked;
 use crate::storage::SnapshotTimes;
+use crate::tls::RenewalCounts;
 
 /// A request's head may be no longer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -52,6 +53,8 @@ pub struct Probed {
     pub audit_counts: Option<Arc<AuditCounts>>,
     /// Of requests that were too large.
     pub too_large: Arc<TooLarge>,
+    /// Of files for TLS, where some are followed.
+    pub tls_renewals: Option<Arc<RenewalCounts>>,
 }
 
 /// Answers probes until the task is dropped.
@@ -292,6 +295,7 @@ async fn metrics_text(probed: &Probed) -> Option<String> {
     let audit = probed.audit_counts.as_ref().map(|counts| counts.read());
     let snapshots = probed.snapshot_times.read();
     let too_large = probed.too_large.count();
+    let tls_renewals = probed.tls_renewals.as_ref().map(|counts| counts.read());
     Some(metrics::text(&Reading {
         status,
         measures,
@@ -300,6 +304,7 @@ async fn metrics_text(probed: &Probed) -> Option<String> {
         inputs_waiting,
         audit,
         too_large,
+        tls_renewals,
     }))
 }
 

@@ -45,11 +45,14 @@ pub struct Reading<'a> {
     pub audit: Option<(u64, u64)>,
     /// Requests that were larger than may be.
     pub too_large: u64,
+    /// How often files for TLS were read again, and how many ports have some that cannot be used.
+    pub tls_renewals: Option<(u64, u64)>,
 }
 
 /// All of it in Prometheus' text form.
 pub fn text(reading: &Reading<'_>) -> String {
-    let Reading { status, measures, syncs, snapshots, inputs_waiting, audit, too_large } = *reading;
+    let Reading { status, measures, syncs, snapshots, inputs_waiting, audit, too_large, .. } =
+        *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
         let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
@@ -80,6 +83,10 @@ pub fn text(reading: &Reading<'_>) -> String {
             "counter",
             dropped.saturating_add(measures.audit_left_out),
         );
+    }
+    if let Some((renewed, broken)) = reading.tls_renewals {
+        put(&mut text, "coordinator_tls_files_renewed", "counter", renewed);
+        put(&mut text, "coordinator_tls_files_broken", "gauge", broken);
     }
     raft(&mut text, status);
     process(&mut text);
@@ -215,7 +222,17 @@ pub mod tests {
         let (status, measures, syncs) = (&status, &measures, &syncs);
         let snapshots = SnapshotCounts { count: 2, sum_ms: 31, bytes: 4_096, failures: 1 };
         let (inputs_waiting, audit, too_large) = (4, Some((5, 6)), 3);
-        text(&Reading { status, measures, syncs, snapshots, inputs_waiting, audit, too_large })
+        let tls_renewals = Some((12, 1));
+        text(&Reading {
+            status,
+            measures,
+            syncs,
+            snapshots,
+            inputs_waiting,
+            audit,
+            too_large,
+            tls_renewals,
+        })
     }
 
     #[test]
@@ -231,6 +248,8 @@ pub mod tests {
             "coordinator_queue_inputs 4",
             "coordinator_audit_records_dropped 8",
             "coordinator_requests_too_large 3",
+            "coordinator_tls_files_renewed 12",
+            "coordinator_tls_files_broken 1",
             "coordinator_responses_large 8",
             "coordinator_responses_refused 9",
             "coordinator_watches_refused 10",

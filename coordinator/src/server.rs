@@ -28,6 +28,7 @@ use crate::net::{ClientListener, Gate, Limits, RequestLimits, Whitelist};
 use crate::peers::{self, Ensemble};
 use crate::roster::Roster;
 use crate::storage::{self, Findings, RoomGauge, SnapshotTimes, Storage, StorageError, SyncTimes};
+use crate::tls::{self, Renewal, RenewalCounts};
 
 /// How long a leader may take to hand its office over when it stops.
 const RESIGN_MS_MAX: u64 = 1_000;
@@ -114,6 +115,7 @@ pub struct Server {
     sync_times: Arc<SyncTimes>,
     snapshot_times: Arc<SnapshotTimes>,
     audit_counts: Option<Arc<AuditCounts>>,
+    renewals: Vec<Renewal>,
     stored: mpsc::UnboundedReceiver<core::Event>,
 }
 
@@ -184,6 +186,7 @@ impl Server {
             sync_times,
             snapshot_times,
             audit_counts,
+            renewals: config.renewals,
             stored,
         })
     }
@@ -220,12 +223,14 @@ impl Server {
         if let Some(listener) = self.peer {
             tasks.spawn(peers::run(listener, self.ensemble, inputs.clone()));
         }
+        let tls_renewals = start_renewals(self.renewals, &mut tasks);
         if let Some(listener) = self.http {
             let probed = Probed {
                 desk,
                 snapshot_times: self.snapshot_times,
                 audit_counts: self.audit_counts,
                 too_large,
+                tls_renewals,
             };
             tasks.spawn(http::run(listener, probed));
         }
@@ -255,6 +260,16 @@ impl Server {
             LoopEnd::Halted(reason) => Err(ServerError::Halted(reason)),
         }
     }
+}
+
+/// `None` where no files are followed.
+fn start_renewals(renewals: Vec<Renewal>, tasks: &mut JoinSet<()>) -> Option<Arc<RenewalCounts>> {
+    if renewals.is_empty() {
+        return None;
+    }
+    let counts = Arc::new(RenewalCounts::default());
+    tasks.spawn(tls::renew(renewals, Arc::clone(&counts)));
+    Some(counts)
 }
 
 /// Returns when another member leads, there is none, or it took long enough.

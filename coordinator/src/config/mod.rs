@@ -26,6 +26,7 @@ use crate::audit::AuditSettings;
 use crate::net::{Gate, Whitelist};
 use crate::peers::PeerTls;
 use crate::storage::SnapshotSettings;
+use crate::tls::Renewal;
 
 pub use names::help;
 pub use parse::Values;
@@ -54,6 +55,8 @@ pub struct Config {
     pub peer_tls: Option<PeerTls>,
     /// Who gets in at the client port.
     pub gate: Gate,
+    /// Files for TLS that are read again when they change.
+    pub renewals: Vec<Renewal>,
     /// Clients that may be in at once.
     pub connections_max: usize,
     /// Of those, from one address; `None` for all.
@@ -105,6 +108,7 @@ impl fmt::Debug for Config {
             peer_secret: _,
             peer_tls,
             gate,
+            renewals: _,
             connections_max,
             connections_per_address_max,
             whitelist,

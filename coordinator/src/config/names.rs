@@ -206,6 +206,17 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("ssl.quorum.trustStore.location", "", "PEM file of the authorities of members"),
     setting(
+        "client.certReload",
+        "true",
+        "true reads the files of ssl.keyStore and ssl.trustStore again when they change, for connections that begin then; what cannot \
+         be used changes nothing (ZooKeeper: false)",
+    ),
+    setting(
+        "sslQuorumReloadCertFiles",
+        "true",
+        "the same for those of ssl.quorum (ZooKeeper: false)",
+    ),
+    setting(
         "reconfigEnabled",
         "false",
         "true lets who may write /zookeeper/config change the members; server.N of the first leader are the first ones",

@@ -142,7 +142,8 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
     limits::check(values)?;
     let insecure = values.value("insecure", "true or false")?;
     let id = server_id("id", values.text("id"))?;
-    let peer_tls = tls::peers(values)?;
+    let mut renewals = Vec::new();
+    let peer_tls = tls::peers(values, &mut renewals)?;
     let mut members = members(values, insecure || peer_tls.is_some())?;
     limits::check_members(&members)?;
     let peer_secret = values.text("peerSecret").to_owned();
@@ -152,7 +153,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         let why = "members prove to one another that they know it; choose any secret text";
         return Err(SettingError(format!("peerSecret is needed with more than one member: {why}")));
     }
-    let (gate, all_proved) = tls::gate(values)?;
+    let (gate, all_proved) = tls::gate(values, &mut renewals)?;
     let host = values.text("clientPortAddress");
     let own_client = joined(host, values.text("clientPort"));
     if let Some(own) = members.remove(&id) {
@@ -174,6 +175,7 @@ pub fn config(values: &Values) -> Result<Config, SettingError> {
         peer_secret,
         peer_tls,
         gate,
+        renewals,
         connections_max,
         connections_per_address_max: (per_address > 0).then_some(per_address),
         whitelist: whitelist(values, core.read_only_mode)?,

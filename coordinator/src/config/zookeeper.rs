@@ -57,7 +57,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("fsync.", "it is not needed: /metrics has a histogram of syncs"),
     ("snapshot.trust.empty", "it is not needed: a missing snapshot is found out"),
     ("serverCnxnFactory", "it is not needed: there is one kind, which takes TLS too"),
-    ("sslQuorumReloadCertFiles", "files are read at a start"),
     ("portUnification", "links between members are all encrypted or none (sslQuorum)"),
     ("ssl.quorum.hostnameVerification", "it is not needed: names are always checked"),
     (

@@ -6,14 +6,13 @@
 //! Does not know: sessions.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 
 use coordinator_core::server::IDENTITY_BYTES_MAX;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
 use super::socket::Socket;
-use crate::tls::{TlsSession, Turn};
+use crate::tls::{Current, TlsSession, Turn};
 
 /// The first byte of a handshake of TLS.
 const HANDSHAKE: u8 = 0x16;
@@ -22,7 +21,7 @@ const HANDSHAKE: u8 = 0x16;
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     /// For clients that encrypt; they are refused without.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Current<ServerConfig>>,
     /// Whether clients that do not encrypt are refused.
     pub only_tls: bool,
 }
@@ -58,7 +57,7 @@ impl Gate {
         let encrypts = first == [HANDSHAKE];
         match &self.tls {
             Some(config) if encrypts => {
-                let session = TlsSession::accept(&stream, Arc::clone(config), turn).await;
+                let session = TlsSession::accept(&stream, config.get(), turn).await;
                 let session = session.map_err(|error| match error.kind() {
                     ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Refusal::HungUp,
                     _ => Refusal::Handshake(error.to_string()),

@@ -13,7 +13,6 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use coordinator_core::ServerId;
@@ -215,7 +214,7 @@ impl Credentials {
             None => (Socket::plain(stream), None),
             Some(tls) => {
                 let turn = Turn { handshakes: &self.dialling, attendance: &() };
-                let config = Arc::clone(&tls.dialling);
+                let config = tls.dialling.get();
                 let session = TlsSession::dial(&stream, config, host, turn).await;
                 encrypted(stream, session.map_err(encryption)?)?
             }
@@ -247,7 +246,7 @@ impl Credentials {
             None => (Socket::plain(stream), None),
             Some(tls) => {
                 let turn = Turn { handshakes: &self.accepting, attendance };
-                let session = TlsSession::accept(&stream, Arc::clone(&tls.serving), turn).await;
+                let session = TlsSession::accept(&stream, tls.serving.get(), turn).await;
                 encrypted(stream, session.map_err(encryption)?)?
             }
         };

@@ -32,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::core_loop::{Input, Inputs};
 use crate::net::{Outbox, Seldom};
+use crate::tls::Current;
 use handshake::Credentials;
 use hosts::Hosts;
 
@@ -94,9 +95,9 @@ impl Drop for Dialler {
 #[derive(Debug, Clone)]
 pub struct PeerTls {
     /// For links that others dial.
-    pub serving: Arc<ServerConfig>,
+    pub serving: Current<ServerConfig>,
     /// For links that this member dials.
-    pub dialling: Arc<ClientConfig>,
+    pub dialling: Current<ClientConfig>,
 }
 
 /// Runs all links until the task is dropped.

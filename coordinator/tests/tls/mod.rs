@@ -78,8 +78,8 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// An encrypted session, with what `key_store` shows, if anything.
-fn connect(address: SocketAddr, trust: &Path, key_store: Option<&Path>) -> Option<Client> {
+/// How a client encrypts that shows what `key_store` holds, if anything.
+fn encryption(trust: &Path, key_store: Option<&Path>) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trust).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -97,11 +97,39 @@ fn connect(address: SocketAddr, trust: &Path, key_store: Option<&Path>) -> Optio
             .unwrap(),
     };
     let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    ClientConnection::new(Arc::new(config), name).unwrap()
+}
+
+/// An encrypted session, with what `key_store` shows, if anything.
+fn connect(address: SocketAddr, trust: &Path, key_store: Option<&Path>) -> Option<Client> {
+    let session = encryption(trust, key_store);
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     let stream = Box::new(StreamOwned::new(session, socket));
     Client::over(stream, SessionId::NONE, SessionPassword::zeros(), Zxid::ZERO)
+}
+
+/// The certificate that is shown to who connects now.
+fn shown(address: SocketAddr, trust: &Path) -> CertificateDer<'static> {
+    let mut session = encryption(trust, None);
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).unwrap();
+    }
+    session.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+/// What is said of the renewal of files at the address for probes: how often it was done, and how many cannot be used.
+fn renewals(address: SocketAddr) -> [Option<u64>; 2] {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    std::io::Write::write_all(&mut socket, b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    ["coordinator_tls_files_renewed ", "coordinator_tls_files_broken "].map(|name| {
+        text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.parse().unwrap())
+    })
 }
 
 fn create(path: &str, acl: Vec<Acl>, data: Bytes) -> Request {
@@ -276,4 +304,41 @@ fn start_three(
         })
         .collect();
     Ok((servers?, ports))
+}
+
+#[test]
+fn certificate_that_is_renewed_is_shown_without_a_restart_and_a_broken_one_changes_nothing() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (own, trust) = (authority.sign("server"), authority.trust());
+    let pairs =
+        [("ssl.keyStore.location", text(&own)), ("ssl.clientAuth", "none"), ("httpPort", "0")];
+    let server = Embedded::start_with(settings(folder.path(), &pairs)).unwrap();
+    let (address, http) = (server.client_address(), server.http_address().unwrap());
+    let mut client = connect(address, &trust, None).expect("a session");
+    let own_certificate = || CertificateDer::from_pem_file(&own).unwrap();
+    let first = own_certificate();
+    assert_eq!(shown(address, &trust), first);
+    assert_eq!(renewals(http), [Some(0), Some(0)]);
+    let wait_for = |expected: [u64; 2]| {
+        let end = Instant::now() + HANG;
+        while renewals(http) != expected.map(Some) {
+            assert!(Instant::now() < end, "{:?}", renewals(http));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    authority.sign("server");
+    let second = own_certificate();
+    wait_for([1, 0]);
+    assert_eq!(shown(address, &trust), second);
+    assert_ne!(second, first);
+    // Half of what is to be.
+    let whole = std::fs::read(&own).unwrap();
+    std::fs::write(&own, &whole[..whole.len() / 2]).unwrap();
+    wait_for([1, 1]);
+    assert_eq!(shown(address, &trust), second);
+    authority.sign("server");
+    wait_for([2, 0]);
+    assert_eq!(shown(address, &trust), own_certificate());
+    // Who was there before stays.
+    assert_eq!(client.ask(&create("/kept", Acl::open(), Bytes::new())).0, ErrorCode::Ok);
 }

@@ -42,7 +42,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let (sender, inputs) = mpsc::channel(16);
         let limits = Limits { clients_max, per_address_max: None };
-        let gate = Gate { tls: Some(encryption()), only_tls: false };
+        let gate = Gate { tls: Some(encryption().into()), only_tls: false };
         let requests = RequestLimits::up_to(FRAME_BYTES_MAX);
         let too_large = Arc::clone(&requests.too_large);
         let mut listener = ClientListener::new(listener, limits, gate, requests, desk(sender));

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -161,8 +162,8 @@ impl Authority {
         let (path, trust) = (self.file("own.pem"), self.file("ca.pem"));
         std::fs::write(&path, key.serialize_pem() + &signed.pem()).unwrap();
         PeerTls {
-            serving: tls::serving(&path, Some(&trust), ClientAuth::Need).unwrap(),
-            dialling: tls::dialling(&path, &trust).unwrap(),
+            serving: tls::serving(&path, Some(&trust), ClientAuth::Need).unwrap().into(),
+            dialling: tls::dialling(&path, &trust).unwrap().into(),
         }
     }
 
@@ -194,11 +195,11 @@ async fn member_is_who_has_a_certificate_for_its_host_and_the_secret() {
     let met = meet(&dialler, &acceptor, 2).await;
     assert_eq!(met, (Ok(()), Ok(ServerId::new(1).unwrap())));
     // The secret alone.
-    let without = PeerTls { dialling: authority.trusting(), ..member() };
+    let without = PeerTls { dialling: authority.trusting().into(), ..member() };
     let others = Authority::new();
     others.sign(&[HOST]);
     let shown = tls::dialling(&others.file("own.pem"), &authority.file("ca.pem")).unwrap();
-    let others = PeerTls { dialling: shown, ..member() };
+    let others = PeerTls { dialling: shown.into(), ..member() };
     for tls in [without, others] {
         let (_, accepted) = meet(&pair(tls, member()).0, &acceptor, 2).await;
         assert!(matches!(accepted, Err(HandshakeError::Encryption(_))), "{accepted:?}");
@@ -235,10 +236,10 @@ async fn who_relays_between_two_members_has_no_link() {
         let tls = authority.sign(&[HOST]);
         let turn = Turn { handshakes: &Handshakes::new(), attendance: &() };
         let (stream, _) = front.accept().await.unwrap();
-        let session = TlsSession::accept(&stream, tls.serving, turn).await.unwrap();
+        let session = TlsSession::accept(&stream, tls.serving.get(), turn).await.unwrap();
         let one = Socket::encrypted(stream, session);
         let stream = TcpStream::connect(back_address).await.unwrap();
-        let session = TlsSession::dial(&stream, tls.dialling, HOST, turn).await.unwrap();
+        let session = TlsSession::dial(&stream, tls.dialling.get(), HOST, turn).await.unwrap();
         let other = Socket::encrypted(stream, session);
         // Whichever way ends first.
         tokio::select! {

@@ -117,8 +117,11 @@ pub fn peers(
 }
 
 fn named(keys: &'static str, authorities: &'static str) -> impl Fn(TlsError) -> SettingError {
-    move |error| match error {
-        TlsError::KeyStore(why) => SettingError(format!("{keys}: {why}")),
-        TlsError::TrustStore(why) => SettingError(format!("{authorities}: {why}")),
+    move |error| {
+        let name = match &error {
+            TlsError::KeyStore(_) => keys,
+            TlsError::TrustStore(_) | TlsError::Unchecked => authorities,
+        };
+        SettingError(format!("{name}: {error}"))
     }
 }

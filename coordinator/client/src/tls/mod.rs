@@ -15,7 +15,8 @@ mod failure;
 mod files;
 mod stream;
 
+pub use coordinator_tls::FileError as TlsFileError;
 pub use failure::TlsFailure;
-pub use files::{Tls, TlsFileError, TlsFiles};
+pub use files::{Tls, TlsFiles};
 pub use stream::Stream;
 pub(crate) use stream::host_of;

@@ -38,6 +38,7 @@ pub mod embedded;
 pub mod import;
 pub mod storage;
 
+pub use config::sasl_user_names;
 pub use http::http_request;
 pub use net::{Limits, Place, Places, Ticket};
 pub use peers::rewritten_handshake;

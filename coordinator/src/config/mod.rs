@@ -30,6 +30,7 @@ use crate::tls::Renewal;
 
 pub use names::help;
 pub use parse::Values;
+pub use sasl::user_names as sasl_user_names;
 
 /// Why settings cannot be used. The text says which and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

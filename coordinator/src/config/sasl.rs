@@ -5,6 +5,8 @@
 //! Does not know: connections.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 
 use coordinator_core::digest_md5::Secret;
 use coordinator_core::server::SaslConfig;
@@ -16,13 +18,16 @@ const FILE: &str = "saslUsers";
 const SUPER_USER: &str = "superUser";
 const REQUIRED: &str = "sessionRequireClientSASLAuth";
 
+/// The file of users may be no longer.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
 /// The three settings that are about SASL.
 pub fn config(values: &Values) -> Result<SaslConfig, SettingError> {
     let file: Option<String> = values.optional(FILE, "a file")?;
     let users = match file {
         Some(path) => {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| SettingError(format!("{FILE}: cannot read {path}: {error}")))?;
+            let text = read(&path)
+                .map_err(|reason| SettingError(format!("{FILE}: cannot read {path}: {reason}")))?;
             users(&text).map_err(|reason| SettingError(format!("{FILE}: {path}: {reason}")))?
         }
         None => BTreeMap::new(),
@@ -37,6 +42,23 @@ pub fn config(values: &Values) -> Result<SaslConfig, SettingError> {
         return Err(SettingError(format!("{REQUIRED} needs {FILE}: {why}")));
     }
     Ok(SaslConfig { users, super_user, required })
+}
+
+fn read(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let outcome = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    outcome.map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+/// The names of the users in a file of them, `None` where it is none. All that tests of another crate need to know of it.
+#[must_use]
+pub fn user_names(text: &str) -> Option<Vec<String>> {
+    Some(users(text).ok()?.into_keys().collect())
 }
 
 /// Lines of `name:password`; empty ones and those that begin with # do not count.
@@ -72,6 +94,19 @@ mod tests {
         assert_eq!(users("bob").err().as_deref(), Some("line 1 is not name:password"));
         assert_eq!(users("\nbob:").err().as_deref(), Some("line 2 is not name:password"));
         assert_eq!(users("bob:1\nbob:2").err().as_deref(), Some("line 2: bob comes twice"));
+    }
+
+    #[test]
+    fn file_is_read_up_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users").display().to_string();
+        let written = |bytes: u64| {
+            // Without blocks of its own: it is only as long.
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            read(&path).map(|text| text.len() as u64)
+        };
+        assert_eq!(written(FILE_BYTES_MAX), Ok(FILE_BYTES_MAX));
+        assert!(written(FILE_BYTES_MAX + 1).unwrap_err().contains("more than 16777216 bytes"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! server      a client's conversation with one of them
 //! stored      what is in their files
 //! members     what they tell one another, and texts that people write
+//! secrets     files of keys, certificates and passwords
 //! import      ZooKeeper's own files
 //! kafka       Kafka's wire
 //! broker      a broker's files and nodes
@@ -14,6 +15,7 @@ mod broker;
 mod import;
 mod kafka;
 mod members;
+mod secrets;
 mod server;
 mod stored;
 mod zookeeper;
@@ -23,11 +25,12 @@ use crate::target::Target;
 /// In the order in which they are listed.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    let tables: [&[Target]; 7] = [
+    let tables: [&[Target]; 8] = [
         &zookeeper::TARGETS,
         &server::TARGETS,
         &stored::TARGETS,
         &members::TARGETS,
+        &secrets::TARGETS,
         &import::TARGETS,
         &kafka::TARGETS,
         &broker::TARGETS,

@@ -34,12 +34,7 @@ fn of_coordinator(error: &coordinator_client::Error) -> Option<&'static str> {
         coordinator_client::Error::Unavailable => Some(
             "is a majority of the coordinators running? Set --coordinator or TIDEGATE_COORDINATOR",
         ),
-        coordinator_client::Error::HungUp { .. } => Some(
-            "does it take encrypted connections only? Then --tls-ca or TIDEGATE_TLS_CA names the authority to trust. Else it has \
-             no majority, or too many clients; its log says which",
-        ),
-        coordinator_client::Error::Tls { why, .. } => Some(why.advice()),
-        _ => None,
+        error => error.advice(),
     }
 }
 

@@ -74,7 +74,7 @@ impl Connection {
         let opened = Self::open_any(address, tls, request, limit).await;
         // A server that does not like our certificate says so only when it should answer.
         let failure = |error: &ConnectionError| match (error, tls) {
-            (ConnectionError::Io(error), Some(_)) => TlsFailure::of(error, host_of(address)),
+            (ConnectionError::Io(error), Some(tls)) => TlsFailure::of(error, host_of(address), tls),
             _ => None,
         };
         opened.map_err(|error| failure(&error).map_or(error, ConnectionError::Tls))

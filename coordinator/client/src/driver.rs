@@ -28,10 +28,6 @@ const IDLE: Duration = Duration::from_secs(1);
 /// servers let a handshake wait.
 const UNANSWERED_MAX: usize = 16;
 
-/// What to do next where a server says nothing.
-const HUNG_UP_ADVICE: &str = "does it take encrypted connections only (a broker's zookeeper.ssl.client.enable)? Else it has no quorum, or too many \
-     clients; its log says which";
-
 /// What handles ask of the task.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -157,11 +153,14 @@ impl Driver {
 
     /// Has callers know why nothing is reached, and the log, once until that changes.
     fn tell(&mut self, address: String, error: &ConnectionError) {
-        let (obstacle, next) = match error {
-            ConnectionError::Tls(why) => (Error::Tls { address, why: why.clone() }, why.advice()),
-            error if error.is_hang_up() => (Error::HungUp { address }, HUNG_UP_ADVICE),
+        let obstacle = match error {
+            ConnectionError::Tls(why) => Error::Tls { address, why: why.clone() },
+            error if error.is_hang_up() => {
+                Error::HungUp { address, is_encrypted: self.reach.tls.is_some() }
+            }
             _ => return,
         };
+        let next = obstacle.advice().unwrap_or_default();
         if self.session.set_obstacle(Some(obstacle.clone())) {
             tracing::warn!(%obstacle, next, "a coordinator cannot be spoken to");
         }

@@ -43,6 +43,8 @@ pub enum Error {
     HungUp {
         /// Which server.
         address: String,
+        /// Whether it had shaken hands of TLS before: then that is not why.
+        is_encrypted: bool,
     },
     /// The session is over, and with it its ephemerals, watches and subscriptions. Open a new one.
     #[error("the session has expired")]
@@ -86,6 +88,23 @@ impl Error {
         self.code() == Some(code)
     }
 
+    /// What to do next where no server can be spoken to, for people.
+    #[must_use]
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls { why, .. } => Some(why.advice()),
+            Self::HungUp { is_encrypted: false, .. } => Some(
+                "does it take encrypted connections only? Then name the authority to trust (--tls-ca, TIDEGATE_TLS_CA; a broker's \
+                 zookeeper.ssl.client.enable). Else it has no quorum, or too many clients; its log says which",
+            ),
+            Self::HungUp { is_encrypted: true, .. } => Some(
+                "it encrypts, and took what it was shown: so it has no quorum, or too many clients or sessions of this one; its log \
+                 says which",
+            ),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later in this session. After [`Error::ConnectionLoss`] it
     /// may also already have.
     #[must_use]
@@ -105,5 +124,18 @@ impl Error {
     #[must_use]
     pub const fn is_session_over(&self) -> bool {
         matches!(self, Self::SessionExpired | Self::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_encrypts_already_is_not_told_to() {
+        let hung_up = |is_encrypted| Error::HungUp { address: String::new(), is_encrypted };
+        let advice = |is_encrypted| hung_up(is_encrypted).advice().unwrap();
+        assert!(advice(false).contains("--tls-ca") && advice(false).contains("no quorum"));
+        assert!(!advice(true).contains("tls") && advice(true).contains("no quorum"));
     }
 }

@@ -175,7 +175,10 @@ async fn who_cannot_be_spoken_to_encrypted_is_told_why() {
     assert!(matches!(&refused, Error::Tls { why: TlsFailure::Refused(_), .. }), "{refused}");
     assert_eq!(try_once(config(&near, Some(tls(own(), shown())))).await, Ok(()));
     // Without encryption nobody gets in, and the server just hangs up.
-    assert_eq!(ends_in(&near, None).await, Error::HungUp { address: near.clone() });
+    assert_eq!(
+        ends_in(&near, None).await,
+        Error::HungUp { address: near.clone(), is_encrypted: false }
+    );
     // And a server that does not encrypt.
     let data = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();

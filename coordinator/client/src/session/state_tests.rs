@@ -217,7 +217,8 @@ fn waiting_calls_fail_with_what_is_in_the_way() {
     assert!(!setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::UnknownAuthority))));
     assert!(setup.session.set_obstacle(Some(obstacle("b:1", TlsFailure::WantsCertificate))));
     setup.session.set_obstacle(Some(unknown()));
-    let hung_up = |address: &str| Some(Error::HungUp { address: address.to_owned() });
+    let hung_up =
+        |address: &str| Some(Error::HungUp { address: address.to_owned(), is_encrypted: false });
     assert!(!setup.session.set_obstacle(hung_up("c:1")), "it says less");
     setup.session.refuse_waiting();
     assert_eq!(error_of(&mut one), Some(unknown()));

@@ -8,6 +8,8 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error as Broken, InvalidMessage};
 use thiserror::Error;
 
+use super::Tls;
+
 /// Why a server is not spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TlsFailure {
@@ -41,7 +43,11 @@ pub enum TlsFailure {
 
 impl TlsFailure {
     /// What an error of a socket to `host` says of this; `None` where it is about something else.
-    pub(crate) fn of(error: &io::Error, host: &str) -> Option<Self> {
+    pub(crate) fn of(error: &io::Error, host: &str, own: &Tls) -> Option<Self> {
+        Self::read(error, host, own.has_certificate)
+    }
+
+    fn read(error: &io::Error, host: &str, shows_one: bool) -> Option<Self> {
         if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
             return Some(Self::HungUp);
         }
@@ -61,7 +67,9 @@ impl TlsFailure {
                 | CertificateError::NotValidYetContext { .. },
             ) => Self::OtherDays,
             Broken::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotEncrypted,
-            Broken::AlertReceived(AlertDescription::CertificateRequired) => Self::WantsCertificate,
+            Broken::AlertReceived(alert) if !shows_one && wants_one(alert) => {
+                Self::WantsCertificate
+            }
             Broken::AlertReceived(
                 alert @ (AlertDescription::UnknownCA
                 | AlertDescription::BadCertificate
@@ -71,7 +79,13 @@ impl TlsFailure {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::DecryptError
                 | AlertDescription::AccessDenied),
-            ) => Self::Refused(format!("{alert:?}")),
+            ) => Self::Refused(told(*alert)),
+            Broken::AlertReceived(AlertDescription::CertificateRequired) => {
+                Self::Refused("none of its kind of key was shown (CertificateRequired)".to_owned())
+            }
+            Broken::AlertReceived(alert) => {
+                Self::Other(format!("it ended the handshake: {alert:?}"))
+            }
             other => Self::Other(other.to_string()),
         })
     }
@@ -100,7 +114,8 @@ impl TlsFailure {
                 "is this a coordinator's clientPort, and is ssl.keyStore.location in its settings?"
             }
             Self::HungUp => {
-                "is ssl.keyStore.location in its settings, and has it room for one more client (maxCnxns, maxClientCnxns)?"
+                "does it encrypt (ssl.keyStore.location in its settings)? If not, leave --tls-ca out (TIDEGATE_TLS_CA; a broker's \
+                 zookeeper.ssl.client.enable). Has it room for one more client (maxCnxns, maxClientCnxns)?"
             }
             Self::WantsCertificate => {
                 "show it one that its ssl.trustStore.location trusts: `tidegate certs sign NAME --client` makes it, --tls-cert \
@@ -111,10 +126,36 @@ impl TlsFailure {
                  ssl.trustStore.location names (--tls-cert; a broker's zookeeper.ssl.keystore.location)"
             }
             Self::Other(_) => {
-                "do both sides take TLS 1.2 or 1.3? The coordinator's log has its side of it"
+                "do both sides take TLS 1.2 or 1.3, and a cipher of the other? The coordinator's log has its side of it"
             }
         }
     }
+}
+
+/// Whether this is what servers say to who shows none: before TLS 1.3 there is no word for it.
+const fn wants_one(alert: &AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::NoCertificate
+    )
+}
+
+/// In words, and in those of the protocol, which the server's log may have.
+fn told(alert: AlertDescription) -> String {
+    let words = match alert {
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            "another authority has signed it"
+        }
+        AlertDescription::CertificateExpired => "its days are over",
+        AlertDescription::CertificateRevoked => "it was revoked",
+        AlertDescription::UnsupportedCertificate => "it is of a kind that is not taken",
+        AlertDescription::AccessDenied => "it may not come in",
+        _ => "it is not good for a client",
+    };
+    format!("{words} ({alert:?})")
 }
 
 #[cfg(test)]
@@ -124,7 +165,7 @@ mod tests {
     #[test]
     fn what_went_wrong_is_told_by_what_can_be_done() {
         let check = |error: io::Error, expected: Option<TlsFailure>| {
-            assert_eq!(TlsFailure::of(&error, "a"), expected, "{error}");
+            assert_eq!(TlsFailure::read(&error, "a", true), expected, "{error}");
         };
         let broken = |error: Broken| io::Error::new(io::ErrorKind::InvalidData, error);
         let certificate = |error| broken(Broken::InvalidCertificate(error));
@@ -133,18 +174,31 @@ mod tests {
         let other_host = Some(TlsFailure::OtherHost("a".to_owned()));
         check(certificate(CertificateError::NotValidForName), other_host);
         check(certificate(CertificateError::Expired), Some(TlsFailure::OtherDays));
-        check(
-            broken(Broken::AlertReceived(AlertDescription::CertificateRequired)),
-            Some(TlsFailure::WantsCertificate),
-        );
-        check(
-            broken(Broken::AlertReceived(AlertDescription::UnknownCA)),
-            Some(TlsFailure::Refused("UnknownCA".to_owned())),
-        );
+        let alert = |alert| broken(Broken::AlertReceived(alert));
+        let refused = "another authority has signed it (UnknownCA)".to_owned();
+        check(alert(AlertDescription::UnknownCA), Some(TlsFailure::Refused(refused)));
+        let other = "it ended the handshake: HandshakeFailure".to_owned();
+        check(alert(AlertDescription::HandshakeFailure), Some(TlsFailure::Other(other)));
         let plain = Broken::InvalidMessage(InvalidMessage::InvalidContentType);
         check(broken(plain), Some(TlsFailure::NotEncrypted));
         check(io::ErrorKind::UnexpectedEof.into(), Some(TlsFailure::HungUp));
         check(io::ErrorKind::ConnectionReset.into(), Some(TlsFailure::HungUp));
         check(io::ErrorKind::ConnectionRefused.into(), None);
+    }
+
+    #[test]
+    fn who_shows_no_certificate_is_not_told_that_it_was_refused() {
+        let read = |alert, shows_one| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, Broken::AlertReceived(alert));
+            TlsFailure::read(&error, "a", shows_one)
+        };
+        for alert in [
+            AlertDescription::CertificateRequired,
+            AlertDescription::BadCertificate,
+            AlertDescription::HandshakeFailure,
+        ] {
+            assert_eq!(read(alert, false), Some(TlsFailure::WantsCertificate), "{alert:?}");
+            assert_ne!(read(alert, true), Some(TlsFailure::WantsCertificate), "{alert:?}");
+        }
     }
 }

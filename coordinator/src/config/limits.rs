@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use coordinator_core::members::{Members, Role};
 
 use super::SettingError;
-use super::parse::{PORT, Values};
+use super::parse::Values;
 
 /// Settings that are numbers, with the least and the greatest that work.
 const RANGES: &[(&str, u64, u64)] = &[
@@ -56,7 +56,6 @@ pub fn check(values: &Values) -> Result<(), SettingError> {
         )));
     }
     snapshot_pace(values)?;
-    ports(values)?;
     digest(values)
 }
 
@@ -71,17 +70,6 @@ fn snapshot_pace(values: &Values) -> Result<(), SettingError> {
         "{name}: {pace} bytes a second is too slow for any snapshot to be done in time: {least} or more, or 0 for as fast as the \
          disk takes it"
     )))
-}
-
-/// Both are at one address, as a rule.
-fn ports(values: &Values) -> Result<(), SettingError> {
-    let [client, http] = ["clientPort", "httpPort"].map(|name| values.optional::<u16>(name, PORT));
-    match (client?, http?) {
-        (Some(client), Some(http)) if client == http && http != 0 => Err(SettingError(format!(
-            "httpPort: {http} is clientPort as well, and only one of them can have it"
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn digest(values: &Values) -> Result<(), SettingError> {
@@ -193,14 +181,6 @@ mod tests {
         }
         check("snapshotBytesPerSecond = 1048576", None);
         check("snapshotBytesPerSecond = 0", None);
-    }
-
-    #[test]
-    fn two_ports_that_are_one_are_refused() {
-        let one = "httpPort: 2181 is clientPort as well, and only one of them can have it";
-        check("httpPort = 2181", Some(one));
-        check("httpPort = 2182", None);
-        check("clientPort = 0\nhttpPort = 0", None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use commands::Command;
 struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
-    /// File of settings, TOML.
+    /// File of settings, TOML. Without it and --set all have their defaults: no variable of the environment counts.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One setting; may be repeated.

@@ -20,14 +20,16 @@ use crate::args::{self, Arguments, CoordinatorCommand, Format, ServerCommand};
 const PROGRAM: &str = "coordinator";
 /// What such a program calls itself in its help: as it was called by whoever reads that.
 const CALLED: &str = "tidegate coordinator";
-/// Flags of commands that ask an ensemble, by clap's names and as they are written.
-const ELSEWHERE: [(&str, &str); 5] = [
-    ("coordinator", "--coordinator"),
-    ("auth", "--auth"),
-    ("tls_ca", "--tls-ca"),
-    ("tls_cert", "--tls-cert"),
-    ("tls_key", "--tls-key"),
+/// Flags of commands that ask an ensemble, by clap's names, as they are written, and as the environment has them.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("coordinator", "--coordinator", "TIDEGATE_COORDINATOR"),
+    ("auth", "--auth", "TIDEGATE_COORDINATOR_AUTH"),
+    ("tls_ca", "--tls-ca", "TIDEGATE_TLS_CA"),
+    ("tls_cert", "--tls-cert", "TIDEGATE_TLS_CERT"),
+    ("tls_key", "--tls-key", "TIDEGATE_TLS_KEY"),
 ];
+/// The file of settings: on the command line the coordinator's, in the environment that of commands which ask somebody.
+const CONFIG: (&str, &str) = ("config", "TIDEGATE_CONFIG");
 /// For a program to say of which version it is.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of what it says then.
@@ -94,6 +96,8 @@ pub struct Handover {
     pub format: Format,
     /// Flags that say where an ensemble is, and how to speak to it: nobody is to believe that they were heeded.
     pub elsewhere: Vec<&'static str>,
+    /// What the environment has of that kind, for other commands: it is not heeded, and told of.
+    pub unheeded: Vec<&'static str>,
 }
 
 impl Handover {
@@ -113,7 +117,11 @@ impl Handover {
                 let rest = line.get(end + 1..).unwrap_or_default();
                 let own = innermost(&matches);
                 let handover = Self::of(command, flags(own), parsed.output, rest);
-                return Some(Self { elsewhere: elsewhere(own), ..handover });
+                return Some(Self {
+                    elsewhere: elsewhere(own),
+                    unheeded: unheeded(own),
+                    ..handover
+                });
             }
         }
         None
@@ -136,7 +144,7 @@ impl Handover {
         }
         let format = if says_json(rest) { Format::Json } else { format };
         let words = [vec![command.name().into()], flags, rest.to_vec()].concat();
-        Handover { words, format, elsewhere: Vec::new() }
+        Handover { words, format, elsewhere: Vec::new(), unheeded: Vec::new() }
     }
 
     /// Becomes the other program. Returns only with an error.
@@ -155,9 +163,28 @@ impl Handover {
         if found != format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")) {
             return Err(HandoverError::OtherVersion { path, found });
         }
+        if let Some(note) = self.note() {
+            eprintln!("{note}");
+        }
         let mut command = Command::new(&path);
         command.args(&self.words);
         become_it(command).map_err(broken)
+    }
+}
+
+impl Handover {
+    /// What is said of the environment before the other program says anything; nothing to who wants help only.
+    fn note(&self) -> Option<String> {
+        let asks_help = |word: &OsString| word == "--help" || word == "-h" || word == "--version";
+        if self.unheeded.is_empty() || self.words.iter().any(asks_help) {
+            return None;
+        }
+        let name = self.words.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let names = self.unheeded.join(", ");
+        Some(format!(
+            "note: {name} works on this machine's folder or server only, as its --config FILE names it: {names} of the environment \
+             does not count"
+        ))
     }
 }
 
@@ -178,14 +205,21 @@ fn become_it(mut command: Command) -> std::io::Result<std::process::ExitCode> {
 /// What was said before the command's name and means something to the other program: the file of settings, which of a command
 /// that asks no cluster can only be the coordinator's.
 fn flags(own: &ArgMatches) -> Vec<OsString> {
-    let file = own.get_one::<PathBuf>("config").filter(|_| is_said(own, "config"));
+    let file = own.get_one::<PathBuf>(CONFIG.0).filter(|_| is_said(own, CONFIG.0));
     file.map_or_else(Vec::new, |file| vec!["--config".into(), file.into()])
 }
 
-/// What was said before the command's name and names an ensemble, or how to speak to it. The environment may have it for others.
+/// What was said before the command's name and names an ensemble, or how to speak to it.
 fn elsewhere(own: &ArgMatches) -> Vec<&'static str> {
-    let said = ELSEWHERE.iter().filter(|(id, _)| is_said(own, id));
-    said.map(|(_, flag)| *flag).collect()
+    let said = ELSEWHERE.iter().filter(|(id, _, _)| is_said(own, id));
+    said.map(|(_, flag, _)| *flag).collect()
+}
+
+/// The same of the environment, which may have it for others, and the file that it names.
+fn unheeded(own: &ArgMatches) -> Vec<&'static str> {
+    let names = ELSEWHERE.iter().map(|(id, _, name)| (*id, *name)).chain([CONFIG]);
+    let from_there = |id: &str| own.value_source(id) == Some(ValueSource::EnvVariable);
+    names.filter(|(id, _)| from_there(id)).map(|(_, name)| name).collect()
 }
 
 fn is_said(own: &ArgMatches, id: &str) -> bool {
@@ -261,7 +295,9 @@ mod tests {
                 words: line(words),
                 format,
                 elsewhere: Vec::new(),
+                unheeded: Vec::new(),
             });
+            let handover = handover.map(|found| Handover { unheeded: Vec::new(), ..found });
             assert_eq!(handover, expected, "{said}");
         };
         let (table, json) = (Format::Table, Format::Json);
@@ -303,6 +339,19 @@ mod tests {
             "tidegate coordinator --tls-ca a --tls-cert b --tls-key c --auth digest:a:b check";
         let told = refused(many);
         assert!(told.contains("--auth, --tls-ca, --tls-cert, --tls-key is"), "{told}");
+    }
+
+    #[test]
+    fn environment_that_does_not_count_is_told_but_to_who_asks_for_help() {
+        let note = |words: &str, unheeded: &[&'static str]| {
+            let unheeded = unheeded.to_vec();
+            Handover { words: line(words), format: Format::Table, elsewhere: Vec::new(), unheeded }
+                .note()
+        };
+        let told = note("check", &["TIDEGATE_COORDINATOR", "TIDEGATE_CONFIG"]).unwrap();
+        assert!(told.contains("TIDEGATE_COORDINATOR, TIDEGATE_CONFIG of the env"), "{told}");
+        assert_eq!(note("check", &[]), None);
+        assert_eq!(note("check --help", &["TIDEGATE_CONFIG"]), None);
     }
 
     #[test]

@@ -56,6 +56,15 @@ fn commands_are_done_by_the_program() -> Result<()> {
     assert!(checked.status.success() && told["sound"] == true, "{checked:?}");
     let before = did(&["-o", "json", "coordinator", "--config", settings, "check"])?;
     assert_eq!(text(&before.stdout), text(&checked.stdout), "{before:?}");
+    // What the environment has for commands that ask an ensemble does not count, and is told of.
+    let mut exported = Command::new(&tidegate);
+    exported.env("PATH", "").env("TIDEGATE_CONFIG", "/none.toml");
+    exported.env("TIDEGATE_COORDINATOR", "other:2181");
+    let exported = exported.args(["coordinator", "check", "--config", settings, "-o", "json"]);
+    let exported = exported.output()?;
+    assert_eq!(text(&exported.stdout), text(&checked.stdout), "{exported:?}");
+    let note = "TIDEGATE_COORDINATOR, TIDEGATE_CONFIG of the environment does not count";
+    assert!(text(&exported.stderr).contains(note), "{exported:?}");
     let table = did(&["coordinator", "check", "--config", settings, "-o", "table"])?;
     assert!(text(&table.stdout).starts_with("sound: "), "{table:?}");
 

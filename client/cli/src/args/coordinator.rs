@@ -110,7 +110,9 @@ pub enum ServerCommand {
 
 const TOLD_THERE: &str = "\
 The program `coordinator` does it, which has to lie beside `tidegate` or in PATH:
-`tidegate coordinator COMMAND --help` shows what it takes, such as --config FILE with the coordinator's settings.";
+`tidegate coordinator COMMAND --help` shows what it takes, such as --config FILE with the coordinator's settings.
+It asks no ensemble: flags that name one are refused, the TIDEGATE_ variables of the environment, TIDEGATE_CONFIG
+among them, and tidegate.toml do not count.";
 
 impl ServerCommand {
     /// As it is called on the command line, by both programs.

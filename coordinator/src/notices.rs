@@ -33,6 +33,16 @@ pub fn tell(noticed: Noticed) {
                 "this server was too far behind for the log and got a snapshot: its clients come again"
             );
         }
+        Notice::UnlikeLimits { own: (own, bytes), others } => {
+            let others: Vec<_> =
+                others.iter().map(|(id, bytes)| format!("server {id}: {bytes}")).collect();
+            warn!(
+                own = format!("server {own}: {bytes}"),
+                others = others.join(", "),
+                "members do not have the same jute.maxbuffer: each closes its own clients by its own, so that a request is refused at one \
+                 and done at another, and larger ones reach this server's log from there; set it alike in all files"
+            );
+        }
         Notice::SessionRefused { client, limit } => warn!(
             client,
             limit,

@@ -61,7 +61,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "jute.maxbuffer",
         "1048575",
-        "bytes of the largest request, 1024 to 33554432, the same at all members; its client is closed otherwise. What sets \
+        "bytes of the largest request, 1024 to 33554432, the same at all members (they tell of others); its client is closed otherwise. What sets \
          watches again may have 64 MiB, and answers are not limited by it: clients have a jute.maxbuffer of their own",
     ),
     setting(

@@ -21,13 +21,14 @@
 //! room           no writes without room on the disks         measures   what is counted
 //! audit          who did what, or might not                 read_only  reads without a quorum
 //! set_watches    many watches, in parts                    traffic    what is counted until it is reset
-//! survey         lists for operators
+//! survey         lists for operators                     alike     what members should have alike
 //! ```
 //!
 //! Called by the shell and the simulator. Calls `consensus`, `state`, `watch`, `subscription`.
 //! Invariant: safety.md A; the same events at the same times give the same effects. It does not
 //! know sockets, files, threads or clocks.
 
+mod alike;
 mod apply;
 mod audit;
 mod claims;

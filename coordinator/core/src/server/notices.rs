@@ -55,6 +55,13 @@ pub enum Notice {
         /// How many there may be: of one client, or of all.
         limit: usize,
     },
+    /// Other members take larger requests than this server, or smaller ones.
+    UnlikeLimits {
+        /// This server, and bytes of its largest request.
+        own: (ServerId, u64),
+        /// The others, all of which are known to have another, and theirs.
+        others: Vec<(ServerId, u64)>,
+    },
     /// There would be too many watches.
     WatchesRefused {
         /// Who is counted, cut: the subject of a certificate, or an address.
@@ -69,7 +76,7 @@ pub enum Notice {
 }
 
 impl Notice {
-    const KINDS: usize = 7;
+    const KINDS: usize = 8;
 
     fn kind(&self) -> usize {
         match self {
@@ -81,6 +88,7 @@ impl Notice {
             Self::SoftQuota { what: "bytes", .. } => 4,
             Self::SoftQuota { .. } => 5,
             Self::SnapshotInstalled { .. } => 6,
+            Self::UnlikeLimits { .. } => 7,
         }
     }
 }
@@ -109,12 +117,18 @@ struct Kind {
     due: Option<Notice>,
 }
 
+impl Kind {
+    fn has_place(&self, now: Millis) -> bool {
+        let is_early = self.last.is_some_and(|last| now.since(last) < NOTICE_PAUSE_MS);
+        self.due.is_none() && !is_early
+    }
+}
+
 impl Notices {
     fn note(&mut self, now: Millis, notice: Notice) {
         let Some(kind) = self.kinds.get_mut(notice.kind()) else { return };
         kind.times = kind.times.saturating_add(1);
-        let is_early = kind.last.is_some_and(|last| now.since(last) < NOTICE_PAUSE_MS);
-        if kind.due.is_none() && !is_early {
+        if kind.has_place(now) {
             kind.last = Some(now);
             kind.due = Some(notice);
         }
@@ -133,6 +147,12 @@ impl Server {
     /// What people should hear of since this was asked last; mostly nothing.
     pub fn take_notices(&mut self) -> Vec<Noticed> {
         self.notices.take()
+    }
+
+    /// Whether it would become due, and not only be counted.
+    pub(super) fn has_place_for(&self, notice: &Notice) -> bool {
+        let now = self.now.mono;
+        self.notices.kinds.get(notice.kind()).is_some_and(|kind| kind.has_place(now))
     }
 
     pub(super) fn note(&mut self, notice: Notice) {

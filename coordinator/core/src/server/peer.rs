@@ -9,6 +9,7 @@ use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_protocol::SessionId;
 use serde::{Deserialize, Serialize};
 
+use super::alike::rewritten_alike_word;
 use super::effect::Effect;
 use super::room::rewritten_room_word;
 use super::step::Server;
@@ -77,7 +78,7 @@ impl PeerMessage {
 pub fn rewritten_message(bytes: &[u8]) -> Option<Vec<u8>> {
     match PeerMessage::decode(bytes) {
         Ok(message) => message.encode().ok(),
-        Err(_) => rewritten_room_word(bytes),
+        Err(_) => rewritten_room_word(bytes).or_else(|| rewritten_alike_word(bytes)),
     }
 }
 
@@ -106,7 +107,9 @@ impl Server {
             return;
         }
         let Ok(message) = decoded else {
-            self.on_room_message(from, bytes);
+            if !self.on_alike_message(from, bytes) {
+                self.on_room_message(from, bytes);
+            }
             return;
         };
         let now = self.now.mono;
@@ -147,9 +150,11 @@ impl Server {
         self.consensus.on_peer_up(peer, self.now.mono, &mut self.outputs);
         self.greet_with_members(peer);
         self.greet_with_room(peer);
+        self.greet_with_limits(peer);
     }
 
     pub(super) fn on_peer_lost(&mut self, peer: ServerId) {
+        self.forget_limits_of(peer);
         self.link.broke(peer);
         self.consensus.on_peer_lost(peer, self.now.mono, &mut self.outputs);
     }

@@ -12,6 +12,7 @@ use crate::subscription::Subscriptions;
 use crate::watch::Watches;
 use crate::{ConnectionId, Millis, Now};
 
+use super::alike::Alike;
 use super::claims::Claims;
 use super::config::Config;
 use super::connection::Connections;
@@ -62,6 +63,7 @@ pub struct Server {
     pub(super) office: Office,
     pub(super) presence: Presence,
     pub(super) room: Room,
+    pub(super) alike: Alike,
     pub(super) read_only: ReadOnly,
     pub(super) syncs: Syncs,
     pub(super) transfers: Transfers,
@@ -142,6 +144,7 @@ impl Server {
             office: Office::default(),
             presence: Presence::default(),
             room: Room::default(),
+            alike: Alike::default(),
             read_only: ReadOnly::default(),
             syncs: Syncs::default(),
             transfers: Transfers::default(),
@@ -356,6 +359,7 @@ impl Server {
         self.close_late_handshakes();
         self.resend_if_stuck();
         self.tend_room();
+        self.tend_alike();
         self.deliver_bookmarks();
     }
 

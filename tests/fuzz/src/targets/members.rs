@@ -66,7 +66,7 @@ pub const TARGETS: [Target; 7] = [
 ];
 
 /// Of the envelopes in `coordinator-core` and in the shell.
-const MESSAGE_KINDS: [u16; 2] = [0x04, 0x05];
+const MESSAGE_KINDS: [u16; 3] = [0x04, 0x05, 0x06];
 const HANDSHAKE_KINDS: [u16; 3] = [0x0201, 0x0202, 0x0203];
 
 /// The first byte chooses the kind, the second is the version.
@@ -100,6 +100,7 @@ fn messages() -> Vec<Vec<u8>> {
             vec![0, 4, 6, 9, 1, 1, 1, b'a', 1, 2, 0, 0],
         ]);
         all.push(vec![1, 2, 3, 1, 0]);
+        all.push(vec![2, 1, 0xfb, 0, 4]);
         all
     });
     MESSAGES.clone()

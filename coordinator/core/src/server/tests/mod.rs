@@ -1,6 +1,7 @@
 //! Literal effects for the main paths, and three members in one process.
 
 mod access;
+mod alike;
 mod audit;
 mod catching_up;
 mod containers;

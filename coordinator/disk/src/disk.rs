@@ -127,6 +127,10 @@ pub trait File: Send + Sync {
     /// Does nothing where the filesystem cannot.
     fn preallocate(&self, length: u64) -> io::Result<()>;
 
+    /// Has the system forget what it keeps of the file in memory, as far as that is durable: later reads are the disk's.
+    /// Does nothing where that cannot be asked for.
+    fn forget_cached(&self) {}
+
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
 

@@ -163,12 +163,17 @@ impl Log {
         let mut sync = false;
         let mut discard_to = 0;
         let mut makes_room = false;
+        if writes.iter().all(|write| write.install.is_none()) {
+            // First, for whatever follows may want room: what a durable snapshot covers is of no use by then.
+            self.discard(writes.iter().filter_map(|write| write.discard_to).max().unwrap_or(0))?;
+        }
         for write in writes {
             if let Some(image) = &write.install {
                 // Until the snapshot is durable the old log must stay.
                 self.append(&mut frames, true)?;
                 snapshot::save(&self.place, image)?;
                 self.mark_installed(image.index)?;
+                self.discard(image.index)?;
                 self.roll()?;
                 discard_to = discard_to.max(image.index);
             }

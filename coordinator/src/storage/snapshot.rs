@@ -1,7 +1,8 @@
 //! Snapshot files: the whole state as of one log index.
 //!
 //! Called by: the storage's threads, and `restore` at start. Calls: `snapshot_file`.
-//! Invariant: a file under a snapshot's own name is whole and durable; the latest two are kept.
+//! Invariant: a file under a snapshot's own name is whole and durable; the latest two are kept, or where room is little the
+//! latest, which was read back off the disk before.
 //! Does not know: what the state is.
 
 use std::io;
@@ -54,6 +55,9 @@ pub fn write<P: AsRef<[u8]>>(
     unfinished.push(UNFINISHED_SUFFIX);
     let unfinished = PathBuf::from(unfinished);
     let renamed = write_file(place, (position, &unfinished), pieces, manner).and_then(|bytes| {
+        if manner.makes_room {
+            read_back(place, (position, &unfinished), bytes, manner.pace)?;
+        }
         let renamed = place.disk.rename(&unfinished, &path);
         renamed.map(|()| bytes).map_err(|error| io_error(&path, error))
     });
@@ -94,6 +98,29 @@ fn write_file<P: AsRef<[u8]>>(
         }
     }
     file.finish()
+}
+
+/// Reads the `bytes` of what was just written off the disk, at the pace of writing: it is to be the only one.
+fn read_back(
+    place: &Place,
+    (position, path): (Position, &Path),
+    bytes: u64,
+    pace: Option<&Pace>,
+) -> Result<(), StorageError> {
+    let file = place.disk.open(path, OpenMode::Read).map_err(|error| io_error(path, error))?;
+    // What is in memory says nothing of the disk.
+    file.forget_cached();
+    let mut wait = |read: u64| {
+        if let Some(pace) = pace {
+            pace.wait(bytes.saturating_add(read));
+        }
+    };
+    let found =
+        snapshot_file::check(&*place.disk, path, &identity(place, position.index), &mut wait)?;
+    match found == Some(position) {
+        true => Ok(()),
+        false => Err(damaged(path)),
+    }
 }
 
 /// A snapshot's file, and its length.

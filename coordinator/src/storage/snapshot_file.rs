@@ -158,8 +158,24 @@ pub fn read(
     path: &Path,
     identity: &[u8],
 ) -> Result<Option<(Position, Vec<u8>)>, RecordFileError> {
-    let mut reader = Reader::default();
+    let mut reader = Reader { state: Some(Vec::new()), ..Reader::default() };
     record_file::recover(disk, path, identity, Tail::Sealed, &mut |_, frame| reader.take(frame))?;
+    let state = reader.state.take().unwrap_or_default();
+    Ok(reader.finish().map(|position| (position, state)))
+}
+
+/// The same without keeping what is read; `wait` is told how far that is.
+pub fn check(
+    disk: &dyn Disk,
+    path: &Path,
+    identity: &[u8],
+    wait: &mut dyn FnMut(u64),
+) -> Result<Option<Position>, RecordFileError> {
+    let mut reader = Reader::default();
+    record_file::recover(disk, path, identity, Tail::Sealed, &mut |position, frame| {
+        wait(position);
+        reader.take(frame)
+    })?;
     Ok(reader.finish())
 }
 
@@ -169,7 +185,11 @@ struct Reader {
     /// Of an older build: what the parts have, without a mark of their own.
     is_bare: bool,
     end: Option<End>,
-    state: Vec<u8>,
+    /// Of the state so far.
+    bytes: u64,
+    crc32: crc32fast::Hasher,
+    /// The state so far, where it is wanted.
+    state: Option<Vec<u8>>,
 }
 
 impl Reader {
@@ -212,18 +232,22 @@ impl Reader {
     }
 
     fn extend(&mut self, part: &[u8]) -> Result<(), String> {
-        let bytes = (self.state.len() as u64).saturating_add(part.len() as u64);
+        let bytes = self.bytes.saturating_add(part.len() as u64);
         if bytes > STATE_BYTES_MAX {
             return Err(format!("a state of more than {STATE_BYTES_MAX} bytes"));
         }
-        self.state.extend_from_slice(part);
+        self.bytes = bytes;
+        self.crc32.update(part);
+        if let Some(state) = &mut self.state {
+            state.extend_from_slice(part);
+        }
         Ok(())
     }
 
-    fn finish(self) -> Option<(Position, Vec<u8>)> {
-        let found = End { bytes: self.state.len() as u64, crc32: crc32fast::hash(&self.state) };
+    fn finish(self) -> Option<Position> {
+        let found = End { bytes: self.bytes, crc32: self.crc32.finalize() };
         let is_whole = self.end.is_some_and(|end| end == found);
-        self.head.filter(|_| is_whole).map(|position| (position, self.state))
+        self.head.filter(|_| is_whole)
     }
 }
 

@@ -4,6 +4,8 @@ use coordinator_disk::{OpenMode, RealDisk};
 
 use super::*;
 
+mod faulty;
+
 fn owner() -> Owner {
     Owner { cluster_id: "test".into(), server_id: 1 }
 }

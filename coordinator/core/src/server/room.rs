@@ -116,6 +116,10 @@ impl Server {
             self.tell_room();
             self.decide_on_room();
         }
+        if is_low {
+            // That of a snapshot from before too: where writes are refused, none may come that would bring it along.
+            self.consensus.discard_now(&mut self.outputs);
+        }
     }
 
     /// Whether what the client asks for has to wait for room. What is part of a session, and what makes nodes fewer,

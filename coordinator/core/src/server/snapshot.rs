@@ -245,7 +245,7 @@ impl Server {
         let (bytes, makes_room) = (self.snapshots.image_bytes, self.snapshots.makes_room);
         self.snapshots.freeable.saved(bytes, makes_room);
         self.consensus.on_snapshot_saved(index);
-        if makes_room {
+        if makes_room || self.room.is_low() {
             self.consensus.discard_now(&mut self.outputs);
         }
         // A follower that asked while one without its bytes was written gets the next, as an operator does.

@@ -112,6 +112,26 @@ fn server_with_little_room_takes_a_snapshot_once_that_frees_more_than_it_takes()
 }
 
 #[test]
+fn what_a_snapshot_covers_goes_without_a_write_where_room_got_little_after_it() {
+    let mut ensemble = Ensemble::with(1, |config| {
+        config.disk_free_bytes_min = MARK;
+        (config.snapshot_entries, config.snapshot_bytes) = (4, u64::MAX);
+    });
+    let id = ensemble.connect(member(1), 10_000);
+    for path in ["/a", "/b", "/c", "/d", "/e", "/f"] {
+        ensemble.ask(id, create(path, 0)).unwrap();
+        ensemble.run_ms(100);
+    }
+    ensemble.step(member(1), Event::TakeSnapshot);
+    ensemble.run_ms(1_000);
+    let covered = ensemble.server(member(1)).status().snapshot_index;
+    let logged = |ensemble: &Ensemble| ensemble.logged_entries(member(1));
+    assert!(covered > 0 && !logged(&ensemble).is_empty(), "the next write brings it along");
+    measure(&mut ensemble, member(1), MARK / 2);
+    assert_eq!(logged(&ensemble), []);
+}
+
+#[test]
 fn room_counts_again_only_when_it_is_half_as_much_more() {
     let mut ensemble = ensemble(1);
     let id = ensemble.connect(member(1), 10_000);

@@ -5,9 +5,13 @@
 use client::ClientError;
 
 use crate::handover::HandoverError;
+use crate::whereabouts::Whereabouts;
 
 /// A hint for the error, if there is one.
 pub fn of(error: &anyhow::Error) -> Option<String> {
+    if let Some(found) = error.downcast_ref::<Whereabouts>() {
+        return found.advice().map(str::to_owned);
+    }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return of_client(error).map(str::to_owned);
     }

@@ -21,6 +21,7 @@ mod patience;
 mod produce;
 mod settings;
 mod topic;
+mod whereabouts;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ use args::{Arguments, ClusterCommand, Command, Format};
 use handover::Handover;
 use patience::tell_if_late;
 use settings::Settings;
+use whereabouts::explained;
 
 const ASKING: &str = "the cluster has been asked";
 
@@ -93,11 +95,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             Command::Coordinator(asked) => {
                 let work = coordinator::run(&settings, asked, format);
-                tell_if_late("the coordinators have been asked", work).await
+                let done = tell_if_late("the coordinators have been asked", work).await;
+                explained(&settings, done).await
             }
             Command::Certs { command } => certs::run(&command, format),
             Command::Cluster { command: ClusterCommand::Watch(watch) } => {
-                cluster::watch(&settings, &watch, format).await
+                explained(&settings, cluster::watch(&settings, &watch, format).await).await
             }
         }
     })

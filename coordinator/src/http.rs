@@ -18,14 +18,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::admin::{self, Answer, COMMANDS_PATH, Desk, Question, mode_name, status};
 use crate::asked_snapshots::SnapshotTaken;
 use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
-use crate::net::{Limits, Places, Ticket, TooLarge};
+use crate::net::{Limits, Places, Seldom, Ticket, TooLarge};
 use crate::standing::linked;
 use crate::storage::SnapshotTimes;
 use crate::tls::RenewalCounts;
@@ -39,6 +39,8 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// To others, and to pages.
 const NOT_FROM_HERE: &str =
     "only for commands on this machine that name it by an address or localhost\n";
+/// Of who takes this for another port.
+const NO_HTTP: &str = "a client that speaks no HTTP came to httpPort: those of ZooKeeper connect to clientPort, those of Kafka to a broker";
 /// Exchanges at once, with those who have asked for nothing yet.
 const EXCHANGES_MAX: usize = 256;
 
@@ -60,6 +62,7 @@ pub struct Probed {
 /// Answers probes until the task is dropped.
 pub async fn run(listener: TcpListener, probed: Probed) {
     let mut exchanges = JoinSet::new();
+    let strangers = Arc::new(Seldom::default());
     let places = Places::new(Limits { clients_max: EXCHANGES_MAX, per_address_max: None });
     loop {
         while exchanges.try_join_next().is_some() {}
@@ -71,11 +74,17 @@ pub async fn run(listener: TcpListener, probed: Probed) {
             debug!(%address, "too many requests at once: hung up");
             continue;
         };
-        let probed = probed.clone();
+        let (probed, strangers) = (probed.clone(), Arc::clone(&strangers));
         exchanges.spawn(async move {
             let _place = place;
-            if let Err(error) = exchange(stream, ticket, &probed).await {
-                debug!(%error, "a probe went away");
+            match exchange(stream, ticket, &probed).await {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    if let Some(clients) = strangers.count() {
+                        warn!(from = %address, clients, "{error}; one of so many since the last such line");
+                    }
+                }
+                Err(error) => debug!(%error, "a probe went away"),
+                Ok(()) => {}
             }
         });
     }
@@ -158,6 +167,10 @@ async fn head(stream: &mut TcpStream) -> io::Result<Option<String>> {
             return Ok(None);
         }
         head.extend_from_slice(&chunk[..count]);
+        // The length of a frame, where HTTP has a letter: who waits for an answer is not to wait for long.
+        if head.first() == Some(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, NO_HTTP));
+        }
         if head.len() > HEAD_BYTES_MAX {
             let answer = plain("431 Request Header Fields Too Large", String::new());
             respond(stream, &answer).await?;

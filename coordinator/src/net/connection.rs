@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::gate::{Gate, Refusal};
+use super::gate::{Foreign, Gate, Refusal};
 use super::large_frames::{LargeFrame, LargeFrames};
 use super::listener::RequestLimits;
 use super::newcomers::Ticket;
@@ -43,6 +43,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LIST_SEND_MAX: Duration = Duration::from_secs(5);
 /// What is thrown away after a close, so that the kernel does not reset what was sent.
 const LINGER_BYTES_MAX: usize = 1 << 20;
+
+const WRONG_PORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    this is a coordinator's clientPort, which speaks ZooKeeper's protocol; HTTP is at its httpPort\n";
 
 /// Why a connection ends.
 enum End {
@@ -104,6 +107,13 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
     let inputs = &entrance.desk.inputs;
     let frame = match first {
         First::Frame(frame) => frame,
+        First::Foreign(foreign) => {
+            entrance.tell(from, &Refusal::Foreign(foreign));
+            return tokio::select! {
+                () = say_wrong_port(&outbox, foreign) => {}
+                () = ticket.sent_away() => {}
+            };
+        }
         First::Word(word) => {
             return tokio::select! {
                 () = say_word(&outbox, word, &entrance.desk) => {}
@@ -148,6 +158,8 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
 enum First {
     Word(FourLetterWord),
     Frame(Bytes),
+    /// No client of ours.
+    Foreign(Foreign),
 }
 
 /// What a client has said first, and what it says it on.
@@ -190,6 +202,9 @@ impl Reader<'_> {
                 self.buffer.first_chunk().copied().and_then(FourLetterWord::from_bytes)
             {
                 return Ok(First::Word(word));
+            }
+            if let Some(foreign) = Foreign::of(&self.buffer) {
+                return Ok(First::Foreign(foreign));
             }
             if let Some(frame) =
                 decode_frame(&mut self.buffer, HANDSHAKE_BYTES_MAX).map_err(|_| End::Refused)?
@@ -347,6 +362,18 @@ async fn say_word(outbox: &Outbox, word: FourLetterWord, desk: &Desk) {
     // Kept until the list is out of memory, but not while the client closes.
     drop(place);
     if sent.is_ok() {
+        linger(outbox).await;
+    }
+}
+
+/// Whoever sits before a browser, or has curl, reads it; to others nothing can be said that they would show.
+async fn say_wrong_port(outbox: &Outbox, foreign: Foreign) {
+    if foreign == Foreign::Http {
+        outbox.push(Bytes::from_static(WRONG_PORT));
+    }
+    outbox.close();
+    let drained = async { while matches!(outbox.drive().await, WriteEnd::Drained) {} };
+    if timeout(LINGER, drained).await.is_ok() {
         linger(outbox).await;
     }
 }

@@ -173,6 +173,11 @@ impl Log {
             let mut state = self.view.write();
             state.durable_end = former.durable_end.min(place.end);
             state.log_start = former.log_start.min(place.end);
+            // What fills the gap may begin below the start; no epoch does.
+            let log_start = state.log_start;
+            state.epochs.truncate_from_start(log_start);
+            drop(state);
+            self.dirty.epochs = true;
         }
         self.forget_damage()?;
         // A round that is under way tells nothing of this log any more: what is left above the durable end has to be asked for anew. Its

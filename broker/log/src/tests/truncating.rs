@@ -160,3 +160,21 @@ fn a_cut_behind_what_compaction_took_ends_there_and_not_before() {
         assert_eq!(log.end_offset(), end + 3);
     }
 }
+
+#[test]
+fn what_fills_a_gap_begins_no_epoch_below_the_start() {
+    let mut bench = Bench::new(LogConfig::default());
+    let mut log = bench.open();
+    for (base_offset, leader_epoch) in [(0, 0), (6, 1), (20, 2)] {
+        append_at(&mut log, base_offset, leader_epoch);
+    }
+    log.sync().unwrap();
+    assert_eq!(log.advance_log_start(12, i64::MAX).log_start, 12);
+    assert_eq!(log.truncate_to(15).unwrap(), 15);
+    let epochs = log.view().epochs();
+    assert_eq!(epochs.starts(), [EpochStart { epoch: 1, start_offset: 12 }]);
+    assert_eq!(log.view().ends().log_start, 12);
+    drop(log);
+    let (log, recovery) = bench.try_open_at(Some(12));
+    assert_eq!((recovery.damage, log.view().epochs()), (None, epochs));
+}

@@ -224,6 +224,8 @@ pub(crate) fn finish_swap(disk: &dyn Disk, directory: &Path) -> Result<(), LogEr
         let note = envelope::decode::<Note>(SCHEMA, &bytes).map_err(|error| {
             at(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))
         })?;
+        // A life that ended behind the note's rename may have left it not durable; what is done by it must not outlive it.
+        disk.sync_dir(directory).map_err(at(directory))?;
         // Removed with all else that was discarded.
         carry_out(disk, directory, &note)?;
     }

@@ -95,6 +95,9 @@ impl Folder {
     /// one too.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, identity: &[u8]) -> Result<Self, LogError> {
         refuse_without_marks(&*disk, path)?;
+        // A former life may have ended behind a rename that is not durable: what is done by what it says, as segments are
+        // unlinked below a log's start, must not be on the disk without it.
+        disk.sync_dir(path).map_err(in_file(path))?;
         let clean = checkpoint::take_clean_shutdown(&*disk, path)?;
         let marks = Marks::open(Arc::clone(&disk), path, identity);
         let marks = Arc::new(marks.map_err(|error| in_marks(path, &error))?);

@@ -141,7 +141,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("catchUpEntries", "10000", "log entries kept behind a snapshot for members that lag"),
     setting(
         "catchUpBytes",
-        "67108864",
+        "33554432",
         "bytes that these may have, in memory; a member that lags by more gets a snapshot and closes its clients",
     ),
     setting(

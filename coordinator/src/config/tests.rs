@@ -111,7 +111,7 @@ fn sessions_of_a_client_are_limited() {
 
 #[test]
 fn bytes_kept_for_members_that_lag_are_a_setting() {
-    assert_eq!(parse("").unwrap().core.log_bytes_kept, 64 << 20);
+    assert_eq!(parse("").unwrap().core.log_bytes_kept, 32 << 20);
     assert_eq!(parse("catchUpBytes = 1000").unwrap().core.log_bytes_kept, 1_000);
     assert_eq!(refused("catchUpBytes = -1"), "catchUpBytes: \"-1\" is not a number of bytes");
 }

@@ -143,7 +143,7 @@ impl Config {
             snapshot_entries: 100_000,
             snapshot_bytes: 128 * 1024 * 1024,
             log_entries_kept: 10_000,
-            log_bytes_kept: 64 * 1024 * 1024,
+            log_bytes_kept: 32 * 1024 * 1024,
             log_bytes_kept_since: 16 * 1024 * 1024,
             snapshot_chunk_bytes: 256 * 1024,
             request_bytes_max: FRAME_BYTES_MAX,

@@ -27,12 +27,11 @@ use super::listener::RequestLimits;
 use super::newcomers::Ticket;
 use super::outbox::{Outbox, WriteEnd};
 use super::seldom::Seldom;
+use super::socket::Scratch;
 use crate::admin::{Desk, answer_word, shows_list};
 use crate::core_loop::{Input, Inputs};
 use crate::tls::{Handshakes, Turn};
 
-/// Read at a time.
-const READ_BYTES: usize = 16 << 10;
 /// A first frame may be no longer: a handshake has 45 bytes, its password may be a little longer.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// Unsent bytes at which a client that does not read is given up.
@@ -73,6 +72,8 @@ pub struct Entrance {
     pub requests: RequestLimits,
     /// Room for frames above the usual limit.
     pub large_frames: LargeFrames,
+    /// What all of them are read through.
+    pub scratch: Scratch,
 }
 
 impl Entrance {
@@ -130,7 +131,7 @@ pub async fn serve(id: ConnectionId, guest: Guest, entrance: Arc<Entrance>) {
         return;
     }
     let certificate = outbox.socket().subject();
-    let mut reader = Reader { outbox: &outbox, buffer };
+    let mut reader = Reader { outbox: &outbox, scratch: &entrance.scratch, buffer };
     // The core lets it go on once the session is there.
     outbox.set_reading(false);
     let opened = Input::Opened { connection: id, outbox: Arc::clone(&outbox) };
@@ -184,7 +185,8 @@ async fn greet(
         }
     };
     let outbox = Arc::new(Outbox::new(socket, UNSENT_BYTES_MAX));
-    let mut reader = Reader { outbox: &outbox, buffer: BytesMut::new() };
+    let mut reader =
+        Reader { outbox: &outbox, scratch: &entrance.scratch, buffer: BytesMut::new() };
     let first = reader.first().await.ok()?;
     let buffer = reader.buffer;
     Some(Greeting { first, outbox, buffer })
@@ -192,6 +194,7 @@ async fn greet(
 
 struct Reader<'a> {
     outbox: &'a Outbox,
+    scratch: &'a Scratch,
     buffer: BytesMut,
 }
 
@@ -296,8 +299,7 @@ impl Reader<'_> {
                 self.buffer = BytesMut::new();
             }
             self.outbox.socket().readable().await.map_err(|error| loss(&error))?;
-            self.buffer.reserve(READ_BYTES);
-            match self.outbox.socket().try_read(&mut self.buffer) {
+            match self.outbox.socket().try_read_by(self.scratch, &mut self.buffer) {
                 Ok(0) => return Err(End::Peer),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::large_frames::{LargeFrames, Patience};
 use super::places::{Limits, Places};
 use super::seldom::Seldom;
+use super::socket::Scratch;
 use super::too_large::TooLarge;
 use crate::admin::Desk;
 use crate::tls::Handshakes;
@@ -73,6 +74,7 @@ impl ClientListener {
             refused,
             requests,
             large_frames: LargeFrames::new(LARGE_FRAMES),
+            scratch: Scratch::default(),
         };
         ClientListener { listener, limits, entrance }
     }

@@ -18,6 +18,6 @@ pub use newcomers::{Newcomers, Ticket};
 pub use outbox::{Outbox, WriteEnd};
 pub use places::{Limits, Place, Places};
 pub use seldom::Seldom;
-pub use socket::Socket;
+pub use socket::{Scratch, Socket};
 pub use too_large::TooLarge;
 pub use whitelist::Whitelist;

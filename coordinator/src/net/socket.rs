@@ -6,13 +6,28 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 
 use crate::tls::{Peeked, TlsSession};
+
+/// Read at a time, but into buffers that have more room.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// What is read from many sockets comes through here: their buffers are as large as what they hold, and a request of some
+/// bytes that waits for the disk holds no more than that.
+pub struct Scratch(Mutex<Box<[u8]>>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(Mutex::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
+    }
+}
 
 /// A connected socket.
 pub struct Socket {
@@ -75,6 +90,14 @@ impl Socket {
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.tls {
             None => self.stream.try_read_buf(buffer),
+            Some(session) => session.try_read(&self.stream, buffer),
+        }
+    }
+
+    /// The same, by way of `scratch` where the buffer has little room.
+    pub fn try_read_by(&self, scratch: &Scratch, buffer: &mut BytesMut) -> io::Result<usize> {
+        match &self.tls {
+            None => read_plain(&self.stream, scratch, buffer),
             Some(session) => session.try_read(&self.stream, buffer),
         }
     }
@@ -146,4 +169,25 @@ impl Socket {
         }
         Ok(())
     }
+}
+
+/// Reads what is there, at most [`SCRATCH_BYTES`] or what the buffer has room for, whichever is more.
+fn read_plain(stream: &TcpStream, scratch: &Scratch, buffer: &mut BytesMut) -> io::Result<usize> {
+    let room = buffer.capacity() - buffer.len();
+    let is_large = room > 0 && buffer.len() >= SCRATCH_BYTES;
+    let (count, most) = match is_large || room >= SCRATCH_BYTES {
+        true => (stream.try_read_buf(buffer)?, room),
+        false => {
+            let mut scratch = scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = stream.try_read(&mut scratch)?;
+            buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            (count, scratch.len())
+        }
+    };
+    if count > 0 && count < most {
+        // Nothing is left there: the system will say when there is, and needs no question that it answers with no.
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = stream.try_io(Interest::READABLE, nothing);
+    }
+    Ok(count)
 }

@@ -25,7 +25,7 @@ use super::handshake::{Credentials, Link, replaced_notice};
 use super::hosts::Hosts;
 use super::{HANDSHAKE_WAIT, Kicks, MESSAGE_BYTES_MAX, Others, PREFIX_BYTES, tune};
 use crate::core_loop::{Input, Inputs};
-use crate::net::{Newcomers, Seldom, Socket, Ticket};
+use crate::net::{Newcomers, Scratch, Seldom, Socket, Ticket};
 
 /// Handshakes at once, with those who come from where a member lives, and again with all others. One of them makes
 /// room for one more: members prove themselves within milliseconds, and whoever says nothing must not keep them out.
@@ -194,6 +194,7 @@ async fn read(
     (socket, mut buffer): (&Socket, BytesMut),
     inputs: &Inputs,
 ) -> String {
+    let scratch = Scratch::default();
     loop {
         match take_message(&mut buffer) {
             Err(reason) => return reason,
@@ -207,8 +208,11 @@ async fn read(
                 if let Err(error) = socket.readable().await {
                     return error.to_string();
                 }
-                buffer.reserve(READ_BYTES);
-                match socket.try_read(&mut buffer) {
+                // A long message is not read by way of anything else.
+                if buffer.len() >= READ_BYTES {
+                    buffer.reserve(READ_BYTES);
+                }
+                match socket.try_read_by(&scratch, &mut buffer) {
                     Ok(0) => return "closed by the peer".to_owned(),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

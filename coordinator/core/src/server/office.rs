@@ -82,9 +82,10 @@ impl Office {
         self.silences.remove(id);
     }
 
-    /// A proposed expiry came to nothing: the session moved while it was on its way.
-    pub(super) fn expiry_refused(&mut self, id: SessionId, now: Millis) {
-        if let Some(timer) = self.silences.get(id) {
+    /// A proposed expiry came to nothing: the session moved while it was on its way, or has chosen another grace, and
+    /// its silence goes on.
+    pub(super) fn expiry_refused(&mut self, id: SessionId, generation: u64, now: Millis) {
+        if let Some(timer) = self.silences.get(id).filter(|timer| timer.generation != generation) {
             self.silences.start(id, timer.generation, timer.length_ms, now);
         }
     }
@@ -181,8 +182,12 @@ impl Server {
         }
         while let Some(session) = self.office.graces.first_due(now) {
             let Some(timer) = self.office.graces.get(session) else { break };
-            self.office.graces.remove(session);
-            self.expire(session, timer.generation);
+            let (generation, gone_ms) = (timer.generation, timer.length_ms);
+            self.office.graces.defer(session, EXPIRE_AGAIN_MS, now);
+            self.queue_command(
+                self.config.id,
+                Command::ExpireLost { session, generation, gone_ms },
+            );
         }
     }
 
@@ -234,6 +239,14 @@ impl Server {
         {
             let grace_ms = u64::from(grace_ms);
             self.office.graces.start(session, generation, grace_ms, self.now.mono);
+        }
+    }
+
+    /// The session has chosen another grace, or none: one that is under way gives way to it.
+    pub(super) fn change_grace(&mut self, session: SessionId) {
+        if let Some(generation) = self.office.graces.get(session).map(|timer| timer.generation) {
+            self.office.graces.remove(session);
+            self.begin_grace(session, generation);
         }
     }
 

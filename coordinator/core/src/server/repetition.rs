@@ -59,6 +59,7 @@ impl Repetitions {
             }
             // The leader makes these itself.
             Command::Expire { .. }
+            | Command::ExpireLost { .. }
             | Command::RemoveDue { .. }
             | Command::FoundMembers { .. }
             | Command::AdvanceMembers { .. } => false,
@@ -77,6 +78,7 @@ impl Repetitions {
                 self.note_write(*session, *generation, *sequence);
             }
             Command::Expire { .. }
+            | Command::ExpireLost { .. }
             | Command::RemoveDue { .. }
             | Command::FoundMembers { .. }
             | Command::AdvanceMembers { .. } => {}

@@ -30,8 +30,8 @@ impl Server {
                 self.changing.stale = true;
                 self.on_reconfiguring(session, generation, sequence);
             }
-            Outcome::ExpiryRefused { session, .. } => {
-                self.office.expiry_refused(session, self.now.mono);
+            Outcome::ExpiryRefused { session, generation } => {
+                self.office.expiry_refused(session, generation, self.now.mono);
             }
         }
     }
@@ -125,6 +125,7 @@ impl Server {
             self.run_pipeline(id);
         }
         if options_set {
+            self.change_grace(session);
             self.report_loss(session);
         }
         if let Some(ended) = ended {

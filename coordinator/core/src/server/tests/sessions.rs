@@ -161,6 +161,24 @@ fn lost_socket_ends_a_session_that_chose_so_after_its_grace() {
 }
 
 #[test]
+fn session_that_chose_not_to_die_fast_just_before_its_socket_was_lost_lives() {
+    for at_leader in [false, true] {
+        let mut ensemble = Ensemble::new(3);
+        let leader = ensemble.await_leader();
+        let place = if at_leader { leader } else { follower(&ensemble) };
+        let id = ensemble.connect(place, 6_000);
+        die_fast(&mut ensemble, id);
+        let options = SessionOptionsRequest { fast_death_grace_ms: -1 };
+        ensemble.send(id, Request::SessionOptions(options));
+        ensemble.run_ms(1);
+        ensemble.hang_up(id, true);
+        ensemble.run_ms(5_000);
+        assert!(is_there(&ensemble, "/e"), "at the leader: {at_leader}");
+        ensemble.run_until("its time-out", |e| !is_there(e, "/e"));
+    }
+}
+
+#[test]
 fn repeated_attach_in_the_log_does_not_bring_a_lost_session_back() {
     let mut ensemble = Ensemble::new(3);
     let leader = ensemble.await_leader();

@@ -117,10 +117,12 @@ impl Server {
 
     fn read_exists(&mut self, id: ConnectionId, read: &PathWatch) -> Result<Response, ErrorCode> {
         validate_path(&read.path)?;
-        if read.watch {
+        let stat = self.readable(id, &read.path).map(|node| node.stat());
+        // Who may not read a node hears no more of it than that.
+        if read.watch && !matches!(stat, Err(ErrorCode::NoAuth)) {
             self.watches.watch_data(id, &read.path)?;
         }
-        Ok(Response::Stat(self.node(&read.path)?.stat()))
+        stat.map(Response::Stat)
     }
 
     fn read_data(

@@ -195,16 +195,16 @@ impl<'a> Transaction<'a> {
     /// delete
     ///
     /// # Errors
-    /// `BadArguments` (path, system node), `NoNode`, `NoAuth` (to delete there), `BadVersion`,
-    /// `NotEmpty`.
+    /// `BadArguments` (path, system node), `NoAuth` (to delete there), `NoNode`, `BadVersion`,
+    /// `NotEmpty`. Who may not delete there is not told what is there.
     pub fn delete(&mut self, path: &str, version: i32) -> Result<(), ErrorCode> {
         let parent_path = parent_of_request(path)?;
         if is_system(path) {
             return Err(ErrorCode::BadArguments);
         }
         let above = self.tree.nodes.get(parent_path).ok_or(ErrorCode::NoNode)?;
-        let (view, family) = self.tree.nodes.with_family(path).ok_or(ErrorCode::NoNode)?;
         self.demand(Permissions::DELETE, above.acl())?;
+        let (view, family) = self.tree.nodes.with_family(path).ok_or(ErrorCode::NoNode)?;
         expect_version(version, view.node().numbers().version)?;
         if family.is_some() {
             return Err(ErrorCode::NotEmpty);

@@ -50,6 +50,21 @@ fn two(size: u64) -> (Ensemble, ServerId, ConnectionId, ConnectionId) {
 }
 
 #[test]
+fn refused_exists_leaves_no_watch() {
+    let (mut ensemble, _, owner, stranger) = two(3);
+    ensemble.ask(owner, create_with("/p", vec![acl(Permissions::ALL, "auth", "")])).unwrap();
+    assert_eq!(ensemble.ask(stranger, exists("/p", true)), Err(ErrorCode::NoAuth));
+    ensemble.ask(owner, set_acl("/p", Acl::open(), -1)).unwrap();
+    ensemble.ask(owner, set_data("/p", "x")).unwrap();
+    assert!(ensemble.ask(stranger, exists("/p", true)).is_ok());
+    let told = |got: &&Got| matches!(got, Got::Notified(..));
+    assert_eq!(ensemble.clients[&stranger].got.iter().filter(told).count(), 0);
+    ensemble.ask(owner, set_data("/p", "y")).unwrap();
+    ensemble.run_ms(50);
+    assert_eq!(ensemble.clients[&stranger].got.iter().filter(told).count(), 1);
+}
+
+#[test]
 fn only_who_the_list_names_may_do_what_it_says() {
     let (mut ensemble, _, owner, stranger) = two(3);
     let own = vec![acl(Permissions::ALL, "auth", "")];
@@ -74,7 +89,8 @@ fn only_who_the_list_names_may_do_what_it_says() {
     ] {
         assert_eq!(ensemble.ask(stranger, request.clone()), refused, "{request:?}");
     }
-    assert!(ensemble.ask(stranger, exists("/p", false)).is_ok(), "as in ZooKeeper 3.9");
+    assert_eq!(ensemble.ask(stranger, exists("/p", false)), refused, "as in ZooKeeper 3.9.5");
+    assert_eq!(ensemble.ask(stranger, delete("/p/missing")), refused);
     assert!(ensemble.ask(owner, get_data("/p", false)).is_ok());
     assert!(ensemble.ask(owner, set_data("/p", "x")).is_ok());
     assert!(ensemble.ask(owner, create("/p/new", 0)).is_ok());

@@ -12,6 +12,7 @@ use crate::admin::{average, gauges};
 use crate::storage::{SnapshotCounts, SyncTimes};
 
 mod distributions;
+mod help;
 
 /// Of `mntr`'s, those that count up.
 const COUNTERS: [&str; 3] = ["packets_received", "packets_sent", "latency_count"];
@@ -55,8 +56,10 @@ pub fn text(reading: &Reading<'_>) -> String {
         *reading;
     let mut text = String::new();
     for (name, value) in gauges(status) {
-        let kind = if COUNTERS.contains(&name) { "counter" } else { "gauge" };
-        put(&mut text, &format!("coordinator_{name}"), kind, value);
+        match COUNTERS.contains(&name) {
+            true => put(&mut text, &format!("coordinator_{name}_total"), "counter", value),
+            false => put(&mut text, &format!("coordinator_{name}"), "gauge", value),
+        }
         if OF_ZOOKEEPER.contains(&name) {
             // There they are gauges, all of them.
             put(&mut text, name, "gauge", value);
@@ -69,23 +72,23 @@ pub fn text(reading: &Reading<'_>) -> String {
     }
     distributions::queues(&mut text, measures, inputs_waiting);
     distributions::text(&mut text, measures, syncs);
-    put(&mut text, "coordinator_requests_too_large", "counter", too_large);
-    put(&mut text, "coordinator_responses_large", "counter", measures.large_replies);
-    put(&mut text, "coordinator_responses_refused", "counter", measures.refused_replies);
-    put(&mut text, "coordinator_watches_refused", "counter", measures.refused_watches);
-    put(&mut text, "coordinator_sessions_refused", "counter", measures.refused_sessions);
+    put(&mut text, "coordinator_requests_too_large_total", "counter", too_large);
+    put(&mut text, "coordinator_responses_large_total", "counter", measures.large_replies);
+    put(&mut text, "coordinator_responses_refused_total", "counter", measures.refused_replies);
+    put(&mut text, "coordinator_watches_refused_total", "counter", measures.refused_watches);
+    put(&mut text, "coordinator_sessions_refused_total", "counter", measures.refused_sessions);
     distributions::snapshots(&mut text, snapshots);
     if let Some((written, dropped)) = audit {
-        put(&mut text, "coordinator_audit_records", "counter", written);
+        put(&mut text, "coordinator_audit_records_total", "counter", written);
         put(
             &mut text,
-            "coordinator_audit_records_dropped",
+            "coordinator_audit_records_dropped_total",
             "counter",
             dropped.saturating_add(measures.audit_left_out),
         );
     }
     if let Some((renewed, broken)) = reading.tls_renewals {
-        put(&mut text, "coordinator_tls_files_renewed", "counter", renewed);
+        put(&mut text, "coordinator_tls_files_renewed_total", "counter", renewed);
         put(&mut text, "coordinator_tls_files_broken", "gauge", broken);
     }
     raft(&mut text, status);
@@ -108,7 +111,8 @@ fn raft(text: &mut String, status: &Status) {
         Mode::Halted => "resigned",
     };
     let name = format!("{domain}_current_state");
-    let _ = writeln!(text, "# TYPE {name} gauge\n{name}{{state=\"{state}\"}} 1");
+    declare(text, &name, "gauge");
+    let _ = writeln!(text, "{name}{{state=\"{state}\"}} 1");
 }
 
 fn process(text: &mut String) {
@@ -134,8 +138,14 @@ fn process(text: &mut String) {
 }
 
 fn put(text: &mut String, name: &str, kind: &str, value: impl std::fmt::Display) {
+    declare(text, name, kind);
+    let _ = writeln!(text, "{name} {value}");
+}
+
+/// Begins a family.
+fn declare(text: &mut String, name: &str, kind: &str) {
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+    let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", help::of(name));
 }
 
 #[cfg(test)]
@@ -246,14 +256,14 @@ pub mod tests {
             "synced_observers 2",
             "quorum_size 3",
             "coordinator_queue_inputs 4",
-            "coordinator_audit_records_dropped 8",
-            "coordinator_requests_too_large 3",
-            "coordinator_tls_files_renewed 12",
+            "coordinator_audit_records_dropped_total 8",
+            "coordinator_requests_too_large_total 3",
+            "coordinator_tls_files_renewed_total 12",
             "coordinator_tls_files_broken 1",
-            "coordinator_responses_large 8",
-            "coordinator_responses_refused 9",
-            "coordinator_watches_refused 10",
-            "coordinator_sessions_refused 11",
+            "coordinator_responses_large_total 8",
+            "coordinator_responses_refused_total 9",
+            "coordinator_watches_refused_total 10",
+            "coordinator_sessions_refused_total 11",
             "coordinator_response_bytes_bucket{le=\"10\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"0.001\"} 2",
             "coordinator_request_latency_seconds_bucket{operation=\"create\",le=\"+Inf\"} 3",
@@ -273,7 +283,8 @@ pub mod tests {
             "kafka_server_raftmetrics_high_watermark 40",
             "kafka_server_raftmetrics_log_end_offset 41",
             "kafka_server_raftmetrics_current_state{state=\"leader\"} 1",
-            "# TYPE coordinator_packets_received counter",
+            "# TYPE coordinator_packets_received_total counter",
+            "# HELP coordinator_znode_count Znodes.",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }

@@ -9,13 +9,13 @@ use std::fmt::Write;
 
 use coordinator_core::server::{Histogram, Measures, Summary};
 
-use super::put;
+use super::{declare, put};
 use crate::storage::{SYNC_BOUNDS_US, SnapshotCounts, SyncTimes};
 
 /// All of them.
 pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
     let latency = "coordinator_request_latency_seconds";
-    let _ = writeln!(text, "# TYPE {latency} histogram");
+    declare(text, latency, "histogram");
     for (operation, found) in &measures.latencies_ms {
         let label = format!("operation=\"{operation}\"");
         buckets(text, (latency, &label), found, 1e3);
@@ -23,10 +23,10 @@ pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
     summary(text, "readlatency", measures.reads_ms);
     summary(text, "updatelatency", measures.updates_ms);
     let fan_out = "coordinator_watch_notifications_per_change";
-    let _ = writeln!(text, "# TYPE {fan_out} histogram");
+    declare(text, fan_out, "histogram");
     buckets(text, (fan_out, ""), &measures.fan_out, 1.0);
     let replies = "coordinator_response_bytes";
-    let _ = writeln!(text, "# TYPE {replies} histogram");
+    declare(text, replies, "histogram");
     buckets(text, (replies, ""), &measures.replies_bytes, 1.0);
     let fired = measures.fired;
     summary(text, "node_created_watch_count", fired.created);
@@ -35,7 +35,7 @@ pub fn text(text: &mut String, measures: &Measures, syncs: &SyncTimes) {
     summary(text, "node_children_watch_count", fired.children);
     let (counts, sum) = syncs.read();
     let found = Histogram { bounds: &SYNC_BOUNDS_US, counts, sum };
-    let _ = writeln!(text, "# TYPE coordinator_fsync_seconds histogram");
+    declare(text, "coordinator_fsync_seconds", "histogram");
     buckets(text, ("coordinator_fsync_seconds", ""), &found, 1e6);
     let count: u64 = found.counts.iter().sum();
     summary(text, "fsynctime", Summary { count, sum: found.sum / 1_000 });
@@ -65,8 +65,9 @@ pub fn queues(text: &mut String, measures: &Measures, inputs_waiting: usize) {
 
 fn summary(text: &mut String, name: &str, found: Summary) {
     let Summary { count, sum } = found;
+    declare(text, name, "summary");
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "# TYPE {name} summary\n{name}_sum {sum}\n{name}_count {count}");
+    let _ = writeln!(text, "{name}_sum {sum}\n{name}_count {count}");
 }
 
 /// Values are shown divided by `scale`.
@@ -122,10 +123,19 @@ pub mod tests {
         let mut series: BTreeMap<(String, String), Vec<(f64, f64)>> = BTreeMap::new();
         let mut counts = BTreeMap::new();
         let mut family = String::new();
+        let mut helped = None;
         for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                helped = help.split_once(' ').filter(|(_, words)| words.len() > 3);
+                continue;
+            }
             if let Some(declared) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = declared.split_once(' ').unwrap();
                 assert!(["counter", "gauge", "histogram", "summary"].contains(&kind), "{line}");
+                assert_eq!(helped.take().map(|(name, _)| name), Some(name), "no help: {line}");
+                // Those names of ZooKeeper's that count are gauges there, or this one.
+                let is_free = kind != "counter" || name == "snapshot_error_count";
+                assert!(is_free || name.ends_with("_total"), "{line}");
                 assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "twice: {line}");
                 family = name.to_owned();
                 continue;

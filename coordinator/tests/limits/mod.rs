@@ -105,7 +105,7 @@ fn request_is_taken_up_to_the_setting_and_one_above_is_told_of() {
     for part in ["127.0.0.1", "33554433", "33554432"] {
         assert!(line.contains(part), "{part} in {line}");
     }
-    assert_eq!(server.measure("coordinator_requests_too_large"), 1);
+    assert_eq!(server.measure("coordinator_requests_too_large_total"), 1);
     drop(server);
     // From the log, and then from a snapshot.
     for _ in 0..2 {
@@ -189,14 +189,14 @@ fn answer_above_the_setting_is_an_error_and_one_above_what_java_takes_is_told_of
         }
     };
     told(&server, "larger than Java's clients take");
-    assert_eq!(server.measure("coordinator_responses_large"), 1);
+    assert_eq!(server.measure("coordinator_responses_large_total"), 1);
     drop(server);
     let server = Process::start(&data, &["maxResponseBytes=1048574"]);
     let mut client = Client::connect(server.client);
     assert_eq!(client.ask(&children).0, ErrorCode::ThrottledOp);
     told(&server, "larger than maxResponseBytes");
-    assert_eq!(server.measure("coordinator_responses_refused"), 1);
-    assert_eq!(server.measure("coordinator_responses_large"), 0);
+    assert_eq!(server.measure("coordinator_responses_refused_total"), 1);
+    assert_eq!(server.measure("coordinator_responses_large_total"), 0);
     assert!(exists(&mut client, "/a"), "the same session");
 }
 

@@ -127,7 +127,7 @@ fn renewals(address: SocketAddr) -> [Option<u64>; 2] {
     std::io::Write::write_all(&mut socket, b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap();
-    ["coordinator_tls_files_renewed ", "coordinator_tls_files_broken "].map(|name| {
+    ["coordinator_tls_files_renewed_total ", "coordinator_tls_files_broken "].map(|name| {
         text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.parse().unwrap())
     })
 }

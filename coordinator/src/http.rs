@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator_core::ServerId;
 use coordinator_core::server::{Lack, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,8 +27,8 @@ use crate::audit::AuditCounts;
 use crate::core_loop::{INPUTS_MAX, Input};
 use crate::metrics::{self, Reading};
 use crate::net::{Limits, Places, Seldom, Ticket, TooLarge};
-use crate::standing::linked;
-use crate::storage::SnapshotTimes;
+use crate::standing::{linked, named};
+use crate::storage::{Beginnings, SnapshotTimes};
 use crate::tls::RenewalCounts;
 
 /// A request's head may be no longer.
@@ -53,6 +54,8 @@ pub struct Probed {
     pub snapshot_times: Arc<SnapshotTimes>,
     /// Of the audit log, if there is one.
     pub audit_counts: Option<Arc<AuditCounts>>,
+    /// Who began with another state.
+    pub beginnings: Arc<Beginnings>,
     /// Of requests that were too large.
     pub too_large: Arc<TooLarge>,
     /// Of files for TLS, where some are followed.
@@ -256,7 +259,7 @@ async fn answer(path: &str, probed: &Probed) -> (&'static str, String) {
     let Some(status) = status(&probed.desk.inputs).await else {
         return (STOPPING.0, STOPPING.1.to_owned());
     };
-    readiness(&status)
+    with_odd_ones(readiness(&status), &probed.beginnings.odd_ones())
 }
 
 /// What a server says to who asks whether clients should come to it, and whether the next may be stopped.
@@ -277,6 +280,18 @@ fn readiness(status: &Status) -> (&'static str, String) {
         }
         None => ("503 Service Unavailable", format!("not in a quorum: {}\n", why(status))),
     }
+}
+
+/// Who is not ready may lack those whom it cannot be linked to, whatever it waits for.
+fn with_odd_ones(
+    (code, said): (&'static str, String),
+    odd_ones: &[ServerId],
+) -> (&'static str, String) {
+    if code == "200 OK" || odd_ones.is_empty() {
+        return (code, said);
+    }
+    let said = said.trim_end();
+    (code, format!("{said}; began with another state (see the log): {}\n", named(odd_ones)))
 }
 
 /// How far a server is that comes up.
@@ -351,6 +366,19 @@ mod tests {
         let unknown = "follower, catching up: 0, and the leader has not said of how many\n";
         check(lack(0, None), (WAIT, unknown));
         check(None, ("200 OK", "ready, follower\n"));
+    }
+
+    #[test]
+    fn server_that_is_not_ready_says_who_began_with_another_state() {
+        let odd_ones = [2, 3].map(|id| ServerId::new(id).unwrap());
+        let check = |status: &Status, expected: &str| {
+            assert_eq!(with_odd_ones(readiness(status), &odd_ones).1, expected);
+        };
+        check(&status_of(Mode::Follower), "ready, follower\n");
+        let lack = Some(Lack { applied: 1, committed: Some(9) });
+        let expected =
+            "follower, catching up: 1 of 9; began with another state (see the log): 2, 3\n";
+        check(&Status { lack, ..status_of(Mode::Follower) }, expected);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::http::{self, Probed};
 use crate::net::{ClientListener, Gate, Limits, RequestLimits, Whitelist};
 use crate::peers::{self, Ensemble};
 use crate::roster::Roster;
-use crate::storage::{self, Findings, RoomGauge, SnapshotTimes, Storage, StorageError, SyncTimes};
+use crate::storage::{self, Opened, RoomGauge, SnapshotTimes, Storage, StorageError, SyncTimes};
 use crate::tls::{self, Renewal, RenewalCounts};
 
 /// How long a leader may take to hand its office over when it stops.
@@ -130,7 +130,8 @@ impl Server {
             server_id: config.core.id.get(),
         };
         let (opened, restored) = storage::open(disk.clone(), &config.data_dir, owner)?;
-        tell(opened.findings(), &config.data_dir);
+        tell(&opened, &config.data_dir);
+        let beginnings = opened.beginnings();
         let client = listen("clientPort", config.client_address.to_string()).await?;
         let own_id = config.core.id;
         let peer = match config.members.get(&own_id) {
@@ -154,6 +155,7 @@ impl Server {
             own_id,
             others,
             takes_unknown: config.core.reconfig_enabled,
+            beginnings,
         };
         let mut settings = config.core;
         settings.seed = seed()?;
@@ -216,6 +218,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let desk = Desk::new(inputs.clone(), self.facts, self.sync_times, self.whitelist);
         let desk = Arc::new(desk);
+        let beginnings = Arc::clone(&self.ensemble.beginnings);
         let too_large = Arc::clone(&self.requests.too_large);
         let (limits, gate, requests) = (self.limits, self.gate, self.requests);
         let clients = ClientListener::new(self.client, limits, gate, requests, Arc::clone(&desk));
@@ -229,6 +232,7 @@ impl Server {
                 desk,
                 snapshot_times: self.snapshot_times,
                 audit_counts: self.audit_counts,
+                beginnings,
                 too_large,
                 tls_renewals,
             };
@@ -287,7 +291,11 @@ async fn wait_for_handover(inputs: &crate::core_loop::Inputs) {
 }
 
 /// Nothing in a data folder comes or goes without a word.
-fn tell(findings: &Findings, folder: &Path) {
+fn tell(opened: &Opened, folder: &Path) {
+    let findings = opened.findings();
+    if let Some(checksum) = opened.beginnings().own() {
+        info!(%checksum, "this server began with a state that was imported or restored");
+    }
     if findings.begins {
         info!(dataDir = %folder.display(), "no log is here, nor ever was: it begins with nothing");
     }

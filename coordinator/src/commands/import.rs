@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use coordinator::config::Config;
-use coordinator::import::{self, Report, Request};
+use coordinator::import::{self, Imported, Report, Request};
 use coordinator_disk::RealDisk;
 
 use super::{OutputFormat, owner, print};
@@ -18,7 +18,9 @@ use super::{OutputFormat, owner, print};
 /// Makes this member's data folder from the files of a ZooKeeper server (3.5 to 3.9).
 ///
 /// Stop ZooKeeper's clients, then its servers, and run this once for each member of the new ensemble, with that member's own
-/// settings and the same copy of ZooKeeper's files; then start the members. All znodes keep their data, access lists, versions and
+/// settings and the SAME copy of the files of ONE ZooKeeper server: take one that was up to the end, and copy its folder to all
+/// machines. The folders of two servers are never quite the same, as one has changes that the other missed; members that began
+/// with different states refuse one another. The checksum that is printed has to be the same on all. Then start the members. All znodes keep their data, access lists, versions and
 /// zxids. All sessions are ended, and their ephemerals go with them: clients open new ones.
 #[derive(Args)]
 pub struct ImportFlags {
@@ -67,8 +69,8 @@ pub fn run(flags: &ImportFlags, config: &Config) -> anyhow::Result<()> {
     }
     let into = (!flags.dry_run).then_some(config.data_dir.as_path());
     let text = match flags.output {
-        OutputFormat::Text => text(&imported.report, into, config.members.len()),
-        OutputFormat::Json => json(&imported.report, into),
+        OutputFormat::Text => text(&imported, into, config.members.len()),
+        OutputFormat::Json => json(&imported, into),
     };
     Ok(print(&text)?)
 }
@@ -83,7 +85,8 @@ fn progress() -> impl FnMut(&Path, usize, usize) {
     }
 }
 
-fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
+fn text(imported: &Imported, into: Option<&Path>, members: usize) -> String {
+    let report = &imported.report;
     let snapshot = report.snapshot.as_ref().map_or("none".into(), |path| path.to_string_lossy());
     let mut lines = vec![
         format!("snapshot       {snapshot}"),
@@ -92,6 +95,7 @@ fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
         format!("last zxid      {:#x}", report.zxid),
         format!("znodes         {} with {} bytes of data", report.znodes, report.data_bytes),
         format!("ended          {} sessions, {} ephemerals", report.sessions, report.ephemerals),
+        format!("checksum       {}", imported.beginning()),
     ];
     lines.extend(report.skipped.iter().map(|why| format!("not readable   {why}")));
     let gap = |(before, after): &(i64, i64)| {
@@ -110,12 +114,17 @@ fn text(report: &Report, into: Option<&Path>, members: usize) -> String {
         Some(folder) => format!("written to     {}", folder.display()),
     });
     if into.is_some() && members > 1 {
-        lines.push(format!("next           the same for the other {} members", members - 1));
+        let others = members - 1;
+        lines.push(format!(
+            "next           the same for the other {others} members, from a copy of these very files and not from their own \
+             servers': all need the checksum above"
+        ));
     }
     lines.join("\n")
 }
 
-fn json(report: &Report, into: Option<&Path>) -> String {
+fn json(imported: &Imported, into: Option<&Path>) -> String {
+    let report = &imported.report;
     let hexadecimal = |zxid: i64| format!("{zxid:#x}");
     let gaps: Vec<_> =
         report.gaps.iter().map(|(from, to)| [hexadecimal(*from), hexadecimal(*to)]).collect();
@@ -130,6 +139,7 @@ fn json(report: &Report, into: Option<&Path>) -> String {
         "data_bytes": report.data_bytes,
         "sessions_ended": report.sessions,
         "ephemerals_ended": report.ephemerals,
+        "checksum": imported.beginning().to_string(),
         "gaps": gaps,
         "warning": is_alone(report).then_some(ALONE),
         "written_to": into,

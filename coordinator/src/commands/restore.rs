@@ -22,7 +22,8 @@ use super::{OutputFormat, owner, print};
 ///
 /// A backup is a copy of the newest file in the `snapshots` folder of any member; it can be taken while the server runs.
 /// When the ensemble is lost, run this for each member with that member's own settings, an empty dataDir and the SAME
-/// file, then start them. What was written after the snapshot is gone. Never restore a single member beside others
+/// file, then start them: members that began with different states refuse one another, and the checksum that is printed has to be
+/// the same on all. What was written after the snapshot is gone. Never restore a single member beside others
 /// that still have their data: see `repair`.
 #[derive(Args)]
 pub struct RestoreFlags {
@@ -39,16 +40,21 @@ pub struct RestoreFlags {
 
 pub fn run(flags: &RestoreFlags, config: &Config) -> anyhow::Result<()> {
     check_members(flags, config)?;
-    let index = found_from(Arc::new(RealDisk), &flags.from, &config.data_dir, owner(config))?;
+    let (index, beginning) =
+        found_from(Arc::new(RealDisk), &flags.from, &config.data_dir, owner(config))?;
     if matches!(flags.output, OutputFormat::Json) {
         let folder = std::path::absolute(&config.data_dir).unwrap_or(config.data_dir.clone());
-        let told = serde_json::json!({ "folder": folder, "log_index": index });
+        let told = serde_json::json!({
+            "folder": folder, "log_index": index, "checksum": beginning.to_string(),
+        });
         return Ok(print(&told.to_string())?);
     }
     let folder = config.data_dir.display();
-    let mut text = format!("{folder} begins with the state as of log index {index}");
+    let mut text =
+        format!("{folder} begins with the state as of log index {index}, checksum {beginning}");
     if config.members.len() > 1 {
-        text += "\nnext: the same, from the same file, for the other members";
+        text +=
+            "\nnext: the same, from the same file, for the other members: all need this checksum";
     }
     Ok(print(&text)?)
 }

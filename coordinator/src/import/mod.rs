@@ -36,7 +36,7 @@ use coordinator_core::state::{FrozenState, State};
 use coordinator_disk::{Disk, error_at};
 use coordinator_protocol::{DecodeError, Zxid};
 
-use crate::storage::{self, Owner, StorageError};
+use crate::storage::{self, Beginning, Owner, StorageError};
 use folder::Source;
 use znodes::Znodes;
 
@@ -187,6 +187,12 @@ pub fn read(
 }
 
 impl Imported {
+    /// What tells this state from others: all members have to begin with the same.
+    #[must_use]
+    pub fn beginning(&self) -> Beginning {
+        Beginning::of(&self.image)
+    }
+
     /// Whether [`Imported::write`] may make the folder: nothing is written.
     ///
     /// # Errors
@@ -210,7 +216,7 @@ impl Imported {
         folder: &Path,
         owner: Owner,
     ) -> Result<(), ImportError> {
-        Ok(storage::found(disk, folder, owner, self.image.clone())?)
+        Ok(storage::found(disk, folder, owner, self.image.clone()).map(drop)?)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Called by: both ends of a new link. Calls: HMAC-SHA-256.
 //! Invariant: nothing secret is sent; a proof holds for one link, one direction and one pair of members only, and on an
-//! encrypted link for that one session of TLS: who only relays what two members say has no link.
+//! encrypted link for that one session of TLS: who only relays what two members say has no link. Two members that began with
+//! different states have none either, and both know why.
 //! Does not know: what the link is for.
 //!
 //! ```text
@@ -13,10 +14,11 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use coordinator_core::ServerId;
-use coordinator_disk::envelope::{self, Schema};
+use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use hmac::{Hmac, Mac};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ use tokio::net::TcpStream;
 use super::hosts::host_of;
 use super::{Ensemble, Others, PeerTls};
 use crate::net::Socket;
+use crate::storage::{Beginning, Beginnings};
 use crate::tls::{Attendance, Handshakes, TlsSession, Turn};
 
 /// Version of everything that members say to one another; both sides must have the same.
@@ -38,6 +41,10 @@ const HANDSHAKE_BYTES_MAX: usize = 1024;
 const HELLO: Schema = Schema { kind: 0x0201, version: 1 };
 const CHALLENGE: Schema = Schema { kind: 0x0202, version: 1 };
 const PROOF: Schema = Schema { kind: 0x0203, version: 1 };
+/// The forms of those two that say what their sender began with, behind what is otherwise the same. Who has no mark of that
+/// speaks as builds did before.
+const HELLO_2: Schema = Schema { kind: 0x0201, version: 2 };
+const CHALLENGE_2: Schema = Schema { kind: 0x0202, version: 2 };
 /// The one thing that an acceptor says on a link later, before it closes it.
 const REPLACED: Schema = Schema { kind: 0x0204, version: 1 };
 
@@ -97,7 +104,9 @@ pub fn rewritten_handshake(bytes: &[u8]) -> Option<Vec<u8>> {
         envelope::encode(schema, &message).ok()
     }
     again::<Hello>(HELLO, bytes)
+        .or_else(|| again::<(Hello, Beginning)>(HELLO_2, bytes))
         .or_else(|| again::<Challenge>(CHALLENGE, bytes))
+        .or_else(|| again::<(Challenge, Beginning)>(CHALLENGE_2, bytes))
         .or_else(|| again::<Proof>(PROOF, bytes))
         .or_else(|| again::<Replaced>(REPLACED, bytes))
 }
@@ -155,6 +164,20 @@ pub enum HandshakeError {
         /// Where that member is.
         host: String,
     },
+    /// Two such members could never agree: their logs begin at the same place.
+    #[error(
+        "server {peer} began with another state (checksum {found}) than this one ({expected}): import or restore every member \
+         from the same files; or, while the others are a quorum, start the one that differs from them without its dataDir (moved \
+         away whole), and it gets theirs"
+    )]
+    Beginning {
+        /// Who it is.
+        peer: ServerId,
+        /// What it began with.
+        found: Beginning,
+        /// What this server began with.
+        expected: Beginning,
+    },
     /// It does not know the secret.
     #[error("it does not know this ensemble's peerSecret")]
     Secret,
@@ -179,6 +202,7 @@ pub struct Credentials {
     /// With their addresses.
     others: Others,
     takes_unknown: bool,
+    beginnings: Arc<Beginnings>,
     /// Apart from one another: strangers who have this member shake hands do not hold its own links up.
     accepting: Handshakes,
     dialling: Handshakes,
@@ -194,6 +218,7 @@ impl Credentials {
             own_id: ensemble.own_id,
             others: ensemble.others.clone(),
             takes_unknown: ensemble.takes_unknown,
+            beginnings: Arc::clone(&ensemble.beginnings),
             accepting: Handshakes::new(),
             dialling: Handshakes::new(),
         }
@@ -227,13 +252,19 @@ impl Credentials {
             to: peer.get(),
             nonce: nonce()?,
         };
-        send(&socket, HELLO, &hello).await?;
-        let challenge: Challenge = receive(&socket, buffer, CHALLENGE).await?;
-        let talk = Talk { hello, nonce: challenge.nonce, binding };
+        let own = self.beginnings.own();
+        send_marked(&socket, [HELLO, HELLO_2], (&hello, own)).await?;
+        let (challenge, others): (Challenge, _) =
+            receive_marked(&socket, buffer, [CHALLENGE, CHALLENGE_2]).await?;
+        let beginnings = Both { dialler: own, acceptor: others };
+        let talk = Talk { hello, nonce: challenge.nonce, binding, beginnings };
         self.verify("acceptor", &talk, &challenge.proof)?;
         let proof = self.prove("dialler", &talk).finalize().into_bytes().into();
+        // Sent in any case: the other side is to know, too, whom it has no link with.
         send(&socket, PROOF, &Proof { proof }).await?;
-        Ok(socket)
+        let compared = compare(peer, own, others);
+        self.beginnings.note(peer, others.filter(|_| compared.is_err()));
+        compared.map(|()| socket)
     }
 
     /// The acceptor's side; returns who is there, and what it has sent since.
@@ -251,16 +282,22 @@ impl Credentials {
             }
         };
         let mut buffer = BytesMut::new();
-        let hello: Hello = receive(&socket, &mut buffer, HELLO).await?;
+        let (hello, others): (Hello, _) =
+            receive_marked(&socket, &mut buffer, [HELLO, HELLO_2]).await?;
         let (peer, host) = self.check(&hello)?;
         if let Some(host) = host.filter(|host| binding.is_some() && !socket.is_for(host)) {
             return Err(HandshakeError::Host { from: hello.from, host });
         }
-        let talk = Talk { hello, nonce: nonce()?, binding };
+        // To who says nothing of it, it matters nothing, and the build may be one that does not know it.
+        let own = self.beginnings.own().filter(|_| others.is_some());
+        let beginnings = Both { dialler: others, acceptor: own };
+        let talk = Talk { hello, nonce: nonce()?, binding, beginnings };
         let proof = self.prove("acceptor", &talk).finalize().into_bytes().into();
-        send(&socket, CHALLENGE, &Challenge { nonce: talk.nonce, proof }).await?;
+        let challenge = Challenge { nonce: talk.nonce, proof };
+        send_marked(&socket, [CHALLENGE, CHALLENGE_2], (&challenge, own)).await?;
         let answer: Proof = receive(&socket, &mut buffer, PROOF).await?;
         self.verify("dialler", &talk, &answer.proof)?;
+        compare(peer, own, others)?;
         Ok(Link { peer, socket, buffer })
     }
 
@@ -298,13 +335,17 @@ impl Credentials {
     }
 
     fn prove(&self, role: &str, talk: &Talk) -> Hmac<Sha256> {
-        let Talk { hello, nonce, binding } = talk;
+        let Talk { hello, nonce, binding, beginnings } = talk;
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())
             .expect("HMAC takes a key of any length");
         // Every part has a fixed length or is followed by a byte that it cannot hold; the version tells whether there
-        // is a binding.
+        // is a binding, and the byte behind the role which beginnings there are.
         mac.update(role.as_bytes());
-        mac.update(&[0]);
+        let Both { dialler, acceptor } = *beginnings;
+        mac.update(&[u8::from(dialler.is_some()) + 2 * u8::from(acceptor.is_some())]);
+        for beginning in [dialler, acceptor].into_iter().flatten() {
+            mac.update(&beginning.bytes());
+        }
         mac.update(&hello.protocol_version.to_be_bytes());
         mac.update(&hello.from.to_be_bytes());
         mac.update(&hello.to.to_be_bytes());
@@ -328,6 +369,28 @@ struct Talk {
     /// The acceptor's.
     nonce: Nonce,
     binding: Binding,
+    beginnings: Both,
+}
+
+/// What the two ends say that they began with.
+#[derive(Clone, Copy)]
+struct Both {
+    dialler: Option<Beginning>,
+    acceptor: Option<Beginning>,
+}
+
+/// Whether what this server began with and what `peer` did can be one history.
+fn compare(
+    peer: ServerId,
+    own: Option<Beginning>,
+    others: Option<Beginning>,
+) -> Result<(), HandshakeError> {
+    match (own, others) {
+        (Some(expected), Some(found)) if found != expected => {
+            Err(HandshakeError::Beginning { peer, found, expected })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn encrypted(stream: TcpStream, session: TlsSession) -> Result<(Socket, Binding), HandshakeError> {
@@ -346,18 +409,51 @@ async fn send<T: Serialize>(
     socket.write_all(Bytes::from(frame)).await.map_err(broken)
 }
 
+/// Sends `message` in the first form, or in the second with what its sender began with.
+async fn send_marked<T: Serialize>(
+    socket: &Socket,
+    [plain, marked]: [Schema; 2],
+    (message, beginning): (&T, Option<Beginning>),
+) -> Result<(), HandshakeError> {
+    match beginning {
+        None => send(socket, plain, message).await,
+        Some(beginning) => send(socket, marked, &(message, beginning)).await,
+    }
+}
+
 async fn receive<T: DeserializeOwned>(
     socket: &Socket,
     buffer: &mut BytesMut,
     schema: Schema,
 ) -> Result<T, HandshakeError> {
+    envelope::decode(schema, &receive_bytes(socket, buffer).await?).map_err(broken)
+}
+
+/// A message in either form.
+async fn receive_marked<T: DeserializeOwned>(
+    socket: &Socket,
+    buffer: &mut BytesMut,
+    [plain, marked]: [Schema; 2],
+) -> Result<(T, Option<Beginning>), HandshakeError> {
+    let bytes = receive_bytes(socket, buffer).await?;
+    let decoded = match envelope::decode(plain, &bytes) {
+        Err(EnvelopeError::Schema { found, .. }) if found == marked => {
+            let decoded = envelope::decode(marked, &bytes);
+            decoded.map(|(message, beginning)| (message, Some(beginning)))
+        }
+        decoded => decoded.map(|message| (message, None)),
+    };
+    decoded.map_err(broken)
+}
+
+async fn receive_bytes(socket: &Socket, buffer: &mut BytesMut) -> Result<BytesMut, HandshakeError> {
     socket.read_until(buffer, size_of::<u32>()).await.map_err(broken)?;
     let length = buffer.get_u32() as usize;
     if length > HANDSHAKE_BYTES_MAX {
         return Err(HandshakeError::Broken(format!("a message of {length} bytes")));
     }
     socket.read_until(buffer, length).await.map_err(broken)?;
-    envelope::decode(schema, &buffer.split_to(length)).map_err(broken)
+    Ok(buffer.split_to(length))
 }
 
 fn encryption(error: std::io::Error) -> HandshakeError {

@@ -32,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::core_loop::{Input, Inputs};
 use crate::net::{Outbox, Seldom};
+use crate::storage::Beginnings;
 use crate::tls::Current;
 use handshake::Credentials;
 use hosts::Hosts;
@@ -63,6 +64,8 @@ pub struct Ensemble {
     /// Whether members may have joined that are not known here: with `reconfigEnabled`. One that missed changes and was then
     /// started without it hears only from those it knows.
     pub takes_unknown: bool,
+    /// What this member began with; who began with something else is noted there.
+    pub beginnings: Arc<Beginnings>,
 }
 
 /// The other members of now, with `host:port`; the core's task tells of new ones.
@@ -103,7 +106,7 @@ pub struct PeerTls {
 /// Runs all links until the task is dropped.
 pub async fn run(listener: TcpListener, ensemble: Ensemble, inputs: Inputs) {
     let (credentials, hosts) = (Arc::new(Credentials::new(&ensemble)), Arc::new(Hosts::default()));
-    let mut others = ensemble.others;
+    let (mut others, beginnings) = (ensemble.others, ensemble.beginnings);
     let kicks = Arc::new(Kicks::default());
     let door = accept::Door {
         credentials: Arc::clone(&credentials),
@@ -130,6 +133,7 @@ pub async fn run(listener: TcpListener, ensemble: Ensemble, inputs: Inputs) {
                 let _ = (&mut dialler.task).await;
             }
             hosts.forget(peer);
+            beginnings.note(peer, None);
             if inputs.send(Input::PeerLost(peer)).await.is_err() {
                 return;
             }

@@ -25,6 +25,7 @@ fn ensemble(id: u64, others: &[(u64, SocketAddr)]) -> Ensemble {
         own_id: ServerId::new(id).unwrap(),
         others: watch::channel(others).1,
         takes_unknown: false,
+        beginnings: Arc::default(),
     }
 }
 

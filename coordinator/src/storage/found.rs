@@ -1,8 +1,9 @@
 //! A new data folder that begins with a state from elsewhere.
 //!
 //! Called by: the binary, `import`. Calls: `super::open`, `snapshot`.
-//! Invariant: only a folder that holds nothing is written; when it returns, all of it is durable. A kill in the middle
-//! leaves a folder in which no server starts, and which may be made once more from the same state.
+//! Invariant: only a folder that holds nothing is written; when it returns, all of it is durable, with the mark of what it
+//! began with. A kill in the middle leaves a folder in which no server starts, and which may be made once more from the
+//! same state (an imported one: from any).
 //! Does not know: where the state comes from.
 
 use std::path::Path;
@@ -14,9 +15,10 @@ use coordinator_core::state::{Membership, State};
 use coordinator_disk::{Disk, Rehearsal, record_file};
 
 use super::restore::has_begun;
-use super::{Owner, Place, StorageError, io_error, snapshot};
+use super::{Beginning, Owner, Place, StorageError, io_error, snapshot};
 
-/// Makes the folder of a member that begins with `image`. Every member has to begin with the same.
+/// Makes the folder of a member that begins with `image`. Every member has to begin with the same; what is returned tells
+/// whether they do.
 ///
 /// # Errors
 /// `NotEmpty`, and every other [`StorageError`] of a folder.
@@ -25,14 +27,14 @@ pub fn found(
     folder: &Path,
     owner: Owner,
     image: SnapshotImage,
-) -> Result<(), StorageError> {
+) -> Result<Beginning, StorageError> {
     let (mut opened, restored) = super::open(disk, folder, owner)?;
     let hard_state = beginning(&restored, folder, &image)?;
     // First what no server accepts without the state.
     let promised =
         PersistWrite { hard_state: Some(hard_state), sync: true, ..PersistWrite::default() };
     opened.write(vec![promised])?;
-    opened.write(vec![PersistWrite { install: Some(image), sync: true, ..PersistWrite::default() }])
+    opened.begin(&image)
 }
 
 /// Whether [`found`] may make the folder: nothing is written, but for the lock's file in one that was used.
@@ -76,7 +78,7 @@ fn beginning(
 }
 
 /// Makes the folder of a member that begins with the snapshot in `file`, which any member of the same cluster wrote.
-/// Returns the state's log index.
+/// Returns the state's log index, and what tells it from others.
 ///
 /// # Errors
 /// `Foreign` for another cluster's; otherwise those of [`found`] and of reading the file.
@@ -85,7 +87,7 @@ pub fn found_from(
     file: &Path,
     folder: &Path,
     owner: Owner,
-) -> Result<u64, StorageError> {
+) -> Result<(u64, Beginning), StorageError> {
     let (image, state) = load(&*disk, file, owner.clone())?;
     let wrong =
         |reason: &str| io_error(file, std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
@@ -95,8 +97,7 @@ pub fn found_from(
         .ok_or_else(|| wrong("nothing was ever written in it, or no epoch is left"))?;
     let image = SnapshotImage { data: state.encode_snapshot(), ..image };
     let index = image.index;
-    found(disk, folder, owner, image)?;
-    Ok(index)
+    Ok((index, found(disk, folder, owner, image)?))
 }
 
 /// The members that were agreed on when such a snapshot was taken, and those of a change then under way; `None` where

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coordinator_core::consensus::{EntryKind, HardState, LogEntry, PersistWrite};
+use coordinator_core::consensus::{EntryKind, HardState, LogEntry, PersistWrite, SnapshotImage};
 use coordinator_disk::envelope::{self, EnvelopeError, Schema};
 use coordinator_disk::record_file::{RecordFile, RecordFileError};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{Place, StorageError, SyncTimes, snapshot};
+use super::{Beginnings, Place, StorageError, SyncTimes, snapshot};
 
 /// A segment is followed by the next when it has grown to this many bytes. Each change of segments costs the filesystem's
 /// journal a few commits, which everything that is being written then waits for.
@@ -91,6 +91,7 @@ pub struct Log {
     /// Whether a later frame says of everything written that it was synced.
     is_marked: bool,
     times: Arc<SyncTimes>,
+    beginnings: Arc<Beginnings>,
 }
 
 impl Log {
@@ -113,6 +114,7 @@ impl Log {
             reserved: SEGMENT_BYTES,
             is_marked: false,
             times: Arc::default(),
+            beginnings: Arc::default(),
         };
         log.fill_ahead();
         log
@@ -135,6 +137,16 @@ impl Log {
     pub fn set_segment_bytes(&mut self, bytes: u64) {
         self.segment_bytes = bytes;
         self.fill_ahead();
+    }
+
+    /// Says what the log began with.
+    pub fn set_beginnings(&mut self, beginnings: Beginnings) {
+        self.beginnings = Arc::new(beginnings);
+    }
+
+    /// What it began with.
+    pub fn beginnings(&self) -> Arc<Beginnings> {
+        Arc::clone(&self.beginnings)
     }
 
     /// What tells how long syncs took.
@@ -171,10 +183,9 @@ impl Log {
             if let Some(image) = &write.install {
                 // Until the snapshot is durable the old log must stay.
                 self.append(&mut frames, true)?;
-                snapshot::save(&self.place, image)?;
-                self.mark_installed(image.index)?;
-                self.discard(image.index)?;
-                self.roll()?;
+                // First: a mark that tells of something else would keep this member from the others.
+                self.beginnings.forget(&self.place)?;
+                self.install(image)?;
                 discard_to = discard_to.max(image.index);
             }
             if let Some(hard_state) = &write.hard_state {
@@ -199,6 +210,14 @@ impl Log {
             self.begin_next(0)?;
         }
         self.discard(discard_to)
+    }
+
+    /// Goes on behind `image`, whatever was there; durable when it returns.
+    pub fn install(&mut self, image: &SnapshotImage) -> Result<(), StorageError> {
+        snapshot::save(&self.place, image)?;
+        self.mark_installed(image.index)?;
+        self.discard(image.index)?;
+        self.roll()
     }
 
     /// Says that the log before is void and goes on behind a snapshot's `index`; durable when it returns.

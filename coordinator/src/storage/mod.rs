@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data folder>/.lock
-//!               .begun                        a log was begun: one that is missing is not none
+//!               .begun                        a log was begun: one that is missing is not none; with what, see `beginning`
 //!               log/0000000000000001.log      record files; a higher number follows a lower one
 //!               snapshots/<index>.snapshot    one record file each, the two latest
 //! ```
@@ -12,6 +12,7 @@
 //! one write and one sync. After a failure nothing is reported as persisted any more.
 //! Does not know: what entries mean, sockets, the core's reasons.
 
+mod beginning;
 mod found;
 mod inspect;
 mod log;
@@ -46,6 +47,7 @@ use log::Log;
 use pace::Hurry;
 use saving::Saver;
 
+pub use beginning::{Beginning, Beginnings};
 pub use found::{found, found_from, may_found, members_in};
 pub use inspect::{Inspection, inspect};
 pub use repair::{Plan, Way, act, plan};
@@ -194,6 +196,12 @@ impl Opened {
         (RoomGauge(self.place.clone()), self.log.sync_times(), Arc::clone(&self.snapshot_times))
     }
 
+    /// What this server began with.
+    #[must_use]
+    pub fn beginnings(&self) -> Arc<Beginnings> {
+        self.log.beginnings()
+    }
+
     /// What else was there.
     #[must_use]
     pub fn findings(&self) -> &Findings {
@@ -206,6 +214,15 @@ impl Opened {
     /// Every [`StorageError`]; the log is then of no more use.
     pub fn write(&mut self, writes: Vec<PersistWrite>) -> Result<(), StorageError> {
         self.log.write(writes)
+    }
+
+    /// Begins with `image`, and leaves the mark that tells others so; durable when it returns.
+    fn begin(&mut self, image: &SnapshotImage) -> Result<Beginning, StorageError> {
+        let beginning = Beginning::of(image);
+        // First: a kill behind the state would leave a member of which nobody knows what it began with.
+        self.log.beginnings().mark(&self.place, beginning)?;
+        self.log.install(image)?;
+        Ok(beginning)
     }
 
     /// Says in the log that all of it was synced, as the thread does when nothing is written for a while.

@@ -284,10 +284,15 @@ fn finish(place: &Place, folder: &Path) -> Result<PathBuf, StorageError> {
         rename(place, &new, &old)?;
         sync(place, &[folder, &aside, &repaired])?;
     }
-    for path in [".lock", BEGUN].map(|name| repaired.join(name)) {
-        if exists(place, &path)? {
-            place.disk.remove(&path).map_err(|error| io_error(&path, error))?;
-        }
+    // What the folder begins with is what is in it now: nothing, or what was kept.
+    let begun = repaired.join(BEGUN);
+    if exists(place, &begun)? {
+        rename(place, &begun, &folder.join(BEGUN))?;
+        sync(place, &[folder])?;
+    }
+    let lock = repaired.join(".lock");
+    if exists(place, &lock)? {
+        place.disk.remove(&lock).map_err(|error| io_error(&lock, error))?;
     }
     place.disk.remove_dir(&repaired).map_err(|error| io_error(&repaired, error))?;
     sync(place, &[folder])?;

@@ -14,9 +14,9 @@ use tracing::{info, warn};
 
 use super::log::{Log, LogRecord, Sealed, segment_identity, segment_number, segment_path};
 use super::tidy::{Findings, tidy};
-use super::{Place, StorageError, io_error, snapshot};
+use super::{Beginnings, Place, StorageError, beginning, io_error, snapshot};
 
-/// Empty, in the folder itself: it stays where everything below `log` is lost.
+/// In the folder itself: it stays where everything below `log` is lost. What may stand in it is `beginning`'s.
 pub(super) const BEGUN: &str = ".begun";
 
 /// The log as its records tell it.
@@ -67,6 +67,7 @@ pub fn restore(place: &Place) -> Result<(Log, Restored, Findings), StorageError>
         }
     };
     mark_begun(place)?;
+    log.set_beginnings(Beginnings::new(beginning::read(place)?));
     if let Some(image) = &snapshot
         && is_void(image, &entries)
     {

@@ -4,6 +4,7 @@ use coordinator_disk::{OpenMode, RealDisk};
 
 use super::*;
 
+mod beginning;
 mod faulty;
 
 fn owner() -> Owner {
@@ -421,7 +422,7 @@ fn snapshot_of_the_same_cluster_makes_a_folder_and_no_other_does() {
         |file: &Path, into: &Path, owner: Owner| found_from(Arc::new(RealDisk), file, into, owner);
     let folder = tempfile::tempdir().unwrap();
     let second = Owner { server_id: 2, ..owner() };
-    assert_eq!(restore(&file, folder.path(), second.clone()).unwrap(), 1);
+    assert_eq!(restore(&file, folder.path(), second.clone()).unwrap().0, 1);
     let found = inspect(Arc::new(RealDisk), folder.path(), second.clone()).unwrap();
     let before = inspect(Arc::new(RealDisk), source.path(), owner()).unwrap();
     assert!(found.zxid >> 32 > (before.zxid >> 32) + 999, "{:x} {:x}", found.zxid, before.zxid);

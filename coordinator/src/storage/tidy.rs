@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 
 use coordinator_disk::EntryKind;
-use coordinator_disk::small_file::REPLACEMENT_SUFFIX;
+use coordinator_disk::small_file::{REPLACEMENT_SUFFIX, replacement_path};
 
+use super::restore::BEGUN;
 use super::{Place, StorageError, io_error, log, snapshot};
 
 /// What opening a folder found beside what it needs.
@@ -43,6 +44,11 @@ pub fn tidy(place: &Place) -> Result<Findings, StorageError> {
                 findings.foreign.push(path);
             }
         }
+    }
+    let unfinished = replacement_path(&place.folder.join(BEGUN));
+    if place.disk.exists(&unfinished).map_err(|error| io_error(&unfinished, error))? {
+        place.disk.remove(&unfinished).map_err(|error| io_error(&unfinished, error))?;
+        findings.removed.push(unfinished);
     }
     Ok(findings)
 }

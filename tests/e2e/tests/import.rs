@@ -48,6 +48,7 @@ fn ensemble_goes_on_with_what_a_zookeeper_server_left() -> Result<()> {
     for report in &reports {
         ensure!(report["snapshot"].is_string(), "no snapshot was taken: {report}");
         ensure!(report["transactions"].as_u64() > Some(0), "no log was read: {report}");
+        ensure!(report["checksum"] == reports[0]["checksum"], "members differ: {report}");
         ensure!(report["znodes"] == reports[0]["znodes"], "members differ: {report}");
         ensure!(report["ephemerals_ended"] == 1, "one ephemeral was alive: {report}");
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator_core::consensus::SnapshotImage;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -37,6 +38,7 @@ fn ensemble(id: u64, cluster_id: &str, secret: &str, tls: Option<PeerTls>) -> En
         own_id: ServerId::new(id).unwrap(),
         others: watch::channel(BTreeMap::from([(other, format!("{HOST}:1"))])).1,
         takes_unknown: false,
+        beginnings: Arc::default(),
     }
 }
 
@@ -62,6 +64,79 @@ async fn meet(dialler: &Credentials, acceptor: &Credentials, called: u64) -> (Di
 async fn members_of_one_ensemble_recognise_each_other() {
     let (dialled, accepted) = meet(&member(1, "a", "s"), &member(2, "a", "s"), 2).await;
     assert_eq!((dialled, accepted), (Ok(()), Ok(ServerId::new(1).unwrap())));
+}
+
+/// A state that somebody may have begun with.
+fn beginning(data: &'static [u8]) -> Beginning {
+    Beginning::of(&SnapshotImage { index: 1, term: 1, data: Bytes::from_static(data) })
+}
+
+/// A member that began with it.
+fn begun_member(id: u64, own: Option<Beginning>) -> Credentials {
+    let beginnings = Arc::new(Beginnings::new(own));
+    Credentials::new(&Ensemble { beginnings, ..ensemble(id, "a", "s", None) })
+}
+
+#[tokio::test]
+async fn members_that_began_with_different_states_have_no_link_and_both_know_why() {
+    let [here, there] = [beginning(b"one"), beginning(b"other")];
+    let [first, second] = [1, 2].map(|id| ServerId::new(id).unwrap());
+    let dialler = begun_member(1, Some(here));
+    let (dialled, accepted) = meet(&dialler, &begun_member(2, Some(there)), 2).await;
+    let refused = |peer, found, expected| HandshakeError::Beginning { peer, found, expected };
+    assert_eq!(dialled, Err(refused(second, there, here)));
+    assert_eq!(accepted, Err(refused(first, here, there)));
+    assert_eq!(dialler.beginnings.odd_ones(), [second]);
+    // It was made anew from the same files.
+    let met = meet(&dialler, &begun_member(2, Some(here)), 2).await;
+    assert_eq!(met, (Ok(()), Ok(first)));
+    assert_eq!(dialler.beginnings.odd_ones(), []);
+}
+
+#[tokio::test]
+async fn member_without_a_mark_has_links_with_all() {
+    let mark = Some(beginning(b"one"));
+    for (dialler, acceptor) in [(mark, None), (None, mark), (None, None)] {
+        let met = meet(&begun_member(1, dialler), &begun_member(2, acceptor), 2).await;
+        assert_eq!(met, (Ok(()), Ok(ServerId::new(1).unwrap())));
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_secret_learns_of_no_difference() {
+    let stranger = Credentials::new(&Ensemble {
+        beginnings: Arc::new(Beginnings::new(Some(beginning(b"one")))),
+        ..ensemble(1, "a", "t", None)
+    });
+    let own = begun_member(2, Some(beginning(b"other")));
+    let (dialled, accepted) = meet(&stranger, &own, 2).await;
+    assert_eq!(dialled, Err(HandshakeError::Secret));
+    assert!(matches!(accepted, Err(HandshakeError::Broken(_))), "{accepted:?}");
+    assert_eq!(stranger.beginnings.odd_ones(), []);
+}
+
+/// Builds exchange these bytes: who has no mark is understood by those before, and a change is a new schema version.
+#[test]
+fn hello_and_challenge_stay_what_they_are_and_marks_come_behind_them() {
+    let hello =
+        Hello { protocol_version: 1, cluster_id: "a".into(), from: 1, to: 2, nonce: [7; 16] };
+    let challenge = Challenge { nonce: [8; 16], proof: [9; 32] };
+    let mark = beginning(b"one");
+    let said = [b"\x01\x01a\x01\x02".to_vec(), vec![7; 16]].concat();
+    let answered = [vec![8; 16], vec![9; 32]].concat();
+    let check = |bytes: Vec<u8>, head: &[u8], body: &[&[u8]]| {
+        assert_eq!((&bytes[..8], &bytes[envelope::HEADER_BYTES..]), (head, &*body.concat()));
+        assert_eq!(rewritten_handshake(&bytes), Some(bytes));
+    };
+    let sum = &mark.bytes()[..];
+    assert_eq!(mark.to_string(), "813a0b99157e75aa");
+    check(envelope::encode(HELLO, &hello).unwrap(), b"TGEV\x01\x02\x01\x00", &[&said]);
+    let marked = envelope::encode(HELLO_2, &(&hello, mark)).unwrap();
+    check(marked, b"TGEV\x01\x02\x02\x00", &[&said, sum]);
+    let plain = envelope::encode(CHALLENGE, &challenge).unwrap();
+    check(plain, b"TGEV\x02\x02\x01\x00", &[&answered]);
+    let marked = envelope::encode(CHALLENGE_2, &(&challenge, mark)).unwrap();
+    check(marked, b"TGEV\x02\x02\x02\x00", &[&answered, sum]);
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use coordinator_core::consensus::SnapshotImage;
 use coordinator_core::state::{FrozenState, State};
+use coordinator_core::tree::PATH_COMPONENTS_MAX;
 use coordinator_disk::{Disk, error_at};
 use coordinator_protocol::{DecodeError, Zxid};
 
@@ -128,6 +129,14 @@ pub enum ImportError {
          --allow-gaps goes on without them"
     )]
     Gap(i64, i64),
+    /// A path has more components than one may have here.
+    #[error(
+        "{path}... is deeper than {PATH_COMPONENTS_MAX} components, the most that a path may have here: delete what is below"
+    )]
+    TooDeep {
+        /// How it begins.
+        path: String,
+    },
     /// What was read is no state that a member can have.
     #[error("the files contradict each other: {0}")]
     Contradiction(String),

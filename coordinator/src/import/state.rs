@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coordinator_core::state::FrozenState;
-use coordinator_core::tree::{NodeNumbers, NodeRecord};
+use coordinator_core::tree::{NodeNumbers, NodeRecord, PATH_COMPONENTS_MAX};
 use coordinator_protocol::SessionId;
 
 use super::znodes::{Znode, Znodes};
@@ -17,6 +17,8 @@ use super::{ImportError, Report, zxid};
 
 /// Where a running ensemble tells its members: the new one tells its own.
 const CONFIG_PATH: &str = "/zookeeper/config";
+/// So much of a path that is refused is told.
+const SHOWN_MAX: usize = 200;
 
 /// Ends the sessions, counts, converts.
 pub fn freeze(mut znodes: Znodes, report: &mut Report) -> Result<FrozenState, ImportError> {
@@ -33,9 +35,19 @@ pub fn freeze(mut znodes: Znodes, report: &mut Report) -> Result<FrozenState, Im
     report.data_bytes = sizes.sum();
     let written = znodes.nodes.values().map(|node| node.stat.mtime_ms).max();
     let wall_ms = znodes.wall_ms.max(written.unwrap_or(0));
+    refuse_deep(&znodes)?;
     let records = znodes.nodes.into_iter().map(|(path, node)| record(&path, node)).collect();
     FrozenState::imported(zxid(last), wall_ms, records)
         .map_err(|error| ImportError::Contradiction(format!("zxid {last:#x}: {error}")))
+}
+
+/// ZooKeeper's trees may be of any depth.
+fn refuse_deep(znodes: &Znodes) -> Result<(), ImportError> {
+    let is_deep = |path: &&String| path.matches('/').count() > PATH_COMPONENTS_MAX;
+    match znodes.nodes.keys().find(is_deep) {
+        None => Ok(()),
+        Some(path) => Err(ImportError::TooDeep { path: path.chars().take(SHOWN_MAX).collect() }),
+    }
 }
 
 /// What a member has from the start and old servers did not.

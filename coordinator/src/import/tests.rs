@@ -393,6 +393,19 @@ fn zxids_that_nothing_can_follow_are_refused() {
     assert!(matches!(outcome, Err(ImportError::Contradiction(_))), "{outcome:?}");
 }
 
+#[test]
+fn tree_may_be_as_deep_as_paths_may_and_a_deeper_one_is_named() {
+    let path = |depth: usize| "/d".repeat(depth);
+    let chain = |depth: usize| {
+        let nodes = (1..=depth).map(|at| create(i64::try_from(at).unwrap() + 4, &path(at), 1));
+        import(&[("snapshot.4", &snapshot()), ("log.5", &log(&nodes.collect::<Vec<_>>()))])
+    };
+    let deepest = chain(PATH_COMPONENTS_MAX).expect("as deep as may be");
+    assert!(state(&deepest).tree().get(&path(PATH_COMPONENTS_MAX)).is_some());
+    let refused = chain(PATH_COMPONENTS_MAX + 1).expect_err("deeper").to_string();
+    assert!(refused.starts_with(&format!("{}... is deeper than 256", path(100))), "{refused}");
+}
+
 /// What a byte becomes.
 const VALUES: [u8; 2] = [0x7f, 0xff];
 

@@ -24,7 +24,7 @@ fn ensemble_expires_sessions_on_time() {
 }
 
 /// Each failed once, for a reason that was mended; what was the product's has a test of `coordinator-core` besides.
-const FAILED_ONCE: [u64; 2] = [28_008_686, 29_009_335];
+const FAILED_ONCE: [u64; 3] = [28_008_686, 29_009_335, 29_010_182];
 
 #[test]
 fn seeds_that_failed_once_do_not_again() {

@@ -10,7 +10,7 @@ use crate::consensus::{Consensus, Output, RestoreError, Restored};
 use crate::state::{State, members_of_snapshot};
 use crate::subscription::Subscriptions;
 use crate::watch::Watches;
-use crate::{ConnectionId, Millis, Now};
+use crate::{ConnectionId, Millis, Now, ServerId};
 
 use super::alike::Alike;
 use super::claims::Claims;
@@ -238,6 +238,12 @@ impl Server {
             pending_syncs: self.syncs.len(),
             snapshot_zxid: self.snapshots.last_zxid(),
         }
+    }
+
+    /// Whose votes count now, as far as this server knows.
+    #[must_use]
+    pub fn voters(&self) -> &BTreeSet<ServerId> {
+        &self.consensus.members().voters
     }
 
     /// The replicated state, to be read only.

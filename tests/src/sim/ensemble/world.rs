@@ -373,11 +373,16 @@ impl World {
         let local = member.now(now);
         let Some(server) = &mut member.server else { return };
         let mut effects = Vec::new();
+        let voters = server.voters().clone();
         server.step_all(events, local, &mut effects);
         server.check();
         let status = server.status();
+        // Whom those confirmed who voted until this step may answer in it what they made sure of, and nothing after it.
+        let votes_on = *server.voters() == voters;
         self.note_readers(&effects);
-        check_answers(id, &effects, (&status, &self.readers));
+        if votes_on || status.mode == Mode::Halted {
+            check_answers(id, &effects, (&status, &self.readers));
+        }
         let answers = effects.iter().any(|effect| is_answer(effect, &self.readers));
         assert!(
             !answers || self.ledger.may_answer(id, now),

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use coordinator::storage::{self, Opened, Owner};
+use coordinator::storage::{self, Beginning, Opened, Owner};
 use coordinator_core::consensus::{
     EntryKind, HardState, LogEntry, PersistWrite, Restored, SnapshotImage,
 };
@@ -278,4 +278,53 @@ fn name_left_unsynced_by_a_killed_process_is_kept_before_anything_is_built_on_it
         let (_, after) = open(&disk);
         assert_eq!(Known::of(&after).last_index(), last + 1, "seed {seed}, sync {killed_at}");
     }
+}
+
+/// More than founding a folder, or installing a snapshot, takes.
+const OPERATIONS: u64 = 60;
+
+#[test]
+fn mark_of_a_beginning_is_never_missing_nor_anothers_wherever_a_kill_or_a_power_cut_comes() {
+    let owner = || Owner { cluster_id: "simulated".into(), server_id: 1 };
+    let path = Path::new("/data");
+    let begin =
+        |disk: &SimulatedDisk, image| storage::found(Arc::new(disk.clone()), path, owner(), image);
+    let other = || SnapshotImage { data: vec![9; 5000].into(), ..image(1, 1) };
+    let (mut unfinished, mut finished) = (0, 0);
+    for (killed_at, cut) in (0..OPERATIONS).flat_map(|at| [(at, None), (at, Some(at))]) {
+        let stop = |disk: &SimulatedDisk| {
+            disk.live_on();
+            match cut {
+                None => disk.kill(),
+                Some(seed) => disk.crash(seed),
+            }
+        };
+        let disk = SimulatedDisk::new();
+        disk.die_after(killed_at);
+        let _ = begin(&disk, image(1, 1));
+        stop(&disk);
+        // What a server would start with is marked; what none would start with may be made from another state.
+        let (opened, restored) = open(&disk);
+        let own = opened.beginnings().own();
+        drop(opened);
+        if restored.snapshot.is_some() {
+            assert_eq!(own, Some(Beginning::of(&image(1, 1))), "killed at {killed_at}, {cut:?}");
+            finished += 1;
+            continue;
+        }
+        unfinished += 1;
+        begin(&disk, other()).unwrap();
+        let (mut opened, _) = open(&disk);
+        assert_eq!(opened.beginnings().own(), Some(Beginning::of(&other())));
+        // A leader's snapshot takes the place of it.
+        disk.die_after(killed_at);
+        let install = PersistWrite { install: Some(image(70, 3)), ..PersistWrite::default() };
+        let _ = opened.write(vec![install]);
+        drop(opened);
+        stop(&disk);
+        let (opened, restored) = open(&disk);
+        let is_replaced = restored.snapshot.is_some_and(|snapshot| snapshot.index == 70);
+        assert!(!is_replaced || opened.beginnings().own().is_none(), "killed at {killed_at}");
+    }
+    assert!(unfinished > 10 && finished > 10, "{unfinished} and {finished}");
 }

@@ -22,6 +22,8 @@ use crate::tree::Look;
 /// reported at once, and has this time to arrive. With the time of the expiry's own way through the
 /// log it stays below 100 ms.
 pub(super) const EXPIRY_MARGIN_MS: u64 = 50;
+/// A grace that is over while writes of its session are on their way is looked at again after this time.
+const LOOK_AGAIN_MS: u64 = 10;
 /// A proposed expiry that did not come to anything is proposed again after this time.
 const EXPIRE_AGAIN_MS: u64 = 1_000;
 /// Between two parts of a look for containers and TTL nodes.
@@ -82,10 +84,9 @@ impl Office {
         self.silences.remove(id);
     }
 
-    /// A proposed expiry came to nothing: the session moved while it was on its way, or has chosen another grace, and
-    /// its silence goes on.
-    pub(super) fn expiry_refused(&mut self, id: SessionId, generation: u64, now: Millis) {
-        if let Some(timer) = self.silences.get(id).filter(|timer| timer.generation != generation) {
+    /// A proposed expiry came to nothing: the session moved while it was on its way.
+    pub(super) fn expiry_refused(&mut self, id: SessionId, now: Millis) {
+        if let Some(timer) = self.silences.get(id) {
             self.silences.start(id, timer.generation, timer.length_ms, now);
         }
     }
@@ -182,12 +183,14 @@ impl Server {
         }
         while let Some(session) = self.office.graces.first_due(now) {
             let Some(timer) = self.office.graces.get(session) else { break };
-            let (generation, gone_ms) = (timer.generation, timer.length_ms);
-            self.office.graces.defer(session, EXPIRE_AGAIN_MS, now);
-            self.queue_command(
-                self.config.id,
-                Command::ExpireLost { session, generation, gone_ms },
-            );
+            // What it has written before its socket was lost may choose another grace, and comes first.
+            let applied = self.state.session(session).map_or(0, |found| found.sequence);
+            if self.proposals.has_more(session, timer.generation, applied) {
+                self.office.graces.defer(session, LOOK_AGAIN_MS, now);
+                continue;
+            }
+            self.office.graces.remove(session);
+            self.expire(session, timer.generation);
         }
     }
 

@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use coordinator_protocol::SessionId;
+
 use super::limits::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSAL_QUEUE_BYTES_MAX, PROPOSAL_QUEUE_MAX,
 };
@@ -48,6 +50,11 @@ impl Proposals {
         self.repetitions.note(&command);
         self.queue.push_back(command);
         self.queued_bytes = bytes;
+    }
+
+    /// Whether writes of this generation of a session, behind that of this number, are on their way.
+    pub(super) fn has_more(&self, session: SessionId, generation: u64, sequence: u64) -> bool {
+        self.repetitions.has_more(session, generation, sequence)
     }
 
     /// What an applied command says of those that may come again.

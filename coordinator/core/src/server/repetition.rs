@@ -59,7 +59,6 @@ impl Repetitions {
             }
             // The leader makes these itself.
             Command::Expire { .. }
-            | Command::ExpireLost { .. }
             | Command::RemoveDue { .. }
             | Command::FoundMembers { .. }
             | Command::AdvanceMembers { .. } => false,
@@ -78,7 +77,6 @@ impl Repetitions {
                 self.note_write(*session, *generation, *sequence);
             }
             Command::Expire { .. }
-            | Command::ExpireLost { .. }
             | Command::RemoveDue { .. }
             | Command::FoundMembers { .. }
             | Command::AdvanceMembers { .. } => {}
@@ -88,6 +86,12 @@ impl Repetitions {
     /// The create or attach of this connection is applied.
     pub(super) fn handshake_applied(&mut self, origin: Origin) {
         self.handshakes.remove(&origin);
+    }
+
+    /// Whether a write of this generation is queued behind the one of this number.
+    pub(super) fn has_more(&self, session: SessionId, generation: u64, sequence: u64) -> bool {
+        let queued = self.sessions.get(&session).filter(|queued| queued.generation == generation);
+        queued.is_some_and(|queued| queued.last > sequence)
     }
 
     /// The session is not among the living.

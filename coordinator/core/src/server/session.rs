@@ -30,8 +30,8 @@ impl Server {
                 self.changing.stale = true;
                 self.on_reconfiguring(session, generation, sequence);
             }
-            Outcome::ExpiryRefused { session, generation } => {
-                self.office.expiry_refused(session, generation, self.now.mono);
+            Outcome::ExpiryRefused { session, .. } => {
+                self.office.expiry_refused(session, self.now.mono);
             }
         }
     }

@@ -50,7 +50,6 @@ pub(super) fn command_bytes(command: &Command) -> usize {
         Command::CreateSession { .. }
         | Command::Attach { .. }
         | Command::Expire { .. }
-        | Command::ExpireLost { .. }
         | Command::AdvanceMembers { .. } => FIXED_BYTES,
     }
 }

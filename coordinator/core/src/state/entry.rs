@@ -103,15 +103,6 @@ pub enum Command {
         /// To where.
         to: AdvanceTo,
     },
-    /// The leader saw the socket of a session that dies fast gone for so long.
-    ExpireLost {
-        /// The session.
-        session: SessionId,
-        /// The generation whose socket was lost; any other is left alone.
-        generation: u64,
-        /// Since when, in ms. A session that has chosen more meanwhile, or not to die fast, is left alone.
-        gone_ms: u64,
-    },
 }
 
 impl Command {
@@ -130,7 +121,6 @@ impl Command {
             Self::CreateSession { .. }
             | Self::Attach { .. }
             | Self::Expire { .. }
-            | Self::ExpireLost { .. }
             | Self::RemoveDue { .. } => false,
         }
     }

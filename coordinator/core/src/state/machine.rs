@@ -136,13 +136,10 @@ impl State {
                 }
             }
             Command::Expire { session, generation } => {
-                self.expire((*session, *generation), |_| true, &mut changes)
-            }
-            Command::ExpireLost { session, generation, gone_ms } => {
-                let is_over =
-                    |grace_ms: Option<u32>| grace_ms.is_some_and(|ms| u64::from(ms) <= *gone_ms);
-                let is_over = |found: &Session| is_over(found.fast_death_grace_ms);
-                self.expire((*session, *generation), is_over, &mut changes)
+                match self.session(*session).is_some_and(|found| found.generation == *generation) {
+                    true => Outcome::Expired(self.end_session(*session, &mut changes)),
+                    false => Outcome::ExpiryRefused { session: *session, generation: *generation },
+                }
             }
         };
         AppliedCommand { zxid: self.last_zxid(), outcome, changes }
@@ -350,20 +347,6 @@ impl State {
             self.zxids.advance();
         }
         Outcome::DueRemoved(gone)
-    }
-
-    /// Ends a session of this generation that is due.
-    fn expire(
-        &mut self,
-        (session, generation): (SessionId, u64),
-        is_due: impl FnOnce(&Session) -> bool,
-        changes: &mut Vec<Change>,
-    ) -> Outcome {
-        let found = self.session(session).filter(|found| found.generation == generation);
-        match found.is_some_and(is_due) {
-            true => Outcome::Expired(self.end_session(session, changes)),
-            false => Outcome::ExpiryRefused { session, generation },
-        }
     }
 
     /// Ends a live session: it and its ephemerals go under one zxid.

@@ -259,18 +259,6 @@ fn session_may_move_any_number_of_times() {
 }
 
 #[test]
-fn lost_session_ends_only_by_a_grace_that_it_has() {
-    let lost = |generation, gone_ms| Command::ExpireLost { session: SESSION, generation, gone_ms };
-    let refused = |generation| Outcome::ExpiryRefused { session: SESSION, generation };
-    let mut state = with_session();
-    assert_eq!(run(&mut state, lost(1, 200)).outcome, refused(1), "never chose one");
-    run(&mut state, write(1, WriteOp::SessionOptions { fast_death_grace_ms: Some(300) }));
-    assert_eq!(run(&mut state, lost(1, 200)).outcome, refused(1), "chose a longer one");
-    assert_eq!(run(&mut state, lost(2, 300)).outcome, refused(2), "another generation");
-    assert!(matches!(run(&mut state, lost(1, 300)).outcome, Outcome::Expired(_)));
-}
-
-#[test]
 fn expiry_holds_only_for_the_generation_it_names() {
     let mut state = with_session();
     run(&mut state, attach(SESSION, 1, origin(2, 5)));

@@ -117,16 +117,6 @@ impl Model {
                     false => Outcome::ExpiryRefused { session, generation },
                 }
             }
-            Command::ExpireLost { session, generation, gone_ms } => {
-                let (session, generation) = (*session, *generation);
-                let known =
-                    self.sessions.get(&session).filter(|known| known.generation == generation);
-                let grace_ms = known.and_then(|known| known.grace_ms).map(u64::from);
-                match grace_ms.is_some_and(|grace_ms| grace_ms <= *gone_ms) {
-                    true => Outcome::Expired(self.end(session)),
-                    false => Outcome::ExpiryRefused { session, generation },
-                }
-            }
             Command::FoundMembers { servers } => {
                 let version = self.stamp().zxid;
                 if self.members.found(members::texts(servers), version) {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
@@ -175,19 +176,85 @@ impl Socket {
 fn read_plain(stream: &TcpStream, scratch: &Scratch, buffer: &mut BytesMut) -> io::Result<usize> {
     let room = buffer.capacity() - buffer.len();
     let is_large = room > 0 && buffer.len() >= SCRATCH_BYTES;
-    let (count, most) = match is_large || room >= SCRATCH_BYTES {
-        true => (stream.try_read_buf(buffer)?, room),
-        false => {
-            let mut scratch = scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = stream.try_read(&mut scratch)?;
-            buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
-            (count, scratch.len())
-        }
-    };
-    if count > 0 && count < most {
-        // Nothing is left there: the system will say when there is, and needs no question that it answers with no.
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        let _ = stream.try_io(Interest::READABLE, nothing);
+    if is_large || room >= SCRATCH_BYTES {
+        return stream.try_read_buf(buffer);
     }
-    Ok(count)
+    let mut scratch = scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = None;
+    let read = stream.try_io(Interest::READABLE, || {
+        let (count, _) = rustix::net::recv(stream, &mut **scratch, RecvFlags::empty())?;
+        found = Some(count);
+        // Less than there is room for is all that there is: the system will say when there is more, and is not asked once
+        // more to hear that there is not.
+        match 0 < count && count < SCRATCH_BYTES {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => Ok(()),
+        }
+    });
+    match (found, read) {
+        (Some(count), _) => {
+            buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            Ok(count)
+        }
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A hang guard.
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// Reads until that much is there, or the end.
+    async fn read(socket: &Socket, scratch: &Scratch, buffer: &mut BytesMut, length: usize) {
+        while buffer.len() < length {
+            timeout(SOON, socket.readable()).await.expect("woken").unwrap();
+            match socket.try_read_by(scratch, buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_fits_into_a_read_the_next_is_woken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mut client, accepted) =
+            tokio::try_join!(TcpStream::connect(address), listener.accept()).unwrap();
+        let (socket, scratch) = (Socket::plain(accepted.0), Scratch::default());
+        let mut buffer = BytesMut::new();
+        for length in [1, SCRATCH_BYTES - 1, SCRATCH_BYTES, SCRATCH_BYTES + 1, 5 * SCRATCH_BYTES] {
+            for round in 0..3 {
+                let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+                // Both at once: kernels hold less than the longest.
+                let (written, ()) = tokio::join!(
+                    client.write_all(&sent),
+                    read(&socket, &scratch, &mut buffer, length)
+                );
+                written.unwrap();
+                assert_eq!(buffer[..], sent[..], "{length} bytes, round {round}");
+                buffer.clear();
+                let nothing = socket.try_read_by(&scratch, &mut buffer).unwrap_err();
+                assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            }
+            // Large buffers are read into directly, small ones are no larger than they need be.
+            buffer = BytesMut::new();
+        }
+        client.write_all(b"bye").await.unwrap();
+        drop(client);
+        read(&socket, &scratch, &mut buffer, 4).await;
+        assert_eq!(&buffer[..], b"bye");
+        assert!(buffer.capacity() < SCRATCH_BYTES, "{}", buffer.capacity());
+    }
 }

@@ -115,16 +115,14 @@ fn pages_are_told_nothing() {
 }
 
 #[test]
-fn clients_of_another_port_are_hung_up_on_at_once() {
+fn clients_of_another_port_are_hung_up_on() {
     let folder = tempfile::tempdir().unwrap();
     let server = served(&folder, "srvr");
-    let began = std::time::Instant::now();
     let told = say(server.client, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("httpPort"), "{told}");
     // Kafka's ApiVersions, and a handshake of ZooKeeper.
     let versions = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
     assert_eq!(say(server.client, &versions), "");
     assert_eq!(say(server.http, &[&[0, 0, 0, 45][..], &[0; 45]].concat()), "");
-    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
     assert!(say(server.client, b"srvr").contains("Mode: standalone"));
 }

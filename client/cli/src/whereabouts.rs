@@ -2,7 +2,7 @@
 //!
 //! *Called by* `main`, when coordinators were not reached. *Calls* the network.
 //!
-//! Invariant: nothing is asked of anybody that changes anything, each question ends within [`ANSWER_MAX`], and a few bytes of an
+//! Invariant: nothing is asked of anybody that changes anything, each step of a question ends within [`ANSWER_MAX`], and a few bytes of an
 //! answer are looked at.
 
 use std::fmt;
@@ -23,6 +23,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 const ADDRESSES_MAX: usize = 16;
 /// Of an answer.
 const ANSWER_BYTES: usize = 8;
+/// Of a coordinator's, whose words end with the connection.
+const ANSWER_BYTES_MAX: usize = 64;
+
+/// Coordinators and ZooKeeper's servers have an answer to it, whatever their state.
+const WORD: &[u8] = b"srvr";
+/// How that begins: what they are, that they serve nobody now, or that the word is not in their list.
+const COORDINATOR: [&[u8]; 3] = [b"Zookeeper ", b"This ZooKeeper ", b"srvr is not "];
 
 /// ApiVersions, version 0, with a number of ours and no client id: brokers of all releases answer it before anything else.
 const KAFKA: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, b't', b'i', b'd', b'e', 0xff, 0xff];
@@ -132,8 +139,9 @@ async fn look(address: String) -> Option<There> {
     if matches!(known, Ok(Err(_))) {
         return Some(There::NoSuchHost);
     }
-    match ask(&address, &KAFKA).await {
-        Ok(answer) if answer.get(KAFKA_NUMBER) == Some(&KAFKA[8..12]) => return Some(There::Kafka),
+    match ask(&address, WORD, ANSWER_BYTES_MAX).await {
+        // It is one, and has a reason of its own.
+        Ok(answer) if COORDINATOR.iter().any(|start| answer.starts_with(start)) => return None,
         Ok(answer) => {
             if let Some(there) = told_by(&answer) {
                 return Some(there);
@@ -144,7 +152,16 @@ async fn look(address: String) -> Option<There> {
         }
         Err(_) => {}
     }
-    told_by(&ask(&address, HTTP).await.ok()?)
+    match ask(&address, &KAFKA, ANSWER_BYTES).await {
+        Ok(answer) if answer.get(KAFKA_NUMBER) == Some(&KAFKA[8..12]) => return Some(There::Kafka),
+        Ok(answer) => {
+            if let Some(there) = told_by(&answer) {
+                return Some(there);
+            }
+        }
+        Err(_) => {}
+    }
+    told_by(&ask(&address, HTTP, ANSWER_BYTES).await.ok()?)
 }
 
 fn told_by(answer: &[u8]) -> Option<There> {
@@ -155,12 +172,12 @@ fn told_by(answer: &[u8]) -> Option<There> {
 }
 
 /// The first bytes of the answer to `question`; fewer where there are no more in time.
-async fn ask(address: &str, question: &[u8]) -> io::Result<Vec<u8>> {
+async fn ask(address: &str, question: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut stream = timeout(ANSWER_MAX, TcpStream::connect(address)).await??;
     let mut answer = Vec::new();
     let talk = async {
         stream.write_all(question).await?;
-        while answer.len() < ANSWER_BYTES && stream.read_buf(&mut answer).await? > 0 {}
+        while answer.len() < bytes_max && stream.read_buf(&mut answer).await? > 0 {}
         Ok::<_, io::Error>(())
     };
     // What came before it hung up, or fell silent, says who it is.
@@ -197,12 +214,14 @@ mod tests {
         check(b"\0\0\0\x20tide\0\0", Some(There::Kafka)).await;
         check(&[0x15, 3, 3, 0, 2, 2, 10], Some(There::Tls)).await;
         check(b"", None).await;
+        check(b"Zookeeper version: 3.9.5", None).await;
+        check(b"This ZooKeeper instance is not currently serving requests\n", None).await;
+        check(b"srvr is not executed because it is not in the whitelist.\n", None).await;
         check(b"\0\0\0\x20else\0\0", None).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         assert_eq!(look(address).await, Some(There::Nobody));
-        assert_eq!(look("no.such.host.invalid:1".to_owned()).await, Some(There::NoSuchHost));
     }
 
     #[test]
